@@ -1,0 +1,140 @@
+//! Looks into a module file without compiling it: what it is called, what it imports and exports.
+//! The controller does this at push, the CLI at build and verify; nothing here trusts the file.
+
+use haar_protocol::ids::{Digest, Name};
+use haar_protocol::module::{COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError};
+use wasmparser::{Chunk, ComponentExternalKind, ComponentTypeRef, Parser, Payload, Validator};
+
+/// The most imports or exports that a component may have.
+const PORTS_MAX: usize = 1_000;
+
+/// What a module file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its name (`component-name` section), when it has one that is a [`Name`].
+    pub name: Option<Name>,
+    /// Its version (`version` section, as `wasm-metadata` writes it).
+    pub version: Option<String>,
+    /// Interfaces that it imports, with versions, in file order.
+    pub imports: Vec<String>,
+    /// Interfaces that it exports, with versions, in file order.
+    pub exports: Vec<String>,
+}
+
+/// Why a file can't be a module.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// Wrong kind of file; the same reasons as for signatures.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// It does not validate as a component.
+    #[error("not a valid component: {0}")]
+    Invalid(String),
+    /// More imports or exports than anybody needs.
+    #[error("more than {PORTS_MAX} {0}")]
+    TooMany(&'static str),
+}
+
+/// Validates `file` as a component and reads its names, imports and exports.
+///
+/// # Errors
+/// See [`InspectError`].
+pub fn inspect(file: &[u8]) -> Result<Inspected, InspectError> {
+    check_kind(file)?;
+    let mut inspected = Inspected {
+        digest: Digest::of(file),
+        bytes: file.len() as u64,
+        name: None,
+        version: None,
+        imports: Vec::new(),
+        exports: Vec::new(),
+    };
+    read_top_level(file, &mut inspected)?;
+    Validator::new_with_features(features())
+        .validate_all(file)
+        .map_err(|error| InspectError::Invalid(error.to_string()))?;
+    Ok(inspected)
+}
+
+/// The WebAssembly features of our engine: what is standard in WebAssembly 3 and wasmtime enables
+/// by default for components, without component-model async.
+fn features() -> wasmparser::WasmFeatures {
+    wasmparser::WasmFeatures::default() | wasmparser::WasmFeatures::COMPONENT_MODEL
+}
+
+fn check_kind(file: &[u8]) -> Result<(), ModuleError> {
+    if file.len() as u64 > MODULE_BYTES_MAX {
+        return Err(ModuleError::TooLarge(file.len() as u64));
+    }
+    if file.starts_with(&COMPONENT_HEADER) {
+        return Ok(());
+    }
+    if file.starts_with(b"\0asm\x01\0\0\0") { Err(ModuleError::CoreModule) } else { Err(ModuleError::NotWasm) }
+}
+
+fn read_top_level(file: &[u8], inspected: &mut Inspected) -> Result<(), InspectError> {
+    let invalid = |error: wasmparser::BinaryReaderError| InspectError::Invalid(error.to_string());
+    let mut parser = Parser::new(0);
+    let mut rest = file;
+    loop {
+        let (payload, consumed) = match parser.parse(rest, true).map_err(invalid)? {
+            Chunk::Parsed { payload, consumed } => (payload, consumed),
+            Chunk::NeedMoreData(_) => return Err(InspectError::Invalid("truncated".into())),
+        };
+        rest = &rest[consumed..];
+        match payload {
+            Payload::ModuleSection { unchecked_range, .. }
+            | Payload::ComponentSection { unchecked_range, .. } => {
+                let nested = unchecked_range.end - unchecked_range.start;
+                let nested = usize::try_from(nested).map_err(|_| InspectError::Invalid("truncated".into()))?;
+                parser.skip_section();
+                rest = rest.get(nested..).ok_or_else(|| InspectError::Invalid("truncated".into()))?;
+            }
+            Payload::ComponentImportSection(section) => {
+                for import in section {
+                    let import = import.map_err(invalid)?;
+                    if matches!(import.ty, ComponentTypeRef::Type(..)) {
+                        continue; // types that world-level functions use are not capabilities
+                    }
+                    push(&mut inspected.imports, import.name.name, "imports")?;
+                }
+            }
+            Payload::ComponentExportSection(section) => {
+                for export in section {
+                    let export = export.map_err(invalid)?;
+                    if export.kind != ComponentExternalKind::Type {
+                        push(&mut inspected.exports, export.name.name, "exports")?;
+                    }
+                }
+            }
+            Payload::CustomSection(section) if section.name() == "version" => {
+                inspected.version = std::str::from_utf8(section.data()).ok().map(str::to_owned);
+            }
+            Payload::CustomSection(section) if section.name() == "component-name" => {
+                inspected.name = component_name(&section);
+            }
+            Payload::End(_) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+fn push(names: &mut Vec<String>, name: &str, what: &'static str) -> Result<(), InspectError> {
+    if names.len() == PORTS_MAX {
+        return Err(InspectError::TooMany(what));
+    }
+    names.push(name.to_owned());
+    Ok(())
+}
+
+fn component_name(section: &wasmparser::CustomSectionReader<'_>) -> Option<Name> {
+    let wasmparser::KnownCustom::ComponentName(names) = section.as_known() else { return None };
+    names.into_iter().find_map(|entry| match entry {
+        Ok(wasmparser::ComponentName::Component { name, .. }) => name.parse().ok(),
+        _ => None,
+    })
+}

@@ -1,0 +1,133 @@
+//! Everything that one node must run: a complete, numbered snapshot, signed by the site.
+//! The controller compiles it, the relay keeps it retained, the node verifies and stores it
+//! before acting on it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::grants::Grants;
+use crate::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
+use crate::keys::PublicKey;
+use crate::limits::Limits;
+use crate::manifest::Delivery;
+use crate::signed::Document;
+
+/// The assignment of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The site that it comes from.
+    pub site: SiteId,
+    /// The node that it is for.
+    pub node: NodeId,
+    /// The node's name in the site.
+    pub node_name: Name,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Counts the assignments of this node, from 1 up. A node refuses a number lower than the
+    /// one it has, and a second assignment of the same number with other content.
+    pub number: u64,
+    /// When it was made: milliseconds since the Unix epoch by the controller's clock.
+    pub issued_ms: u64,
+    /// Publishers whose modules may run.
+    pub publishers: Vec<Publisher>,
+    /// Nodes that this one exchanges messages with.
+    pub peers: Vec<Peer>,
+    /// What runs, sorted by application and name.
+    pub microservices: Vec<Microservice>,
+    /// The routes that begin or end here, sorted by id and ends.
+    pub routes: Vec<Route>,
+}
+
+impl Document for Assignment {
+    const KIND: u8 = 1;
+    const VERSION: u8 = 1;
+    const WHAT: &'static str = "assignment";
+}
+
+/// A trusted publisher of modules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Publisher {
+    /// Its name in the site.
+    pub name: Name,
+    /// Its key.
+    pub key: PublicKey,
+}
+
+/// Another node of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name in the site.
+    pub name: Name,
+}
+
+/// Names an instance on a node: application and microservice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MicroserviceName {
+    /// The application.
+    pub application: Name,
+    /// The microservice in it.
+    pub microservice: Name,
+}
+
+impl std::fmt::Display for MicroserviceName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.application, self.microservice)
+    }
+}
+
+/// One microservice that the node must run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Microservice {
+    /// What it is called.
+    #[serde(flatten)]
+    pub name: MicroserviceName,
+    /// The module's digest: what is fetched and verified.
+    pub module: Digest,
+    /// The module's size in bytes: how much is fetched at most.
+    pub module_bytes: u64,
+    /// The module's name and version, for people.
+    pub module_label: String,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it may reach.
+    pub grants: Grants,
+    /// Values behind `wasi:config`.
+    pub configuration: BTreeMap<String, String>,
+    /// Ways out with their media types.
+    pub outlets: BTreeMap<Name, MediaType>,
+    /// Ways in with their media types.
+    pub inlets: BTreeMap<Name, MediaType>,
+}
+
+/// One end of a route: a port on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    /// The node.
+    pub node: NodeId,
+    /// The microservice.
+    #[serde(flatten)]
+    pub microservice: MicroserviceName,
+    /// The outlet or inlet.
+    pub port: Name,
+}
+
+/// A route from one instance to one other. A route of a manifest becomes as many of these as
+/// there are pairs of instances; they share the id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The route of the manifest that it belongs to.
+    pub id: RouteId,
+    /// Where messages come from.
+    pub from: Port,
+    /// Where they go.
+    pub to: Port,
+    /// The only type that passes.
+    pub content_type: MediaType,
+    /// How messages are kept on their way.
+    pub delivery: Delivery,
+}

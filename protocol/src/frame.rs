@@ -1,0 +1,82 @@
+//! What travels between two nodes on live routes: several messages in one frame.
+//!
+//! The site, the node and the ports of the source are not in the frame: the receiver takes them
+//! from the topic and from its own assignment, so that no node can speak for another. A frame is
+//! one version byte and the postcard encoding of the rest.
+
+use serde::{Deserialize, Serialize};
+
+const VERSION: u8 = 1;
+/// The largest frame that anybody sends or reads, in bytes: below the relay's packet limit of 1 MiB.
+pub const FRAME_BYTES_MAX: usize = 960 * 1024;
+/// The most messages in one frame.
+pub const FRAME_MESSAGES_MAX: usize = 4_096;
+
+/// One message of a live route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveMessage<'a> {
+    /// Number of the route, see [`crate::ids::RouteId`].
+    pub route: u64,
+    /// Sequence of the outlet.
+    pub sequence: u64,
+    /// When it was published: milliseconds since the Unix epoch by the sender's clock.
+    pub published_ms: u64,
+    /// Headers that the publisher set.
+    #[serde(borrow)]
+    pub headers: Vec<(&'a str, &'a str)>,
+    /// The message itself.
+    #[serde(borrow)]
+    pub body: &'a [u8],
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Larger than [`FRAME_BYTES_MAX`], or more than [`FRAME_MESSAGES_MAX`] messages.
+    #[error("the frame is too large")]
+    TooLarge,
+    /// Of a version that this release does not read.
+    #[error("the frame is of version {0}, which this release does not read")]
+    UnknownVersion(u8),
+    /// Truncated, with bytes left over, or not a frame.
+    #[error("the frame is malformed")]
+    Malformed,
+}
+
+/// Encodes `messages` as one frame.
+///
+/// # Errors
+/// `TooLarge` when they do not fit.
+pub fn encode(messages: &[LiveMessage<'_>]) -> Result<Vec<u8>, FrameError> {
+    if messages.len() > FRAME_MESSAGES_MAX {
+        return Err(FrameError::TooLarge);
+    }
+    let frame = postcard::to_extend(messages, vec![VERSION]).map_err(|_| FrameError::Malformed)?;
+    if frame.len() > FRAME_BYTES_MAX { Err(FrameError::TooLarge) } else { Ok(frame) }
+}
+
+/// Decodes a frame. The messages borrow from it.
+///
+/// # Errors
+/// See [`FrameError`]. Nothing is allocated beyond what the frame's own size justifies.
+pub fn decode(frame: &[u8]) -> Result<Vec<LiveMessage<'_>>, FrameError> {
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLarge);
+    }
+    let (version, rest) = frame.split_first().ok_or(FrameError::Malformed)?;
+    if *version != VERSION {
+        return Err(FrameError::UnknownVersion(*version));
+    }
+    let (messages, left): (Vec<LiveMessage<'_>>, &[u8]) =
+        postcard::take_from_bytes(rest).map_err(|_| FrameError::Malformed)?;
+    if !left.is_empty() {
+        return Err(FrameError::Malformed);
+    }
+    if messages.len() > FRAME_MESSAGES_MAX { Err(FrameError::TooLarge) } else { Ok(messages) }
+}
+
+/// Bytes that `message` takes in a frame at most, for filling frames without trying.
+pub fn encoded_bytes_max(headers: &[(String, String)], body_bytes: usize) -> usize {
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
+    64 + headers + body_bytes
+}

@@ -1,0 +1,173 @@
+//! The manifest of an application: what runs where, with which limits and grants, and who may
+//! talk to whom. Written by people in YAML; read here into types, and checked as a whole.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::grants::Grants;
+use crate::ids::{MediaType, Name, PortName};
+use crate::limits::Limits;
+
+/// One application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the manifest's format: `haar/v1`.
+    pub api_version: ApiVersion,
+    /// What the document describes: `Application`.
+    pub kind: Kind,
+    /// Name of the application in its site.
+    pub name: Name,
+    /// Its microservices.
+    pub microservices: Vec<Microservice>,
+    /// Its routes.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+/// The versions of the format that this release reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ApiVersion {
+    /// The first.
+    #[serde(rename = "haar/v1")]
+    V1,
+}
+
+/// The kinds of documents that this release reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Kind {
+    /// Microservices and routes deployed together.
+    Application,
+}
+
+/// One microservice of the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Microservice {
+    /// Its name in the application.
+    pub name: Name,
+    /// The module: `NAME@VERSION`, or `sha256:…` for one exact file.
+    pub module: ModuleReference,
+    /// Where it runs.
+    pub place: Place,
+    /// What it may use at most.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What it may reach.
+    #[serde(default)]
+    pub grants: Grants,
+    /// Values behind `wasi:config`. Changing them does not restart the instance.
+    #[serde(default)]
+    pub configuration: BTreeMap<String, String>,
+    /// Named ways out, each with its media type.
+    #[serde(default)]
+    pub outlets: BTreeMap<Name, MediaType>,
+    /// Named ways in, each with its media type.
+    #[serde(default)]
+    pub inlets: BTreeMap<Name, MediaType>,
+}
+
+/// Names a module for a person: by name and version, or by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[serde(try_from = "String", into = "String")]
+pub enum ModuleReference {
+    /// The newest pushed module with this name and version.
+    Version {
+        /// Name in the module's metadata.
+        name: Name,
+        /// Version in the module's metadata.
+        version: String,
+    },
+    /// One exact file.
+    Digest(crate::ids::Digest),
+}
+
+/// Where instances of a microservice run: on one named node, or on nodes with all the given
+/// labels (every one of them, or `count` of them). `labels: {}` means every node of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Name of the one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
+    /// Labels that a node must have, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// On how many of the matching nodes; on all of them when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+}
+
+/// A route of the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The outlet: `MICROSERVICE.OUTLET`.
+    pub from: PortName,
+    /// The inlet: `MICROSERVICE.INLET`.
+    pub to: PortName,
+    /// How messages are kept on their way.
+    #[serde(default)]
+    pub delivery: Delivery,
+}
+
+/// How a route treats its messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// Stored before `publish` returns, delivered at least once. Not available in this release.
+    #[default]
+    Durable,
+    /// Never stored: bounded queues, drops counted.
+    Live,
+}
+
+impl std::fmt::Display for ModuleReference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ModuleReference::Version { name, version } => write!(formatter, "{name}@{version}"),
+            ModuleReference::Digest(digest) => write!(formatter, "{digest}"),
+        }
+    }
+}
+
+impl std::str::FromStr for ModuleReference {
+    type Err = crate::ids::InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("sha256:") {
+            return text.parse().map(ModuleReference::Digest);
+        }
+        match text.split_once('@') {
+            Some((name, version)) if !version.is_empty() => {
+                Ok(ModuleReference::Version { name: name.parse()?, version: version.to_owned() })
+            }
+            _ => Err(crate::ids::InvalidId(format!(
+                "`{text}` does not name a module: write `NAME@VERSION` or `sha256:…`"
+            ))),
+        }
+    }
+}
+
+impl TryFrom<String> for ModuleReference {
+    type Error = crate::ids::InvalidId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ModuleReference> for String {
+    fn from(reference: ModuleReference) -> String {
+        reference.to_string()
+    }
+}

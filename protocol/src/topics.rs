@@ -1,0 +1,103 @@
+//! The MQTT topics of a site. Sender and recipient both stand in the topic, so that a relay's
+//! rules per node are constant:
+//!
+//! ```text
+//! haar/SITE/NODE/ctl/assignment   site to node, retained, signed
+//! haar/SITE/NODE/up/status        node to site, retained, signed
+//! haar/SITE/NODE/up/alive         node to site, retained: "online", and the will "offline"
+//! haar/SITE/NODE/up/log           node to site
+//! haar/SITE/NODE/in/FROM/live     node FROM to NODE: frames of live routes
+//! ```
+
+use crate::ids::{NodeId, SiteId};
+
+/// A topic that this site's processes know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topic {
+    /// The assignment of a node.
+    Assignment(NodeId),
+    /// The status of a node.
+    Status(NodeId),
+    /// Whether a node is connected.
+    Alive(NodeId),
+    /// Log lines of a node.
+    Log(NodeId),
+    /// Live frames from one node to another.
+    Live {
+        /// The sending node.
+        from: NodeId,
+        /// The receiving node.
+        to: NodeId,
+    },
+}
+
+impl Topic {
+    /// The topic's text in `site`.
+    pub fn text(&self, site: &SiteId) -> String {
+        match self {
+            Topic::Assignment(node) => format!("haar/{site}/{node}/ctl/assignment"),
+            Topic::Status(node) => format!("haar/{site}/{node}/up/status"),
+            Topic::Alive(node) => format!("haar/{site}/{node}/up/alive"),
+            Topic::Log(node) => format!("haar/{site}/{node}/up/log"),
+            Topic::Live { from, to } => format!("haar/{site}/{to}/in/{from}/live"),
+        }
+    }
+
+    /// The topic that `text` is in `site`, or none.
+    pub fn parse(site: &SiteId, text: &str) -> Option<Topic> {
+        let rest = text.strip_prefix("haar/")?.strip_prefix(site.as_str())?.strip_prefix('/')?;
+        let mut levels = rest.split('/');
+        let node: NodeId = levels.next()?.parse().ok()?;
+        let topic = match (levels.next()?, levels.next()?, levels.next()) {
+            ("ctl", "assignment", None) => Topic::Assignment(node),
+            ("up", "status", None) => Topic::Status(node),
+            ("up", "alive", None) => Topic::Alive(node),
+            ("up", "log", None) => Topic::Log(node),
+            ("in", from, Some("live")) => Topic::Live { from: from.parse().ok()?, to: node },
+            _ => return None,
+        };
+        levels.next().is_none().then_some(topic)
+    }
+}
+
+/// What a node subscribes to: what the site and other nodes send to it.
+pub fn node_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
+    vec![format!("haar/{site}/{node}/ctl/#"), format!("haar/{site}/{node}/in/#")]
+}
+
+/// What the site subscribes to: what every node reports.
+pub fn site_subscriptions(site: &SiteId) -> Vec<String> {
+    vec![format!("haar/{site}/+/up/#")]
+}
+
+/// True when a node may publish to `topic`: what it reports, and what it sends to other nodes.
+pub fn node_may_publish(site: &SiteId, node: &NodeId, topic: &str) -> bool {
+    match Topic::parse(site, topic) {
+        Some(Topic::Status(of) | Topic::Alive(of) | Topic::Log(of)) => &of == node,
+        Some(Topic::Live { from, .. }) => &from == node,
+        Some(Topic::Assignment(_)) | None => false,
+    }
+}
+
+/// True when a node may subscribe to `filter`: below its own `ctl` and `in`, nothing wider.
+pub fn node_may_subscribe(site: &SiteId, node: &NodeId, filter: &str) -> bool {
+    ["ctl", "in"].iter().any(|part| {
+        filter
+            .strip_prefix(&format!("haar/{site}/{node}/{part}/"))
+            .is_some_and(|rest| !rest.is_empty())
+    })
+}
+
+/// True when the site may publish to `topic`: it writes `ctl`, and has no right on `in`, so that
+/// it can't forge data.
+pub fn site_may_publish(site: &SiteId, topic: &str) -> bool {
+    matches!(Topic::parse(site, topic), Some(Topic::Assignment(_)))
+}
+
+/// True when the site may subscribe to `filter`: anything below a node's `up`.
+pub fn site_may_subscribe(site: &SiteId, filter: &str) -> bool {
+    let Some(rest) = filter.strip_prefix(&format!("haar/{site}/")) else { return false };
+    let mut levels = rest.split('/');
+    let node = levels.next().unwrap_or_default();
+    (node == "+" || node.parse::<NodeId>().is_ok()) && levels.next() == Some("up") && levels.next().is_some()
+}

@@ -73,7 +73,11 @@ fn check_kind(file: &[u8]) -> Result<(), ModuleError> {
     if file.starts_with(&COMPONENT_HEADER) {
         return Ok(());
     }
-    if file.starts_with(b"\0asm\x01\0\0\0") { Err(ModuleError::CoreModule) } else { Err(ModuleError::NotWasm) }
+    if file.starts_with(b"\0asm\x01\0\0\0") {
+        Err(ModuleError::CoreModule)
+    } else {
+        Err(ModuleError::NotWasm)
+    }
 }
 
 fn read_top_level(file: &[u8], inspected: &mut Inspected) -> Result<(), InspectError> {
@@ -87,12 +91,19 @@ fn read_top_level(file: &[u8], inspected: &mut Inspected) -> Result<(), InspectE
         };
         rest = &rest[consumed..];
         match payload {
-            Payload::ModuleSection { unchecked_range, .. }
-            | Payload::ComponentSection { unchecked_range, .. } => {
+            Payload::ModuleSection {
+                unchecked_range, ..
+            }
+            | Payload::ComponentSection {
+                unchecked_range, ..
+            } => {
                 let nested = unchecked_range.end - unchecked_range.start;
-                let nested = usize::try_from(nested).map_err(|_| InspectError::Invalid("truncated".into()))?;
+                let nested = usize::try_from(nested)
+                    .map_err(|_| InspectError::Invalid("truncated".into()))?;
                 parser.skip_section();
-                rest = rest.get(nested..).ok_or_else(|| InspectError::Invalid("truncated".into()))?;
+                rest = rest
+                    .get(nested..)
+                    .ok_or_else(|| InspectError::Invalid("truncated".into()))?;
             }
             Payload::ComponentImportSection(section) => {
                 for import in section {
@@ -132,7 +143,9 @@ fn push(names: &mut Vec<String>, name: &str, what: &'static str) -> Result<(), I
 }
 
 fn component_name(section: &wasmparser::CustomSectionReader<'_>) -> Option<Name> {
-    let wasmparser::KnownCustom::ComponentName(names) = section.as_known() else { return None };
+    let wasmparser::KnownCustom::ComponentName(names) = section.as_known() else {
+        return None;
+    };
     names.into_iter().find_map(|entry| match entry {
         Ok(wasmparser::ComponentName::Component { name, .. }) => name.parse().ok(),
         _ => None,

@@ -2,3 +2,10 @@
 //! whoever compiles and whoever loads. Used by the agent, the controller and the CLI.
 
 pub mod inspect;
+
+pub mod configuration;
+#[cfg(feature = "compiler")]
+pub mod compile;
+
+pub mod artifact;
+pub mod load;

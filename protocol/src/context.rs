@@ -23,6 +23,10 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Context").field("site", &self.site).field("url", &self.url).finish_non_exhaustive()
+        formatter
+            .debug_struct("Context")
+            .field("site", &self.site)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,10 @@ const VERSION: u8 = 1;
 pub const FRAME_BYTES_MAX: usize = 960 * 1024;
 /// The most messages in one frame.
 pub const FRAME_MESSAGES_MAX: usize = 4_096;
+/// What the shortest message takes in a frame: five lengths and numbers of one byte each.
+const MESSAGE_BYTES_MIN: usize = 5;
+/// What the shortest header takes in a frame: two lengths of one byte each.
+const HEADER_BYTES_MIN: usize = 2;
 
 /// One message of a live route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +56,11 @@ pub fn encode(messages: &[LiveMessage<'_>]) -> Result<Vec<u8>, FrameError> {
         return Err(FrameError::TooLarge);
     }
     let frame = postcard::to_extend(messages, vec![VERSION]).map_err(|_| FrameError::Malformed)?;
-    if frame.len() > FRAME_BYTES_MAX { Err(FrameError::TooLarge) } else { Ok(frame) }
+    if frame.len() > FRAME_BYTES_MAX {
+        Err(FrameError::TooLarge)
+    } else {
+        Ok(frame)
+    }
 }
 
 /// Decodes a frame. The messages borrow from it.
@@ -67,16 +75,58 @@ pub fn decode(frame: &[u8]) -> Result<Vec<LiveMessage<'_>>, FrameError> {
     if *version != VERSION {
         return Err(FrameError::UnknownVersion(*version));
     }
-    let (messages, left): (Vec<LiveMessage<'_>>, &[u8]) =
-        postcard::take_from_bytes(rest).map_err(|_| FrameError::Malformed)?;
-    if !left.is_empty() {
-        return Err(FrameError::Malformed);
+    let (count, mut rest): (u32, &[u8]) = take(rest)?;
+    if count as usize > FRAME_MESSAGES_MAX {
+        return Err(FrameError::TooLarge);
     }
-    if messages.len() > FRAME_MESSAGES_MAX { Err(FrameError::TooLarge) } else { Ok(messages) }
+    let mut messages = Vec::with_capacity((count as usize).min(rest.len() / MESSAGE_BYTES_MIN));
+    for _ in 0..count {
+        let (message, left) = take_message(rest)?;
+        messages.push(message);
+        rest = left;
+    }
+    if rest.is_empty() {
+        Ok(messages)
+    } else {
+        Err(FrameError::Malformed)
+    }
+}
+
+/// Reads one message field by field: postcard's own lists would reserve memory for as many
+/// headers as the frame claims.
+fn take_message(rest: &[u8]) -> Result<(LiveMessage<'_>, &[u8]), FrameError> {
+    let (route, rest) = take(rest)?;
+    let (sequence, rest) = take(rest)?;
+    let (published_ms, rest) = take(rest)?;
+    let (count, mut rest): (u32, &[u8]) = take(rest)?;
+    let mut headers = Vec::with_capacity((count as usize).min(rest.len() / HEADER_BYTES_MIN));
+    for _ in 0..count {
+        let (header, left) = take(rest)?;
+        headers.push(header);
+        rest = left;
+    }
+    let (body, rest) = take(rest)?;
+    Ok((
+        LiveMessage {
+            route,
+            sequence,
+            published_ms,
+            headers,
+            body,
+        },
+        rest,
+    ))
+}
+
+fn take<'a, T: Deserialize<'a>>(rest: &'a [u8]) -> Result<(T, &'a [u8]), FrameError> {
+    postcard::take_from_bytes(rest).map_err(|_| FrameError::Malformed)
 }
 
 /// Bytes that `message` takes in a frame at most, for filling frames without trying.
 pub fn encoded_bytes_max(headers: &[(String, String)], body_bytes: usize) -> usize {
-    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 20).sum();
+    let headers: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 20)
+        .sum();
     64 + headers + body_bytes
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// Everything granted to one microservice. What is not granted is not linked.
+// Unknown fields are refused between machines too: a part of a grant that this release does not
+// know might narrow it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -72,19 +74,27 @@ const ALWAYS: [&str; 25] = [
 /// The imports of a component that nothing offers, given what its microservice is granted.
 /// `imports` are names with versions, such as `wasi:sockets/tcp@0.2.6`, as the component has them.
 pub fn lacking<'a>(imports: &'a [String], _grants: &Grants) -> Vec<&'a str> {
-    imports.iter().map(String::as_str).filter(|import| !offered(import)).collect()
+    imports
+        .iter()
+        .map(String::as_str)
+        .filter(|import| !offered(import))
+        .collect()
 }
 
-/// True when the agents of this release offer the interface to every microservice. Versions are
-/// compatible as the component model has it: same major version from 1 on, same minor below.
+/// True when the agents of this release offer the interface to every microservice. Drafts have one
+/// version each; of the others every patch of one minor version is compatible, as the component
+/// model has it below 1.0 (Component Model `Explainer.md`, "canonical interface name").
 fn offered(import: &str) -> bool {
-    let (name, version) = import.split_once('@').unwrap_or((import, ""));
-    let family = match name.split_once(':') {
-        Some(("haar", _)) => "0.1.0",
-        Some(("wasi", rest)) if rest.starts_with("config/") => return ALWAYS.contains(&name) && version == "0.2.0-rc.1",
-        Some(("wasi", rest)) if rest.starts_with("logging/") => return ALWAYS.contains(&name) && version == "0.1.0-draft",
-        Some(("wasi", _)) => "0.2.",
-        _ => return false,
+    let Some((name, version)) = import.split_once('@') else {
+        return false;
     };
-    ALWAYS.contains(&name) && version.starts_with(family) && !version.contains('-')
+    let family = match name {
+        "wasi:config/store" => return version == "0.2.0-rc.1",
+        "wasi:logging/logging" => return version == "0.1.0-draft",
+        _ if name.starts_with("haar:") => "0.1.",
+        _ => "0.2.",
+    };
+    let is_patch =
+        |patch: &str| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit());
+    ALWAYS.contains(&name) && version.strip_prefix(family).is_some_and(is_patch)
 }

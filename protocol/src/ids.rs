@@ -101,7 +101,7 @@ macro_rules! text_type {
 
 /// Identifies a site: `s` and 26 characters derived from the site's public key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^s[a-z2-7]{26}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct SiteId(String);
 text_type!(SiteId, |text| check_key_derived('s', "site", text));
@@ -115,7 +115,7 @@ impl SiteId {
 
 /// Identifies a node: `n` and 26 characters derived from the node's public key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^n[a-z2-7]{26}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(String);
 text_type!(NodeId, |text| check_key_derived('n', "node", text));
@@ -131,7 +131,7 @@ impl NodeId {
 /// 1 to 63 characters of a-z, 0-9 and `-`, beginning and ending with a letter or digit
 /// (a DNS label, RFC 1123 section 2.1, in lower case).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 text_type!(Name, check_name);
@@ -140,7 +140,9 @@ fn check_name(text: &str) -> Result<(), InvalidId> {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = text.as_bytes();
     let valid = (1..=63).contains(&bytes.len())
-        && bytes.iter().all(|byte| alphanumeric(*byte) || *byte == b'-')
+        && bytes
+            .iter()
+            .all(|byte| alphanumeric(*byte) || *byte == b'-')
         && alphanumeric(bytes[0])
         && alphanumeric(bytes[bytes.len() - 1]);
     if valid {
@@ -152,10 +154,31 @@ fn check_name(text: &str) -> Result<(), InvalidId> {
     }
 }
 
+/// Checks a label of a node, as it is given to nodes and asked for in places: key and value are 1
+/// to 63 characters of A-Z, a-z, 0-9 and `.`, `_`, `/`, `-`.
+///
+/// # Errors
+/// Says which of the two is wrong.
+pub fn check_label(key: &str, value: &str) -> Result<(), InvalidId> {
+    for (what, text) in [("key", key), ("value", value)] {
+        let valid = (1..=63).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte));
+        if !valid {
+            let quoted: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+            return Err(InvalidId(format!(
+                "`{quoted}` is not a label's {what}: use 1 to 63 of A-Z, a-z, 0-9, `.`, `_`, `/` and `-`"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// A media type such as `application/vnd.acme.reading+json` (RFC 6838 section 4.2), without
 /// parameters, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct MediaType(String);
 text_type!(MediaType, check_media_type);
@@ -178,7 +201,7 @@ fn check_media_type(text: &str) -> Result<(), InvalidId> {
 
 /// Names a module by the SHA-256 of its file. Written `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^sha256:[0-9a-f]{64}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
@@ -226,7 +249,9 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let invalid = || {
-            InvalidId(format!("`{text}` is not a digest: write `sha256:` and 64 hexadecimal digits"))
+            InvalidId(format!(
+                "`{text}` is not a digest: write `sha256:` and 64 hexadecimal digits"
+            ))
         };
         let digits = text.strip_prefix("sha256:").ok_or_else(invalid)?;
         if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -255,15 +280,24 @@ impl From<Digest> for String {
 /// Identifies a route within its site: derived from its two ends, so that both nodes and the
 /// controller name it alike without asking. Written as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[0-9a-f]{16}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct RouteId(u64);
 
 impl RouteId {
     /// The id of the route of `application` from one port to another, whatever nodes they are on.
-    pub fn of(application: &Name, from: &PortName, to: &PortName) -> Self {
+    /// The type is part of it, so that two nodes that hold different revisions of an application
+    /// never pass a message of one type off as another.
+    pub fn of(
+        application: &Name,
+        from: &PortName,
+        to: &PortName,
+        content_type: &MediaType,
+    ) -> Self {
         let mut hash = Sha256::new();
-        hash.update(format!("haar route id\n{application}\n{from}\n{to}"));
+        hash.update(format!(
+            "haar route id\n{application}\n{from}\n{to}\n{content_type}"
+        ));
         let digest = hash.finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
@@ -291,12 +325,17 @@ impl TryFrom<String> for RouteId {
     type Error = InvalidId;
 
     fn try_from(text: String) -> Result<Self, InvalidId> {
-        if text.len() != 16 {
-            return Err(InvalidId(format!("`{text}` is not a route id: 16 hexadecimal digits")));
+        let invalid = || {
+            InvalidId(format!(
+                "`{text}` is not a route id: 16 hexadecimal digits in lower case"
+            ))
+        };
+        let mut bytes = [0; 8];
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(invalid());
         }
-        u64::from_str_radix(&text, 16)
-            .map(Self)
-            .map_err(|_| InvalidId(format!("`{text}` is not a route id: 16 hexadecimal digits")))
+        hex::decode_to_slice(&text, &mut bytes).map_err(|_| invalid())?;
+        Ok(Self(u64::from_be_bytes(bytes)))
     }
 }
 
@@ -308,7 +347,7 @@ impl From<RouteId> for String {
 
 /// One port of one microservice of an application: `MICROSERVICE.PORT`, such as `sampler.readings`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct PortName {
     /// The microservice.
@@ -330,7 +369,10 @@ impl FromStr for PortName {
         let (microservice, port) = text.split_once('.').ok_or_else(|| {
             InvalidId(format!("`{text}` does not name a port: write `MICROSERVICE.PORT`, such as `sampler.readings`"))
         })?;
-        Ok(Self { microservice: microservice.parse()?, port: port.parse()? })
+        Ok(Self {
+            microservice: microservice.parse()?,
+            port: port.parse()?,
+        })
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes,
+};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -14,7 +16,11 @@ use crate::ids::InvalidId;
 
 /// An ed25519 public key. Written as `ed25519:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(with = "String")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct PublicKey([u8; 32]);
 
@@ -24,7 +30,9 @@ impl PublicKey {
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, InvalidId> {
         match VerifyingKey::from_bytes(&bytes) {
             Ok(key) if !key.is_weak() => Ok(Self(bytes)),
-            _ => Err(InvalidId("these 32 bytes are not an ed25519 public key".into())),
+            _ => Err(InvalidId(
+                "these 32 bytes are not an ed25519 public key".into(),
+            )),
         }
     }
 
@@ -37,7 +45,8 @@ impl PublicKey {
     /// Strict as in RFC 8032 section 5.1.7: no second encoding of a signature is accepted.
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let key = VerifyingKey::from_bytes(&self.0).expect("checked when the value was made");
-        key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+        key.verify_strict(message, &Signature::from_bytes(signature))
+            .is_ok()
     }
 
     /// Reads an SPKI key in PEM, as `haar key new` writes to `*.pub`.
@@ -77,7 +86,11 @@ impl FromStr for PublicKey {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let invalid = || InvalidId(format!("`{text}` is not a public key: write `ed25519:` and 64 hexadecimal digits"));
+        let invalid = || {
+            InvalidId(format!(
+                "`{text}` is not a public key: write `ed25519:` and 64 hexadecimal digits"
+            ))
+        };
         let mut bytes = [0; 32];
         let digits = text.strip_prefix("ed25519:").ok_or_else(invalid)?;
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| invalid())?;
@@ -127,8 +140,18 @@ impl SecretKey {
     }
 
     /// Writes the key as PKCS#8 in PEM. Keep it in files that only their owner reads.
+    ///
+    /// Without the public half (version 1 of the format, RFC 8410 section 7): older openssl and
+    /// wasmsign2 do not read it with one.
     pub fn to_pem(&self) -> String {
-        self.0.to_pkcs8_pem(LineEnding::LF).expect("an ed25519 key always encodes").to_string()
+        let bytes = KeypairBytes {
+            secret_key: self.0.to_bytes(),
+            public_key: None,
+        };
+        bytes
+            .to_pkcs8_pem(LineEnding::LF)
+            .expect("an ed25519 key always encodes")
+            .to_string()
     }
 }
 

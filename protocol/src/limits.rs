@@ -7,23 +7,29 @@ use crate::quantity::{ByteSize, Millis};
 /// The limits of one microservice. In manifests each may be left out and has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+#[serde(default)]
 pub struct Limits {
     /// Linear memory of the instance.
     pub memory: ByteSize,
     /// Units of fuel that one call may burn (about one per WebAssembly instruction).
+    #[cfg_attr(feature = "schema", schemars(range(min = *FUEL_PER_CALL.start(), max = *FUEL_PER_CALL.end())))]
     pub fuel_per_call: u64,
     /// Wall-clock time that one call may take, waiting included.
     pub call_timeout: Millis,
     /// Messages that may wait in front of the instance.
+    #[cfg_attr(feature = "schema", schemars(range(min = *INBOX_MESSAGES.start(), max = *INBOX_MESSAGES.end())))]
     pub inbox_messages: u32,
     /// Size of one message, body and headers together.
     pub message_size: ByteSize,
     /// Messages that the instance may publish in a second, on average over a second.
+    #[cfg_attr(feature = "schema", schemars(range(min = *PUBLISH_PER_SECOND.start(), max = *PUBLISH_PER_SECOND.end())))]
     pub publish_per_second: u32,
     /// Log lines that the instance may write in a second; the rest is counted and dropped.
+    #[cfg_attr(feature = "schema", schemars(range(min = *LOG_LINES_PER_SECOND.start(), max = *LOG_LINES_PER_SECOND.end())))]
     pub log_lines_per_second: u32,
     /// Timers that may be set at one time.
+    #[cfg_attr(feature = "schema", schemars(range(min = *TIMERS.start(), max = *TIMERS.end())))]
     pub timers: u32,
 }
 
@@ -52,6 +58,13 @@ pub const CALL_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1..=600_000;
 pub const INBOX_MESSAGES: std::ops::RangeInclusive<u32> = 1..=65_536;
 /// See [`MEMORY_BYTES`]. The upper end fits a relay's packet limit of 1 MiB.
 pub const MESSAGE_BYTES: std::ops::RangeInclusive<u64> = 1..=(512 << 10);
+
+/// See [`MEMORY_BYTES`].
+pub const PUBLISH_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=100_000;
+/// See [`MEMORY_BYTES`].
+pub const LOG_LINES_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// See [`MEMORY_BYTES`].
+pub const TIMERS: std::ops::RangeInclusive<u32> = 0..=1_024;
 
 /// What a node has to give to microservices; part of its enrolment and its status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

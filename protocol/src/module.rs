@@ -22,6 +22,7 @@ const DOMAIN: &[u8] = b"wasmsig";
 /// Specification version, content type (a whole module), hash function (SHA-256).
 const PREAMBLE: [u8; 3] = [1, 1, 1];
 const ED25519: u8 = 1;
+/// How many signatures one file may carry: each costs a verification under every trusted key.
 const SIGNATURES_MAX: u32 = 16;
 /// The largest module that anybody reads, in bytes.
 pub const MODULE_BYTES_MAX: u64 = 64 << 20;
@@ -33,7 +34,9 @@ pub enum ModuleError {
     #[error("not a WebAssembly file")]
     NotWasm,
     /// A core module.
-    #[error("a core module, not a component: build it for the target wasm32-wasip2 (`haar build` does)")]
+    #[error(
+        "a core module, not a component: build it for the target wasm32-wasip2 (`haar build` does)"
+    )]
     CoreModule,
     /// Cut short, or with sections that do not fit.
     #[error("truncated or damaged: {0}")]
@@ -45,7 +48,9 @@ pub enum ModuleError {
     #[error("its signature section is not understood: {0}")]
     UnknownSignature(&'static str),
     /// Signed, but no signature is valid for the content under any of the trusted keys.
-    #[error("no trusted publisher has signed this content: it was changed after signing, or its publisher is not trusted")]
+    #[error(
+        "no trusted publisher has signed this content: it was changed after signing, or its publisher is not trusted"
+    )]
     Untrusted,
     /// Larger than anybody reads.
     #[error("{0} bytes are more than the limit of {MODULE_BYTES_MAX}")]
@@ -57,7 +62,10 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], ModuleError> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(ModuleError::Malformed("a section is cut short"))?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(ModuleError::Malformed("a section is cut short"))?;
         self.0 = rest;
         Ok(taken)
     }
@@ -89,7 +97,13 @@ impl<'a> Reader<'a> {
         let used = before.len() - self.0.len();
         let mut shortest = Vec::with_capacity(5);
         put_varint(&mut shortest, value);
-        if shortest.len() == used { Ok(value) } else { Err(ModuleError::Malformed("a number is not in its shortest form")) }
+        if shortest.len() == used {
+            Ok(value)
+        } else {
+            Err(ModuleError::Malformed(
+                "a number is not in its shortest form",
+            ))
+        }
     }
 
     fn slice(&mut self) -> Result<&'a [u8], ModuleError> {
@@ -142,29 +156,44 @@ fn next_section<'a>(reader: &mut Reader<'a>) -> Result<Section<'a>, ModuleError>
     let content = reader.take(length)?;
     let encoding = &start[..start.len() - reader.0.len()];
     if id != 0 {
-        return Ok(Section { encoding, custom_name: None, payload: content });
+        return Ok(Section {
+            encoding,
+            custom_name: None,
+            payload: content,
+        });
     }
     let mut inner = Reader(content);
     let name_bytes = inner.varint()? as usize;
     let name = inner.take(name_bytes)?;
-    Ok(Section { encoding, custom_name: Some(name), payload: inner.0 })
+    Ok(Section {
+        encoding,
+        custom_name: Some(name),
+        payload: inner.0,
+    })
 }
 
 fn message_to_sign(hash: &[u8]) -> Vec<u8> {
     [DOMAIN, &PREAMBLE, hash].concat()
 }
 
-/// The identifier that `wasmsign2` gives a key by default: the first 12 bytes of
-/// HMAC-SHA-256(key: "key_id", message: the key).
+/// The identifier that `wasmsign2` gives a key by default (`PublicKey::attach_default_key_id`): the
+/// first 12 bytes of HMAC-SHA-256 (RFC 2104) with the public key as key and "key_id" as message.
 fn default_key_id(key: &PublicKey) -> Vec<u8> {
     let mut block = [0x36u8; 64];
     let mut outer = [0x5cu8; 64];
-    for (index, byte) in b"key_id".iter().enumerate() {
+    for (index, byte) in key.as_bytes().iter().enumerate() {
         block[index] ^= byte;
         outer[index] ^= byte;
     }
-    let inner = Sha256::new().chain_update(block).chain_update(key.as_bytes()).finalize();
-    Sha256::new().chain_update(outer).chain_update(inner).finalize()[..12].to_vec()
+    let inner = Sha256::new()
+        .chain_update(block)
+        .chain_update(b"key_id")
+        .finalize();
+    Sha256::new()
+        .chain_update(outer)
+        .chain_update(inner)
+        .finalize()[..12]
+        .to_vec()
 }
 
 /// Signs `file` with `key`. A signature section that was there is replaced.
@@ -213,13 +242,17 @@ struct Claim<'a> {
 fn claims(payload: &[u8]) -> Result<Vec<Claim<'_>>, ModuleError> {
     let mut reader = Reader(payload);
     if reader.take(3)? != PREAMBLE {
-        return Err(ModuleError::UnknownSignature("only version 1, whole modules and SHA-256 are read"));
+        return Err(ModuleError::UnknownSignature(
+            "only version 1, whole modules and SHA-256 are read",
+        ));
     }
     let mut claims = Vec::new();
     for _ in 0..bounded(reader.shortest_varint()?)? {
         let mut set = Reader(reader.slice()?);
         if set.shortest_varint()? != 1 {
-            return Err(ModuleError::UnknownSignature("signatures of parts of a module are not read"));
+            return Err(ModuleError::UnknownSignature(
+                "signatures of parts of a module are not read",
+            ));
         }
         let hash = set.take(32)?;
         for _ in 0..bounded(set.shortest_varint()?)? {
@@ -228,9 +261,17 @@ fn claims(payload: &[u8]) -> Result<Vec<Claim<'_>>, ModuleError> {
             if one.byte()? != ED25519 {
                 return Err(ModuleError::UnknownSignature("only ed25519 is read"));
             }
-            let signature = one.slice()?.try_into().map_err(|_| ModuleError::Malformed("a signature has a wrong length"))?;
+            let signature = one
+                .slice()?
+                .try_into()
+                .map_err(|_| ModuleError::Malformed("a signature has a wrong length"))?;
             end(&one)?;
-            claims.push(Claim { hash, key_id, signature });
+            bounded(u32::try_from(claims.len() + 1).unwrap_or(u32::MAX))?;
+            claims.push(Claim {
+                hash,
+                key_id,
+                signature,
+            });
         }
         end(&set)?;
     }
@@ -239,11 +280,21 @@ fn claims(payload: &[u8]) -> Result<Vec<Claim<'_>>, ModuleError> {
 }
 
 fn bounded(count: u32) -> Result<u32, ModuleError> {
-    if count > SIGNATURES_MAX { Err(ModuleError::UnknownSignature("more than 16 signatures")) } else { Ok(count) }
+    if count > SIGNATURES_MAX {
+        Err(ModuleError::UnknownSignature("more than 16 signatures"))
+    } else {
+        Ok(count)
+    }
 }
 
 fn end(reader: &Reader<'_>) -> Result<(), ModuleError> {
-    if reader.0.is_empty() { Ok(()) } else { Err(ModuleError::Malformed("the signature section is longer than its content")) }
+    if reader.0.is_empty() {
+        Ok(())
+    } else {
+        Err(ModuleError::Malformed(
+            "the signature section is longer than its content",
+        ))
+    }
 }
 
 /// Which of `trusted` have signed exactly this file. Never empty.
@@ -252,7 +303,10 @@ fn end(reader: &Reader<'_>) -> Result<(), ModuleError> {
 ///
 /// # Errors
 /// Everything in [`ModuleError`].
-pub fn verify<'k>(file: &[u8], trusted: &'k [PublicKey]) -> Result<Vec<&'k PublicKey>, ModuleError> {
+pub fn verify<'k>(
+    file: &[u8],
+    trusted: &'k [PublicKey],
+) -> Result<Vec<&'k PublicKey>, ModuleError> {
     let mut reader = Reader(check_header(file)?);
     if reader.0.is_empty() {
         return Err(ModuleError::Unsigned);
@@ -276,14 +330,21 @@ pub fn verify<'k>(file: &[u8], trusted: &'k [PublicKey]) -> Result<Vec<&'k Publi
         }
         let message = message_to_sign(&hash);
         let signer = trusted.iter().find(|key| {
-            (claim.key_id.is_empty() || claim.key_id == default_key_id(key)) && key.verifies(&message, &claim.signature)
+            (claim.key_id.is_empty() || claim.key_id == default_key_id(key))
+                && key.verifies(&message, &claim.signature)
         });
-        if let Some(key) = signer && !signers.contains(&key) {
+        if let Some(key) = signer
+            && !signers.contains(&key)
+        {
             signers.push(key);
         }
     }
     check_sections(reader)?;
-    if signers.is_empty() { Err(ModuleError::Untrusted) } else { Ok(signers) }
+    if signers.is_empty() {
+        Err(ModuleError::Untrusted)
+    } else {
+        Ok(signers)
+    }
 }
 
 /// The two lengths in front of the signature section are not signed: only their shortest form is

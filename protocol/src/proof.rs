@@ -86,10 +86,17 @@ fn parse(proof: &str) -> Result<(Claims, [u8; 64], usize), ProofError> {
         return Err(ProofError::Malformed);
     }
     let (signed, signature) = proof.rsplit_once('.').ok_or(ProofError::Malformed)?;
-    let body = signed.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('.')).ok_or(ProofError::Malformed)?;
-    let json = URL_SAFE_NO_PAD.decode(body).map_err(|_| ProofError::Malformed)?;
+    let body = signed
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .ok_or(ProofError::Malformed)?;
+    let json = URL_SAFE_NO_PAD
+        .decode(body)
+        .map_err(|_| ProofError::Malformed)?;
     let claims = serde_json::from_slice(&json).map_err(|_| ProofError::Malformed)?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| ProofError::Malformed)?;
+    let signature = URL_SAFE_NO_PAD
+        .decode(signature)
+        .map_err(|_| ProofError::Malformed)?;
     let signature = signature.try_into().map_err(|_| ProofError::Malformed)?;
     Ok((claims, signature, signed.len()))
 }
@@ -114,7 +121,10 @@ pub fn check(
     if claims.audience != audience || &claims.site != site || claims.subject != subject {
         return Err(ProofError::WrongClaims);
     }
-    let too_old = claims.issued_ms.saturating_add(PROOF_LIFE_MS + CLOCK_SKEW_MS) < now_ms;
+    let too_old = claims
+        .issued_ms
+        .saturating_add(PROOF_LIFE_MS + CLOCK_SKEW_MS)
+        < now_ms;
     let too_new = claims.issued_ms > now_ms.saturating_add(CLOCK_SKEW_MS);
     if too_old || too_new {
         let skew = i128::from(claims.issued_ms) - i128::from(now_ms);

@@ -18,25 +18,35 @@ const BYTE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-const TIME_UNITS: [(&str, u64); 5] =
-    [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("min", 60_000),
+    ("s", 1_000),
+];
 
 /// A number of bytes. Written as a whole number with one of B, kB, KiB, MB, MiB, GB, GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[0-9]+ *(B|kB|KiB|MB|MiB|GB|GiB)$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
 /// A length of time in milliseconds. Written as a whole number with one of ms, s, min, h, d.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[0-9]+ *(ms|s|min|h|d)$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Millis(pub u64);
 
 fn parse(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result<u64, InvalidId> {
     let invalid = || {
         let mut names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
-        names.sort_by_key(|name| units.iter().find(|(unit, _)| unit == name).map(|(_, factor)| *factor));
+        names.sort_by_key(|name| {
+            units
+                .iter()
+                .find(|(unit, _)| unit == name)
+                .map(|(_, factor)| *factor)
+        });
         InvalidId(format!(
             "`{text}` is not {what}: write a whole number and one of {}, such as `{example}`",
             names.join(", ")
@@ -45,7 +55,10 @@ fn parse(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().map_err(|_| invalid())?;
     let unit = text[digits..].trim_start();
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
+    let (_, factor) = units
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .ok_or_else(invalid)?;
     number.checked_mul(*factor).ok_or_else(invalid)
 }
 
@@ -56,7 +69,14 @@ fn write(formatter: &mut fmt::Formatter<'_>, amount: u64, units: &[(&str, u64)])
         .max_by_key(|(_, factor)| *factor);
     match best {
         Some((name, factor)) => write!(formatter, "{}{name}", amount / factor),
-        None => write!(formatter, "0{}", units.iter().find(|(_, factor)| *factor == 1).map_or("", |(name, _)| name)),
+        None => write!(
+            formatter,
+            "0{}",
+            units
+                .iter()
+                .find(|(_, factor)| *factor == 1)
+                .map_or("", |(name, _)| name)
+        ),
     }
 }
 

@@ -336,7 +336,9 @@ pub struct Microservice {
 impl Microservice {
     /// The state to show: as reported, or `preparing` before the node's first word.
     pub fn state(&self) -> State {
-        self.status.as_ref().map_or(State::Preparing, |status| status.state)
+        self.status
+            .as_ref()
+            .map_or(State::Preparing, |status| status.state)
     }
 }
 

@@ -41,7 +41,9 @@ pub enum EnvelopeError {
         bytes: usize,
     },
     /// Written by a newer release.
-    #[error("a {what} of format version {version} is newer than this release reads ({newest}): update this side")]
+    #[error(
+        "a {what} of format version {version} is newer than this release reads ({newest}): update this side"
+    )]
     TooNew {
         /// What it should be.
         what: &'static str,
@@ -76,10 +78,15 @@ fn signed_bytes(kind: u8, version: u8, json: &[u8]) -> Vec<u8> {
 /// # Errors
 /// `TooLarge` when its JSON exceeds [`DOCUMENT_BYTES_MAX`].
 pub fn seal<D: Document>(document: &D, key: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
-    let json = serde_json::to_vec(document)
-        .map_err(|error| EnvelopeError::Content { what: D::WHAT, error: error.to_string() })?;
+    let json = serde_json::to_vec(document).map_err(|error| EnvelopeError::Content {
+        what: D::WHAT,
+        error: error.to_string(),
+    })?;
     if json.len() > DOCUMENT_BYTES_MAX {
-        return Err(EnvelopeError::TooLarge { what: D::WHAT, bytes: json.len() });
+        return Err(EnvelopeError::TooLarge {
+            what: D::WHAT,
+            bytes: json.len(),
+        });
     }
     let signature = key.sign(&signed_bytes(D::KIND, D::VERSION, &json));
     let mut envelope = Vec::with_capacity(HEADER_BYTES + json.len());
@@ -96,7 +103,10 @@ pub fn seal<D: Document>(document: &D, key: &SecretKey) -> Result<Vec<u8>, Envel
 /// See [`EnvelopeError`]. Nothing inside is parsed before the signature holds.
 pub fn open<D: Document>(envelope: &[u8], key: &PublicKey) -> Result<D, EnvelopeError> {
     if envelope.len() > HEADER_BYTES + DOCUMENT_BYTES_MAX {
-        return Err(EnvelopeError::TooLarge { what: D::WHAT, bytes: envelope.len() });
+        return Err(EnvelopeError::TooLarge {
+            what: D::WHAT,
+            bytes: envelope.len(),
+        });
     }
     if envelope.len() < HEADER_BYTES || &envelope[..4] != MAGIC || envelope[4] != D::KIND {
         return Err(EnvelopeError::Malformed(D::WHAT));
@@ -109,8 +119,14 @@ pub fn open<D: Document>(envelope: &[u8], key: &PublicKey) -> Result<D, Envelope
         return Err(EnvelopeError::WrongSignature(D::WHAT));
     }
     if version > D::VERSION {
-        return Err(EnvelopeError::TooNew { what: D::WHAT, version, newest: D::VERSION });
+        return Err(EnvelopeError::TooNew {
+            what: D::WHAT,
+            version,
+            newest: D::VERSION,
+        });
     }
-    serde_json::from_slice(json)
-        .map_err(|error| EnvelopeError::Content { what: D::WHAT, error: error.to_string() })
+    serde_json::from_slice(json).map_err(|error| EnvelopeError::Content {
+        what: D::WHAT,
+        error: error.to_string(),
+    })
 }

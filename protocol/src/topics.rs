@@ -45,7 +45,10 @@ impl Topic {
 
     /// The topic that `text` is in `site`, or none.
     pub fn parse(site: &SiteId, text: &str) -> Option<Topic> {
-        let rest = text.strip_prefix("haar/")?.strip_prefix(site.as_str())?.strip_prefix('/')?;
+        let rest = text
+            .strip_prefix("haar/")?
+            .strip_prefix(site.as_str())?
+            .strip_prefix('/')?;
         let mut levels = rest.split('/');
         let node: NodeId = levels.next()?.parse().ok()?;
         let topic = match (levels.next()?, levels.next()?, levels.next()) {
@@ -53,7 +56,10 @@ impl Topic {
             ("up", "status", None) => Topic::Status(node),
             ("up", "alive", None) => Topic::Alive(node),
             ("up", "log", None) => Topic::Log(node),
-            ("in", from, Some("live")) => Topic::Live { from: from.parse().ok()?, to: node },
+            ("in", from, Some("live")) => Topic::Live {
+                from: from.parse().ok()?,
+                to: node,
+            },
             _ => return None,
         };
         levels.next().is_none().then_some(topic)
@@ -62,7 +68,10 @@ impl Topic {
 
 /// What a node subscribes to: what the site and other nodes send to it.
 pub fn node_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
-    vec![format!("haar/{site}/{node}/ctl/#"), format!("haar/{site}/{node}/in/#")]
+    vec![
+        format!("haar/{site}/{node}/ctl/#"),
+        format!("haar/{site}/{node}/in/#"),
+    ]
 }
 
 /// What the site subscribes to: what every node reports.
@@ -84,8 +93,23 @@ pub fn node_may_subscribe(site: &SiteId, node: &NodeId, filter: &str) -> bool {
     ["ctl", "in"].iter().any(|part| {
         filter
             .strip_prefix(&format!("haar/{site}/{node}/{part}/"))
-            .is_some_and(|rest| !rest.is_empty())
+            .is_some_and(is_filter)
     })
+}
+
+/// True when `text` is well formed as the end of a topic filter: wildcards stand alone in their
+/// level, `#` stands last (MQTT 5.0 section 4.7.1), and there is no control character in it.
+fn is_filter(text: &str) -> bool {
+    let mut levels = text.split('/').peekable();
+    let mut valid = !text.is_empty() && !text.chars().any(char::is_control);
+    while let Some(level) = levels.next() {
+        valid &= match level {
+            "+" => true,
+            "#" => levels.peek().is_none(),
+            _ => !level.contains(['+', '#']),
+        };
+    }
+    valid
 }
 
 /// True when the site may publish to `topic`: it writes `ctl`, and has no right on `in`, so that
@@ -96,8 +120,12 @@ pub fn site_may_publish(site: &SiteId, topic: &str) -> bool {
 
 /// True when the site may subscribe to `filter`: anything below a node's `up`.
 pub fn site_may_subscribe(site: &SiteId, filter: &str) -> bool {
-    let Some(rest) = filter.strip_prefix(&format!("haar/{site}/")) else { return false };
-    let mut levels = rest.split('/');
-    let node = levels.next().unwrap_or_default();
-    (node == "+" || node.parse::<NodeId>().is_ok()) && levels.next() == Some("up") && levels.next().is_some()
+    let below = || {
+        let (node, rest) = filter
+            .strip_prefix(&format!("haar/{site}/"))?
+            .split_once('/')?;
+        let is_node = node == "+" || node.parse::<NodeId>().is_ok();
+        Some(is_node && rest.strip_prefix("up/").is_some_and(is_filter))
+    };
+    below().unwrap_or(false)
 }

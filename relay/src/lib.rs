@@ -1,1 +1,32 @@
-//! placeholder
+//! Haar's only MQTT code: the session with which agents and controllers talk to a relay, and the
+//! relay that a controller embeds. `host` and `controller` call it; nobody else names an MQTT crate.
+//!
+//! A relay is a pipe that may lose, repeat, reorder, delay or read: a PUBACK means "left the node"
+//! and nothing more. So this crate never promises delivery, never touches what is in a payload and
+//! keeps nothing on the node's disk; callers send whole snapshots, and links acknowledge end to end.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that can't go on fails")
+)]
+
+mod backoff;
+mod broker;
+mod clock;
+mod connection;
+mod driver;
+mod endpoint;
+mod reason;
+mod session;
+mod tls;
+mod window;
+
+pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
+pub use endpoint::{Endpoint, RelayError, TlsTrust};
+pub use reason::DisconnectReason;
+pub use session::{
+    Identity, Outgoing, PublishError, Session, SessionEvent, SessionOptions, SessionTask,
+};
+
+/// The largest MQTT packet that a session or the embedded relay takes, in bytes.
+pub const PACKET_BYTES_MAX: u32 = 1024 * 1024;

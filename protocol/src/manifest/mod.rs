@@ -1,6 +1,17 @@
 //! The manifest of an application: what runs where, with which limits and grants, and who may
 //! talk to whom. Written by people in YAML; read here into types, and checked as a whole.
 
+mod parse;
+mod tree;
+mod decode;
+mod values;
+mod check;
+mod routes;
+mod suggest;
+mod errors;
+#[cfg(feature = "schema")]
+mod schema;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,10 +20,21 @@ use crate::grants::Grants;
 use crate::ids::{MediaType, Name, PortName};
 use crate::limits::Limits;
 
+pub use check::{
+    CONFIGURATION_BYTES_MAX, CONFIGURATION_KEY_BYTES_MAX, CONFIGURATION_KEYS_MAX,
+    CONFIGURATION_VALUE_BYTES_MAX, DIRECTORIES_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX,
+    ROUTES_MAX,
+};
+pub use errors::{ManifestError, ManifestErrors};
+pub use parse::{MANIFEST_BYTES_MAX, parse};
+pub use routes::warnings;
+#[cfg(feature = "schema")]
+pub use schema::json_schema;
+
 /// One application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Manifest {
     /// Version of the manifest's format: `haar/v1`.
     pub api_version: ApiVersion,
@@ -47,7 +69,7 @@ pub enum Kind {
 /// One microservice of the application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Microservice {
     /// Its name in the application.
     pub name: Name,
@@ -61,8 +83,10 @@ pub struct Microservice {
     /// What it may reach.
     #[serde(default)]
     pub grants: Grants,
-    /// Values behind `wasi:config`. Changing them does not restart the instance.
+    /// Values behind `wasi:config`, as texts; numbers, `true` and `false` may stand without
+    /// quotes and mean their text. Changing them does not restart the instance.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::configuration"))]
     pub configuration: BTreeMap<String, String>,
     /// Named ways out, each with its media type.
     #[serde(default)]
@@ -72,9 +96,12 @@ pub struct Microservice {
     pub inlets: BTreeMap<Name, MediaType>,
 }
 
+/// Longest version of a module, in bytes.
+const VERSION_BYTES_MAX: usize = 128;
+
 /// Names a module for a person: by name and version, or by digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^(sha256:[0-9a-f]{64}|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?@[A-Za-z0-9.+_-]{1,128})$")))]
 #[serde(try_from = "String", into = "String")]
 pub enum ModuleReference {
     /// The newest pushed module with this name and version.
@@ -92,23 +119,27 @@ pub enum ModuleReference {
 /// labels (every one of them, or `count` of them). `labels: {}` means every node of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["node"]}, {"required": ["labels"]}])))]
 pub struct Place {
     /// Name of the one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Name"))]
     pub node: Option<Name>,
     /// Labels that a node must have, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, String>"))]
     pub labels: Option<BTreeMap<String, String>>,
     /// On how many of the matching nodes; on all of them when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "u32"))]
     pub count: Option<u32>,
 }
 
 /// A route of the application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Route {
     /// The outlet: `MICROSERVICE.OUTLET`.
     pub from: PortName,
@@ -147,12 +178,19 @@ impl std::str::FromStr for ModuleReference {
         if text.starts_with("sha256:") {
             return text.parse().map(ModuleReference::Digest);
         }
+        let is_version = |version: &str| {
+            (1..=VERSION_BYTES_MAX).contains(&version.len())
+                && version
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".+_-".contains(&byte))
+        };
         match text.split_once('@') {
-            Some((name, version)) if !version.is_empty() => {
-                Ok(ModuleReference::Version { name: name.parse()?, version: version.to_owned() })
-            }
+            Some((name, version)) if is_version(version) => Ok(ModuleReference::Version {
+                name: name.parse()?,
+                version: version.to_owned(),
+            }),
             _ => Err(crate::ids::InvalidId(format!(
-                "`{text}` does not name a module: write `NAME@VERSION` or `sha256:…`"
+                "`{text}` does not name a module: write `NAME@VERSION`, such as `sampler@1.4.2`, or `sha256:…`"
             ))),
         }
     }

@@ -1,0 +1,71 @@
+//! The one configuration of the engine. Whoever compiles a module and whoever loads the result
+//! build their engine here: any difference makes the engine refuse the code.
+
+use std::hash::{Hash, Hasher};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::{Config, Engine};
+
+/// Virtual memory kept behind each linear memory for growth in place, in bytes. Memories are
+/// otherwise exactly as large as they are: never the engine's default of 4 GiB each, which small
+/// address spaces and `vm.overcommit_memory=2` do not bear.
+const GROWTH_RESERVATION_BYTES: u64 = 1 << 20;
+/// Unmapped bytes behind each linear memory.
+const GUARD_BYTES: u64 = 64 << 10;
+/// Stack of WebAssembly frames of one call, in bytes.
+const WASM_STACK_BYTES: usize = 512 << 10;
+/// The fiber that a call runs on: its frames and those of the host functions that it calls.
+const FIBER_STACK_BYTES: usize = 1 << 20;
+
+/// Builds the engine that runs modules on this machine.
+///
+/// # Errors
+/// When the engine refuses the machine (an instruction set that it does not know).
+pub fn engine() -> wasmtime::Result<Engine> {
+    Engine::new(&configuration())
+}
+
+fn configuration() -> Config {
+    let mut config = Config::new();
+    config.wasm_component_model(true);
+    // Component-model async makes every call two to five times dearer, and feature unification
+    // can switch it on from elsewhere.
+    config.concurrency_support(false);
+    config.consume_fuel(true);
+    config.memory_reservation(0);
+    config.memory_reservation_for_growth(GROWTH_RESERVATION_BYTES);
+    config.memory_guard_size(GUARD_BYTES);
+    config.memory_may_move(true);
+    config.max_wasm_stack(WASM_STACK_BYTES);
+    config.async_stack_size(FIBER_STACK_BYTES);
+    config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
+    #[cfg(feature = "compiler")]
+    config.parallel_compilation(true);
+    config
+}
+
+/// Identifies the engine and all its settings that matter to compiled code, as 64 hexadecimal
+/// digits. Code that was compiled under another fingerprint is refused.
+pub fn fingerprint(engine: &Engine) -> String {
+    struct Sha(Sha256);
+
+    impl Hasher for Sha {
+        fn finish(&self) -> u64 {
+            0 // never asked for: the whole digest is taken
+        }
+
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update((bytes.len() as u64).to_le_bytes());
+            self.0.update(bytes);
+        }
+    }
+
+    let mut hasher = Sha(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hex::encode(hasher.0.finalize())
+}
+
+/// The target that this build compiles for and loads, such as `x86_64-linux`.
+pub fn target() -> String {
+    format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
+}

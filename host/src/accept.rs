@@ -1,0 +1,209 @@
+//! Decides whether an assignment comes into force: a pure check of everything that can be checked
+//! before anything is stored or started.
+
+use std::collections::BTreeSet;
+
+use haar_protocol::assignment::Assignment;
+use haar_protocol::ids::{Digest, NodeId, SiteId};
+use haar_protocol::keys::PublicKey;
+use haar_protocol::limits::Budget;
+use haar_protocol::module::MODULE_BYTES_MAX;
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::signed::{self, EnvelopeError};
+
+/// Who this node is, and whose assignments it follows.
+#[derive(Debug, Clone)]
+pub struct Allegiance {
+    /// The site.
+    pub site: SiteId,
+    /// The site's key, pinned at enrolment.
+    pub site_key: PublicKey,
+    /// This node.
+    pub node: NodeId,
+    /// What it has to give.
+    pub budget: Budget,
+}
+
+/// The assignment in force, as far as the next one is compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InForce {
+    /// Its number.
+    pub number: u64,
+    /// Digest of its envelope.
+    pub envelope: Digest,
+}
+
+/// What becomes of an envelope.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is new and good.
+    Accept(Box<Assignment>),
+    /// It is the one in force: relays deliver retained messages again and again.
+    Same,
+}
+
+/// Why an assignment is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not an envelope of the site.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// Another site's.
+    #[error("the assignment is of site {found}, this node belongs to {own}")]
+    OtherSite {
+        /// The site in it.
+        found: SiteId,
+        /// This node's site.
+        own: SiteId,
+    },
+    /// Another node's.
+    #[error("the assignment is for node {found}, this node is {own}")]
+    OtherNode {
+        /// The node in it.
+        found: NodeId,
+        /// This node.
+        own: NodeId,
+    },
+    /// Older than the one in force.
+    #[error("assignment {found} is older than {applied}, which is in force")]
+    Older {
+        /// Its number.
+        found: u64,
+        /// The number in force.
+        applied: u64,
+    },
+    /// Of the same number with other content: the controller lost its memory, or is not one.
+    #[error(
+        "assignment {0} is in force with other content: the controller must count on, not start again"
+    )]
+    Conflicting(u64),
+    /// More than the node has.
+    #[error(
+        "the assignment asks for {wanted} of {what}, this node has {available}: {over} too much"
+    )]
+    OverBudget {
+        /// What there is too little of.
+        what: &'static str,
+        /// How much is asked for.
+        wanted: String,
+        /// How much there is.
+        available: String,
+        /// The difference.
+        over: String,
+    },
+    /// It contradicts itself.
+    #[error("the assignment contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+/// Checks an envelope that came over a relay, or from the node's own store.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn accept(
+    envelope: &[u8],
+    own: &Allegiance,
+    in_force: Option<InForce>,
+) -> Result<Verdict, Refusal> {
+    if in_force.is_some_and(|in_force| in_force.envelope == Digest::of(envelope)) {
+        return Ok(Verdict::Same);
+    }
+    let assignment: Assignment = signed::open(envelope, &own.site_key)?;
+    if assignment.site != own.site {
+        return Err(Refusal::OtherSite {
+            found: assignment.site,
+            own: own.site.clone(),
+        });
+    }
+    if assignment.node != own.node {
+        return Err(Refusal::OtherNode {
+            found: assignment.node,
+            own: own.node.clone(),
+        });
+    }
+    if let Some(in_force) = in_force {
+        if assignment.number < in_force.number {
+            return Err(Refusal::Older {
+                found: assignment.number,
+                applied: in_force.number,
+            });
+        }
+        if assignment.number == in_force.number {
+            return Err(Refusal::Conflicting(assignment.number));
+        }
+    }
+    check_budget(&assignment, &own.budget)?;
+    check_consistency(&assignment)?;
+    Ok(Verdict::Accept(Box::new(assignment)))
+}
+
+fn check_budget(assignment: &Assignment, budget: &Budget) -> Result<(), Refusal> {
+    let wanted = assignment
+        .microservices
+        .iter()
+        .map(|one| one.limits.memory.0)
+        .fold(0, u64::saturating_add);
+    if wanted > budget.memory.0 {
+        return Err(Refusal::OverBudget {
+            what: "memory",
+            wanted: ByteSize(wanted).to_string(),
+            available: budget.memory.to_string(),
+            over: ByteSize(wanted - budget.memory.0).to_string(),
+        });
+    }
+    let count = assignment.microservices.len() as u64;
+    let most = u64::from(budget.microservices);
+    if count > most {
+        return Err(Refusal::OverBudget {
+            what: "microservices",
+            wanted: count.to_string(),
+            available: most.to_string(),
+            over: (count - most).to_string(),
+        });
+    }
+    Ok(())
+}
+
+fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
+    let mut names = BTreeSet::new();
+    for microservice in &assignment.microservices {
+        if !names.insert(&microservice.name) {
+            return Err(Refusal::Inconsistent(format!(
+                "{} appears twice",
+                microservice.name
+            )));
+        }
+        if microservice.module_bytes > MODULE_BYTES_MAX {
+            return Err(Refusal::Inconsistent(format!(
+                "the module of {} is too large",
+                microservice.name
+            )));
+        }
+    }
+    for route in &assignment.routes {
+        if route.from.node != assignment.node && route.to.node != assignment.node {
+            return Err(Refusal::Inconsistent(format!(
+                "route {} does not touch this node",
+                route.id
+            )));
+        }
+        for (end, ports) in [(&route.from, true), (&route.to, false)] {
+            if end.node != assignment.node {
+                continue;
+            }
+            let microservice = assignment
+                .microservices
+                .iter()
+                .find(|one| one.name == end.microservice);
+            let ports = microservice.map(|one| if ports { &one.outlets } else { &one.inlets });
+            if ports.and_then(|ports| ports.get(&end.port)) != Some(&route.content_type) {
+                let text = format!(
+                    "route {} ends in a port that {} does not have",
+                    route.id, end.microservice
+                );
+                return Err(Refusal::Inconsistent(text));
+            }
+        }
+    }
+    Ok(())
+}

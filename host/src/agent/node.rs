@@ -1,0 +1,476 @@
+//! The control state of the agent and what each event does to it. Nothing here waits: a change
+//! returns the effects that the owner ([`super::run`]) then carries out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
+use haar_protocol::ids::Digest;
+use haar_protocol::log::Level;
+use haar_protocol::status::{MicroserviceStatus, RefusedAssignment, State as Phase};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use wasmtime::component::InstancePre;
+
+use super::slot::{Running, Slot, Waiting};
+use crate::accept::{Allegiance, InForce};
+use crate::bus::table::{Registry, RouteTable};
+use crate::local_api::logging::Logger;
+use crate::local_api::state::State;
+use crate::logs::Logs;
+use crate::modules::PrepareError;
+use crate::reconcile::{self, Action};
+use crate::runtime::guest::Counters;
+use crate::runtime::instance::{Command, Exit};
+
+/// How long an instance may take for its last call.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What the owner does for the state.
+pub enum Effect {
+    /// Get the module ready; the answer comes as [`Node::prepared`].
+    Prepare(Arc<Microservice>),
+    /// Start an instance; the answer comes as [`Node::launched`].
+    Start(Arc<Microservice>, InstancePre<State>),
+    /// Tell a running instance something.
+    Send(MicroserviceName, Command),
+    /// End an instance that does not listen.
+    Abort(MicroserviceName),
+    /// Put a route table in force.
+    SetTable(RouteTable),
+    /// Remove the files of all other modules.
+    Sweep(BTreeSet<Digest>),
+}
+
+/// The control state.
+pub struct Node {
+    /// Who this node is.
+    pub allegiance: Allegiance,
+    /// Where lines of microservices go.
+    logs: Arc<Logs>,
+    /// The assignment in force.
+    assignment: Option<Assignment>,
+    /// The same, as the next one is compared with it.
+    in_force: Option<InForce>,
+    /// The last one that was refused.
+    refused: Option<RefusedAssignment>,
+    wanted: BTreeMap<MicroserviceName, Arc<Microservice>>,
+    slots: BTreeMap<MicroserviceName, Slot>,
+    /// Inboxes, sequences, counters.
+    pub registry: Registry,
+    /// True when the status says something else than the last one that was sent.
+    pub changed: bool,
+}
+
+impl Node {
+    /// A node that has no assignment yet.
+    pub fn new(allegiance: Allegiance, logs: Arc<Logs>) -> Self {
+        Self {
+            allegiance,
+            logs,
+            assignment: None,
+            in_force: None,
+            refused: None,
+            wanted: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            registry: Registry::default(),
+            changed: true,
+        }
+    }
+
+    /// The assignment in force.
+    pub fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.as_ref()
+    }
+
+    /// The assignment in force, as the next one is compared with it.
+    pub fn in_force(&self) -> Option<InForce> {
+        self.in_force
+    }
+
+    /// The last assignment that was refused.
+    pub fn refused(&self) -> Option<&RefusedAssignment> {
+        self.refused.as_ref()
+    }
+
+    /// True when nothing runs and nothing is being stopped.
+    pub fn is_idle(&self) -> bool {
+        self.slots.values().all(|slot| slot.running.is_none())
+    }
+
+    /// Names of instances that run.
+    pub fn running(&self) -> Vec<String> {
+        self.slots
+            .iter()
+            .filter(|(_, slot)| slot.running.is_some())
+            .map(|(name, _)| name.to_string())
+            .collect()
+    }
+
+    /// How to speak to an instance that runs.
+    pub fn commands(&self, name: &MicroserviceName) -> Option<&mpsc::Sender<Command>> {
+        self.slots
+            .get(name)?
+            .running
+            .as_ref()
+            .map(|running| &running.commands)
+    }
+
+    /// What a new instance writes its lines and counts to.
+    pub fn instruments(&self, name: &MicroserviceName) -> Option<(Logger, Arc<Counters>)> {
+        self.slots
+            .get(name)
+            .map(|slot| (slot.logger.clone(), Arc::clone(&slot.counters)))
+    }
+
+    /// Ends an instance that does not listen. Its end comes as [`Node::exited`].
+    pub fn abort(&self, name: &MicroserviceName) {
+        if let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) {
+            running.abort.abort();
+        }
+    }
+
+    /// What the status says of the microservices.
+    pub fn microservices(&self) -> Vec<MicroserviceStatus> {
+        self.slots
+            .iter()
+            .filter_map(|(name, slot)| slot.status(name, self.wanted.get(name)))
+            .collect()
+    }
+
+    /// When something waits for its time.
+    pub fn wake(&self) -> Option<Instant> {
+        self.slots.values().filter_map(Slot::wake).min()
+    }
+
+    /// An assignment was refused.
+    pub fn assignment_refused(&mut self, number: Option<u64>, reason: String) {
+        tracing::warn!("assignment refused: {reason}");
+        self.refused = Some(RefusedAssignment { number, reason });
+        self.changed = true;
+    }
+
+    /// An assignment was accepted and stored: it comes into force.
+    pub fn assigned(
+        &mut self,
+        assignment: Assignment,
+        envelope: Digest,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        tracing::info!(
+            number = assignment.number,
+            microservices = assignment.microservices.len(),
+            "assignment in force"
+        );
+        self.in_force = Some(InForce {
+            number: assignment.number,
+            envelope,
+        });
+        self.refused = None;
+        self.changed = true;
+        self.wanted = assignment
+            .microservices
+            .iter()
+            .map(|one| (one.name.clone(), Arc::new(one.clone())))
+            .collect();
+        let mut effects = vec![Effect::SetTable(self.registry.compile(&assignment))];
+        let publishers_changed = self
+            .assignment
+            .as_ref()
+            .is_some_and(|before| before.publishers != assignment.publishers);
+        self.assignment = Some(assignment);
+        if publishers_changed {
+            // What a publisher signed who was not trusted may be good now.
+            for slot in self.slots.values_mut() {
+                slot.refused = None;
+            }
+        }
+        effects.push(Effect::Sweep(
+            self.wanted.values().map(|spec| spec.module).collect(),
+        ));
+        effects.extend(self.reconcile(now_ms));
+        effects
+    }
+
+    /// Does what the plan says.
+    fn reconcile(&mut self, now_ms: u64) -> Vec<Effect> {
+        let observed = self
+            .slots
+            .iter()
+            .map(|(name, slot)| (name.clone(), slot.observed()))
+            .collect();
+        let actions = reconcile::plan(&self.wanted, &observed);
+        actions
+            .into_iter()
+            .flat_map(|action| self.act(action, now_ms))
+            .collect()
+    }
+
+    fn act(&mut self, action: Action, now_ms: u64) -> Vec<Effect> {
+        self.changed = true;
+        match action {
+            Action::Prepare(spec) => {
+                let logs = Arc::clone(&self.logs);
+                let slot = self.slots.entry(spec.name.clone()).or_insert_with(|| {
+                    Slot::new(
+                        Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
+                        now_ms,
+                    )
+                });
+                slot.logger.set_limit(spec.limits.log_lines_per_second);
+                slot.preparing = Some(Arc::clone(&spec));
+                slot.refused = None;
+                slot.waiting = None;
+                slot.failures = 0;
+                if slot.running.is_none() {
+                    slot.show(Phase::Preparing, None, now_ms);
+                }
+                vec![Effect::Prepare(spec)]
+            }
+            Action::Configure(spec) => {
+                let values = Arc::new(spec.configuration.clone());
+                self.respecify(&spec, |running| {
+                    running.configuration = spec.configuration.clone()
+                });
+                vec![Effect::Send(spec.name.clone(), Command::Configure(values))]
+            }
+            Action::Adjust(spec) => {
+                if let Some(slot) = self.slots.get(&spec.name) {
+                    slot.logger.set_limit(spec.limits.log_lines_per_second);
+                }
+                self.respecify(&spec, |running| {
+                    running.limits = spec.limits.clone();
+                    running.outlets = spec.outlets.clone();
+                    running.inlets = spec.inlets.clone();
+                });
+                vec![Effect::Send(
+                    spec.name.clone(),
+                    Command::Limit(Box::new(spec.limits.clone())),
+                )]
+            }
+            Action::Stop(name) => self.stop(&name, now_ms),
+        }
+    }
+
+    /// Notes that a running instance was told something else.
+    fn respecify(&mut self, spec: &Microservice, change: impl FnOnce(&mut Microservice)) {
+        if let Some(running) = self
+            .slots
+            .get_mut(&spec.name)
+            .and_then(|slot| slot.running.as_mut())
+        {
+            change(Arc::make_mut(&mut running.spec));
+        }
+    }
+
+    fn stop(&mut self, name: &MicroserviceName, now_ms: u64) -> Vec<Effect> {
+        let Some(slot) = self.slots.get_mut(name) else {
+            return Vec::new();
+        };
+        slot.preparing = None;
+        slot.ready = None;
+        slot.waiting = None;
+        if slot.running.is_none() {
+            self.slots.remove(name);
+            return Vec::new();
+        }
+        slot.show(Phase::Stopping, None, now_ms);
+        slot.stop_deadline = slot.running.as_ref().map(stop_deadline);
+        vec![Effect::Send(name.clone(), Command::Stop(STOP_GRACE))]
+    }
+
+    /// The agent stops: so do all instances.
+    pub fn stop_all(&mut self, now_ms: u64) -> Vec<Effect> {
+        self.wanted.clear();
+        let names: Vec<_> = self.slots.keys().cloned().collect();
+        names
+            .iter()
+            .flat_map(|name| self.stop(name, now_ms))
+            .collect()
+    }
+
+    /// A module is ready, or is not.
+    pub fn prepared(
+        &mut self,
+        spec: &Arc<Microservice>,
+        outcome: Result<InstancePre<State>, PrepareError>,
+        now: Instant,
+        now_ms: u64,
+        jitter: u8,
+    ) -> Vec<Effect> {
+        let Some(slot) = self.slots.get_mut(&spec.name) else {
+            return Vec::new();
+        };
+        if slot
+            .preparing
+            .as_ref()
+            .is_none_or(|preparing| !Arc::ptr_eq(preparing, spec))
+        {
+            return Vec::new(); // something else is wanted by now
+        }
+        self.changed = true;
+        slot.preparing = None;
+        match outcome {
+            Ok(pre) => self.start_when_free(spec, pre, now_ms),
+            Err(PrepareError::Refused(reason)) => {
+                slot.logger
+                    .agent(Level::Error, &format!("refused: {reason}"));
+                tracing::warn!(microservice = %spec.name, "refused: {reason}");
+                slot.refused = Some(Arc::clone(spec));
+                let phase = if slot.running.is_some() {
+                    slot.phase
+                } else {
+                    Phase::Refused
+                };
+                slot.show(phase, Some(reason), now_ms);
+                Vec::new()
+            }
+            Err(PrepareError::NotYet(reason)) => {
+                let at = slot.next_prepare(now, jitter);
+                tracing::warn!(microservice = %spec.name, "{reason}; tried again in {:?}", at - now);
+                slot.waiting = Some(Waiting::Prepare(at));
+                slot.show(slot.phase, Some(reason), now_ms);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Starts what is ready, after what runs has stopped.
+    fn start_when_free(
+        &mut self,
+        spec: &Arc<Microservice>,
+        pre: InstancePre<State>,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        let Some(slot) = self.slots.get_mut(&spec.name) else {
+            return Vec::new();
+        };
+        slot.failures = 0;
+        slot.waiting = None;
+        let Some(running) = &slot.running else {
+            slot.last = Some((Arc::clone(spec), pre.clone()));
+            return vec![Effect::Start(Arc::clone(spec), pre)];
+        };
+        slot.stop_deadline = Some(stop_deadline(running));
+        slot.ready = Some((Arc::clone(spec), pre));
+        slot.show(Phase::Stopping, None, now_ms);
+        vec![Effect::Send(spec.name.clone(), Command::Stop(STOP_GRACE))]
+    }
+
+    /// An instance's task was spawned.
+    pub fn launched(&mut self, running: Running) {
+        if let Some(slot) = self.slots.get_mut(&running.spec.name) {
+            slot.stop_deadline = None;
+            slot.running = Some(running);
+        }
+    }
+
+    /// An instance has started: its `start` returned. What changed while it was prepared is told
+    /// to it now.
+    pub fn started(
+        &mut self,
+        name: &MicroserviceName,
+        run: u64,
+        now: Instant,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        let Some(slot) = self.slots.get_mut(name) else {
+            return Vec::new();
+        };
+        if let Some(running) = slot.running.as_mut()
+            && running.run == run
+        {
+            running.started = Some(now);
+            self.changed = true;
+            if slot.stop_deadline.is_none() {
+                slot.show(Phase::Running, None, now_ms);
+            }
+        }
+        self.reconcile(now_ms)
+    }
+
+    /// An instance has ended.
+    pub fn exited(
+        &mut self,
+        name: &MicroserviceName,
+        run: u64,
+        exit: &Exit,
+        now: Instant,
+        now_ms: u64,
+        jitter: u8,
+    ) -> Vec<Effect> {
+        let Some(slot) = self.slots.get_mut(name) else {
+            return Vec::new();
+        };
+        let Some(running) = slot.running.take_if(|running| running.run == run) else {
+            return Vec::new();
+        };
+        self.changed = true;
+        slot.stop_deadline = None;
+        if !self.wanted.contains_key(name) {
+            self.slots.remove(name);
+            return self.reconcile(now_ms);
+        }
+        if let Some((spec, pre)) = slot.ready.take() {
+            slot.last = Some((Arc::clone(&spec), pre.clone()));
+            slot.show(Phase::Preparing, None, now_ms);
+            return vec![Effect::Start(spec, pre)];
+        }
+        let reason = match exit {
+            Exit::Stopped => "it was stopped".to_owned(),
+            Exit::NotStartable(reason) => reason.clone(),
+            Exit::Failed(failure) => failure.to_string(),
+        };
+        tracing::warn!(microservice = %name, "{reason}");
+        slot.logger
+            .agent(Level::Error, reason.lines().next().unwrap_or_default());
+        let at = slot.next_start(running.started, now, jitter);
+        slot.waiting = Some(Waiting::Start(at));
+        slot.show(Phase::BackOff, Some(reason), now_ms);
+        self.woken(now, now_ms)
+    }
+
+    /// Does what has waited for its time.
+    pub fn woken(&mut self, now: Instant, now_ms: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (name, slot) in &mut self.slots {
+            if slot.stop_deadline.is_some_and(|deadline| deadline <= now) {
+                slot.stop_deadline = None;
+                tracing::warn!(microservice = %name, "did not stop in time: it is ended");
+                effects.push(Effect::Abort(name.clone()));
+            }
+            match slot.waiting {
+                Some(Waiting::Start(at)) if at <= now => {
+                    slot.waiting = None;
+                    slot.restarts += 1;
+                    self.changed = true;
+                    let wanted = self.wanted.get(name);
+                    if let (Some((spec, pre)), Some(wanted)) = (&slot.last, wanted)
+                        && !reconcile::needs_restart(spec, wanted)
+                    {
+                        effects.push(Effect::Start(Arc::clone(wanted), pre.clone()));
+                    }
+                }
+                Some(Waiting::Prepare(at)) if at <= now => {
+                    slot.waiting = None;
+                    if let Some(wanted) = self.wanted.get(name) {
+                        slot.preparing = Some(Arc::clone(wanted));
+                        effects.push(Effect::Prepare(Arc::clone(wanted)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if effects.is_empty() {
+            self.reconcile(now_ms)
+        } else {
+            effects
+        }
+    }
+}
+
+/// An instance may be in the middle of a call, and then has its last one.
+fn stop_deadline(running: &Running) -> Instant {
+    Instant::now() + STOP_GRACE + Duration::from_millis(running.spec.limits.call_timeout.0)
+}

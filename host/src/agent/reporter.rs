@@ -1,0 +1,73 @@
+//! Makes the node's status: a complete, sequenced snapshot.
+
+use std::sync::atomic::Ordering;
+
+use haar_protocol::keys::SecretKey;
+use haar_protocol::signed::{self, EnvelopeError};
+use haar_protocol::status::{RouteStatus, Status};
+
+use super::node::Node;
+use crate::bus::Bus;
+
+/// What a status says beside the control state.
+pub(super) struct Frame {
+    /// Its number.
+    pub(super) sequence: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(super) now_ms: u64,
+    /// When the agent started, likewise.
+    pub(super) started_ms: u64,
+}
+
+/// Makes and signs a status.
+pub(super) fn status(
+    node: &Node,
+    bus: &Bus,
+    frame: &Frame,
+    key: &SecretKey,
+) -> Result<Vec<u8>, EnvelopeError> {
+    let status = Status {
+        site: node.allegiance.site.clone(),
+        node: node.allegiance.node.clone(),
+        sequence: frame.sequence,
+        sent_ms: frame.now_ms,
+        started_ms: frame.started_ms,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        target: haar_engine::configuration::target(),
+        applied: node.in_force().map_or(0, |in_force| in_force.number),
+        refused: node.refused().cloned(),
+        budget: node.allegiance.budget.clone(),
+        resident_bytes: resident_bytes(),
+        microservices: node.microservices(),
+        routes: routes(node),
+        frames_refused: bus.frames_refused(),
+    };
+    signed::seal(&status, key)
+}
+
+fn routes(node: &Node) -> Vec<RouteStatus> {
+    node.registry
+        .counters()
+        .map(|(peer, counters)| RouteStatus {
+            id: counters.id,
+            peer: peer.clone(),
+            sent: counters.sent.load(Ordering::Relaxed),
+            delivered: counters.delivered.load(Ordering::Relaxed),
+            handled: counters.handled.load(Ordering::Relaxed),
+            dropped: counters.dropped.load(Ordering::Relaxed),
+        })
+        .collect()
+}
+
+/// Resident memory of this process in bytes, as Linux tells (`/proc/self/smaps_rollup` is dearer;
+/// `statm` counts pages); 0 where it does not.
+pub(super) fn resident_bytes() -> u64 {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return 0;
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok());
+    kib.map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,526 @@
+//! The owner of the control state: waits for events, hands them to the state, carries out its
+//! effects, reports. Sockets and timers live on this thread; guests never do.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
+use haar_protocol::ids::{Digest, NodeId, SiteId};
+use haar_protocol::keys::SecretKey;
+use haar_protocol::topics::{self, Topic};
+use haar_relay::{DisconnectReason, Endpoint, Identity, Outgoing, Session, SessionOptions};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::InstancePre;
+
+use super::links::{self, Links};
+use super::log_shipper;
+use super::node::{Effect, Node};
+use super::reporter::{self, Frame};
+use super::slot::Running;
+use super::{Event, clock};
+use crate::accept::{self, Allegiance, Verdict};
+use crate::bus::Bus;
+use crate::controller::{Controller, Credentials};
+use crate::identity::Membership;
+use crate::local_api::state::{State, now_ms};
+use crate::logs::Logs;
+use crate::modules::{Modules, PrepareError};
+use crate::runtime::GuestRuntime;
+use crate::runtime::instance::{self, Command, Exit, Setup};
+use crate::store::{StatusSequence, Store};
+
+/// Events that may wait for the control loop.
+const EVENTS_MAX: usize = 256;
+/// Commands that may wait for an instance.
+const COMMANDS_MAX: usize = 16;
+/// Publishes that may wait for the relay.
+const RELAY_QUEUE_MESSAGES: usize = 64;
+/// Modules that are prepared at the same time.
+const PREPARING_MAX: usize = 2;
+/// A change is reported after this pause, together with what else changes meanwhile.
+const REPORT_PAUSE: Duration = Duration::from_millis(20);
+/// The clock is asked about no more often than this.
+const DIAGNOSIS_PAUSE: Duration = Duration::from_secs(60);
+/// How long the end of the agent may take in all.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// What it knows of its site.
+    pub membership: Membership,
+    /// Its key.
+    pub key: SecretKey,
+    /// A status is sent at least so often.
+    pub status_interval: Duration,
+    /// Threads for guests.
+    pub guest_threads: usize,
+}
+
+/// The agent with everything that it owns.
+pub struct Agent {
+    node: Node,
+    options: Options,
+    started_ms: u64,
+    store: Store,
+    statuses: StatusSequence,
+    bus: Arc<Bus>,
+    logs: Arc<Logs>,
+    runtime: Arc<GuestRuntime>,
+    modules: Arc<Modules>,
+    controller: Controller,
+    session: Session,
+    links: Links,
+    connected: watch::Receiver<bool>,
+    events: mpsc::Sender<Event>,
+    received: mpsc::Receiver<Event>,
+    instances: JoinSet<Exit>,
+    instance_names: HashMap<tokio::task::Id, (MicroserviceName, u64)>,
+    runs: u64,
+    work: JoinSet<()>,
+    preparing: Arc<Semaphore>,
+    report_at: Instant,
+    diagnosed: Option<Instant>,
+}
+
+impl Agent {
+    /// Builds the agent and puts its last assignment in force: no network is needed for that.
+    ///
+    /// # Errors
+    /// When the store can't be read, or the machine can't run guests.
+    pub async fn start(data: &Path, options: Options, store: Store) -> anyhow::Result<Self> {
+        let membership = &options.membership;
+        let controller = Controller::new(&membership.controller, &membership.ca_pem)?;
+        let credentials = Credentials {
+            site: membership.site.clone(),
+            node: membership.node.clone(),
+            key: options.key.clone(),
+        };
+        let modules = Modules::open(data, controller.clone(), credentials)?;
+        let runtime = GuestRuntime::new(options.guest_threads)?;
+        let allegiance = Allegiance {
+            site: membership.site.clone(),
+            site_key: membership.site_key,
+            node: membership.node.clone(),
+            budget: membership.budget.clone(),
+        };
+        let (bus, logs): (Arc<Bus>, Arc<Logs>) = Default::default();
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        let (connected_sender, connected) = watch::channel(false);
+        let mut work = JoinSet::new();
+        let session = connect(&options, &bus, connected_sender, &events, &mut work)?;
+        let (site, node) = (membership.site.clone(), membership.node.clone());
+        work.spawn(log_shipper::ship(
+            site.clone(),
+            node.clone(),
+            Arc::clone(&logs),
+            session.clone(),
+            connected.clone(),
+        ));
+        let statuses = StatusSequence::reserve(&store).await?;
+        let mut agent = Self {
+            node: Node::new(allegiance, Arc::clone(&logs)),
+            started_ms: now_ms(),
+            links: Links::new(site, node, session.clone(), connected.clone()),
+            options,
+            store,
+            statuses,
+            bus,
+            logs,
+            runtime,
+            modules,
+            controller,
+            session,
+            connected,
+            events,
+            received,
+            instances: JoinSet::new(),
+            instance_names: HashMap::new(),
+            runs: 0,
+            work,
+            preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
+            report_at: Instant::now(),
+            diagnosed: None,
+        };
+        agent.resume().await?;
+        Ok(agent)
+    }
+
+    /// Puts the stored assignment in force. It is verified like one from the relay.
+    async fn resume(&mut self) -> anyhow::Result<()> {
+        let Some(envelope) = self.store.assignment().await? else {
+            return Ok(());
+        };
+        match accept::accept(&envelope, &self.node.allegiance, None) {
+            Ok(Verdict::Accept(assignment)) => self.assigned(*assignment, &envelope),
+            Ok(Verdict::Same) => {}
+            Err(refusal) => self
+                .node
+                .assignment_refused(None, format!("the stored assignment: {refusal}")),
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop` is cancelled, then stops everything in order.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let wake = self.node.wake();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.received.recv() => self.apply(event).await,
+                Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => self.ended(ended),
+                () = sleep_until(wake) => {
+                    let effects = self.node.woken(Instant::now(), now_ms());
+                    self.perform(effects);
+                }
+                () = tokio::time::sleep_until(self.report_at) => self.report().await,
+            }
+            while self.work.try_join_next().is_some() {} // finished side work
+            if self.node.changed {
+                self.report_at = self.report_at.min(Instant::now() + REPORT_PAUSE);
+            }
+        }
+        self.shut_down().await;
+    }
+
+    async fn apply(&mut self, event: Event) {
+        match event {
+            Event::Assignment(envelope) => self.assignment(&envelope).await,
+            Event::Connected => {
+                tracing::info!("connected to the relay");
+                let (site, node) = (&self.options.membership.site, &self.options.membership.node);
+                let alive = alive(site, node, "online");
+                self.publish(alive).await;
+                self.node.changed = true;
+            }
+            Event::Disconnected(reason) => self.disconnected(&reason),
+            Event::Prepared(spec, outcome) => {
+                let effects =
+                    self.node
+                        .prepared(&spec, outcome, Instant::now(), now_ms(), jitter());
+                self.perform(effects);
+            }
+            Event::Started(name, run) => {
+                let effects = self.node.started(&name, run, Instant::now(), now_ms());
+                self.perform(effects);
+            }
+        }
+    }
+
+    async fn assignment(&mut self, envelope: &[u8]) {
+        let verdict = accept::accept(envelope, &self.node.allegiance, self.node.in_force());
+        match verdict {
+            Ok(Verdict::Same) => {}
+            Ok(Verdict::Accept(assignment)) => {
+                // Stored before acted on: a power cut now must not bring the old one back.
+                match self
+                    .store
+                    .set_assignment(assignment.number, envelope.to_vec())
+                    .await
+                {
+                    Ok(()) => self.assigned(*assignment, envelope),
+                    Err(error) => self.node.assignment_refused(
+                        Some(assignment.number),
+                        format!("it can't be stored: {error:#}"),
+                    ),
+                }
+            }
+            Err(refusal) => {
+                let number = haar_protocol::signed::open::<Assignment>(
+                    envelope,
+                    &self.node.allegiance.site_key,
+                )
+                .ok()
+                .map(|assignment| assignment.number);
+                self.node.assignment_refused(number, refusal.to_string());
+            }
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment, envelope: &[u8]) {
+        let effects = self
+            .node
+            .assigned(assignment, Digest::of(envelope), now_ms());
+        self.perform(effects);
+    }
+
+    fn disconnected(&mut self, reason: &DisconnectReason) {
+        tracing::warn!("{reason}");
+        let asked_lately = self
+            .diagnosed
+            .is_some_and(|asked| asked.elapsed() < DIAGNOSIS_PAUSE);
+        if matches!(reason, DisconnectReason::Refused(_)) && !asked_lately {
+            self.diagnosed = Some(Instant::now());
+            let controller = self.controller.clone();
+            self.work
+                .spawn_blocking(move || clock::diagnose(&controller));
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Prepare(spec) => self.prepare(spec),
+                Effect::Start(spec, pre) => self.launch(spec, pre),
+                Effect::Send(name, command) => self.send(&name, command),
+                Effect::Abort(name) => self.node.abort(&name),
+                Effect::SetTable(table) => {
+                    self.bus.set_table(table);
+                    self.links.follow(self.node.registry.peers());
+                }
+                Effect::Sweep(keep) => {
+                    let modules = Arc::clone(&self.modules);
+                    self.work.spawn_blocking(move || modules.sweep(&keep));
+                }
+            }
+        }
+    }
+
+    fn prepare(&mut self, spec: Arc<Microservice>) {
+        let publishers = self
+            .node
+            .assignment()
+            .map(|assignment| assignment.publishers.clone())
+            .unwrap_or_default();
+        let (modules, runtime) = (Arc::clone(&self.modules), Arc::clone(&self.runtime));
+        let (events, permits) = (self.events.clone(), Arc::clone(&self.preparing));
+        self.work.spawn(async move {
+            let _permit = permits.acquire().await;
+            let wanted = Arc::clone(&spec);
+            let prepared = tokio::task::spawn_blocking(move || {
+                modules.prepare(&wanted, &publishers, &runtime)
+            })
+            .await;
+            let outcome = prepared.unwrap_or_else(|panic| {
+                Err(PrepareError::Refused(format!(
+                    "loading the module failed badly: {panic}"
+                )))
+            });
+            // The control loop has ended: nobody is interested.
+            let _ = events.send(Event::Prepared(spec, outcome)).await;
+        });
+    }
+
+    fn launch(&mut self, spec: Arc<Microservice>, pre: InstancePre<State>) {
+        self.runs += 1;
+        let run = self.runs;
+        let (commands, commands_received) = mpsc::channel(COMMANDS_MAX);
+        let (started, start_returned) = oneshot::channel();
+        let Some((logger, counters)) = self.node.instruments(&spec.name) else {
+            return;
+        };
+        let setup = Setup {
+            runtime: Arc::clone(&self.runtime),
+            pre,
+            spec: Arc::clone(&spec),
+            inbox: self.node.registry.inbox(&spec.name, &spec.limits),
+            bus: Arc::clone(&self.bus),
+            logger,
+            counters,
+            commands: commands_received,
+            started,
+        };
+        let abort = self
+            .instances
+            .spawn_on(instance::run(setup), self.runtime.handle());
+        self.instance_names
+            .insert(abort.id(), (spec.name.clone(), run));
+        let (events, name) = (self.events.clone(), spec.name.clone());
+        self.work.spawn(async move {
+            if start_returned.await.is_ok() {
+                let _ = events.send(Event::Started(name, run)).await; // or the control loop has ended
+            }
+        });
+        self.node.launched(Running {
+            spec,
+            run,
+            commands,
+            abort,
+            started: None,
+        });
+    }
+
+    fn send(&mut self, name: &MicroserviceName, command: Command) {
+        if let Some(commands) = self.node.commands(name)
+            && commands.try_send(command).is_err()
+        {
+            // It has ended, or is so stuck that sixteen commands wait: the deadline ends it.
+            tracing::debug!(microservice = %name, "does not take commands");
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, Exit), tokio::task::JoinError>) {
+        let (id, exit) = match ended {
+            Ok((id, exit)) => (id, exit),
+            Err(error) => {
+                let why = if error.is_panic() {
+                    "the agent failed while it ran: a bug"
+                } else {
+                    "it was ended"
+                };
+                (error.id(), Exit::NotStartable(why.to_owned()))
+            }
+        };
+        let Some((name, run)) = self.instance_names.remove(&id) else {
+            return;
+        };
+        let effects = self
+            .node
+            .exited(&name, run, &exit, Instant::now(), now_ms(), jitter());
+        self.perform(effects);
+    }
+
+    async fn report(&mut self) {
+        self.report_at = Instant::now() + self.options.status_interval;
+        if !*self.connected.borrow() {
+            return; // a whole snapshot is sent as soon as there is a connection
+        }
+        let status = self.status().await;
+        if let Some(status) = status {
+            self.node.changed = false;
+            self.publish(status).await;
+        }
+    }
+
+    async fn status(&mut self) -> Option<Outgoing> {
+        let sequence = match self.statuses.next(&self.store).await {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                tracing::error!("no status is sent: {error:#}");
+                return None;
+            }
+        };
+        let frame = Frame {
+            sequence,
+            now_ms: now_ms(),
+            started_ms: self.started_ms,
+        };
+        let membership = &self.options.membership;
+        match reporter::status(&self.node, &self.bus, &frame, &self.options.key) {
+            Ok(envelope) => Some(Outgoing {
+                topic: Topic::Status(membership.node.clone()).text(&membership.site),
+                payload: envelope.into(),
+                at_least_once: true,
+                retain: true,
+            }),
+            Err(error) => {
+                tracing::error!("no status is sent: {error}");
+                None
+            }
+        }
+    }
+
+    async fn publish(&self, outgoing: Outgoing) {
+        if let Err(error) = self.session.publish(outgoing).await {
+            tracing::debug!("not sent: {error}");
+        }
+    }
+
+    /// Stop taking work, finish calls, final status, disconnect.
+    async fn shut_down(mut self) {
+        let deadline = Instant::now() + SHUTDOWN_DEADLINE;
+        let effects = self.node.stop_all(now_ms());
+        self.perform(effects);
+        while !self.node.is_idle() {
+            let wake = self.node.wake();
+            tokio::select! {
+                Some(ended) = self.instances.join_next_with_id() => self.ended(ended),
+                () = sleep_until(wake) => {
+                    let effects = self.node.woken(Instant::now(), now_ms());
+                    self.perform(effects);
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!("still running, and given up: {}", self.node.running().join(", "));
+                    break;
+                }
+            }
+        }
+        if *self.connected.borrow()
+            && let Some(status) = self.status().await
+        {
+            self.publish(status).await;
+        }
+        let last = alive(
+            &self.options.membership.site,
+            &self.options.membership.node,
+            "offline",
+        );
+        if let Err(error) = self.session.finish(Some(last)).await {
+            tracing::debug!("the last words did not reach the relay: {error}");
+        }
+        drop(self.logs);
+        self.instances.abort_all();
+        self.work.shutdown().await;
+        self.runtime.shutdown();
+    }
+}
+
+/// Starts the session with the relay.
+fn connect(
+    options: &Options,
+    bus: &Arc<Bus>,
+    connected: watch::Sender<bool>,
+    events: &mpsc::Sender<Event>,
+    work: &mut JoinSet<()>,
+) -> anyhow::Result<Session> {
+    let membership = &options.membership;
+    let (site, node) = (membership.site.clone(), membership.node.clone());
+    let url = membership
+        .relays
+        .first()
+        .context("the enrolment names no relay: enrol again")?;
+    let session_options = SessionOptions {
+        endpoint: Endpoint::parse(url, Some(&membership.ca_pem))?,
+        identity: Identity {
+            client_id: node.to_string(),
+            site: site.clone(),
+            key: options.key.clone(),
+        },
+        will: Some(alive(&site, &node, "offline")),
+        subscriptions: topics::node_subscriptions(&site, &node),
+        queue_messages: RELAY_QUEUE_MESSAGES,
+    };
+    let (relay_events, relay) = mpsc::channel(EVENTS_MAX);
+    let (session, task) = Session::start(session_options, relay_events, CancellationToken::new());
+    work.spawn(task);
+    work.spawn(links::receive(
+        site,
+        node,
+        Arc::clone(bus),
+        relay,
+        connected,
+        events.clone(),
+    ));
+    Ok(session)
+}
+
+fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoing {
+    Outgoing {
+        topic: Topic::Alive(node.clone()).text(site),
+        payload: bytes::Bytes::from_static(word.as_bytes()),
+        at_least_once: true,
+        retain: true,
+    }
+}
+
+/// One random byte; no matter if the machine has none to give.
+fn jitter() -> u8 {
+    let mut byte = [0];
+    match getrandom::fill(&mut byte) {
+        Ok(()) => byte[0],
+        Err(_) => 0,
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,210 @@
+//! What the control loop knows of one microservice on this node.
+//!
+//! ```text
+//!            ┌──────────── prepare ◄───────────── other module wanted ─────────┐
+//!            ▼                                                                 │
+//!       Preparing ──ready──► Running ──fails──► BackOff ──pause over──► Running│
+//!            │                  │  └──────────────────────────────────────────►┘
+//!            └──refused──► Refused            Stopping ──ended──► (gone, or the next one starts)
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haar_protocol::assignment::{Microservice, MicroserviceName};
+use haar_protocol::status::{MicroserviceStatus, State as Phase};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use wasmtime::component::InstancePre;
+
+use crate::local_api::logging::Logger;
+use crate::local_api::state::State;
+use crate::reconcile::Observed;
+use crate::runtime::guest::Counters;
+use crate::runtime::instance::Command;
+
+/// The pause before each start after a failure: at once, then longer and longer.
+const PAUSES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+/// The pause before a module is tried again that could not be had.
+const FETCH_PAUSES: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
+/// An instance that has run for so long has recovered: its next failure counts as the first.
+const RECOVERED: Duration = Duration::from_secs(600);
+
+/// An instance with its task.
+#[derive(Debug)]
+pub struct Running {
+    /// As it was told to run.
+    pub spec: Arc<Microservice>,
+    /// Tells this run from earlier ones of the same microservice.
+    pub run: u64,
+    /// How the control loop speaks to it.
+    pub commands: mpsc::Sender<Command>,
+    /// Ends it when it does not listen.
+    pub abort: AbortHandle,
+    /// When it started to run; none while it is starting.
+    pub started: Option<Instant>,
+}
+
+/// What waits for its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// The next start after a failure.
+    Start(Instant),
+    /// The next attempt to get the module.
+    Prepare(Instant),
+}
+
+/// One microservice.
+pub struct Slot {
+    /// The instance.
+    pub running: Option<Running>,
+    /// What is being prepared.
+    pub preparing: Option<Arc<Microservice>>,
+    /// Prepared, and waiting for the running instance to stop.
+    pub ready: Option<(Arc<Microservice>, InstancePre<State>)>,
+    /// The code that last ran, for starts after a failure.
+    pub last: Option<(Arc<Microservice>, InstancePre<State>)>,
+    /// What was refused.
+    pub refused: Option<Arc<Microservice>>,
+    /// What waits for its time.
+    pub waiting: Option<Waiting>,
+    /// When an instance that was asked to stop is ended by force.
+    pub stop_deadline: Option<Instant>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Starts after failures.
+    pub restarts: u64,
+    /// What people see.
+    pub phase: Phase,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// Since when: milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Where its lines go.
+    pub logger: Logger,
+    /// What is counted of it.
+    pub counters: Arc<Counters>,
+}
+
+impl Slot {
+    /// A microservice that nothing is known of yet.
+    pub fn new(logger: Logger, now_ms: u64) -> Self {
+        Self {
+            running: None,
+            preparing: None,
+            ready: None,
+            last: None,
+            refused: None,
+            waiting: None,
+            stop_deadline: None,
+            failures: 0,
+            restarts: 0,
+            phase: Phase::Preparing,
+            reason: None,
+            since_ms: now_ms,
+            logger,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Changes what people see. The time is kept when the phase stays.
+    pub fn show(&mut self, phase: Phase, reason: Option<String>, now_ms: u64) {
+        if self.phase != phase {
+            self.since_ms = now_ms;
+        }
+        self.phase = phase;
+        self.reason = reason;
+    }
+
+    /// The part of it that the plan is made from.
+    pub fn observed(&self) -> Observed {
+        Observed {
+            running: self
+                .running
+                .as_ref()
+                .map(|running| Arc::clone(&running.spec)),
+            preparing: self
+                .preparing
+                .as_ref()
+                .or(self.ready.as_ref().map(|(spec, _)| spec))
+                .map(|spec| spec.module),
+            refused: self.refused.clone(),
+            backing_off: self.waiting.is_some(),
+            stopping: self.stop_deadline.is_some() && self.ready.is_none(),
+        }
+    }
+
+    /// When the next start may be, after one more failure at `now`. `jitter` is a random number:
+    /// up to a fifth is added, so that a fleet that failed together does not start together.
+    pub fn next_start(&mut self, ran_since: Option<Instant>, now: Instant, jitter: u8) -> Instant {
+        if ran_since.is_some_and(|since| now - since >= RECOVERED) {
+            self.failures = 0;
+        }
+        let pause = pause(&PAUSES, self.failures, jitter);
+        self.failures = self.failures.saturating_add(1);
+        now + pause
+    }
+
+    /// When the next attempt to get the module may be.
+    pub fn next_prepare(&mut self, now: Instant, jitter: u8) -> Instant {
+        let pause = pause(&FETCH_PAUSES, self.failures, jitter);
+        self.failures = self.failures.saturating_add(1);
+        now + pause
+    }
+
+    /// The time of whatever waits here.
+    pub fn wake(&self) -> Option<Instant> {
+        let waiting = self.waiting.map(|waiting| match waiting {
+            Waiting::Start(at) | Waiting::Prepare(at) => at,
+        });
+        waiting.into_iter().chain(self.stop_deadline).min()
+    }
+
+    /// What the node's status says of it.
+    pub fn status(
+        &self,
+        name: &MicroserviceName,
+        wanted: Option<&Arc<Microservice>>,
+    ) -> Option<MicroserviceStatus> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let running = self.running.as_ref().map(|running| &running.spec);
+        let spec = running
+            .or(self.preparing.as_ref())
+            .or(self.refused.as_ref())
+            .or(wanted)?;
+        Some(MicroserviceStatus {
+            name: name.clone(),
+            module: spec.module,
+            module_label: spec.module_label.clone(),
+            state: self.phase,
+            reason: self.reason.clone(),
+            since_ms: self.since_ms,
+            restarts: self.restarts,
+            calls: self.counters.calls.load(Relaxed),
+            failures: self.counters.failures.load(Relaxed),
+            fuel: self.counters.fuel.load(Relaxed),
+            memory_bytes: self.counters.memory_bytes.load(Relaxed),
+            log_lines_dropped: self.logger.dropped(),
+        })
+    }
+}
+
+fn pause(pauses: &[Duration], failures: u32, jitter: u8) -> Duration {
+    let index = usize::try_from(failures)
+        .unwrap_or(usize::MAX)
+        .min(pauses.len() - 1);
+    let pause = pauses[index];
+    pause + pause * u32::from(jitter) / (5 * 255)
+}

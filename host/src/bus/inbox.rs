@@ -1,0 +1,98 @@
+//! The bounded queue in front of an instance. For `live` routes the newest wins: when it is full,
+//! the oldest message makes room and is counted as dropped on its route.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Notify;
+
+use super::message::{Delivery, count};
+
+/// The inbox of one microservice. It outlives instances: what waits in it is there for the next.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Taken by publishers (other instances, the link receiver) and by the instance's own task,
+    /// for the few instructions of a push or a batch of pops, never across an await.
+    queue: Mutex<VecDeque<Delivery>>,
+    capacity: AtomicU32,
+    arrived: Notify,
+}
+
+impl Inbox {
+    /// An empty inbox for at most `capacity` messages.
+    pub fn new(capacity: u32) -> Self {
+        Self {
+            queue: Mutex::default(),
+            capacity: AtomicU32::new(capacity),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// Changes how many messages may wait. What is over is dropped at the next push.
+    pub fn set_capacity(&self, capacity: u32) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// Puts a message in; the oldest ones leave when it is full.
+    pub fn push(&self, delivery: Delivery) {
+        let capacity = self.capacity.load(Ordering::Relaxed) as usize;
+        count(&delivery.entry.counters.delivered);
+        let was_empty = {
+            let mut queue = self.lock();
+            let was_empty = queue.is_empty();
+            queue.push_back(delivery);
+            while queue.len() > capacity {
+                if let Some(oldest) = queue.pop_front() {
+                    count(&oldest.entry.counters.dropped);
+                }
+            }
+            was_empty
+        };
+        if was_empty {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Moves up to `most` messages to the end of `batch`. Returns how many.
+    pub fn take(&self, batch: &mut VecDeque<Delivery>, most: usize) -> usize {
+        let mut queue = self.lock();
+        let count = queue.len().min(most);
+        batch.extend(queue.drain(..count));
+        count
+    }
+
+    /// Waits until there may be a message. One waiter at a time: the instance's task.
+    pub async fn wait(&self) {
+        loop {
+            let arrived = self.arrived.notified();
+            if !self.lock().is_empty() {
+                return;
+            }
+            arrived.await;
+        }
+    }
+
+    /// Messages that wait.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// True when none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops everything that waits, counted: the microservice is gone.
+    pub fn clear(&self) {
+        for delivery in self.lock().drain(..) {
+            count(&delivery.entry.counters.dropped);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Delivery>> {
+        self.queue
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,93 @@
+//! A message inside the node, and what is counted of a route.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use haar_protocol::ids::RouteId;
+
+/// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Id of the site.
+    pub site: String,
+    /// Name of the node.
+    pub node: String,
+    /// Name of the application.
+    pub application: String,
+    /// Name of the microservice.
+    pub microservice: String,
+    /// Name of the outlet.
+    pub outlet: String,
+}
+
+/// A message as it was published. One allocation, shared by all its receivers on the node.
+#[derive(Debug)]
+pub struct Message {
+    /// Who published it.
+    pub source: Arc<Source>,
+    /// Its number among the messages of its outlet.
+    pub sequence: u64,
+    /// When it was published: milliseconds since the Unix epoch by the publishing node's clock.
+    pub published_ms: u64,
+    /// Headers that the publisher set.
+    pub headers: Vec<(String, String)>,
+    /// The message itself.
+    pub body: Vec<u8>,
+}
+
+/// The end of a route in an inlet of this node.
+#[derive(Debug)]
+pub struct Entry {
+    /// Name of the inlet.
+    pub inlet: String,
+    /// The only type that passes.
+    pub content_type: String,
+    /// The largest body that the microservice takes, in bytes.
+    pub message_bytes_max: u64,
+    /// What is counted of the route here.
+    pub counters: Arc<RouteCounters>,
+}
+
+/// A message on its way into an inlet.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Where it enters.
+    pub entry: Arc<Entry>,
+    /// 1 on the first delivery.
+    pub attempt: u32,
+}
+
+/// Counters of one route towards one other node (or within this one), since the agent started.
+#[derive(Debug)]
+pub struct RouteCounters {
+    /// The route.
+    pub id: RouteId,
+    /// Messages that entered the route here.
+    pub sent: AtomicU64,
+    /// Messages that were put into an inbox here.
+    pub delivered: AtomicU64,
+    /// Messages that a handler acknowledged here.
+    pub handled: AtomicU64,
+    /// Messages that were dropped here.
+    pub dropped: AtomicU64,
+}
+
+impl RouteCounters {
+    /// All zero.
+    pub fn new(id: RouteId) -> Self {
+        Self {
+            id,
+            sent: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            handled: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Adds one. Counters are read for people only, so no order with other memory is needed.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,163 @@
+//! The bus of a node: takes messages out of outlets, stamps them, and puts them into the inboxes
+//! of local instances or the queues towards other nodes. It runs on the path of every message, so
+//! it shares nothing with the control loop but the route table, an immutable snapshot.
+//!
+//! ```text
+//! guest ─ publish ─► outlet known? size? ─► sequence + source stamped ─┬─► inbox of a local instance
+//!                                                                      └─► queue towards a peer ─► frame ─► relay
+//! relay ─► frame ─► route known from that node? ─► inbox of a local instance
+//! ```
+
+pub mod message;
+pub mod inbox;
+pub mod peer;
+pub mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::frame;
+use haar_protocol::ids::NodeId;
+
+use inbox::Inbox;
+use message::{Delivery, Entry, Message, count};
+use peer::Outbound;
+use table::{InstancePorts, RouteTable, Target};
+
+/// The bus. One for the agent.
+#[derive(Debug)]
+pub struct Bus {
+    table: ArcSwap<RouteTable>,
+    frames_refused: AtomicU64,
+}
+
+/// A publisher's view of the table: looked up again only when the table has changed.
+#[derive(Debug, Default)]
+pub struct PortCache {
+    seen: Option<(Arc<RouteTable>, Option<Arc<InstancePorts>>)>,
+}
+
+/// The microservice has no outlet of the name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownOutlet;
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            table: ArcSwap::from_pointee(RouteTable::default()),
+            frames_refused: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Bus {
+    /// Puts another table in force, for every publisher at once.
+    pub fn set_table(&self, table: RouteTable) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// Frames or messages of other nodes that were refused.
+    pub fn frames_refused(&self) -> u64 {
+        self.frames_refused.load(Ordering::Relaxed)
+    }
+
+    /// Publishes on every route of the outlet. Never waits. Returns the sequence.
+    ///
+    /// # Errors
+    /// When the microservice has no such outlet.
+    pub fn publish(
+        &self,
+        cache: &mut PortCache,
+        publisher: &MicroserviceName,
+        outlet: &str,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+        now_ms: u64,
+    ) -> Result<u64, UnknownOutlet> {
+        let table = self.table.load();
+        let current = matches!(&cache.seen, Some((seen, _)) if Arc::ptr_eq(seen, &table));
+        if !current {
+            cache.seen = Some((table.clone(), table.ports(publisher)));
+        }
+        let Some((_, Some(ports))) = &cache.seen else {
+            return Err(UnknownOutlet);
+        };
+        let outlet = ports.outlet(outlet).ok_or(UnknownOutlet)?;
+        let sequence = outlet.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        if outlet.targets.is_empty() {
+            return Ok(sequence);
+        }
+        let message = Arc::new(Message {
+            source: Arc::clone(&outlet.source),
+            sequence,
+            published_ms: now_ms,
+            headers,
+            body,
+        });
+        for target in &outlet.targets {
+            match target {
+                Target::Local { inbox, entry } => {
+                    count(&entry.counters.sent);
+                    deliver(&message, inbox, entry);
+                }
+                Target::Remote { queue, counters } => {
+                    count(&counters.sent);
+                    queue.push(Outbound {
+                        message: Arc::clone(&message),
+                        counters: Arc::clone(counters),
+                    });
+                }
+            }
+        }
+        Ok(sequence)
+    }
+
+    /// Takes a frame that node `from` sent: each message enters the inlets that this node's own
+    /// assignment lists for its route from that node, and no other. Anything else is counted and
+    /// dropped.
+    pub fn receive(&self, from: &NodeId, frame: &[u8]) {
+        let Ok(messages) = frame::decode(frame) else {
+            count(&self.frames_refused);
+            return;
+        };
+        let table = self.table.load();
+        for live in messages {
+            let Some(arrivals) = table.arrivals(from, live.route) else {
+                count(&self.frames_refused);
+                continue;
+            };
+            let Some(first) = arrivals.first() else {
+                continue;
+            };
+            let message = Arc::new(Message {
+                source: Arc::clone(&first.source),
+                sequence: live.sequence,
+                published_ms: live.published_ms,
+                headers: live
+                    .headers
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+                body: live.body.to_vec(),
+            });
+            for arrival in arrivals {
+                deliver(&message, &arrival.inbox, &arrival.entry);
+            }
+        }
+    }
+}
+
+/// Puts a message into an inbox, unless it is larger than the microservice takes.
+fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
+    if message.body.len() as u64 > entry.message_bytes_max {
+        count(&entry.counters.dropped);
+        return;
+    }
+    inbox.push(Delivery {
+        message: Arc::clone(message),
+        entry: Arc::clone(entry),
+        attempt: 1,
+    });
+}

@@ -1,0 +1,250 @@
+//! The agent's command line: `haar-agent …`, and `haar agent …`, which is the same.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use haar_protocol::ids::Name;
+use haar_protocol::quantity::{ByteSize, Millis};
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::run::{Agent, Options};
+use crate::config::{self, Settings};
+use crate::enrol::{self, Wishes};
+use crate::identity::DataDirectory;
+use crate::store::Store;
+
+/// Where an agent keeps its state unless told otherwise.
+const DATA: &str = "/var/lib/haar";
+
+/// Haar's agent: runs signed WebAssembly microservices on this node.
+#[derive(Debug, Parser)]
+#[command(name = "haar-agent", version)]
+pub struct Command {
+    /// What to do.
+    #[command(flatten)]
+    pub arguments: Arguments,
+}
+
+/// What the agent can be asked to do.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// One of these.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// One thing to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Join a site with a token that `haar node token` printed
+    Enrol(EnrolArguments),
+    /// Run the microservices that the site assigns to this node
+    Run(RunArguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `enrol`.
+#[derive(Debug, Args)]
+pub struct EnrolArguments {
+    /// The token
+    pub token: String,
+    /// Directory for the node's key and state
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+    /// Name of this node in the site; the host's name when left out
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// A label for placement; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Memory for all microservices together, such as 256MiB; half of the machine's when left out
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Directory for the node's key and state
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+    /// How often a status is sent at least, such as 10s; wins over `agent.toml`
+    #[arg(long, value_name = "TIME")]
+    pub status_interval: Option<Millis>,
+    /// Print a line of JSON on standard output when the agent runs
+    #[arg(long)]
+    pub announce: bool,
+    /// Stop when standard input ends: for parents that must not leave anything behind
+    #[arg(long)]
+    pub stop_on_stdin_close: bool,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write KEY=VALUE, such as role=gateway")?;
+    haar_protocol::ids::check_label(key, value).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Does what is asked.
+///
+/// # Errors
+/// With a text for a person.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.action {
+        Action::Enrol(arguments) => enrol_node(arguments),
+        Action::Run(arguments) => run_agent(&arguments),
+        Action::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Command::command(),
+                "haar-agent",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
+    }
+}
+
+fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
+    start_logging();
+    let wishes = Wishes {
+        name: arguments.name.or_else(host_name),
+        labels: arguments.labels.into_iter().collect(),
+        memory: arguments.memory,
+    };
+    let membership = enrol::enrol(&arguments.data, &arguments.token, wishes)?;
+    println!(
+        "node `{}` ({}) has joined site {}",
+        membership.name, membership.node, membership.site
+    );
+    println!("next: haar-agent run --data {}", arguments.data.display());
+    Ok(())
+}
+
+/// The host's name, as far as it can be the name of a node.
+fn host_name() -> Option<Name> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    text.trim()
+        .split('.')
+        .next()?
+        .to_ascii_lowercase()
+        .parse()
+        .ok()
+}
+
+fn run_agent(arguments: &RunArguments) -> anyhow::Result<()> {
+    start_logging();
+    let directory = DataDirectory::open(&arguments.data)?;
+    let Some(membership) = directory.membership()? else {
+        bail!(
+            "{} holds no enrolled node: get a token with `haar node token`, then `haar-agent enrol TOKEN --data {}`",
+            arguments.data.display(),
+            arguments.data.display()
+        );
+    };
+    let mut settings = Settings::read(&arguments.data)?;
+    if let Some(Millis(ms)) = arguments.status_interval {
+        settings.status_interval = Duration::from_millis(ms.max(1));
+    }
+    let key = directory
+        .key(|| bail!("the node's key is gone: enrol again with an empty data directory"))?;
+    if haar_protocol::ids::NodeId::of(&key.public()) != membership.node {
+        bail!(
+            "the key in {} is not that of node {}: enrol again",
+            arguments.data.display(),
+            membership.node
+        );
+    }
+    let announcement = arguments.announce.then(|| {
+        serde_json::json!({ "event": "ready", "node": membership.node, "name": membership.name }).to_string()
+    });
+    let options = Options {
+        membership,
+        key,
+        status_interval: settings.status_interval,
+        guest_threads: settings.guest_threads,
+    };
+    let (store, store_thread) = Store::open(directory.path())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let stop_on_stdin_close = arguments.stop_on_stdin_close;
+    runtime.block_on(serve(
+        directory.path(),
+        options,
+        store,
+        announcement,
+        stop_on_stdin_close,
+    ))?;
+    runtime.shutdown_background();
+    store_thread.join();
+    Ok(())
+}
+
+async fn serve(
+    data: &Path,
+    options: Options,
+    store: Store,
+    announcement: Option<String>,
+    stop_on_stdin_close: bool,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut watchers = tokio::task::JoinSet::new();
+    watchers.spawn(stop_on_signal(stop.clone())?);
+    if stop_on_stdin_close {
+        watchers.spawn(cancel_on_stdin_close(stop.clone()));
+    }
+    let agent = Agent::start(data, options, store).await?;
+    if let Some(line) = announcement {
+        println!("{line}");
+    }
+    agent.run(stop).await;
+    watchers.abort_all();
+    Ok(())
+}
+
+/// The first signal asks for an orderly stop, the second one ends the process.
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("can't listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for signals")?;
+    Ok(async move {
+        for seen in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if seen > 0 {
+                tracing::warn!("second signal: ended at once");
+                std::process::exit(130);
+            }
+            stop.cancel();
+        }
+    })
+}
+
+async fn cancel_on_stdin_close(stop: CancellationToken) {
+    let mut buffer = [0; 256];
+    let mut input = tokio::io::stdin();
+    while input.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    stop.cancel();
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::new(config::log_filter());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if subscriber.try_init().is_err() {
+        tracing::debug!("logging was set up before");
+    }
+}

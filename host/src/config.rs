@@ -1,0 +1,116 @@
+//! The agent's settings: `agent.toml` in its data directory (all of it optional), and the one
+//! environment variable that it reads. Raw as written, then checked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use haar_protocol::quantity::Millis;
+use serde::Deserialize;
+
+/// Default pause between two statuses when nothing changes but counters.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// The shortest pause that may be set.
+const STATUS_INTERVAL_MS_MIN: u64 = 200;
+
+/// The file as people write it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    status_interval: Option<Millis>,
+    guest_threads: Option<usize>,
+}
+
+/// Checked settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// A status is sent at least so often.
+    pub status_interval: Duration,
+    /// Threads for guests.
+    pub guest_threads: usize,
+}
+
+impl Settings {
+    /// Reads `agent.toml` below `data`, if there is one.
+    ///
+    /// # Errors
+    /// When it is there and is not right; the text names file, line and key.
+    pub fn read(data: &Path) -> anyhow::Result<Self> {
+        let path = data.join("agent.toml");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("can't read {}", path.display()));
+            }
+        };
+        let raw: Raw = toml::from_str(&text)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        raw.check()
+            .with_context(|| format!("{} is not right", path.display()))
+    }
+}
+
+impl Raw {
+    fn check(self) -> anyhow::Result<Settings> {
+        let status_interval = match self.status_interval {
+            Some(Millis(ms)) if ms < STATUS_INTERVAL_MS_MIN => {
+                bail!("status_interval = {ms}ms is too short: at least {STATUS_INTERVAL_MS_MIN}ms")
+            }
+            Some(Millis(ms)) => Duration::from_millis(ms),
+            None => STATUS_INTERVAL,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let guest_threads = match self.guest_threads {
+            Some(0) => bail!("guest_threads = 0: at least one thread is needed"),
+            Some(threads) => threads.min(cores * 4),
+            None => cores,
+        };
+        Ok(Settings {
+            status_interval,
+            guest_threads,
+        })
+    }
+}
+
+/// What `HAAR_LOG` asks to be logged; informative lines when it is not set.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+pub fn log_filter() -> String {
+    std::env::var("HAAR_LOG").unwrap_or_else(|_| "info".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> anyhow::Result<Settings> {
+        let data = tempfile::tempdir()?;
+        std::fs::write(data.path().join("agent.toml"), text)?;
+        Settings::read(data.path())
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = read("guest_threads = 1\nstatus_intervall = \"1s\"\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 2") && error.contains("status_intervall"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn settings_are_read_and_have_defaults() {
+        assert_eq!(
+            read("status_interval = \"1s\"").unwrap().status_interval,
+            Duration::from_secs(1)
+        );
+        assert_eq!(read("").unwrap().status_interval, STATUS_INTERVAL);
+        assert!(read("status_interval = \"1ms\"").is_err());
+        assert!(read("guest_threads = 0").is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! How a device joins a site: with a one-use token that tells where the controller is and how to
+//! recognise it. The device's key is made here and stays here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::limits::Budget;
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::rest::EnrolmentRequest;
+use haar_protocol::token::EnrolmentToken;
+
+use crate::controller::{Controller, Credentials};
+use crate::identity::{DataDirectory, Membership};
+
+/// Microservices that a node runs at most, unless told otherwise.
+const MICROSERVICES_MAX: u32 = 256;
+/// Memory for microservices where the machine does not tell how much it has.
+const MEMORY_FALLBACK: ByteSize = ByteSize(64 << 20);
+
+/// What the person wishes.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Name of the node.
+    pub name: Option<Name>,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// Memory that it gives to microservices: half of the machine's when not said.
+    pub memory: Option<ByteSize>,
+}
+
+/// Joins the site of `token`, and keeps what was learnt below `data`. Blocks.
+///
+/// # Errors
+/// When the token is not one or is used up, the controller can't be reached or is not the right
+/// one, or the data directory belongs to another site. The text says what to do.
+pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Membership> {
+    let token: EnrolmentToken = token.parse()?;
+    let directory = DataDirectory::open(data)?;
+    if let Some(before) = directory.membership()?
+        && before.site != token.site
+    {
+        bail!(
+            "{} holds node `{}` of site {}, the token is of site {}: use another data directory with --data",
+            data.display(),
+            before.name,
+            before.site,
+            token.site
+        );
+    }
+    let key = directory.key(random_seed)?;
+    let node = NodeId::of(&key.public());
+    let (controller, ca_pem) = Controller::by_fingerprint(&token.url, &token.ca_sha256)?;
+    let credentials = Credentials {
+        site: token.site.clone(),
+        node,
+        key: key.clone(),
+    };
+    let budget = Budget {
+        memory: wishes.memory.unwrap_or_else(half_of_memory),
+        microservices: MICROSERVICES_MAX,
+    };
+    let request = EnrolmentRequest {
+        secret: token.secret.clone(),
+        key: key.public(),
+        proof: credentials.proof()?,
+        name: wishes.name,
+        labels: wishes.labels.clone(),
+        budget: budget.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        target: haar_engine::configuration::target(),
+    };
+    let enrolment = controller
+        .enrol(&request)
+        .context("the site did not take this node")?;
+    if enrolment.site != token.site || enrolment.node != credentials.node {
+        bail!(
+            "the controller at {} answered for another site or node: do not trust it",
+            token.url
+        );
+    }
+    let membership = Membership {
+        site: enrolment.site,
+        site_key: enrolment.site_key,
+        node: enrolment.node,
+        name: enrolment.name,
+        controller: token.url,
+        relays: enrolment.relays,
+        ca_pem,
+        budget,
+        labels: wishes.labels,
+    };
+    if haar_protocol::ids::SiteId::of(&membership.site_key) != membership.site {
+        bail!(
+            "the controller's key is not that of site {}: do not trust it",
+            membership.site
+        );
+    }
+    directory.set_membership(&membership)?;
+    Ok(membership)
+}
+
+fn random_seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| anyhow::anyhow!("the machine has no randomness to give: {error}"))?;
+    Ok(seed)
+}
+
+fn half_of_memory() -> ByteSize {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
+        return MEMORY_FALLBACK;
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok());
+    kib.map_or(MEMORY_FALLBACK, |kib| ByteSize((kib / 2) << 10))
+}

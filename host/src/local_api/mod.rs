@@ -1,0 +1,29 @@
+//! The local API: what a microservice sees of the world, one thin file for each interface. The
+//! WIT types stay in here; a guest's mistake is a typed answer, never a panic.
+
+pub mod bindings;
+pub mod state;
+
+pub mod messaging;
+pub mod timers;
+pub mod configuration;
+pub mod logging;
+pub mod stdio;
+pub mod wasi;
+
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+use state::State;
+
+/// Everything that every microservice may import. What is not in here can't be reached:
+/// instantiation refuses a component that asks for more.
+///
+/// # Errors
+/// Never in practice: when two interfaces have one name.
+pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasi::add_to_linker(&mut linker)?;
+    bindings::add_to_linker(&mut linker)?;
+    Ok(linker)
+}

@@ -1,0 +1,61 @@
+//! What the agent keeps for one instance while it runs: the data behind its store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::limits::Limits;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::logging::Logger;
+use super::timers::Timers;
+use crate::bus::{Bus, PortCache};
+use crate::runtime::memory::MemoryLimiter;
+use crate::runtime::rate::Rate;
+
+/// The data of one instance's store.
+pub struct State {
+    /// What the instance is called.
+    pub name: MicroserviceName,
+    /// Its limits now; they change without a restart.
+    pub limits: Limits,
+    /// Counts and bounds its memory.
+    pub memory: MemoryLimiter,
+    /// Values behind `wasi:config`.
+    pub configuration: Arc<BTreeMap<String, String>>,
+    /// Its way out.
+    pub bus: Arc<Bus>,
+    /// Its view of the route table.
+    pub ports: PortCache,
+    /// How fast it publishes.
+    pub publish_rate: Rate,
+    /// True from the moment that it may publish to the moment that it stops.
+    pub open: Arc<AtomicBool>,
+    /// Its timers.
+    pub timers: Timers,
+    /// Where its log lines go.
+    pub logger: Logger,
+    /// Directories, clocks, randomness, standard streams.
+    pub wasi: WasiCtx,
+    /// Resources of `wasi:*` that it holds.
+    pub table: ResourceTable,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch by this node's clock.
+pub fn now_ms() -> u64 {
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

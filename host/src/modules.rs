@@ -1,0 +1,299 @@
+//! Module files and compiled code on this node's disk: fetched by digest, verified before every
+//! load. Fail closed: what is not wholly right is not run, and what is damaged is fetched anew.
+//!
+//! ```text
+//! modules/HEX.wasm    as pushed; its name is its SHA-256
+//! modules/HEX.part    a fetch that was cut off; goes on where it stopped
+//! compiled/HEX.code   compiled by this node, bound and signed with its key (see haar_engine::artifact)
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use haar_engine::{artifact, configuration, load};
+use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::ids::Digest;
+use haar_protocol::keys::{PublicKey, SecretKey};
+use haar_protocol::module;
+use wasmtime::component::InstancePre;
+
+use crate::controller::{Controller, Credentials, Refused};
+use crate::identity::sync_directory;
+use crate::local_api::state::State;
+use crate::runtime::GuestRuntime;
+
+/// Why a module is not there to run.
+#[derive(Debug)]
+pub enum PrepareError {
+    /// It never will be, as it is: not signed by a trusted publisher, not a component, imports
+    /// what is not offered. Not tried again until the assignment changes.
+    Refused(String),
+    /// It may be later: no network, no room on the disk. Tried again after a pause.
+    NotYet(String),
+}
+
+/// The module files of a node.
+#[derive(Debug)]
+pub struct Modules {
+    modules: PathBuf,
+    compiled: PathBuf,
+    controller: Controller,
+    credentials: Credentials,
+}
+
+impl Modules {
+    /// The files below the data directory.
+    ///
+    /// # Errors
+    /// When the folders can't be made.
+    pub fn open(
+        data: &Path,
+        controller: Controller,
+        credentials: Credentials,
+    ) -> anyhow::Result<Arc<Self>> {
+        let folder = |name: &str| -> anyhow::Result<PathBuf> {
+            let path = data.join(name);
+            std::fs::create_dir_all(&path)
+                .with_context(|| format!("can't make {}", path.display()))?;
+            Ok(path)
+        };
+        Ok(Arc::new(Self {
+            modules: folder("modules")?,
+            compiled: folder("compiled")?,
+            controller,
+            credentials,
+        }))
+    }
+
+    /// Makes the module of `spec` ready to start: fetches it when it is not here, verifies digest
+    /// and publishers' signatures, loads its code, compiling it first when needed. Blocks.
+    ///
+    /// # Errors
+    /// See [`PrepareError`].
+    pub fn prepare(
+        &self,
+        spec: &Microservice,
+        publishers: &[Publisher],
+        runtime: &GuestRuntime,
+    ) -> Result<InstancePre<State>, PrepareError> {
+        let file = match self.read(&spec.module) {
+            Some(file) => file,
+            None => {
+                self.fetch(spec)?;
+                let damaged = || {
+                    PrepareError::NotYet(
+                        "the fetched module can't be read back from the disk".into(),
+                    )
+                };
+                self.read(&spec.module).ok_or_else(damaged)?
+            }
+        };
+        verify(spec, &file, publishers)?;
+        let key = &self.credentials.key;
+        let code = self.code(&spec.module, &file, key, runtime)?;
+        let checked = artifact::open(
+            &code,
+            &spec.module,
+            runtime.fingerprint(),
+            &configuration::target(),
+            &[key.public()],
+        )
+        .map_err(|error| PrepareError::NotYet(format!("{}: {error}", spec.module_label)))?;
+        let component = load::load(runtime.engine(), &checked).map_err(|error| {
+            PrepareError::Refused(format!("{} can't be loaded: {error:#}", spec.module_label))
+        })?;
+        runtime.link(&component).map_err(|error| {
+            PrepareError::Refused(format!(
+                "{} imports what it is not granted: {error:#}",
+                spec.module_label
+            ))
+        })
+    }
+
+    /// The file of that digest, if it is here and whole. One that is not whole is removed.
+    fn read(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let path = self.module_path(digest);
+        let file = std::fs::read(&path).ok()?;
+        if Digest::of(&file) == *digest {
+            return Some(file);
+        }
+        tracing::error!(
+            "{} is damaged: it is removed and fetched anew",
+            path.display()
+        );
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::error!("can't remove {}: {error}", path.display());
+        }
+        None
+    }
+
+    fn module_path(&self, digest: &Digest) -> PathBuf {
+        self.modules.join(format!("{}.wasm", digest.to_hex()))
+    }
+
+    fn fetch(&self, spec: &Microservice) -> Result<(), PrepareError> {
+        let path = self.module_path(&spec.module);
+        let part = path.with_extension("part");
+        let label = &spec.module_label;
+        let outcome = self
+            .fetch_into(spec, &part)
+            .with_context(|| format!("{label} can't be fetched"));
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = std::fs::remove_file(&part); // it is of no use; a leftover is overwritten
+                return Err(PrepareError::NotYet(format!(
+                    "{label}: what the controller sent is not the module {}",
+                    spec.module
+                )));
+            }
+            Err(error)
+                if error
+                    .downcast_ref::<Refused>()
+                    .is_some_and(|refused| refused.0.code == "unknown_module") =>
+            {
+                return Err(PrepareError::NotYet(format!("{error:#}")));
+            }
+            Err(error) => return Err(PrepareError::NotYet(format!("{error:#}"))),
+        }
+        std::fs::rename(&part, &path).map_err(|error| {
+            PrepareError::NotYet(format!("can't write {}: {error}", path.display()))
+        })?;
+        sync_directory(&path);
+        Ok(())
+    }
+
+    /// Fetches what is lacking of the module into `part`. False when the whole is not the module.
+    fn fetch_into(&self, spec: &Microservice, part: &Path) -> anyhow::Result<bool> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(part)?;
+        let mut have = file.metadata()?.len();
+        if have > spec.module_bytes {
+            have = 0;
+        }
+        if have < spec.module_bytes {
+            let (reader, partial) =
+                self.controller
+                    .module(&spec.module, have, &self.credentials)?;
+            let start = if partial { have } else { 0 };
+            file.set_len(start)?;
+            file.seek(SeekFrom::Start(start))?;
+            // One byte more than there should be, so that too long an answer is noticed.
+            std::io::copy(&mut reader.take(spec.module_bytes - start + 1), &mut file)?;
+        }
+        file.sync_all()?;
+        file.seek(SeekFrom::Start(0))?;
+        let mut content = Vec::new();
+        file.take(spec.module_bytes + 1).read_to_end(&mut content)?;
+        if (content.len() as u64) < spec.module_bytes {
+            anyhow::bail!(
+                "the connection was cut after {} of {} bytes",
+                content.len(),
+                spec.module_bytes
+            );
+        }
+        Ok(Digest::of(&content) == spec.module)
+    }
+
+    /// The artifact of the module: the one on disk when it is good, else a new one.
+    fn code(
+        &self,
+        digest: &Digest,
+        file: &[u8],
+        key: &SecretKey,
+        runtime: &GuestRuntime,
+    ) -> Result<Vec<u8>, PrepareError> {
+        let path = self.compiled.join(format!("{}.code", digest.to_hex()));
+        if let Ok(code) = std::fs::read(&path) {
+            let trusted = [key.public()];
+            match artifact::open(
+                &code,
+                digest,
+                runtime.fingerprint(),
+                &configuration::target(),
+                &trusted,
+            ) {
+                Ok(_) => return Ok(code),
+                Err(error) => tracing::info!("{}: {error}: it is compiled anew", path.display()),
+            }
+        }
+        let code = compile(file, runtime)?;
+        let sealed = artifact::seal(
+            digest,
+            runtime.fingerprint(),
+            &configuration::target(),
+            &code,
+            key,
+        );
+        if let Err(error) = write_whole(&path, &sealed) {
+            tracing::warn!(
+                "can't keep the compiled code in {}: {error:#}",
+                path.display()
+            );
+        }
+        Ok(sealed)
+    }
+
+    /// Removes the files of all modules but `keep`.
+    pub fn sweep(&self, keep: &BTreeSet<Digest>) {
+        let names: BTreeSet<String> = keep.iter().map(|digest| digest.to_hex()).collect();
+        for folder in [&self.modules, &self.compiled] {
+            let Ok(entries) = std::fs::read_dir(folder) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                let kept = path
+                    .file_stem()
+                    .and_then(|stem| stem.to_str())
+                    .is_some_and(|stem| names.contains(stem));
+                if !kept && let Err(error) = std::fs::remove_file(&path) {
+                    tracing::warn!("can't remove {}: {error}", path.display());
+                }
+            }
+        }
+    }
+}
+
+fn verify(spec: &Microservice, file: &[u8], publishers: &[Publisher]) -> Result<(), PrepareError> {
+    let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
+    match module::verify(file, &trusted) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(PrepareError::Refused(format!(
+            "{}: {error}",
+            spec.module_label
+        ))),
+    }
+}
+
+#[cfg(feature = "compiler")]
+fn compile(file: &[u8], runtime: &GuestRuntime) -> Result<Vec<u8>, PrepareError> {
+    haar_engine::compile::compile(runtime.engine(), file)
+        .map_err(|error| PrepareError::Refused(format!("the module can't be compiled: {error:#}")))
+}
+
+#[cfg(not(feature = "compiler"))]
+fn compile(_file: &[u8], _runtime: &GuestRuntime) -> Result<Vec<u8>, PrepareError> {
+    Err(PrepareError::Refused(
+        "this agent was built without the compiler and has no compiled code of the module".into(),
+    ))
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let part = path.with_extension("part");
+    let mut file = File::create(&part)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)?;
+    sync_directory(path);
+    Ok(())
+}

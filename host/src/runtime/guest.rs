@@ -1,0 +1,244 @@
+//! One instantiated component and the calls into it. Every call is bounded in fuel and in wall
+//! clock; after a failed call the guest can't be entered again and is thrown away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use super::failure::{Cause, Failure, classify};
+use super::{GuestRuntime, YIELD_FUEL};
+use crate::bus::message::Delivery;
+use crate::local_api::bindings::handler::exports::haar::local::handler::{Message, Rejection};
+use crate::local_api::bindings::handler::haar::local::types::Source;
+use crate::local_api::bindings::ticks::exports::haar::local::ticks::Tick;
+use crate::local_api::bindings::{handler::Handling, lifecycle::Living, ticks::Ticking};
+use crate::local_api::state::State;
+use crate::local_api::timers::DueTick;
+
+const HANDLER: &str = "haar:local/handler@0.1.0";
+const LIFECYCLE: &str = "haar:local/lifecycle@0.1.0";
+const TICKS: &str = "haar:local/ticks@0.1.0";
+
+/// What is counted of a microservice, over all its instances since the agent started. Written by
+/// the instance's task, read for the status.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Calls into the instance.
+    pub calls: AtomicU64,
+    /// Calls that ended the instance or were rejected.
+    pub failures: AtomicU64,
+    /// Fuel burnt.
+    pub fuel: AtomicU64,
+    /// Linear memory now, in bytes.
+    pub memory_bytes: AtomicU64,
+}
+
+/// A component that runs.
+pub struct Guest {
+    store: Store<State>,
+    handler: Option<Handling>,
+    lifecycle: Option<Living>,
+    ticks: Option<Ticking>,
+    counters: Arc<Counters>,
+}
+
+impl Guest {
+    /// Instantiates the component.
+    ///
+    /// # Errors
+    /// When its memory is over the limit from the start, or its start code fails.
+    pub async fn new(
+        runtime: &GuestRuntime,
+        pre: &InstancePre<State>,
+        state: State,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Failure> {
+        let mut store = Store::new(runtime.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        let plain = |error: wasmtime::Error| classify(&error, None);
+        store
+            .fuel_async_yield_interval(Some(YIELD_FUEL))
+            .map_err(plain)?;
+        store
+            .set_fuel(store.data().limits.fuel_per_call)
+            .map_err(plain)?;
+        let limit = Duration::from_millis(store.data().limits.call_timeout.0);
+        let instance = match tokio::time::timeout(limit, pre.instantiate_async(&mut store)).await {
+            Ok(Ok(instance)) => instance,
+            Ok(Err(error)) => return Err(classify(&error, store.data().memory.denied_bytes)),
+            Err(_) => return Err(too_late(limit)),
+        };
+        let mut has = |name: &str| instance.get_export_index(&mut store, None, name).is_some();
+        let (handles, lives, ticks) = (has(HANDLER), has(LIFECYCLE), has(TICKS));
+        let handler = handles
+            .then(|| Handling::new(&mut store, &instance))
+            .transpose()
+            .map_err(plain)?;
+        let lifecycle = lives
+            .then(|| Living::new(&mut store, &instance))
+            .transpose()
+            .map_err(plain)?;
+        let ticks = ticks
+            .then(|| Ticking::new(&mut store, &instance))
+            .transpose()
+            .map_err(plain)?;
+        Ok(Self {
+            store,
+            handler,
+            lifecycle,
+            ticks,
+            counters,
+        })
+    }
+
+    /// The instance's data.
+    pub fn state(&mut self) -> &mut State {
+        self.store.data_mut()
+    }
+
+    /// True when the component has a handler for messages.
+    pub fn handles(&self) -> bool {
+        self.handler.is_some()
+    }
+
+    /// Calls `start`. The inner error is the guest's own refusal.
+    ///
+    /// # Errors
+    /// When the call ended the instance; so for all calls below.
+    pub async fn start(&mut self) -> Result<Result<(), String>, Failure> {
+        let Some(lifecycle) = &self.lifecycle else {
+            return Ok(Ok(()));
+        };
+        let limit = begin(&mut self.store)?;
+        let call = lifecycle.haar_local_lifecycle().call_start(&mut self.store);
+        let outcome = tokio::time::timeout(limit, call).await;
+        self.finish(outcome, limit)
+    }
+
+    /// Calls `configuration-changed`.
+    pub async fn configuration_changed(&mut self) -> Result<Result<(), String>, Failure> {
+        let Some(lifecycle) = &self.lifecycle else {
+            return Ok(Ok(()));
+        };
+        let limit = begin(&mut self.store)?;
+        let call = lifecycle
+            .haar_local_lifecycle()
+            .call_configuration_changed(&mut self.store);
+        let outcome = tokio::time::timeout(limit, call).await;
+        self.finish(outcome, limit)
+    }
+
+    /// Calls `stop`, which may take no longer than `grace`.
+    pub async fn stop(&mut self, grace: Duration) -> Result<(), Failure> {
+        let Some(lifecycle) = &self.lifecycle else {
+            return Ok(());
+        };
+        let limit = begin(&mut self.store)?.min(grace);
+        let call = lifecycle.haar_local_lifecycle().call_stop(&mut self.store);
+        let outcome = tokio::time::timeout(limit, call).await;
+        self.finish(outcome, limit)
+    }
+
+    /// Calls `handle` with a message.
+    pub async fn handle(&mut self, delivery: &Delivery) -> Result<Result<(), Rejection>, Failure> {
+        let Some(handler) = &self.handler else {
+            return Ok(Err(Rejection::Discard(
+                "the component exports no handler".into(),
+            )));
+        };
+        let limit = begin(&mut self.store)?;
+        let headers: Vec<(&str, &str)> = delivery
+            .message
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let call = handler
+            .haar_local_handler()
+            .call_handle(&mut self.store, message(delivery, &headers));
+        let outcome = tokio::time::timeout(limit, call).await;
+        self.finish(outcome, limit)
+    }
+
+    /// Calls `handle-tick`.
+    pub async fn tick(&mut self, tick: &DueTick) -> Result<Result<(), String>, Failure> {
+        let Some(ticks) = &self.ticks else {
+            return Ok(Err("the component exports no ticks".into()));
+        };
+        let limit = begin(&mut self.store)?;
+        let tick = Tick {
+            name: tick.name.clone(),
+            scheduled: tick.scheduled_ms,
+            missed: tick.missed,
+        };
+        let call = ticks
+            .haar_local_ticks()
+            .call_handle_tick(&mut self.store, &tick);
+        let outcome = tokio::time::timeout(limit, call).await;
+        self.finish(outcome, limit)
+    }
+
+    /// Counts the call and tells why it failed.
+    fn finish<T>(
+        &mut self,
+        outcome: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        let left = self.store.get_fuel().unwrap_or(0);
+        let state = self.store.data();
+        let burnt = state.limits.fuel_per_call.saturating_sub(left);
+        self.counters.calls.fetch_add(1, Ordering::Relaxed);
+        self.counters.fuel.fetch_add(burnt, Ordering::Relaxed);
+        self.counters
+            .memory_bytes
+            .store(state.memory.bytes, Ordering::Relaxed);
+        let failure = match outcome {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => classify(&error, state.memory.denied_bytes),
+            Err(_) => too_late(limit),
+        };
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        Err(failure)
+    }
+}
+
+/// Fills the tank for one call. Returns how long the call may take.
+fn begin(store: &mut Store<State>) -> Result<Duration, Failure> {
+    let fuel = store.data().limits.fuel_per_call;
+    store
+        .set_fuel(fuel)
+        .map_err(|error| classify(&error, None))?;
+    let state = store.data_mut();
+    state.memory.denied_bytes = None;
+    Ok(Duration::from_millis(state.limits.call_timeout.0))
+}
+
+fn too_late(limit: Duration) -> Failure {
+    Failure {
+        cause: Cause::Deadline,
+        details: format!("the limit `call_timeout` is {} ms", limit.as_millis()),
+    }
+}
+
+fn message<'a>(delivery: &'a Delivery, headers: &'a [(&'a str, &'a str)]) -> Message<'a> {
+    let message = &delivery.message;
+    Message {
+        inlet: &delivery.entry.inlet,
+        source: Source {
+            site: &message.source.site,
+            node: &message.source.node,
+            application: &message.source.application,
+            microservice: &message.source.microservice,
+            outlet: &message.source.outlet,
+        },
+        sequence: message.sequence,
+        published: message.published_ms,
+        content_type: &delivery.entry.content_type,
+        headers,
+        body: &message.body,
+        attempt: delivery.attempt,
+    }
+}

@@ -1,0 +1,86 @@
+//! Where guests run: on their own threads, never on the runtime that owns sockets and timers of
+//! the agent. Each instance is one task here: its store, its inbox, its calls in order.
+
+pub mod rate;
+pub mod memory;
+pub mod failure;
+pub mod guest;
+pub mod instance;
+
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, InstancePre, Linker};
+
+use crate::local_api;
+use crate::local_api::state::State;
+
+/// Units of fuel after which a guest lets others run: about a tenth of a millisecond, at a cost
+/// of 0 to 30 % on ordinary code (measured in RUNTIME.md; below 10,000 it doubles the cost).
+pub(crate) const YIELD_FUEL: u64 = 100_000;
+/// Threads for host functions that block (files).
+const BLOCKING_THREADS: usize = 4;
+
+/// The threads of guests, the engine and the local API.
+pub struct GuestRuntime {
+    runtime: tokio::runtime::Runtime,
+    engine: Engine,
+    linker: Linker<State>,
+    fingerprint: String,
+}
+
+impl GuestRuntime {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// When the machine can't start them, or the engine does not know the machine.
+    pub fn new(threads: usize) -> anyhow::Result<Arc<Self>> {
+        let engine =
+            haar_engine::configuration::engine().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let linker = local_api::linker(&engine).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("haar-guest")
+            .enable_time()
+            .build()?;
+        let fingerprint = haar_engine::configuration::fingerprint(&engine);
+        Ok(Arc::new(Self {
+            runtime,
+            engine,
+            linker,
+            fingerprint,
+        }))
+    }
+
+    /// Where instances' tasks are spawned.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// See [`haar_engine::configuration::fingerprint`].
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Connects a component's imports to the local API.
+    ///
+    /// # Errors
+    /// When it imports what is not offered; the text names it.
+    pub fn link(&self, component: &Component) -> wasmtime::Result<InstancePre<State>> {
+        self.linker.instantiate_pre(component)
+    }
+
+    /// Ends the threads without waiting for guests. For the end of the agent, when all instances
+    /// have been stopped or given up.
+    pub fn shutdown(self: Arc<Self>) {
+        if let Some(this) = Arc::into_inner(self) {
+            this.runtime.shutdown_background();
+        }
+    }
+}

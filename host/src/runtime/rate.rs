@@ -1,0 +1,81 @@
+//! A rate: so many things a second, with a second's worth at once.
+
+use std::time::Instant;
+
+/// Counts what was taken. A token bucket that holds one second's worth.
+#[derive(Debug)]
+pub struct Rate {
+    /// Thousandths of things that may be taken now.
+    available_thousandths: u64,
+    refilled: Option<Instant>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            available_thousandths: 0,
+            refilled: None,
+        }
+    }
+}
+
+impl Rate {
+    /// Takes one thing, of at most `per_second`.
+    ///
+    /// # Errors
+    /// The milliseconds to wait until one may be taken.
+    pub fn take(&mut self, per_second: u32) -> Result<(), u64> {
+        if self.available_thousandths < 1_000 {
+            self.refill(per_second, Instant::now());
+        }
+        if self.available_thousandths >= 1_000 {
+            self.available_thousandths -= 1_000;
+            return Ok(());
+        }
+        let lacking = 1_000 - self.available_thousandths;
+        Err(lacking.div_ceil(u64::from(per_second).max(1)))
+    }
+
+    /// `per_second` things a second are as many thousandths a millisecond.
+    fn refill(&mut self, per_second: u32, now: Instant) {
+        let full = u64::from(per_second) * 1_000;
+        let Some(refilled) = self.refilled else {
+            self.available_thousandths = full;
+            self.refilled = Some(now);
+            return;
+        };
+        let elapsed_us = u64::try_from((now - refilled).as_micros()).unwrap_or(u64::MAX);
+        let gained = elapsed_us.saturating_mul(u64::from(per_second)) / 1_000;
+        if gained > 0 {
+            self.available_thousandths =
+                self.available_thousandths.saturating_add(gained).min(full);
+            self.refilled = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_seconds_worth_is_there_at_once_and_then_it_refills_with_time() {
+        let mut rate = Rate::default();
+        let start = Instant::now();
+        rate.refill(10, start);
+        assert_eq!(rate.available_thousandths, 10_000);
+        rate.available_thousandths = 0;
+        rate.refill(10, start + Duration::from_millis(250));
+        assert_eq!(rate.available_thousandths, 2_500);
+        rate.refill(10, start + Duration::from_secs(100));
+        assert_eq!(rate.available_thousandths, 10_000);
+    }
+
+    #[test]
+    fn a_rate_of_nothing_lets_nothing_pass() {
+        let mut rate = Rate::default();
+        assert!(rate.take(0).is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! What the agent must not forget: one SQLite database in its data directory, owned by one thread.
+//! Others send it requests over a bounded channel and wait for the answer. A crash at any instant
+//! loses nothing that was answered.
+
+mod schema;
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait for the thread.
+const QUEUE_REQUESTS: usize = 64;
+/// Statuses are numbered in blocks of this size, so that not every one costs a write to flash.
+const STATUS_BLOCK: u64 = 1_000;
+
+type Request = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle to the database. Cheap to clone; the thread ends when the last one is gone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    requests: mpsc::Sender<Request>,
+}
+
+/// The thread of the database. Join it after the last [`Store`] is gone.
+#[derive(Debug)]
+pub struct StoreThread(std::thread::JoinHandle<()>);
+
+impl StoreThread {
+    /// Waits for the thread to finish what it was asked and to close the database.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the database thread panicked");
+        }
+    }
+}
+
+impl Store {
+    /// Opens the database of the data directory, and makes it when there is none.
+    ///
+    /// # Errors
+    /// When the file is not a database of ours, is newer than this release, or can't be written.
+    pub fn open(data: &Path) -> anyhow::Result<(Self, StoreThread)> {
+        let path = data.join("agent.db");
+        let mut connection =
+            Connection::open(&path).with_context(|| format!("can't open {}", path.display()))?;
+        schema::prepare(&mut connection)
+            .with_context(|| format!("can't use {}", path.display()))?;
+        let (requests, mut queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
+        let thread = std::thread::Builder::new()
+            .name("haar-store".into())
+            .spawn(move || {
+                while let Some(request) = queue.blocking_recv() {
+                    request(&mut connection);
+                }
+            })?;
+        Ok((Self { requests }, StoreThread(thread)))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let request: Request = Box::new(move |connection| {
+            // Nobody waits any more: the agent is stopping.
+            let _ = answer.send(request(connection));
+        });
+        self.requests
+            .send(request)
+            .await
+            .ok()
+            .context("the database thread has ended")?;
+        Ok(answered.await.context("the database thread has ended")??)
+    }
+
+    /// The envelope of the assignment in force.
+    pub async fn assignment(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        self.run(|connection| {
+            connection
+                .query_row("SELECT envelope FROM assignment", [], |row| row.get(0))
+                .optional()
+        })
+        .await
+    }
+
+    /// Keeps the envelope of the assignment that comes into force, in the place of the last one.
+    pub async fn set_assignment(&self, number: u64, envelope: Vec<u8>) -> anyhow::Result<()> {
+        let number = i64::try_from(number)?;
+        self.run(move |connection| {
+            connection.execute(
+                "INSERT INTO assignment (id, number, envelope) VALUES (1, ?1, ?2)
+                 ON CONFLICT (id) DO UPDATE SET number = excluded.number, envelope = excluded.envelope",
+                (number, envelope),
+            )
+        })
+        .await
+        .map(drop)
+    }
+
+    /// The first of a block of status sequences that were never used: see [`StatusSequence`].
+    pub async fn reserve_statuses(&self) -> anyhow::Result<u64> {
+        let block = i64::try_from(STATUS_BLOCK)?;
+        let end: i64 = self
+            .run(move |connection| {
+                connection.query_row(
+                    "INSERT INTO counter (name, value) VALUES ('status', 1 + ?1)
+                     ON CONFLICT (name) DO UPDATE SET value = value + ?1 RETURNING value",
+                    [block],
+                    |row| row.get(0),
+                )
+            })
+            .await?;
+        Ok(u64::try_from(end - block)?)
+    }
+}
+
+/// Counts statuses over restarts of the agent. After a restart it goes on at the next block, so
+/// numbers never repeat, and only a restart leaves a gap that is not a lost status.
+#[derive(Debug)]
+pub struct StatusSequence {
+    next: u64,
+    end: u64,
+}
+
+impl StatusSequence {
+    /// Takes a block.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn reserve(store: &Store) -> anyhow::Result<Self> {
+        let next = store.reserve_statuses().await?;
+        Ok(Self {
+            next,
+            end: next + STATUS_BLOCK,
+        })
+    }
+
+    /// The next number.
+    ///
+    /// # Errors
+    /// When a block must be taken and the database can't be written.
+    pub async fn next(&mut self, store: &Store) -> anyhow::Result<u64> {
+        if self.next == self.end {
+            *self = Self::reserve(store).await?;
+        }
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+}

@@ -1,0 +1,28 @@
+//! The JSON Schema of the manifest, for editors and for other programs. What it can't say (routes
+//! whose ends exist, ranges of sizes) the parser checks.
+
+use serde_json::{Value, json};
+
+use super::{CONFIGURATION_KEY_BYTES_MAX, Manifest};
+
+/// The JSON Schema (draft 2020-12) of a manifest.
+pub fn json_schema() -> Value {
+    let mut schema = schemars::schema_for!(Manifest);
+    schema.insert(
+        "$id".to_owned(),
+        json!("https://example.invalid/haar/schemas/application.json"),
+    );
+    schema.insert("title".to_owned(), json!("Haar application manifest"));
+    schema.into()
+}
+
+/// What may stand in `configuration`: more than the type says, because the parser takes numbers
+/// and booleans as their texts.
+pub(super) fn configuration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "propertyNames": {"minLength": 1, "maxLength": CONFIGURATION_KEY_BYTES_MAX},
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "default": {}
+    })
+}

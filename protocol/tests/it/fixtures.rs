@@ -1,0 +1,181 @@
+//! Values that many tests begin with. Keys grow from constant seeds, so that every run signs alike.
+
+use std::collections::BTreeMap;
+
+use haar_protocol::assignment::{Assignment, MicroserviceName, Peer, Port, Publisher, Route};
+use haar_protocol::grants::{Access, DirectoryGrant, Grants};
+use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, SiteId};
+use haar_protocol::keys::SecretKey;
+use haar_protocol::limits::{Budget, Limits};
+use haar_protocol::manifest::{Delivery, Manifest};
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::status::{MicroserviceStatus, RefusedAssignment, RouteStatus, State, Status};
+
+/// The manifest that shows every key.
+pub(crate) const FULL_MANIFEST: &str = include_str!("../golden/full.yaml");
+/// A moment: 2026-01-02 03:04:05.678 UTC.
+pub(crate) const NOW_MS: u64 = 1_767_323_045_678;
+
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
+pub(crate) fn site() -> SiteId {
+    SiteId::of(&key(1).public())
+}
+
+pub(crate) fn node(seed: u8) -> NodeId {
+    NodeId::of(&key(seed).public())
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn media_type() -> MediaType {
+    "application/vnd.acme.reading+json".parse().unwrap()
+}
+
+pub(crate) fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+pub(crate) fn manifest() -> Manifest {
+    haar_protocol::manifest::parse(FULL_MANIFEST, "full.yaml").unwrap()
+}
+
+pub(crate) fn microservice_name() -> MicroserviceName {
+    MicroserviceName {
+        application: name("plant-monitor"),
+        microservice: name("sampler"),
+    }
+}
+
+pub(crate) fn digest() -> Digest {
+    Digest::of(b"a module")
+}
+
+pub(crate) fn budget() -> Budget {
+    Budget {
+        memory: ByteSize(48 << 20),
+        microservices: 8,
+    }
+}
+
+pub(crate) fn route_id() -> RouteId {
+    let port = |text: &str| text.parse::<PortName>().unwrap();
+    RouteId::of(
+        &name("plant-monitor"),
+        &port("sampler.readings"),
+        &port("collector.in"),
+        &media_type(),
+    )
+}
+
+pub(crate) fn assignment() -> Assignment {
+    let port = |node, microservice: &str, port: &str| Port {
+        node,
+        microservice: MicroserviceName {
+            application: name("plant-monitor"),
+            microservice: name(microservice),
+        },
+        port: name(port),
+    };
+    Assignment {
+        site: site(),
+        node: node(2),
+        node_name: name("gateway-02"),
+        labels: texts(&[("role", "gateway"), ("site/hall", "north")]),
+        number: 7,
+        issued_ms: NOW_MS,
+        publishers: vec![Publisher {
+            name: name("acme"),
+            key: key(4).public(),
+        }],
+        peers: vec![Peer {
+            id: node(3),
+            name: name("gateway-03"),
+        }],
+        microservices: vec![haar_protocol::assignment::Microservice {
+            name: microservice_name(),
+            module: digest(),
+            module_bytes: 123_456,
+            module_label: "sampler@1.4.2".to_owned(),
+            limits: Limits::default(),
+            grants: Grants {
+                directories: vec![DirectoryGrant {
+                    host: "/sys/bus/iio".to_owned(),
+                    guest: "/sensors".to_owned(),
+                    access: Access::ReadOnly,
+                }],
+            },
+            configuration: texts(&[("period_ms", "500")]),
+            outlets: BTreeMap::from([(name("readings"), media_type())]),
+            inlets: BTreeMap::new(),
+        }],
+        routes: vec![Route {
+            id: route_id(),
+            from: port(node(2), "sampler", "readings"),
+            to: port(node(3), "collector", "in"),
+            content_type: media_type(),
+            delivery: Delivery::Live,
+        }],
+    }
+}
+
+pub(crate) fn microservice_status() -> MicroserviceStatus {
+    MicroserviceStatus {
+        name: microservice_name(),
+        module: digest(),
+        module_label: "sampler@1.4.2".to_owned(),
+        state: State::BackOff,
+        reason: Some("it trapped: unreachable".to_owned()),
+        since_ms: NOW_MS - 1_000,
+        restarts: 3,
+        calls: 1_000,
+        failures: 4,
+        fuel: 5_000_000,
+        memory_bytes: 1_114_112,
+        log_lines_dropped: 2,
+    }
+}
+
+pub(crate) fn route_status() -> RouteStatus {
+    RouteStatus {
+        id: route_id(),
+        peer: name("gateway-03"),
+        sent: 10,
+        delivered: 0,
+        handled: 0,
+        dropped: 1,
+    }
+}
+
+pub(crate) fn refused() -> RefusedAssignment {
+    RefusedAssignment {
+        number: Some(8),
+        reason: "it over-commits the node's memory".to_owned(),
+    }
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        site: site(),
+        node: node(2),
+        sequence: 42,
+        sent_ms: NOW_MS,
+        started_ms: NOW_MS - 60_000,
+        agent_version: "0.1.0".to_owned(),
+        target: "aarch64-unknown-linux-musl".to_owned(),
+        applied: 7,
+        refused: Some(refused()),
+        budget: budget(),
+        resident_bytes: 9_000_000,
+        microservices: vec![microservice_status()],
+        routes: vec![route_status()],
+        frames_refused: 5,
+    }
+}

@@ -1,0 +1,277 @@
+//! The bodies of the REST API in their written form.
+
+use std::collections::BTreeMap;
+
+use haar_protocol::log::{Level, LogLine, Stream};
+use haar_protocol::manifest::Delivery;
+use haar_protocol::rest::*;
+use haar_protocol::status::State;
+
+use crate::fixtures::{
+    NOW_MS, budget, digest, key, manifest, media_type, microservice_name, microservice_status,
+    name, node, refused, route_id, route_status, site, texts,
+};
+use crate::golden;
+
+fn a_node() -> Node {
+    Node {
+        name: name("gateway-02"),
+        id: node(2),
+        labels: texts(&[("role", "gateway")]),
+        online: true,
+        last_seen_ms: Some(NOW_MS),
+        assignment: 8,
+        applied: 7,
+        refused: Some(refused()),
+        agent_version: "0.1.0".to_owned(),
+        target: "aarch64-unknown-linux-musl".to_owned(),
+        budget: budget(),
+        resident_bytes: Some(9_000_000),
+        clock_skew_ms: Some(-12),
+    }
+}
+
+fn microservice() -> Microservice {
+    Microservice {
+        name: microservice_name(),
+        node: name("gateway-02"),
+        node_online: true,
+        module: digest(),
+        module_label: "sampler@1.4.2".to_owned(),
+        wanted: true,
+        status: Some(microservice_status()),
+    }
+}
+
+fn route() -> Route {
+    Route {
+        id: route_id(),
+        application: name("plant-monitor"),
+        from: "sampler.readings".to_owned(),
+        to: "collector.in".to_owned(),
+        content_type: media_type(),
+        delivery: Delivery::Live,
+        from_nodes: vec![name("gateway-02")],
+        to_nodes: vec![name("gateway-03")],
+        sent: 4,
+        delivered: 3,
+        handled: 2,
+        dropped: 1,
+    }
+}
+
+fn application() -> Application {
+    Application {
+        name: name("plant-monitor"),
+        revision: 3,
+        applied_ms: NOW_MS,
+        instances: 2,
+        running: 1,
+    }
+}
+
+#[test]
+fn bodies_about_the_site_and_its_people_keep_their_form() {
+    golden::check_json(
+        "rest-site.json",
+        &SiteInfo {
+            id: site(),
+            name: name("plant"),
+            key: key(1).public(),
+            version: "0.1.0".to_owned(),
+            ca_sha256: "ab".repeat(32),
+            time_ms: NOW_MS,
+        },
+    );
+    golden::check_json(
+        "rest-error.json",
+        &ErrorBody {
+            code: "unknown_module".to_owned(),
+            message: "there is no module `sampler@1.4.2`".to_owned(),
+            hint: Some("push it with `haar push`".to_owned()),
+        },
+    );
+    golden::check_json(
+        "rest-event.json",
+        &Event {
+            id: 9,
+            time_ms: NOW_MS,
+            kind: "node_enrolled".to_owned(),
+            subject: "gateway-02".to_owned(),
+            message: "gateway-02 joined".to_owned(),
+        },
+    );
+    golden::check_json(
+        "rest-publisher.json",
+        &TrustedPublisher {
+            name: name("acme"),
+            key: key(4).public(),
+            added_ms: NOW_MS,
+        },
+    );
+    golden::check_json(
+        "rest-publisher-request.json",
+        &PublisherRequest {
+            key: key(4).public(),
+        },
+    );
+}
+
+#[test]
+fn bodies_about_nodes_keep_their_form() {
+    golden::check_json(
+        "rest-nodes.json",
+        &List {
+            items: vec![a_node()],
+        },
+    );
+    golden::check_json(
+        "rest-node.json",
+        &NodeDetail {
+            node: a_node(),
+            enrolled_ms: NOW_MS - 1,
+            status_sequence: Some(42),
+            statuses_missed: 1,
+            microservices: vec![microservice_status()],
+            routes: vec![route_status()],
+        },
+    );
+    golden::check_json(
+        "rest-enrolment-request.json",
+        &EnrolmentRequest {
+            secret: "cd".repeat(32),
+            key: key(2).public(),
+            proof: "haar-proof-1.BODY.SIGNATURE".to_owned(),
+            name: Some(name("gateway-02")),
+            labels: texts(&[("role", "gateway")]),
+            budget: budget(),
+            agent_version: "0.1.0".to_owned(),
+            target: "aarch64-unknown-linux-musl".to_owned(),
+        },
+    );
+    golden::check_json(
+        "rest-enrolment.json",
+        &Enrolment {
+            site: site(),
+            site_key: key(1).public(),
+            node: node(2),
+            name: name("gateway-02"),
+            relays: vec!["mqtts://192.0.2.7:7421".to_owned()],
+            ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+        },
+    );
+    golden::check_json(
+        "rest-token-request.json",
+        &TokenRequest {
+            name: Some(name("gateway-02")),
+            labels: texts(&[("a", "b")]),
+            expires_in_s: Some(60),
+        },
+    );
+    golden::check_json(
+        "rest-token.json",
+        &Token {
+            token: "haar1.TEXT".to_owned(),
+            expires_ms: NOW_MS,
+        },
+    );
+}
+
+#[test]
+fn bodies_about_modules_keep_their_form() {
+    golden::check_json(
+        "rest-module.json",
+        &Module {
+            digest: digest(),
+            name: name("sampler"),
+            version: "1.4.2".to_owned(),
+            bytes: 123_456,
+            publishers: vec![name("acme")],
+            imports: vec!["haar:local/messaging@0.1.0".to_owned()],
+            exports: vec!["haar:local/handler@0.1.0".to_owned()],
+            pushed_ms: NOW_MS,
+        },
+    );
+    golden::check_json(
+        "rest-upload.json",
+        &UploadState {
+            offset: 4_096,
+            complete: false,
+        },
+    );
+}
+
+#[test]
+fn bodies_about_applications_keep_their_form() {
+    golden::check_json(
+        "rest-application.json",
+        &ApplicationDetail {
+            application: application(),
+            manifest: manifest(),
+            microservices: vec![microservice()],
+            routes: vec![route()],
+        },
+    );
+    golden::check_json(
+        "rest-apply.json",
+        &ApplyResult {
+            name: name("plant-monitor"),
+            revision: 3,
+            changed: true,
+            dry_run: false,
+            placements: vec![Placement {
+                microservice: name("sampler"),
+                node: name("gateway-02"),
+            }],
+            warnings: vec!["no route leads to the inlet `a.b`".to_owned()],
+            assignments: BTreeMap::from([(name("gateway-02"), 8)]),
+        },
+    );
+    golden::check_json(
+        "rest-log.json",
+        &LogEntry {
+            node: name("gateway-02"),
+            line: LogLine {
+                name: microservice_name(),
+                sequence: 1,
+                time_ms: NOW_MS,
+                level: Level::Info,
+                stream: Stream::Stdout,
+                context: String::new(),
+                text: "ready".to_owned(),
+            },
+        },
+    );
+}
+
+#[test]
+fn an_answer_of_a_newer_release_is_understood() {
+    let detail = ApplicationDetail {
+        application: application(),
+        manifest: manifest(),
+        microservices: vec![microservice()],
+        routes: vec![route()],
+    };
+    let mut json = serde_json::to_value(&detail).unwrap();
+    json["colour"] = "green".into();
+    json["manifest"]["colour"] = "green".into();
+    json["manifest"]["microservices"][0]["colour"] = "green".into();
+    json["routes"][0]["colour"] = "green".into();
+    assert_eq!(
+        serde_json::from_value::<ApplicationDetail>(json).unwrap(),
+        detail
+    );
+}
+
+#[test]
+fn an_instance_that_no_node_has_spoken_of_is_being_prepared() {
+    assert_eq!(microservice().state(), State::BackOff);
+    assert_eq!(
+        Microservice {
+            status: None,
+            ..microservice()
+        }
+        .state(),
+        State::Preparing
+    );
+}

@@ -1,0 +1,217 @@
+//! The embedded relay: an MQTT 5 broker out of the parts of the crate `mqtt5`, with our own
+//! listener, identities and rules. The controller starts one; only this folder names `mqtt5`, so
+//! that another broker can replace it.
+//!
+//! It never reads a payload and trusts no client. It uses the crate's connection handler, router and
+//! storage but not its `MqttBroker`, because that one does TLS handshakes in its accept loop (one
+//! silent client locks everybody out), and turns a TLS port in use into a warning.
+
+mod options;
+
+mod admission;
+mod listener;
+mod provider;
+mod store;
+mod strangers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use haar_protocol::ids::NodeId;
+use mqtt5::broker::BrokerConfig;
+use mqtt5::broker::resource_monitor::{ResourceLimits, ResourceMonitor};
+use mqtt5::broker::storage::StorageBackend as _;
+use mqtt5::broker::sys_topics::BrokerStats;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::{PACKET_BYTES_MAX, tls};
+use listener::{Listener, Parts};
+pub use options::{BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
+use provider::{Gatekeeper, RetainRule};
+use store::Store;
+
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a shutdown waits for connections to close.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 16;
+/// Publishes that a client may have in flight towards us; sessions of ours use fewer.
+const RECEIVE_MAXIMUM: u16 = 64;
+const CONNECTIONS_PER_SECOND_MAX: u32 = 1_000;
+
+/// A running relay. Dropping it cuts every connection; [`Broker::shutdown`] closes them.
+#[derive(Debug)]
+pub struct Broker {
+    address: SocketAddr,
+    store: Store,
+    nodes: watch::Receiver<Arc<NodeDirectory>>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Broker {
+    /// Starts to listen, and returns when clients can connect.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn start(options: BrokerOptions) -> Result<Broker, BrokerError> {
+        let tls = match &options.tls {
+            Some(tls) => {
+                let config = tls::server_config(&tls.cert_pem, &tls.key_pem);
+                Some(TlsAcceptor::from(Arc::new(
+                    config.map_err(BrokerError::Tls)?,
+                )))
+            }
+            None if options.listen.ip().is_loopback() => None,
+            None => return Err(BrokerError::Plaintext(options.listen)),
+        };
+        let in_use = |error| BrokerError::Listen {
+            address: options.listen,
+            error,
+        };
+        let socket = TcpListener::bind(options.listen).await.map_err(in_use)?;
+        let address = socket.local_addr().map_err(in_use)?;
+        let store = Store::open(&options.data_dir, &options.limits).await?;
+
+        let gatekeeper = Arc::new(Gatekeeper::new(&options));
+        let parts = Parts {
+            config: Arc::new(broker_config(&options)),
+            router: Arc::clone(&store.router),
+            storage: Arc::clone(&store.storage),
+            gatekeeper: Arc::clone(&gatekeeper),
+            stats: Arc::new(BrokerStats::new()),
+            monitor: Arc::new(ResourceMonitor::new(resource_limits(&options.limits))),
+        };
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_house(store.clone(), gatekeeper, stop.clone()));
+        tasks.spawn(revoke_leavers(
+            store.clone(),
+            options.nodes.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(
+            Listener {
+                socket,
+                tls,
+                parts,
+                stop: stop.clone(),
+            }
+            .run(),
+        );
+        Ok(Broker {
+            address,
+            store,
+            nodes: options.nodes,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Forgets a node: cuts its connection and drops its session and what waits for it. The relay
+    /// does so by itself when a node leaves the directory; here one can wait for it.
+    ///
+    /// # Errors
+    /// `StillListed` when the directory still has the node, `Storage` when its session stays on disk.
+    pub async fn revoke(&self, node: &NodeId) -> Result<(), BrokerError> {
+        if self.nodes.borrow().contains_key(node) {
+            return Err(BrokerError::StillListed(node.clone()));
+        }
+        self.store.forget(node).await
+    }
+
+    /// Closes every connection, writes what is in memory and ends, within ten seconds; then the
+    /// address and the folder are free. Wills are not told: a relay that ends says nothing about
+    /// its clients, and they come back to the next one by themselves.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        let drained = tokio::time::timeout(SHUTDOWN_TIMEOUT + Duration::from_secs(1), async {
+            while self.tasks.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "relay tasks did not end in time");
+            self.tasks.shutdown().await;
+        }
+        for node in self.nodes.borrow().keys() {
+            self.store.router.cancel_pending_will(node.as_str());
+        }
+        self.store.close().await;
+    }
+}
+
+fn broker_config(options: &BrokerOptions) -> BrokerConfig {
+    let limits = &options.limits;
+    BrokerConfig {
+        max_clients: limits.connections_max,
+        session_expiry_interval: Duration::from_secs(u64::from(limits.session_life_s)),
+        max_packet_size: usize::try_from(PACKET_BYTES_MAX).unwrap_or(usize::MAX),
+        // An alias is stored before its topic is checked, so there are none.
+        topic_alias_maximum: 0,
+        maximum_qos: 1,
+        shared_subscription_available: false,
+        max_subscriptions_per_client: SUBSCRIPTIONS_PER_CLIENT_MAX,
+        client_channel_capacity: limits.client_messages_max,
+        server_receive_maximum: Some(RECEIVE_MAXIMUM),
+        sys_topics_enabled: false,
+        event_handler: Some(Arc::new(RetainRule {
+            site: options.site.clone(),
+        })),
+        ..BrokerConfig::default()
+    }
+}
+
+fn resource_limits(limits: &BrokerLimits) -> ResourceLimits {
+    ResourceLimits {
+        max_connections: limits.connections_max,
+        max_connections_per_ip: limits.connections_per_address_max,
+        max_message_rate_per_client: 0,
+        max_bandwidth_per_client: 0,
+        max_connection_rate: CONNECTIONS_PER_SECOND_MAX,
+        rate_limit_window: Duration::from_secs(1),
+    }
+}
+
+async fn keep_house(store: Store, gatekeeper: Arc<Gatekeeper>, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(HOUSEKEEPING_INTERVAL))
+        .await
+        .is_some()
+    {
+        gatekeeper.forget_old_proofs();
+        if let Err(error) = store.storage.cleanup_expired().await {
+            tracing::warn!(%error, "the relay could not clean up its folder");
+        }
+        store.router.sweep_sessions().await;
+    }
+}
+
+/// Forgets each node that left the directory, or whose key changed.
+async fn revoke_leavers(
+    store: Store,
+    mut nodes: watch::Receiver<Arc<NodeDirectory>>,
+    stop: CancellationToken,
+) {
+    let mut known = Arc::clone(&nodes.borrow_and_update());
+    while let Some(Ok(())) = stop.run_until_cancelled(nodes.changed()).await {
+        let current = Arc::clone(&nodes.borrow_and_update());
+        for (node, key) in known.iter() {
+            if current.get(node) == Some(key) {
+                continue;
+            }
+            match store.forget(node).await {
+                Ok(()) => tracing::info!(%node, "revoked: the node is no longer in the directory"),
+                Err(error) => tracing::error!(%node, %error, "could not forget a revoked node"),
+            }
+        }
+        known = current;
+    }
+}

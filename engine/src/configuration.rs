@@ -31,6 +31,9 @@ fn configuration() -> Config {
     // Component-model async makes every call two to five times dearer, and feature unification
     // can switch it on from elsewhere.
     config.concurrency_support(false);
+    // No collector is built in: no language that makes components needs one yet, and each costs
+    // size on the agent.
+    config.gc_support(false);
     config.consume_fuel(true);
     config.memory_reservation(0);
     config.memory_reservation_for_growth(GROWTH_RESERVATION_BYTES);

@@ -91,3 +91,142 @@ fn plan_one(spec: &Arc<Microservice>, state: &Observed, actions: &mut Vec<Action
 pub fn needs_restart(running: &Microservice, wanted: &Microservice) -> bool {
     running.module != wanted.module || running.grants != wanted.grants
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Wanted = BTreeMap<MicroserviceName, Arc<Microservice>>;
+    type Node = BTreeMap<MicroserviceName, Observed>;
+
+    fn microservice(index: u8, module: u8, memory: u64, value: u8) -> Microservice {
+        let json = serde_json::json!({
+            "application": "app",
+            "microservice": format!("m{index}"),
+            "module": Digest::of(&[module]),
+            "module_bytes": 1,
+            "module_label": "m@1",
+            "limits": { "memory": format!("{memory}MiB") },
+            "grants": {},
+            "configuration": { "value": value.to_string() },
+            "outlets": {},
+            "inlets": {},
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn wanted() -> impl Strategy<Value = Wanted> {
+        let one = (0..5u8, 0..3u8, 1..3u64, 0..3u8);
+        proptest::collection::vec(one, 0..5).prop_map(|list| {
+            let specs = list
+                .into_iter()
+                .map(|(i, module, memory, value)| microservice(i, module, memory, value));
+            specs
+                .map(|spec| (spec.name.clone(), Arc::new(spec)))
+                .collect()
+        })
+    }
+
+    fn idle() -> Observed {
+        Observed {
+            running: None,
+            preparing: None,
+            refused: None,
+            backing_off: false,
+            stopping: false,
+        }
+    }
+
+    /// Carries an action out as the agent does, at once and without a mishap.
+    fn carry_out(action: &Action, node: &mut Node) {
+        match action {
+            Action::Prepare(spec) | Action::Configure(spec) | Action::Adjust(spec) => {
+                let one = node.entry(spec.name.clone()).or_insert_with(idle);
+                *one = Observed {
+                    running: Some(Arc::clone(spec)),
+                    ..idle()
+                };
+            }
+            Action::Stop(name) => {
+                node.remove(name);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn acting_on_the_plan_converges_to_what_is_wanted(first in wanted(), second in wanted()) {
+            let mut node = Node::new();
+            for wanted in [&first, &second] {
+                for action in plan(wanted, &node) {
+                    carry_out(&action, &mut node);
+                }
+                // Configuration and limits may take a round each.
+                for action in plan(wanted, &node) {
+                    carry_out(&action, &mut node);
+                }
+                prop_assert_eq!(plan(wanted, &node), vec![]);
+                let running: Wanted = node
+                    .iter()
+                    .filter_map(|(name, one)| Some((name.clone(), one.running.clone()?)))
+                    .collect();
+                prop_assert_eq!(&running, wanted);
+            }
+        }
+
+        #[test]
+        fn what_did_not_change_is_left_alone(before in wanted(), after in wanted()) {
+            let mut node = Node::new();
+            for action in plan(&before, &node) {
+                carry_out(&action, &mut node);
+            }
+            for action in plan(&after, &node) {
+                let name = match &action {
+                    Action::Prepare(spec) => {
+                        let same_code = before.get(&spec.name)
+                            .is_some_and(|old| !needs_restart(old, spec));
+                        prop_assert!(!same_code, "restarted without need: {}", spec.name);
+                        &spec.name
+                    }
+                    Action::Configure(spec) | Action::Adjust(spec) => &spec.name,
+                    Action::Stop(name) => {
+                        prop_assert!(!after.contains_key(name), "stopped although wanted: {name}");
+                        name
+                    }
+                };
+                prop_assert_ne!(before.get(name), after.get(name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_module_is_not_tried_again_until_another_one_is_wanted() {
+        let refused = Arc::new(microservice(1, 1, 1, 1));
+        let observed = Observed {
+            refused: Some(Arc::clone(&refused)),
+            ..idle()
+        };
+        let node = Node::from([(refused.name.clone(), observed)]);
+        let same = Wanted::from([(refused.name.clone(), Arc::clone(&refused))]);
+        assert_eq!(plan(&same, &node), vec![]);
+        let other = Arc::new(microservice(1, 2, 1, 1));
+        let changed = Wanted::from([(other.name.clone(), Arc::clone(&other))]);
+        assert_eq!(plan(&changed, &node), vec![Action::Prepare(other)]);
+    }
+
+    #[test]
+    fn an_instance_that_waits_for_its_next_start_is_not_started_early() {
+        let spec = Arc::new(microservice(1, 1, 1, 1));
+        let node = Node::from([(
+            spec.name.clone(),
+            Observed {
+                backing_off: true,
+                ..idle()
+            },
+        )]);
+        let wanted = Wanted::from([(spec.name.clone(), spec)]);
+        assert_eq!(plan(&wanted, &node), vec![]);
+    }
+}

@@ -3,12 +3,15 @@
 
 pub mod slot;
 pub mod node;
+mod view;
 
 mod links;
 mod log_shipper;
 mod reporter;
 mod clock;
 pub mod run;
+mod effects;
+mod ending;
 
 use std::sync::Arc;
 

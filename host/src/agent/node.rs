@@ -8,8 +8,7 @@ use std::time::Duration;
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
 use haar_protocol::ids::Digest;
 use haar_protocol::log::Level;
-use haar_protocol::status::{MicroserviceStatus, RefusedAssignment, State as Phase};
-use tokio::sync::mpsc;
+use haar_protocol::status::{RefusedAssignment, State as Phase};
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
@@ -21,7 +20,6 @@ use crate::local_api::state::State;
 use crate::logs::Logs;
 use crate::modules::PrepareError;
 use crate::reconcile::{self, Action};
-use crate::runtime::guest::Counters;
 use crate::runtime::instance::{Command, Exit};
 
 /// How long an instance may take for its last call.
@@ -48,15 +46,15 @@ pub struct Node {
     /// Who this node is.
     pub allegiance: Allegiance,
     /// Where lines of microservices go.
-    logs: Arc<Logs>,
+    pub(super) logs: Arc<Logs>,
     /// The assignment in force.
-    assignment: Option<Assignment>,
+    pub(super) assignment: Option<Assignment>,
     /// The same, as the next one is compared with it.
-    in_force: Option<InForce>,
+    pub(super) in_force: Option<InForce>,
     /// The last one that was refused.
-    refused: Option<RefusedAssignment>,
-    wanted: BTreeMap<MicroserviceName, Arc<Microservice>>,
-    slots: BTreeMap<MicroserviceName, Slot>,
+    pub(super) refused: Option<RefusedAssignment>,
+    pub(super) wanted: BTreeMap<MicroserviceName, Arc<Microservice>>,
+    pub(super) slots: BTreeMap<MicroserviceName, Slot>,
     /// Inboxes, sequences, counters.
     pub registry: Registry,
     /// True when the status says something else than the last one that was sent.
@@ -77,71 +75,6 @@ impl Node {
             registry: Registry::default(),
             changed: true,
         }
-    }
-
-    /// The assignment in force.
-    pub fn assignment(&self) -> Option<&Assignment> {
-        self.assignment.as_ref()
-    }
-
-    /// The assignment in force, as the next one is compared with it.
-    pub fn in_force(&self) -> Option<InForce> {
-        self.in_force
-    }
-
-    /// The last assignment that was refused.
-    pub fn refused(&self) -> Option<&RefusedAssignment> {
-        self.refused.as_ref()
-    }
-
-    /// True when nothing runs and nothing is being stopped.
-    pub fn is_idle(&self) -> bool {
-        self.slots.values().all(|slot| slot.running.is_none())
-    }
-
-    /// Names of instances that run.
-    pub fn running(&self) -> Vec<String> {
-        self.slots
-            .iter()
-            .filter(|(_, slot)| slot.running.is_some())
-            .map(|(name, _)| name.to_string())
-            .collect()
-    }
-
-    /// How to speak to an instance that runs.
-    pub fn commands(&self, name: &MicroserviceName) -> Option<&mpsc::Sender<Command>> {
-        self.slots
-            .get(name)?
-            .running
-            .as_ref()
-            .map(|running| &running.commands)
-    }
-
-    /// What a new instance writes its lines and counts to.
-    pub fn instruments(&self, name: &MicroserviceName) -> Option<(Logger, Arc<Counters>)> {
-        self.slots
-            .get(name)
-            .map(|slot| (slot.logger.clone(), Arc::clone(&slot.counters)))
-    }
-
-    /// Ends an instance that does not listen. Its end comes as [`Node::exited`].
-    pub fn abort(&self, name: &MicroserviceName) {
-        if let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) {
-            running.abort.abort();
-        }
-    }
-
-    /// What the status says of the microservices.
-    pub fn microservices(&self) -> Vec<MicroserviceStatus> {
-        self.slots
-            .iter()
-            .filter_map(|(name, slot)| slot.status(name, self.wanted.get(name)))
-            .collect()
-    }
-
-    /// When something waits for its time.
-    pub fn wake(&self) -> Option<Instant> {
-        self.slots.values().filter_map(Slot::wake).min()
     }
 
     /// An assignment was refused.

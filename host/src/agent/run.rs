@@ -7,38 +7,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
+use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::SecretKey;
 use haar_protocol::topics::{self, Topic};
 use haar_relay::{DisconnectReason, Endpoint, Identity, Outgoing, Session, SessionOptions};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::InstancePre;
 
 use super::links::{self, Links};
 use super::log_shipper;
-use super::node::{Effect, Node};
-use super::reporter::{self, Frame};
-use super::slot::Running;
+use super::node::Node;
 use super::{Event, clock};
 use crate::accept::{self, Allegiance, Verdict};
 use crate::bus::Bus;
 use crate::controller::{Controller, Credentials};
 use crate::identity::Membership;
-use crate::local_api::state::{State, now_ms};
+use crate::local_api::state::now_ms;
 use crate::logs::Logs;
-use crate::modules::{Modules, PrepareError};
+use crate::modules::Modules;
 use crate::runtime::GuestRuntime;
-use crate::runtime::instance::{self, Command, Exit, Setup};
+use crate::runtime::instance::Exit;
 use crate::store::{StatusSequence, Store};
 
 /// Events that may wait for the control loop.
 const EVENTS_MAX: usize = 256;
-/// Commands that may wait for an instance.
-const COMMANDS_MAX: usize = 16;
 /// Publishes that may wait for the relay.
 const RELAY_QUEUE_MESSAGES: usize = 64;
 /// Modules that are prepared at the same time.
@@ -47,8 +42,6 @@ const PREPARING_MAX: usize = 2;
 const REPORT_PAUSE: Duration = Duration::from_millis(20);
 /// The clock is asked about no more often than this.
 const DIAGNOSIS_PAUSE: Duration = Duration::from_secs(60);
-/// How long the end of the agent may take in all.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What an agent is started with.
 #[derive(Debug)]
@@ -65,28 +58,28 @@ pub struct Options {
 
 /// The agent with everything that it owns.
 pub struct Agent {
-    node: Node,
-    options: Options,
-    started_ms: u64,
-    store: Store,
-    statuses: StatusSequence,
-    bus: Arc<Bus>,
-    logs: Arc<Logs>,
-    runtime: Arc<GuestRuntime>,
-    modules: Arc<Modules>,
-    controller: Controller,
-    session: Session,
-    links: Links,
-    connected: watch::Receiver<bool>,
-    events: mpsc::Sender<Event>,
-    received: mpsc::Receiver<Event>,
-    instances: JoinSet<Exit>,
-    instance_names: HashMap<tokio::task::Id, (MicroserviceName, u64)>,
-    runs: u64,
-    work: JoinSet<()>,
-    preparing: Arc<Semaphore>,
-    report_at: Instant,
-    diagnosed: Option<Instant>,
+    pub(super) node: Node,
+    pub(super) options: Options,
+    pub(super) started_ms: u64,
+    pub(super) store: Store,
+    pub(super) statuses: StatusSequence,
+    pub(super) bus: Arc<Bus>,
+    pub(super) logs: Arc<Logs>,
+    pub(super) runtime: Arc<GuestRuntime>,
+    pub(super) modules: Arc<Modules>,
+    pub(super) controller: Controller,
+    pub(super) session: Session,
+    pub(super) links: Links,
+    pub(super) connected: watch::Receiver<bool>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) received: mpsc::Receiver<Event>,
+    pub(super) instances: JoinSet<Exit>,
+    pub(super) instance_names: HashMap<tokio::task::Id, (MicroserviceName, u64)>,
+    pub(super) runs: u64,
+    pub(super) work: JoinSet<()>,
+    pub(super) preparing: Arc<Semaphore>,
+    pub(super) report_at: Instant,
+    pub(super) diagnosed: Option<Instant>,
 }
 
 impl Agent {
@@ -263,99 +256,7 @@ impl Agent {
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Prepare(spec) => self.prepare(spec),
-                Effect::Start(spec, pre) => self.launch(spec, pre),
-                Effect::Send(name, command) => self.send(&name, command),
-                Effect::Abort(name) => self.node.abort(&name),
-                Effect::SetTable(table) => {
-                    self.bus.set_table(table);
-                    self.links.follow(self.node.registry.peers());
-                }
-                Effect::Sweep(keep) => {
-                    let modules = Arc::clone(&self.modules);
-                    self.work.spawn_blocking(move || modules.sweep(&keep));
-                }
-            }
-        }
-    }
-
-    fn prepare(&mut self, spec: Arc<Microservice>) {
-        let publishers = self
-            .node
-            .assignment()
-            .map(|assignment| assignment.publishers.clone())
-            .unwrap_or_default();
-        let (modules, runtime) = (Arc::clone(&self.modules), Arc::clone(&self.runtime));
-        let (events, permits) = (self.events.clone(), Arc::clone(&self.preparing));
-        self.work.spawn(async move {
-            let _permit = permits.acquire().await;
-            let wanted = Arc::clone(&spec);
-            let prepared = tokio::task::spawn_blocking(move || {
-                modules.prepare(&wanted, &publishers, &runtime)
-            })
-            .await;
-            let outcome = prepared.unwrap_or_else(|panic| {
-                Err(PrepareError::Refused(format!(
-                    "loading the module failed badly: {panic}"
-                )))
-            });
-            // The control loop has ended: nobody is interested.
-            let _ = events.send(Event::Prepared(spec, outcome)).await;
-        });
-    }
-
-    fn launch(&mut self, spec: Arc<Microservice>, pre: InstancePre<State>) {
-        self.runs += 1;
-        let run = self.runs;
-        let (commands, commands_received) = mpsc::channel(COMMANDS_MAX);
-        let (started, start_returned) = oneshot::channel();
-        let Some((logger, counters)) = self.node.instruments(&spec.name) else {
-            return;
-        };
-        let setup = Setup {
-            runtime: Arc::clone(&self.runtime),
-            pre,
-            spec: Arc::clone(&spec),
-            inbox: self.node.registry.inbox(&spec.name, &spec.limits),
-            bus: Arc::clone(&self.bus),
-            logger,
-            counters,
-            commands: commands_received,
-            started,
-        };
-        let abort = self
-            .instances
-            .spawn_on(instance::run(setup), self.runtime.handle());
-        self.instance_names
-            .insert(abort.id(), (spec.name.clone(), run));
-        let (events, name) = (self.events.clone(), spec.name.clone());
-        self.work.spawn(async move {
-            if start_returned.await.is_ok() {
-                let _ = events.send(Event::Started(name, run)).await; // or the control loop has ended
-            }
-        });
-        self.node.launched(Running {
-            spec,
-            run,
-            commands,
-            abort,
-            started: None,
-        });
-    }
-
-    fn send(&mut self, name: &MicroserviceName, command: Command) {
-        if let Some(commands) = self.node.commands(name)
-            && commands.try_send(command).is_err()
-        {
-            // It has ended, or is so stuck that sixteen commands wait: the deadline ends it.
-            tracing::debug!(microservice = %name, "does not take commands");
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(tokio::task::Id, Exit), tokio::task::JoinError>) {
+    pub(super) fn ended(&mut self, ended: Result<(tokio::task::Id, Exit), tokio::task::JoinError>) {
         let (id, exit) = match ended {
             Ok((id, exit)) => (id, exit),
             Err(error) => {
@@ -376,88 +277,10 @@ impl Agent {
         self.perform(effects);
     }
 
-    async fn report(&mut self) {
-        self.report_at = Instant::now() + self.options.status_interval;
-        if !*self.connected.borrow() {
-            return; // a whole snapshot is sent as soon as there is a connection
-        }
-        let status = self.status().await;
-        if let Some(status) = status {
-            self.node.changed = false;
-            self.publish(status).await;
-        }
-    }
-
-    async fn status(&mut self) -> Option<Outgoing> {
-        let sequence = match self.statuses.next(&self.store).await {
-            Ok(sequence) => sequence,
-            Err(error) => {
-                tracing::error!("no status is sent: {error:#}");
-                return None;
-            }
-        };
-        let frame = Frame {
-            sequence,
-            now_ms: now_ms(),
-            started_ms: self.started_ms,
-        };
-        let membership = &self.options.membership;
-        match reporter::status(&self.node, &self.bus, &frame, &self.options.key) {
-            Ok(envelope) => Some(Outgoing {
-                topic: Topic::Status(membership.node.clone()).text(&membership.site),
-                payload: envelope.into(),
-                at_least_once: true,
-                retain: true,
-            }),
-            Err(error) => {
-                tracing::error!("no status is sent: {error}");
-                None
-            }
-        }
-    }
-
-    async fn publish(&self, outgoing: Outgoing) {
+    pub(super) async fn publish(&self, outgoing: Outgoing) {
         if let Err(error) = self.session.publish(outgoing).await {
             tracing::debug!("not sent: {error}");
         }
-    }
-
-    /// Stop taking work, finish calls, final status, disconnect.
-    async fn shut_down(mut self) {
-        let deadline = Instant::now() + SHUTDOWN_DEADLINE;
-        let effects = self.node.stop_all(now_ms());
-        self.perform(effects);
-        while !self.node.is_idle() {
-            let wake = self.node.wake();
-            tokio::select! {
-                Some(ended) = self.instances.join_next_with_id() => self.ended(ended),
-                () = sleep_until(wake) => {
-                    let effects = self.node.woken(Instant::now(), now_ms());
-                    self.perform(effects);
-                }
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::warn!("still running, and given up: {}", self.node.running().join(", "));
-                    break;
-                }
-            }
-        }
-        if *self.connected.borrow()
-            && let Some(status) = self.status().await
-        {
-            self.publish(status).await;
-        }
-        let last = alive(
-            &self.options.membership.site,
-            &self.options.membership.node,
-            "offline",
-        );
-        if let Err(error) = self.session.finish(Some(last)).await {
-            tracing::debug!("the last words did not reach the relay: {error}");
-        }
-        drop(self.logs);
-        self.instances.abort_all();
-        self.work.shutdown().await;
-        self.runtime.shutdown();
     }
 }
 
@@ -500,7 +323,7 @@ fn connect(
     Ok(session)
 }
 
-fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoing {
+pub(super) fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoing {
     Outgoing {
         topic: Topic::Alive(node.clone()).text(site),
         payload: bytes::Bytes::from_static(word.as_bytes()),
@@ -518,7 +341,7 @@ fn jitter() -> u8 {
     }
 }
 
-async fn sleep_until(time: Option<Instant>) {
+pub(super) async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
+use super::YIELD_FUEL;
 use super::failure::{Cause, Failure, classify};
-use super::{GuestRuntime, YIELD_FUEL};
 use crate::bus::message::Delivery;
 use crate::local_api::bindings::handler::exports::haar::local::handler::{Message, Rejection};
 use crate::local_api::bindings::handler::haar::local::types::Source;
@@ -51,12 +51,11 @@ impl Guest {
     /// # Errors
     /// When its memory is over the limit from the start, or its start code fails.
     pub async fn new(
-        runtime: &GuestRuntime,
         pre: &InstancePre<State>,
         state: State,
         counters: Arc<Counters>,
     ) -> Result<Self, Failure> {
-        let mut store = Store::new(runtime.engine(), state);
+        let mut store = Store::new(pre.engine(), state);
         store.limiter(|state| &mut state.memory);
         let plain = |error: wasmtime::Error| classify(&error, None);
         store

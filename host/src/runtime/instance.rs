@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use wasmtime::component::{InstancePre, ResourceTable};
 
-use super::GuestRuntime;
 use super::failure::{Cause, Failure};
 use super::guest::{Counters, Guest};
 use super::memory::MemoryLimiter;
@@ -65,8 +64,6 @@ pub enum Exit {
 
 /// Everything that an instance needs to run.
 pub struct Setup {
-    /// The threads and the engine.
-    pub runtime: Arc<GuestRuntime>,
     /// The component, linked.
     pub pre: InstancePre<State>,
     /// What was assigned.
@@ -92,14 +89,7 @@ pub async fn run(setup: Setup) -> Exit {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
     };
-    let guest = match Guest::new(
-        &setup.runtime,
-        &setup.pre,
-        state,
-        Arc::clone(&setup.counters),
-    )
-    .await
-    {
+    let guest = match Guest::new(&setup.pre, state, Arc::clone(&setup.counters)).await {
         Ok(guest) => guest,
         Err(failure) => return Exit::Failed(failure),
     };

@@ -1,0 +1,67 @@
+//! The way out of a microservice. Mirrors `haar:local/messaging`.
+
+use crate::agent;
+
+/// Publishes `body` to every route of `outlet`, with headers as pairs of name and value. Returns
+/// the sequence that the message was given, counted per outlet from 1 up.
+///
+/// A message on a `live` route may be dropped on its way when a receiver is slower than the sender.
+pub fn publish(
+    outlet: &str,
+    body: impl AsRef<[u8]>,
+    headers: &[(&str, &str)],
+) -> Result<u64, PublishError> {
+    agent::publish(outlet, body.as_ref(), headers)
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishError {
+    /// The microservice has no outlet of this name in its application's manifest.
+    UnknownOutlet,
+    /// Body and headers exceed the limit.
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// Too many messages for now.
+    RateLimited {
+        /// After how long to try again.
+        retry_ms: u64,
+    },
+    /// A durable route's log is full.
+    BacklogFull,
+    /// The agent is stopping, or has not finished starting: nothing can be published now.
+    NotReady,
+}
+
+impl std::fmt::Display for PublishError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the message was not published: ")?;
+        match self {
+            PublishError::UnknownOutlet => {
+                formatter.write_str("the microservice has no such outlet")
+            }
+            PublishError::TooLarge { limit_bytes } => {
+                write!(
+                    formatter,
+                    "it is larger than the limit of {limit_bytes} bytes"
+                )
+            }
+            PublishError::RateLimited { retry_ms } => {
+                write!(formatter, "too many messages, try again in {retry_ms} ms")
+            }
+            PublishError::BacklogFull => formatter.write_str("the log of a durable route is full"),
+            PublishError::NotReady => formatter.write_str("the agent is starting or stopping"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// For `?` in the functions of a microservice whose errors are texts.
+impl From<PublishError> for String {
+    fn from(error: PublishError) -> String {
+        error.to_string()
+    }
+}

@@ -1,0 +1,79 @@
+//! Timers of the instance, by name. They end with the instance. Mirrors `haar:local/timers`.
+
+use std::time::Duration;
+
+use crate::agent;
+
+/// Ticks once, `delay` from now. A timer of the same name is replaced. Parts of a millisecond count
+/// as a whole one.
+pub fn once(name: &str, delay: Duration) -> Result<(), TimerError> {
+    agent::set_timer_once(name, milliseconds(delay))
+}
+
+/// Ticks every `period`, the first time one period from now. A timer of the same name is replaced.
+/// Parts of a millisecond count as a whole one.
+pub fn every(name: &str, period: Duration) -> Result<(), TimerError> {
+    agent::set_timer_repeating(name, milliseconds(period))
+}
+
+/// Removes a timer. False when there is none of this name.
+pub fn cancel(name: &str) -> bool {
+    agent::cancel_timer(name)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// One timer has run out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tick {
+    /// Name of the timer.
+    pub name: String,
+    /// When it should have ticked: milliseconds since 1970-01-01T00:00:00Z, by the node's clock.
+    pub scheduled_ms: u64,
+    /// How many ticks of a repeating timer passed unseen since the last one, because the instance
+    /// was busy.
+    pub missed: u32,
+}
+
+/// Why a timer was not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimerError {
+    /// The instance has as many timers as it may have.
+    TooMany {
+        /// The limit.
+        limit: u32,
+    },
+    /// The period of a repeating timer is too short.
+    TooShort {
+        /// The shortest that is allowed.
+        period_ms_min: u64,
+    },
+}
+
+impl std::fmt::Display for TimerError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the timer was not set: ")?;
+        match self {
+            TimerError::TooMany { limit } => {
+                write!(formatter, "the instance already has {limit}, its limit")
+            }
+            TimerError::TooShort { period_ms_min } => {
+                write!(
+                    formatter,
+                    "it needs at least {period_ms_min} ms between two ticks"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for TimerError {}
+
+/// For `?` in the functions of a microservice whose errors are texts.
+impl From<TimerError> for String {
+    fn from(error: TimerError) -> String {
+        error.to_string()
+    }
+}

@@ -1,0 +1,200 @@
+//! Runs single instances as the agent does, without its control loop.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use haar_host::bus::Bus;
+use haar_host::bus::inbox::Inbox;
+use haar_host::bus::message::{Delivery, Entry, Message, RouteCounters, Source};
+use haar_host::bus::table::Registry;
+use haar_host::controller::{Controller, Credentials};
+use haar_host::local_api::logging::Logger;
+use haar_host::local_api::state::State;
+use haar_host::logs::Logs;
+use haar_host::modules::Modules;
+use haar_host::runtime::GuestRuntime;
+use haar_host::runtime::guest::Counters;
+use haar_host::runtime::instance::{self, Command, Exit, Setup};
+use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::ids::RouteId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use wasmtime::component::InstancePre;
+
+use crate::node::Node;
+use crate::site::Site;
+
+/// The parts of an agent.
+pub struct Bench {
+    pub runtime: Arc<GuestRuntime>,
+    pub bus: Arc<Bus>,
+    modules: Arc<Modules>,
+    publishers: Vec<Publisher>,
+}
+
+impl Bench {
+    pub fn new(site: &Site, node: &Node, threads: usize) -> Self {
+        let controller = Controller::new("https://127.0.0.1:1", &site.ca_pem()).unwrap();
+        let credentials = Credentials {
+            site: site.id(),
+            node: node.id.clone(),
+            key: node.key.clone(),
+        };
+        Self {
+            runtime: GuestRuntime::new(threads).unwrap(),
+            bus: Arc::default(),
+            modules: Modules::open(node.data.path(), controller, credentials).unwrap(),
+            publishers: node.assignment(site, 1).publishers,
+        }
+    }
+
+    /// Reads, verifies, loads and links, compiling when there is no code yet.
+    pub fn prepare(&self, spec: &Microservice) -> InstancePre<State> {
+        self.modules
+            .prepare(spec, &self.publishers, &self.runtime)
+            .unwrap()
+    }
+
+    /// Starts an instance.
+    pub fn run(
+        &self,
+        registry: &mut Registry,
+        spec: &Microservice,
+        pre: InstancePre<State>,
+    ) -> Running {
+        let (commands, received) = mpsc::channel(4);
+        let (started, _) = oneshot::channel();
+        let logs: Arc<Logs> = Arc::default();
+        let inbox = registry.inbox(&spec.name, &spec.limits);
+        let counters: Arc<Counters> = Arc::default();
+        let setup = Setup {
+            pre,
+            spec: Arc::new(spec.clone()),
+            inbox: Arc::clone(&inbox),
+            bus: Arc::clone(&self.bus),
+            logger: Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
+            counters: Arc::clone(&counters),
+            commands: received,
+            started,
+        };
+        let mut task = JoinSet::new();
+        task.spawn_on(instance::run(setup), self.runtime.handle());
+        Running {
+            inbox,
+            counters,
+            commands,
+            task,
+        }
+    }
+}
+
+/// An instance that runs.
+pub struct Running {
+    inbox: Arc<Inbox>,
+    counters: Arc<Counters>,
+    commands: mpsc::Sender<Command>,
+    task: JoinSet<Exit>,
+}
+
+impl Running {
+    /// Puts messages into the inbox. Returns what is counted of them.
+    pub fn deliver(&self, count: usize, body: &[u8]) -> Arc<RouteCounters> {
+        let text = |word: &str| word.to_owned();
+        let source = Arc::new(Source {
+            site: text("site"),
+            node: text("node"),
+            application: text("application"),
+            microservice: text("microservice"),
+            outlet: text("outlet"),
+        });
+        let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
+        let entry = Arc::new(Entry {
+            inlet: text("in"),
+            content_type: text("application/octet-stream"),
+            message_bytes_max: u64::MAX,
+            counters: Arc::clone(&counters),
+        });
+        for sequence in 1..=count as u64 {
+            let message = Arc::new(Message {
+                source: Arc::clone(&source),
+                sequence,
+                published_ms: 0,
+                headers: vec![],
+                body: body.to_vec(),
+            });
+            self.inbox.push(Delivery {
+                message,
+                entry: Arc::clone(&entry),
+                attempt: 1,
+            });
+        }
+        counters
+    }
+
+    /// Spins until so many messages were handled.
+    pub fn wait_handled(&self, counters: &RouteCounters, count: u64) {
+        while counters.handled.load(Ordering::Relaxed) < count {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Waits until a message was handled or rejected.
+    pub fn wait_called(&self, counters: &RouteCounters) {
+        let done = |counters: &RouteCounters| {
+            counters.handled.load(Ordering::Relaxed) + counters.dropped.load(Ordering::Relaxed) > 0
+                || self.counters.failures.load(Ordering::Relaxed) > 0
+        };
+        while !done(counters) {
+            std::thread::yield_now();
+        }
+    }
+
+    pub async fn stop(mut self) {
+        self.commands
+            .send(Command::Stop(Duration::from_secs(1)))
+            .await
+            .unwrap();
+        while self.task.join_next().await.is_some() {}
+    }
+}
+
+/// A percentile in milliseconds.
+pub fn percentile(times: &mut [Duration], percent: f64) -> f64 {
+    times.sort();
+    let index = ((times.len() - 1) as f64 * percent / 100.0).round() as usize;
+    times[index].as_secs_f64() * 1_000.0
+}
+
+/// Resident memory of this process.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .next()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1_024
+}
+
+/// CPU time of the threads of that name, in seconds (`/proc/self/task/*/schedstat`, nanoseconds).
+pub fn cpu_seconds(thread: &str) -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let nanoseconds: u64 = tasks
+        .filter(|task| {
+            std::fs::read_to_string(task.path().join("comm"))
+                .is_ok_and(|name| name.trim() == thread)
+        })
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| {
+            text.split_whitespace()
+                .next()
+                .and_then(|time| time.parse::<u64>().ok())
+        })
+        .sum();
+    nanoseconds as f64 / 1e9
+}

@@ -1,0 +1,111 @@
+//! Carries out what the control state decided.
+
+use std::sync::Arc;
+
+use haar_protocol::assignment::{Microservice, MicroserviceName};
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::InstancePre;
+
+use super::Event;
+use super::node::Effect;
+use super::run::Agent;
+use super::slot::Running;
+use crate::local_api::state::State;
+use crate::modules::PrepareError;
+use crate::runtime::instance::{self, Command, Setup};
+
+/// Commands that may wait for an instance.
+const COMMANDS_MAX: usize = 16;
+
+impl Agent {
+    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Prepare(spec) => self.prepare(spec),
+                Effect::Start(spec, pre) => self.launch(spec, pre),
+                Effect::Send(name, command) => self.send(&name, command),
+                Effect::Abort(name) => self.node.abort(&name),
+                Effect::SetTable(table) => {
+                    self.bus.set_table(table);
+                    self.links.follow(self.node.registry.peers());
+                }
+                Effect::Sweep(keep) => {
+                    let modules = Arc::clone(&self.modules);
+                    self.work.spawn_blocking(move || modules.sweep(&keep));
+                }
+            }
+        }
+    }
+
+    fn prepare(&mut self, spec: Arc<Microservice>) {
+        let publishers = self
+            .node
+            .assignment()
+            .map(|assignment| assignment.publishers.clone())
+            .unwrap_or_default();
+        let (modules, runtime) = (Arc::clone(&self.modules), Arc::clone(&self.runtime));
+        let (events, permits) = (self.events.clone(), Arc::clone(&self.preparing));
+        self.work.spawn(async move {
+            let _permit = permits.acquire().await;
+            let wanted = Arc::clone(&spec);
+            let prepared = tokio::task::spawn_blocking(move || {
+                modules.prepare(&wanted, &publishers, &runtime)
+            })
+            .await;
+            let outcome = prepared.unwrap_or_else(|panic| {
+                Err(PrepareError::Refused(format!(
+                    "loading the module failed badly: {panic}"
+                )))
+            });
+            // The control loop has ended: nobody is interested.
+            let _ = events.send(Event::Prepared(spec, outcome)).await;
+        });
+    }
+
+    fn launch(&mut self, spec: Arc<Microservice>, pre: InstancePre<State>) {
+        self.runs += 1;
+        let run = self.runs;
+        let (commands, commands_received) = mpsc::channel(COMMANDS_MAX);
+        let (started, start_returned) = oneshot::channel();
+        let Some((logger, counters)) = self.node.instruments(&spec.name) else {
+            return;
+        };
+        let setup = Setup {
+            pre,
+            spec: Arc::clone(&spec),
+            inbox: self.node.registry.inbox(&spec.name, &spec.limits),
+            bus: Arc::clone(&self.bus),
+            logger,
+            counters,
+            commands: commands_received,
+            started,
+        };
+        let abort = self
+            .instances
+            .spawn_on(instance::run(setup), self.runtime.handle());
+        self.instance_names
+            .insert(abort.id(), (spec.name.clone(), run));
+        let (events, name) = (self.events.clone(), spec.name.clone());
+        self.work.spawn(async move {
+            if start_returned.await.is_ok() {
+                let _ = events.send(Event::Started(name, run)).await; // or the control loop has ended
+            }
+        });
+        self.node.launched(Running {
+            spec,
+            run,
+            commands,
+            abort,
+            started: None,
+        });
+    }
+
+    fn send(&mut self, name: &MicroserviceName, command: Command) {
+        if let Some(commands) = self.node.commands(name)
+            && commands.try_send(command).is_err()
+        {
+            // It has ended, or is so stuck that sixteen commands wait: the deadline ends it.
+            tracing::debug!(microservice = %name, "does not take commands");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The agent's own reports while it runs, and its end.
+
+use std::time::Duration;
+
+use haar_protocol::topics::Topic;
+use haar_relay::Outgoing;
+use tokio::time::Instant;
+
+use super::reporter::{self, Frame};
+use super::run::{Agent, alive, sleep_until};
+use crate::local_api::state::now_ms;
+
+/// How long the end of the agent may take in all.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Agent {
+    pub(super) async fn report(&mut self) {
+        self.report_at = Instant::now() + self.options.status_interval;
+        if !*self.connected.borrow() {
+            return; // a whole snapshot is sent as soon as there is a connection
+        }
+        let status = self.status().await;
+        if let Some(status) = status {
+            self.node.changed = false;
+            self.publish(status).await;
+        }
+    }
+
+    async fn status(&mut self) -> Option<Outgoing> {
+        let sequence = match self.statuses.next(&self.store).await {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                tracing::error!("no status is sent: {error:#}");
+                return None;
+            }
+        };
+        let frame = Frame {
+            sequence,
+            now_ms: now_ms(),
+            started_ms: self.started_ms,
+        };
+        let membership = &self.options.membership;
+        match reporter::status(&self.node, &self.bus, &frame, &self.options.key) {
+            Ok(envelope) => Some(Outgoing {
+                topic: Topic::Status(membership.node.clone()).text(&membership.site),
+                payload: envelope.into(),
+                at_least_once: true,
+                retain: true,
+            }),
+            Err(error) => {
+                tracing::error!("no status is sent: {error}");
+                None
+            }
+        }
+    }
+
+    /// Stop taking work, finish calls, final status, disconnect.
+    pub(super) async fn shut_down(mut self) {
+        let deadline = Instant::now() + SHUTDOWN_DEADLINE;
+        let effects = self.node.stop_all(now_ms());
+        self.perform(effects);
+        while !self.node.is_idle() {
+            let wake = self.node.wake();
+            tokio::select! {
+                Some(ended) = self.instances.join_next_with_id() => self.ended(ended),
+                () = sleep_until(wake) => {
+                    let effects = self.node.woken(Instant::now(), now_ms());
+                    self.perform(effects);
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!("still running, and given up: {}", self.node.running().join(", "));
+                    break;
+                }
+            }
+        }
+        if *self.connected.borrow()
+            && let Some(status) = self.status().await
+        {
+            self.publish(status).await;
+        }
+        let last = alive(
+            &self.options.membership.site,
+            &self.options.membership.node,
+            "offline",
+        );
+        if let Err(error) = self.session.finish(Some(last)).await {
+            tracing::debug!("the last words did not reach the relay: {error}");
+        }
+        drop(self.logs);
+        self.instances.abort_all();
+        self.work.shutdown().await;
+        self.runtime.shutdown();
+    }
+}

@@ -1,0 +1,82 @@
+//! What others may ask of the control state.
+
+use std::sync::Arc;
+
+use haar_protocol::assignment::{Assignment, MicroserviceName};
+use haar_protocol::status::{MicroserviceStatus, RefusedAssignment};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::node::Node;
+use super::slot::Slot;
+use crate::accept::InForce;
+use crate::local_api::logging::Logger;
+use crate::runtime::guest::Counters;
+use crate::runtime::instance::Command;
+
+impl Node {
+    /// The assignment in force.
+    pub fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.as_ref()
+    }
+
+    /// The assignment in force, as the next one is compared with it.
+    pub fn in_force(&self) -> Option<InForce> {
+        self.in_force
+    }
+
+    /// The last assignment that was refused.
+    pub fn refused(&self) -> Option<&RefusedAssignment> {
+        self.refused.as_ref()
+    }
+
+    /// True when nothing runs and nothing is being stopped.
+    pub fn is_idle(&self) -> bool {
+        self.slots.values().all(|slot| slot.running.is_none())
+    }
+
+    /// Names of instances that run.
+    pub fn running(&self) -> Vec<String> {
+        self.slots
+            .iter()
+            .filter(|(_, slot)| slot.running.is_some())
+            .map(|(name, _)| name.to_string())
+            .collect()
+    }
+
+    /// How to speak to an instance that runs.
+    pub fn commands(&self, name: &MicroserviceName) -> Option<&mpsc::Sender<Command>> {
+        self.slots
+            .get(name)?
+            .running
+            .as_ref()
+            .map(|running| &running.commands)
+    }
+
+    /// What a new instance writes its lines and counts to.
+    pub fn instruments(&self, name: &MicroserviceName) -> Option<(Logger, Arc<Counters>)> {
+        self.slots
+            .get(name)
+            .map(|slot| (slot.logger.clone(), Arc::clone(&slot.counters)))
+    }
+
+    /// Ends an instance that does not listen. Its end comes as [`Node::exited`].
+    pub fn abort(&self, name: &MicroserviceName) {
+        if let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) {
+            running.abort.abort();
+        }
+    }
+
+    /// What the status says of the microservices.
+    pub fn microservices(&self) -> Vec<MicroserviceStatus> {
+        self.slots
+            .iter()
+            .filter_map(|(name, slot)| slot.status(name, self.wanted.get(name)))
+            .collect()
+    }
+
+    /// When something waits for its time.
+    pub fn wake(&self) -> Option<Instant> {
+        self.slots.values().filter_map(Slot::wake).min()
+    }
+}

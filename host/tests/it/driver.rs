@@ -1,0 +1,75 @@
+//! A node of the site that is no agent: the test sends messages through it.
+
+use haar_protocol::frame::{self, LiveMessage};
+use haar_protocol::ids::RouteId;
+use haar_protocol::topics::Topic;
+use haar_relay::{Endpoint, Identity, Outgoing, Session, SessionEvent, SessionOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Node;
+use crate::site::Site;
+
+/// The session of such a node.
+pub struct Driver {
+    from: haar_protocol::ids::NodeId,
+    session: Session,
+    _tasks: JoinSet<()>,
+}
+
+impl Driver {
+    pub async fn connect(site: &Site, node: &Node) -> Self {
+        let (events, mut received) = mpsc::channel(16);
+        let options = SessionOptions {
+            endpoint: Endpoint::parse(&site.relay_url(), None).unwrap(),
+            identity: Identity {
+                client_id: node.id.to_string(),
+                site: site.id(),
+                key: node.key.clone(),
+            },
+            will: None,
+            subscriptions: vec![],
+            queue_messages: 16,
+        };
+        let (session, task) = Session::start(options, events, CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task);
+        assert_eq!(received.recv().await, Some(SessionEvent::Connected));
+        tasks.spawn(async move { while received.recv().await.is_some() {} });
+        Self {
+            from: node.id.clone(),
+            session,
+            _tasks: tasks,
+        }
+    }
+
+    /// Sends one message on a route.
+    pub async fn send(&self, site: &Site, to: &Node, route: RouteId, body: &str) {
+        let message = LiveMessage {
+            route: route.to_u64(),
+            sequence: 1,
+            published_ms: 1,
+            headers: vec![],
+            body: body.as_bytes(),
+        };
+        self.send_frame(site, to, frame::encode(&[message]).unwrap())
+            .await;
+    }
+
+    /// Sends any bytes as a frame.
+    pub async fn send_frame(&self, site: &Site, to: &Node, payload: Vec<u8>) {
+        let topic = Topic::Live {
+            from: self.from.clone(),
+            to: to.id.clone(),
+        }
+        .text(&site.id());
+        let outgoing = Outgoing {
+            topic,
+            payload: payload.into(),
+            at_least_once: true,
+            retain: false,
+        };
+        self.session.publish(outgoing).await.unwrap();
+    }
+}

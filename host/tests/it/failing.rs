@@ -1,0 +1,110 @@
+//! A guest that fails hurts only itself, says why, and starts again.
+
+use haar_conformance_artifacts as artifacts;
+use haar_protocol::limits::Limits;
+use haar_protocol::log::Stream;
+use haar_protocol::quantity::{ByteSize, Millis};
+use haar_protocol::status::{State, Status};
+
+use crate::driver::Driver;
+use crate::node::{Node, configured, microservice, of, route};
+use crate::site::Site;
+
+/// Sends one message to a guest beside a healthy one, and returns what the agent logs of its end.
+async fn failure(guest: &str, body: &str, limit: impl Fn(&mut Limits)) -> String {
+    let site = Site::start().await;
+    let (mut node, other) = (Node::enrol(&site, "one"), Node::enrol(&site, "other"));
+    let bad = node.install(&artifacts::read(guest), &site.publisher);
+    let source = node.install(&artifacts::read(artifacts::SOURCE), &site.publisher);
+    let sink = node.install(&artifacts::read(artifacts::SINK), &site.publisher);
+    let mut victim = microservice("victim", bad, &["out"], &["in"]);
+    limit(&mut victim.limits);
+    let mut assignment = node.assignment(&site, 1);
+    assignment.microservices = vec![
+        victim,
+        configured(
+            microservice("source", source, &["out"], &[]),
+            &[("period_ms", "10")],
+        ),
+        microservice("sink", sink, &[], &["in"]),
+    ];
+    let poison = route(other.port("driver", "out"), node.port("victim", "in"));
+    assignment.routes = vec![
+        route(node.port("source", "out"), node.port("sink", "in")),
+        poison.clone(),
+    ];
+    assignment.peers = vec![other.peer()];
+    node.start();
+    site.assign(&assignment).await;
+    let runs =
+        |status: &Status| of(status, "victim").is_some_and(|one| one.state == State::Running);
+    site.status(&node.id, runs).await;
+    let driver = Driver::connect(&site, &other).await;
+    driver.send(&site, &node, poison.id, body).await;
+
+    // It is started again at once.
+    let again =
+        |status: &Status| runs(status) && of(status, "victim").is_some_and(|one| one.restarts == 1);
+    let status = site.status(&node.id, again).await;
+    assert_eq!(of(&status, "victim").unwrap().failures, 1);
+    // The neighbour goes on, and the agent with it.
+    let handled = |status: &Status| status.routes.iter().map(|route| route.handled).sum::<u64>();
+    let before = handled(&status);
+    site.status(&node.id, |status| handled(status) > before + 10)
+        .await;
+    let line = site
+        .line(&node.id, |line| line.stream == Stream::Agent)
+        .await;
+    node.stop().await;
+    line.text
+}
+
+fn as_usual(_: &mut Limits) {}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_spins_runs_out_of_fuel() {
+    let text = failure(artifacts::SPIN, "spin", |limits| {
+        limits.fuel_per_call = 50_000_000
+    })
+    .await;
+    assert!(text.starts_with("out of fuel"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_spins_with_fuel_to_spare_runs_out_of_time() {
+    let limit = |limits: &mut Limits| {
+        limits.fuel_per_call = 1_000_000_000_000;
+        limits.call_timeout = Millis(300);
+    };
+    let text = failure(artifacts::SPIN, "spin", limit).await;
+    assert!(text.starts_with("took too long"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_waits_in_a_host_function_runs_out_of_time() {
+    let limit = |limits: &mut Limits| limits.call_timeout = Millis(300);
+    let text = failure(artifacts::SLEEPER, "600000", limit).await;
+    assert!(text.starts_with("took too long"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_eats_memory_is_stopped_at_its_limit() {
+    let limit = |limits: &mut Limits| limits.memory = ByteSize(4 << 20);
+    let text = failure(artifacts::MEMORY, "grow", limit).await;
+    assert!(text.starts_with("out of memory"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_panics_says_so() {
+    let text = failure(artifacts::TRAP, "panic", as_usual).await;
+    assert!(text.starts_with("panicked"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_recurses_without_end_overflows_its_own_stack_only() {
+    let text = failure(artifacts::TRAP, "recurse", as_usual).await;
+    assert!(
+        text.starts_with("stack overflow") || text.starts_with("trapped"),
+        "{text}"
+    );
+}

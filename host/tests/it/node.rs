@@ -1,0 +1,232 @@
+//! A node of the test's site: an agent on a thread of its own, as in production, and assignments
+//! for it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use haar_host::agent::run::{Agent, Options};
+use haar_host::identity::Membership;
+use haar_host::store::Store;
+use haar_protocol::assignment::{
+    Assignment, Microservice, MicroserviceName, Peer, Port, Publisher, Route,
+};
+use haar_protocol::grants::Grants;
+use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId};
+use haar_protocol::keys::SecretKey;
+use haar_protocol::limits::{Budget, Limits};
+use haar_protocol::manifest::Delivery;
+use haar_protocol::module;
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::status::{MicroserviceStatus, Status};
+use tokio_util::sync::CancellationToken;
+
+use crate::site::Site;
+
+/// The type of every port in these tests.
+pub const TYPE: &str = "application/octet-stream";
+
+static SEEDS: AtomicU8 = AtomicU8::new(10);
+
+/// One node.
+pub struct Node {
+    pub name: Name,
+    pub key: SecretKey,
+    pub id: NodeId,
+    pub data: tempfile::TempDir,
+    membership: Membership,
+    running: Option<(CancellationToken, std::thread::JoinHandle<()>)>,
+}
+
+impl Node {
+    /// A node that is enrolled and does not run yet.
+    pub fn enrol(site: &Site, name: &str) -> Self {
+        let key = SecretKey::from_seed([SEEDS.fetch_add(1, Ordering::Relaxed); 32]);
+        let id = NodeId::of(&key.public());
+        site.admit(key.public());
+        let membership = Membership {
+            site: site.id(),
+            site_key: site.key.public(),
+            node: id.clone(),
+            name: name.parse().unwrap(),
+            controller: "https://127.0.0.1:1".into(),
+            relays: vec![site.relay_url()],
+            ca_pem: site.ca_pem(),
+            budget: Budget {
+                memory: ByteSize(1 << 30),
+                microservices: 100,
+            },
+            labels: BTreeMap::new(),
+        };
+        let data = tempfile::tempdir().unwrap();
+        Self {
+            name: name.parse().unwrap(),
+            key,
+            id,
+            data,
+            membership,
+            running: None,
+        }
+    }
+
+    pub fn start(&mut self) {
+        let stop = CancellationToken::new();
+        let options = Options {
+            membership: self.membership.clone(),
+            key: self.key.clone(),
+            status_interval: Duration::from_millis(200),
+            guest_threads: 2,
+        };
+        let (data, stopped) = (self.data.path().to_owned(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let (store, store_thread) = Store::open(&data).unwrap();
+            runtime.block_on(async {
+                let agent = Agent::start(&data, options, store).await.unwrap();
+                agent.run(stopped).await;
+            });
+            drop(runtime);
+            store_thread.join();
+        });
+        self.running = Some((stop, thread));
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some((stop, thread)) = self.running.take() {
+            stop.cancel();
+            tokio::task::spawn_blocking(|| thread.join().unwrap())
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Signs a module and puts it where the agent keeps fetched ones. Returns what an assignment
+    /// says of it.
+    pub fn install(&self, component: &[u8], publisher: &SecretKey) -> (Digest, u64) {
+        let signed = module::sign(component, publisher).unwrap();
+        (self.install_as_is(&signed), signed.len() as u64)
+    }
+
+    pub fn install_as_is(&self, file: &[u8]) -> Digest {
+        let digest = Digest::of(file);
+        let folder = self.data.path().join("modules");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("{}.wasm", digest.to_hex())), file).unwrap();
+        digest
+    }
+
+    /// An assignment of nothing.
+    pub fn assignment(&self, site: &Site, number: u64) -> Assignment {
+        Assignment {
+            site: site.id(),
+            node: self.id.clone(),
+            node_name: self.name.clone(),
+            labels: BTreeMap::new(),
+            number,
+            issued_ms: 0,
+            publishers: vec![Publisher {
+                name: "team".parse().unwrap(),
+                key: site.publisher.public(),
+            }],
+            peers: vec![],
+            microservices: vec![],
+            routes: vec![],
+        }
+    }
+
+    pub fn port(&self, microservice: &str, port: &str) -> Port {
+        Port {
+            node: self.id.clone(),
+            microservice: name(microservice),
+            port: port.parse().unwrap(),
+        }
+    }
+
+    pub fn peer(&self) -> Peer {
+        Peer {
+            id: self.id.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some((stop, _)) = self.running.take() {
+            stop.cancel();
+        }
+    }
+}
+
+pub fn name(microservice: &str) -> MicroserviceName {
+    MicroserviceName {
+        application: "app".parse().unwrap(),
+        microservice: microservice.parse().unwrap(),
+    }
+}
+
+/// A microservice with the given ports and everything else as usual.
+pub fn microservice(
+    called: &str,
+    (module, module_bytes): (Digest, u64),
+    outlets: &[&str],
+    inlets: &[&str],
+) -> Microservice {
+    let ports = |names: &[&str]| -> BTreeMap<Name, MediaType> {
+        names
+            .iter()
+            .map(|port| (port.parse().unwrap(), TYPE.parse().unwrap()))
+            .collect()
+    };
+    Microservice {
+        name: name(called),
+        module,
+        module_bytes,
+        module_label: format!("{called}@0.1.0"),
+        limits: Limits::default(),
+        grants: Grants::default(),
+        configuration: BTreeMap::new(),
+        outlets: ports(outlets),
+        inlets: ports(inlets),
+    }
+}
+
+pub fn configured(mut microservice: Microservice, values: &[(&str, &str)]) -> Microservice {
+    microservice.configuration = values
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    microservice
+}
+
+pub fn route(from: Port, to: Port) -> Route {
+    let port = |port: &Port| PortName {
+        microservice: port.microservice.microservice.clone(),
+        port: port.port.clone(),
+    };
+    let content_type: MediaType = TYPE.parse().unwrap();
+    let id = RouteId::of(
+        &from.microservice.application,
+        &port(&from),
+        &port(&to),
+        &content_type,
+    );
+    Route {
+        id,
+        from,
+        to,
+        content_type,
+        delivery: Delivery::Live,
+    }
+}
+
+/// What a status says of one microservice.
+pub fn of<'a>(status: &'a Status, microservice: &str) -> Option<&'a MicroserviceStatus> {
+    status
+        .microservices
+        .iter()
+        .find(|one| one.name == name(microservice))
+}

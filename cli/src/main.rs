@@ -1,2 +1,75 @@
-//! placeholder
-fn main() {}
+//! `haar`: the person's tool. Parses the command line, runs one command, reports its error and
+//! ends with its exit code. It contains the controller and the agent as commands of their own, so
+//! that one file is enough to try everything.
+
+mod commands;
+
+mod children;
+mod client;
+mod demo;
+mod local_site;
+mod roles;
+mod stream;
+mod wait;
+
+mod config;
+mod error;
+mod files;
+mod interrupt;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use commands::Arguments;
+use error::{CommandError, Exit};
+use output::Format;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return report_usage(&error),
+    };
+    let format = arguments.options.output;
+    match commands::run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            error.report(format);
+            error.exit.into()
+        }
+    }
+}
+
+/// Errors of the command line, and `--help` and `--version`, which clap also calls errors.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && wants_json() {
+        let text = error.render().to_string();
+        let message = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        CommandError::usage(message)
+            .hinted("See `haar --help`.")
+            .report(Format::Json);
+        return Exit::Usage.into();
+    }
+    let _ = error.print(); // there is nobody left to tell when it can't be written
+    if error.use_stderr() {
+        Exit::Usage.into()
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Whether `--output json` stands on a command line that could not be parsed.
+fn wants_json() -> bool {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    arguments.iter().any(|argument| argument == "--output=json")
+        || arguments
+            .windows(2)
+            .any(|pair| pair[0] == "--output" && pair[1] == "json")
+}

@@ -1,1 +1,31 @@
-//! placeholder
+//! Haar's controller: the REST API, the database, the module store, placement and assignments, and
+//! the embedded relay. The bin `haar-controller` and the role `haar controller` call [`cli::run`];
+//! nobody else depends on this crate, and it never depends on the agent.
+//!
+//! ```text
+//! api ──► change ──► plan (pure)        api: REST; change: what a request does to the site
+//!  │        │                           plan: where instances run, what each node is told
+//!  └────────┴──► db (one thread) ──snapshots──► relay_link, followers
+//! relay_link ──► intake (pure) ──► db   intake: what nodes report
+//! ```
+
+pub mod cli;
+
+mod clock;
+mod config;
+mod failure;
+
+mod site;
+mod db;
+mod module_store;
+
+mod plan;
+mod change;
+mod intake;
+mod overview;
+
+mod api;
+mod relay_link;
+mod server;
+
+pub mod controller;

@@ -128,3 +128,65 @@ pub fn open<'a>(
     }
     Ok(CheckedCode { code })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FINGERPRINT: &str = "0123456789abcdef";
+    const TARGET: &str = "x86_64-linux";
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed([3; 32])
+    }
+
+    fn module() -> Digest {
+        Digest::of(b"module")
+    }
+
+    fn opened(artifact: &[u8]) -> Result<Vec<u8>, ArtifactError> {
+        let trusted = [key().public()];
+        let checked = open(artifact, &module(), FINGERPRINT, TARGET, &trusted)?;
+        Ok(checked.bytes().to_vec())
+    }
+
+    #[test]
+    fn code_of_another_module_engine_target_or_maker_is_refused() {
+        let other = SecretKey::from_seed([4; 32]);
+        let wrong = Err(ArtifactError::WrongBinding);
+        let code = b"code";
+        let sealed = |module: &Digest, fingerprint: &str, target: &str| {
+            opened(&seal(module, fingerprint, target, code, &key()))
+        };
+        assert_eq!(sealed(&module(), FINGERPRINT, TARGET), Ok(code.to_vec()));
+        assert_eq!(sealed(&Digest::of(b"other"), FINGERPRINT, TARGET), wrong);
+        assert_eq!(sealed(&module(), "other", TARGET), wrong);
+        assert_eq!(sealed(&module(), FINGERPRINT, "armv7-linux"), wrong);
+        let foreign = seal(&module(), FINGERPRINT, TARGET, code, &other);
+        assert_eq!(opened(&foreign), Err(ArtifactError::WrongSignature));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_refused() {
+        let good = seal(&module(), FINGERPRINT, TARGET, b"machine code", &key());
+        for index in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[index] ^= 1 << bit;
+                assert!(opened(&bad).is_err(), "bit {bit} of byte {index}");
+            }
+            assert!(opened(&good[..index]).is_err(), "cut at {index}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+            prop_assert!(opened(&bytes).is_err());
+            let disguised = [MAGIC.as_slice(), &[VERSION], &bytes].concat();
+            prop_assert!(opened(&disguised).is_err());
+        }
+    }
+}

@@ -1,8 +1,6 @@
 //! The one configuration of the engine. Whoever compiles a module and whoever loads the result
 //! build their engine here: any difference makes the engine refuse the code.
 
-use std::hash::{Hash, Hasher};
-
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Config, Engine};
 
@@ -47,25 +45,17 @@ fn configuration() -> Config {
     config
 }
 
-/// Identifies the engine and all its settings that matter to compiled code, as 64 hexadecimal
-/// digits. Code that was compiled under another fingerprint is refused.
-pub fn fingerprint(engine: &Engine) -> String {
-    struct Sha(Sha256);
+/// The engine's major version, and the settings of [`configuration`] that code depends on. To be
+/// changed together with them.
+const FINGERPRINT: &str =
+    "wasmtime 48, fuel, no gc, no concurrency, memory 0 + 1 MiB + guard 64 KiB";
 
-    impl Hasher for Sha {
-        fn finish(&self) -> u64 {
-            0 // never asked for: the whole digest is taken
-        }
-
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.update((bytes.len() as u64).to_le_bytes());
-            self.0.update(bytes);
-        }
-    }
-
-    let mut hasher = Sha(Sha256::new());
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    hex::encode(hasher.0.finalize())
+/// Identifies the engine and its settings, as 64 hexadecimal digits. Code that was compiled under
+/// another fingerprint is not given to the engine. The engine compares more (each setting, each
+/// feature of the processor) when it loads code, but only builds with a compiler can tell that
+/// beforehand.
+pub fn fingerprint() -> String {
+    hex::encode(Sha256::digest(FINGERPRINT))
 }
 
 /// The target that this build compiles for and loads, such as `x86_64-linux`.

@@ -17,9 +17,9 @@ use anyhow::Context as _;
 use haar_engine::{artifact, configuration, load};
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::Digest;
-use haar_protocol::keys::{PublicKey, SecretKey};
+use haar_protocol::keys::PublicKey;
 use haar_protocol::module;
-use wasmtime::component::InstancePre;
+use wasmtime::component::{Component, InstancePre};
 
 use crate::controller::{Controller, Credentials, Refused};
 use crate::identity::sync_directory;
@@ -96,19 +96,10 @@ impl Modules {
             }
         };
         verify(spec, &file, publishers)?;
-        let key = &self.credentials.key;
-        let code = self.code(&spec.module, &file, key, runtime)?;
-        let checked = artifact::open(
-            &code,
-            &spec.module,
-            runtime.fingerprint(),
-            &configuration::target(),
-            &[key.public()],
-        )
-        .map_err(|error| PrepareError::NotYet(format!("{}: {error}", spec.module_label)))?;
-        let component = load::load(runtime.engine(), &checked).map_err(|error| {
-            PrepareError::Refused(format!("{} can't be loaded: {error:#}", spec.module_label))
-        })?;
+        let component = match self.load_cached(spec, runtime) {
+            Some(component) => component,
+            None => self.compile_and_load(spec, &file, runtime)?,
+        };
         runtime.link(&component).map_err(|error| {
             PrepareError::Refused(format!(
                 "{} imports what it is not granted: {error:#}",
@@ -206,43 +197,63 @@ impl Modules {
         Ok(Digest::of(&content) == spec.module)
     }
 
-    /// The artifact of the module: the one on disk when it is good, else a new one.
-    fn code(
-        &self,
-        digest: &Digest,
-        file: &[u8],
-        key: &SecretKey,
-        runtime: &GuestRuntime,
-    ) -> Result<Vec<u8>, PrepareError> {
-        let path = self.compiled.join(format!("{}.code", digest.to_hex()));
-        if let Ok(code) = std::fs::read(&path) {
-            let trusted = [key.public()];
-            match artifact::open(
-                &code,
-                digest,
-                runtime.fingerprint(),
-                &configuration::target(),
-                &trusted,
-            ) {
-                Ok(_) => return Ok(code),
-                Err(error) => tracing::info!("{}: {error}: it is compiled anew", path.display()),
+    fn code_path(&self, digest: &Digest) -> PathBuf {
+        self.compiled.join(format!("{}.code", digest.to_hex()))
+    }
+
+    /// Loads the code on disk, if it is there and good for this engine and this processor.
+    fn load_cached(&self, spec: &Microservice, runtime: &GuestRuntime) -> Option<Component> {
+        let path = self.code_path(&spec.module);
+        let artifact = std::fs::read(&path).ok()?;
+        match self.load(spec, &artifact, runtime) {
+            Ok(component) => Some(component),
+            Err(why) => {
+                tracing::info!("{}: {why}: it is compiled anew", path.display());
+                None
             }
         }
+    }
+
+    /// Compiles the module, keeps the code for the next time, and loads it.
+    fn compile_and_load(
+        &self,
+        spec: &Microservice,
+        file: &[u8],
+        runtime: &GuestRuntime,
+    ) -> Result<Component, PrepareError> {
         let code = compile(file, runtime)?;
+        let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
         let sealed = artifact::seal(
-            digest,
-            runtime.fingerprint(),
-            &configuration::target(),
+            &spec.module,
+            fingerprint,
+            &target,
             &code,
-            key,
+            &self.credentials.key,
         );
+        let path = self.code_path(&spec.module);
         if let Err(error) = write_whole(&path, &sealed) {
             tracing::warn!(
                 "can't keep the compiled code in {}: {error:#}",
                 path.display()
             );
         }
-        Ok(sealed)
+        self.load(spec, &sealed, runtime).map_err(|why| {
+            PrepareError::Refused(format!("{} can't be loaded: {why}", spec.module_label))
+        })
+    }
+
+    /// Every check of an artifact, then the engine's own.
+    fn load(
+        &self,
+        spec: &Microservice,
+        artifact: &[u8],
+        runtime: &GuestRuntime,
+    ) -> Result<Component, String> {
+        let trusted = [self.credentials.key.public()];
+        let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
+        let checked = artifact::open(artifact, &spec.module, fingerprint, &target, &trusted)
+            .map_err(|error| error.to_string())?;
+        load::load(runtime.engine(), &checked).map_err(|error| format!("{error:#}"))
     }
 
     /// Removes what is not needed: files of modules outside of `keep`, but for the newest ones, which

@@ -29,8 +29,13 @@ pub struct LiveMessage<'a> {
     #[serde(borrow)]
     pub headers: Vec<(&'a str, &'a str)>,
     /// The message itself.
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "whole")]
     pub body: &'a [u8],
+}
+
+/// Writes the bytes in one go; the encoding is the same as of a list, byte by byte.
+fn whole<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// Why bytes are not a frame.

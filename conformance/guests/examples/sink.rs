@@ -1,10 +1,11 @@
 //! Counts what enters its inlets and checks the order of every source. Logs the counts every
 //! `report_ms` of its configuration (1000 by default) and at the end, as one line:
 //!
-//! `messages=N bytes=N sources=N missing=N disordered=N mean_us=N max_us=N`
+//! `messages=N bytes=N sources=N missing=N disordered=N mean_us=N p50_us=N p99_us=N max_us=N`
 //!
 //! `missing` counts the numbers that were jumped over, `disordered` messages that came again or too
-//! late. The two times are from publishing to handling, for bodies of the guest `source`.
+//! late. The times are from publishing to handling, for bodies of the guest `source`; percentiles are
+//! of the first 20,000 of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -22,7 +23,11 @@ struct Sink {
     timed: u64,
     sum_us: u64,
     max_us: u64,
+    samples_us: Vec<u64>,
 }
+
+/// Times that percentiles are made of.
+const SAMPLES_MAX: usize = 20_000;
 
 impl Microservice for Sink {
     fn start(&mut self) -> Result<(), String> {
@@ -37,6 +42,9 @@ impl Microservice for Sink {
             self.timed += 1;
             self.sum_us += latency_us;
             self.max_us = self.max_us.max(latency_us);
+            if self.samples_us.len() < SAMPLES_MAX {
+                self.samples_us.push(latency_us);
+            }
         }
         let source = message.source;
         let last = self
@@ -68,15 +76,22 @@ impl Microservice for Sink {
 }
 
 impl Sink {
-    fn report(&self) {
+    fn report(&mut self) {
+        self.samples_us.sort_unstable();
+        let percentile = |percent: usize| {
+            let last = self.samples_us.len().saturating_sub(1);
+            self.samples_us.get(last * percent / 100).copied().unwrap_or(0)
+        };
         log::info!(
-            "messages={} bytes={} sources={} missing={} disordered={} mean_us={} max_us={}",
+            "messages={} bytes={} sources={} missing={} disordered={} mean_us={} p50_us={} p99_us={} max_us={}",
             self.messages,
             self.bytes,
             self.last.len(),
             self.missing,
             self.disordered,
             self.sum_us.checked_div(self.timed).unwrap_or(0),
+            percentile(50),
+            percentile(99),
             self.max_us
         );
     }

@@ -13,6 +13,9 @@ pub mod inbox;
 pub mod peer;
 pub mod table;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -44,7 +44,7 @@ impl GuestRuntime {
             .thread_name("haar-guest")
             .enable_time()
             .build()?;
-        let fingerprint = haar_engine::configuration::fingerprint(&engine);
+        let fingerprint = haar_engine::configuration::fingerprint();
         Ok(Arc::new(Self {
             runtime,
             engine,

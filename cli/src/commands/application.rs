@@ -1,0 +1,145 @@
+//! `haar apply` and `haar schema`: manifests of applications.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use haar_protocol::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
+use haar_protocol::quantity::Millis;
+use haar_protocol::rest::ApplyResult;
+
+use crate::client::Client;
+use crate::config::Options;
+use crate::error::{CommandError, Result};
+use crate::{files, output, wait};
+
+/// Run what a manifest says
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApplyArguments {
+    /// The manifest; `-` reads it from standard input
+    #[arg(long, short, value_name = "FILE", required_unless_present = "manifest")]
+    file: Option<PathBuf>,
+    /// The same, without the flag
+    #[arg(value_name = "FILE", conflicts_with = "file")]
+    manifest: Option<PathBuf>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait until every instance runs
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = "30s", default_missing_value = "30s")]
+    wait: Millis,
+    /// Do not wait until it runs
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+}
+
+/// Print the JSON Schema of the manifest
+#[derive(Debug, clap::Args)]
+pub(crate) struct SchemaArguments {}
+
+/// Runs `haar apply`.
+pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()> {
+    let file = arguments
+        .file
+        .as_deref()
+        .or(arguments.manifest.as_deref())
+        .expect("clap requires one of them");
+    let (text, manifest) = read(file)?;
+    for warning in manifest::warnings(&manifest) {
+        output::warning(warning);
+    }
+    let client = Client::of(options)?;
+    let answer = client.put_manifest(
+        &format!(
+            "applications/{}?dry_run={}",
+            manifest.name, arguments.dry_run
+        ),
+        &text,
+    )?;
+    let result: ApplyResult = client.parse(&answer)?;
+    if options.is_json() {
+        output::line(answer.trim_end())?;
+    } else {
+        output::text(&describe(&result))?;
+    }
+    for warning in result.warnings.iter().filter(|_| !options.is_json()) {
+        output::warning(output::printable(warning));
+    }
+    if arguments.dry_run || arguments.no_wait {
+        return Ok(());
+    }
+    let time = Duration::from_millis(arguments.wait.0);
+    wait::until_running(&client, &result, time, options.progress())
+}
+
+/// Runs `haar schema`.
+pub(crate) fn schema(_: &SchemaArguments) -> Result<()> {
+    output::json(&manifest::json_schema())
+}
+
+/// Reads and checks a manifest; its text goes to the site as it is.
+pub(crate) fn read(file: &Path) -> Result<(String, Manifest)> {
+    let is_stdin = file == Path::new("-");
+    let (text, name) = if is_stdin {
+        (read_stdin()?, "<stdin>".to_owned())
+    } else {
+        (files::read_text(file)?, file.display().to_string())
+    };
+    match manifest::parse(&text, &name) {
+        Ok(manifest) => Ok((text, manifest)),
+        Err(errors) => {
+            let count = errors.errors.len() + errors.more;
+            let message = match count {
+                1 => format!("the manifest is refused:\n{errors}"),
+                count => format!("the manifest is refused, {count} errors:\n{errors}"),
+            };
+            Err(CommandError::refused("bad_manifest", message).hinted(
+                "`haar schema` prints the JSON Schema, which editors use to complete and check.",
+            ))
+        }
+    }
+}
+
+fn read_stdin() -> Result<String> {
+    let mut text = String::new();
+    let failed = |error| {
+        CommandError::failure(format!(
+            "can't read the manifest from standard input: {error}"
+        ))
+    };
+    std::io::stdin()
+        .take(MANIFEST_BYTES_MAX as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text)
+}
+
+fn describe(result: &ApplyResult) -> String {
+    let heading = match (result.dry_run, result.changed) {
+        (true, true) => format!(
+            "{} would change to revision {}.",
+            result.name,
+            result.revision + 1
+        ),
+        (true, false) => format!(
+            "{} would not change (revision {}).",
+            result.name, result.revision
+        ),
+        (false, true) => format!("Applied {}: revision {}.", result.name, result.revision),
+        (false, false) => format!(
+            "{} is as it was: revision {}.",
+            result.name, result.revision
+        ),
+    };
+    let mut table = output::Table::new(&["MICROSERVICE", "NODE"]);
+    for placement in &result.placements {
+        table.row([
+            placement.microservice.to_string(),
+            placement.node.to_string(),
+        ]);
+    }
+    format!(
+        "{heading}\n{}",
+        table.render("It runs nowhere: no node matches.")
+    )
+}

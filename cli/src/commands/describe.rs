@@ -1,0 +1,340 @@
+//! `haar describe`: everything about one thing.
+
+use clap::Subcommand;
+use haar_protocol::ids::Name;
+use haar_protocol::manifest::ModuleReference;
+use haar_protocol::rest::{
+    ApplicationDetail, List, Microservice, Module, NodeDetail, TrustedPublisher,
+};
+use serde::de::DeserializeOwned;
+
+use super::get;
+use crate::client::Client;
+use crate::config::Options;
+use crate::error::{CommandError, Result};
+use crate::output::{self, facts};
+
+/// Show everything about one thing
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// A device that runs an agent
+    Node { name: Name },
+    /// A pushed WebAssembly component
+    Module {
+        /// NAME@VERSION, or the digest, whole or its beginning
+        module: String,
+    },
+    /// What was applied
+    Application { name: Name },
+    /// The instances of a microservice
+    Microservice {
+        /// APPLICATION/MICROSERVICE, or the microservice alone
+        name: MicroserviceArgument,
+    },
+    /// A key whose modules run
+    Publisher { name: Name },
+}
+
+/// `APPLICATION/MICROSERVICE`, or one of them.
+#[derive(Debug, Clone)]
+struct MicroserviceArgument {
+    application: Option<Name>,
+    microservice: Name,
+}
+
+impl std::str::FromStr for MicroserviceArgument {
+    type Err = haar_protocol::ids::InvalidId;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(match text.split_once('/') {
+            Some((application, microservice)) => Self {
+                application: Some(application.parse()?),
+                microservice: microservice.parse()?,
+            },
+            None => Self {
+                application: None,
+                microservice: text.parse()?,
+            },
+        })
+    }
+}
+
+/// Runs `haar describe`.
+pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
+    let client = Client::of(options)?;
+    match &arguments.what {
+        What::Node { name } => one(&client, options, &format!("nodes/{name}"), node),
+        What::Application { name } => one(
+            &client,
+            options,
+            &format!("applications/{name}"),
+            application,
+        ),
+        What::Module { module } => {
+            let digest = find_module(&client, module)?.digest;
+            one(
+                &client,
+                options,
+                &format!("modules/{digest}"),
+                describe_module,
+            )
+        }
+        What::Microservice { name } => instances(&client, options, name),
+        What::Publisher { name } => publisher(&client, options, name),
+    }
+}
+
+/// Shows what `path` answers: as it is for programs, by `show` for people.
+fn one<T: DeserializeOwned>(
+    client: &Client,
+    options: &Options,
+    path: &str,
+    show: fn(&T) -> String,
+) -> Result<()> {
+    let answer = client.get_text(path)?;
+    if options.is_json() {
+        return output::line(answer.trim_end());
+    }
+    output::text(&show(&client.parse(&answer)?))
+}
+
+/// The module that `text` names: by name and version (the newest), or by its digest or the
+/// beginning of it.
+pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
+    let modules: Vec<Module> = client.list("modules")?;
+    let not_found = || {
+        CommandError::not_found("unknown_module", format!("there is no module `{text}`"))
+            .hinted("`haar get modules` lists what was pushed.")
+    };
+    if let Ok(ModuleReference::Version { name, version }) = text.parse() {
+        let matching = modules
+            .into_iter()
+            .filter(|module| module.name == name && module.version == version);
+        return matching
+            .max_by_key(|module| module.pushed_ms)
+            .ok_or_else(not_found);
+    }
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_digest = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_digest {
+        return Err(
+            CommandError::usage(format!("`{text}` does not name a module"))
+                .hinted("Write NAME@VERSION, or at least 6 digits of its digest."),
+        );
+    }
+    let mut matching = modules
+        .into_iter()
+        .filter(|module| module.digest.to_hex().starts_with(digits));
+    let module = matching.next().ok_or_else(not_found)?;
+    if matching.next().is_some() {
+        return Err(CommandError::usage(format!(
+            "more than one module has a digest that begins with `{digits}`"
+        ))
+        .hinted("Give more of its digits."));
+    }
+    Ok(module)
+}
+
+fn node(detail: &NodeDetail) -> String {
+    let node = &detail.node;
+    let now = output::now_ms();
+    let seen = node.last_seen_ms.map_or_else(
+        || "never".to_owned(),
+        |seen| format!("{} ago", output::age(now, seen)),
+    );
+    let mut pairs = vec![
+        ("Node", node.name.to_string()),
+        ("Id", node.id.to_string()),
+        (
+            "State",
+            if node.online { "online" } else { "offline" }.to_owned(),
+        ),
+        ("Last seen", seen),
+        ("Labels", get::labels(&node.labels)),
+        ("Joined", output::timestamp(detail.enrolled_ms)),
+        (
+            "Agent",
+            format!(
+                "{} for {}",
+                output::printable(&node.agent_version),
+                output::printable(&node.target)
+            ),
+        ),
+        (
+            "Agent's memory",
+            node.resident_bytes
+                .map_or_else(|| "not reported".into(), output::bytes),
+        ),
+        (
+            "Gives",
+            format!(
+                "{} for at most {} microservices",
+                node.budget.memory, node.budget.microservices
+            ),
+        ),
+        ("Assignment", get::assignment(node)),
+        (
+            "Status",
+            detail.status_sequence.map_or_else(
+                || "none yet".into(),
+                |sequence| format!("number {sequence}, {} missed", detail.statuses_missed),
+            ),
+        ),
+    ];
+    if let Some(refused) = &node.refused {
+        let number = refused
+            .number
+            .map_or_else(String::new, |number| format!(" {number}"));
+        pairs.push((
+            "Refused",
+            format!("assignment{number}: {}", output::printable(&refused.reason)),
+        ));
+    }
+    if let Some(skew) = node.clock_skew_ms {
+        let remark =
+            get::clock_remark(node).map_or_else(String::new, |remark| format!(": it {remark}"));
+        pairs.push(("Clock", format!("{skew} ms from the controller's{remark}")));
+    }
+    let mut table = output::Table::new(&[
+        "MICROSERVICE",
+        "STATE",
+        "SINCE",
+        "MODULE",
+        "CALLS",
+        "FAILURES",
+        "RESTARTS",
+    ]);
+    for microservice in &detail.microservices {
+        table.row([
+            microservice.name.to_string(),
+            microservice.state.to_string(),
+            output::age(now, microservice.since_ms),
+            output::printable(&microservice.module_label),
+            microservice.calls.to_string(),
+            microservice.failures.to_string(),
+            microservice.restarts.to_string(),
+        ]);
+    }
+    format!(
+        "{}\n{}",
+        facts(&pairs),
+        table.render("It reports no microservices.")
+    )
+}
+
+fn describe_module(module: &Module) -> String {
+    let publishers: Vec<&str> = module.publishers.iter().map(Name::as_str).collect();
+    let list = |names: &[String]| {
+        if names.is_empty() {
+            "(none)".to_owned()
+        } else {
+            output::printable(&names.join(", "))
+        }
+    };
+    facts(&[
+        (
+            "Module",
+            format!("{}@{}", module.name, output::printable(&module.version)),
+        ),
+        ("Digest", module.digest.to_string()),
+        ("Size", output::bytes(module.bytes)),
+        (
+            "Publishers",
+            if publishers.is_empty() {
+                "(none that is trusted now)".into()
+            } else {
+                publishers.join(", ")
+            },
+        ),
+        ("Pushed", output::timestamp(module.pushed_ms)),
+        ("Imports", list(&module.imports)),
+        ("Exports", list(&module.exports)),
+    ])
+}
+
+fn application(detail: &ApplicationDetail) -> String {
+    let application = &detail.application;
+    let pairs = facts(&[
+        ("Application", application.name.to_string()),
+        ("Revision", application.revision.to_string()),
+        ("Applied", output::timestamp(application.applied_ms)),
+        (
+            "Running",
+            format!("{} of {}", application.running, application.instances),
+        ),
+    ]);
+    let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED"]);
+    for route in &detail.routes {
+        routes.row([
+            route.from.clone(),
+            route.to.clone(),
+            route.sent.to_string(),
+            route.handled.to_string(),
+            route.dropped.to_string(),
+        ]);
+    }
+    format!(
+        "{pairs}\n{}\n{}",
+        get::microservices(&detail.microservices, output::now_ms()),
+        routes.render("It has no routes.")
+    )
+}
+
+fn instances(client: &Client, options: &Options, wanted: &MicroserviceArgument) -> Result<()> {
+    let query = wanted
+        .application
+        .as_ref()
+        .map_or_else(String::new, |application| {
+            format!("?application={application}")
+        });
+    let answer = client.get_text(&format!("microservices{query}"))?;
+    let instances: Vec<Microservice> = client.parse::<List<Microservice>>(&answer)?.items;
+    let is_wanted = |instance: &Microservice| {
+        instance.name.microservice == wanted.microservice
+            && wanted
+                .application
+                .as_ref()
+                .is_none_or(|application| *application == instance.name.application)
+    };
+    let matching: Vec<Microservice> = instances.into_iter().filter(is_wanted).collect();
+    if matching.is_empty() {
+        return Err(CommandError::not_found(
+            "unknown_microservice",
+            format!("there is no microservice `{}`", wanted.microservice),
+        )
+        .hinted("`haar get microservices` lists what should run."));
+    }
+    if options.is_json() {
+        return output::json(&List { items: matching });
+    }
+    output::text(&get::microservices(&matching, output::now_ms()))
+}
+
+fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {
+    let publishers: Vec<TrustedPublisher> = client.list("publishers")?;
+    let publisher = publishers
+        .into_iter()
+        .find(|publisher| publisher.name == *name)
+        .ok_or_else(|| {
+            CommandError::not_found(
+                "unknown_publisher",
+                format!("there is no publisher `{name}`"),
+            )
+            .hinted("`haar get publishers` lists who is trusted.")
+        })?;
+    if options.is_json() {
+        return output::json(&publisher);
+    }
+    output::text(&facts(&[
+        ("Publisher", publisher.name.to_string()),
+        ("Key", publisher.key.to_string()),
+        ("Fingerprint", publisher.key.fingerprint()),
+        ("Trusted since", output::timestamp(publisher.added_ms)),
+    ]))
+}

@@ -1,0 +1,131 @@
+//! `haar logs`: what microservices say.
+
+use haar_protocol::ids::{InvalidId, Name};
+use haar_protocol::log::{Level, Stream};
+use haar_protocol::rest::{List, LogEntry};
+
+use crate::client::Client;
+use crate::config::Options;
+use crate::error::Result;
+use crate::output;
+use crate::stream::{Followed, follow_logs};
+
+/// Show what microservices say
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this application, or this microservice of it
+    #[arg(value_name = "APPLICATION[/MICROSERVICE]")]
+    of: Option<Of>,
+    /// Only from this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<Name>,
+    /// Go on with new lines until Ctrl-C
+    #[arg(long, short)]
+    follow: bool,
+    /// How many of the last lines to begin with
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    tail: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Of {
+    application: Name,
+    microservice: Option<Name>,
+}
+
+impl std::str::FromStr for Of {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidId> {
+        Ok(match text.split_once('/') {
+            Some((application, microservice)) => Self {
+                application: application.parse()?,
+                microservice: Some(microservice.parse()?),
+            },
+            None => Self {
+                application: text.parse()?,
+                microservice: None,
+            },
+        })
+    }
+}
+
+/// Runs `haar logs`.
+pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
+    let client = Client::of(options)?;
+    let filter = filter(arguments);
+    if !arguments.follow {
+        let answer = client.get_text(&format!("logs?{filter}tail={}", arguments.tail))?;
+        if options.is_json() {
+            return output::line(answer.trim_end());
+        }
+        return client
+            .parse::<List<LogEntry>>(&answer)?
+            .items
+            .iter()
+            .try_for_each(|entry| output::line(line(entry)));
+    }
+    follow_logs(
+        &client,
+        &filter,
+        arguments.tail,
+        &|| false,
+        &mut |followed| match followed {
+            Followed::Line(_, json) if options.is_json() => output::line(json),
+            Followed::Line(entry, _) => output::line(line(entry)),
+            Followed::Missed(count) => {
+                output::warning(format!(
+                    "{count} lines came faster than they were read, and are left out"
+                ));
+                Ok(())
+            }
+            Followed::Cut(why) => {
+                options
+                    .progress()
+                    .say(format!("{why}; connecting again ..."));
+                Ok(())
+            }
+        },
+    )
+}
+
+fn filter(arguments: &Arguments) -> String {
+    let of = arguments.of.as_ref();
+    let parts = [
+        ("application", of.map(|of| &of.application)),
+        ("microservice", of.and_then(|of| of.microservice.as_ref())),
+        ("node", arguments.node.as_ref()),
+    ];
+    // Names need no escapes in a URL.
+    parts
+        .iter()
+        .filter_map(|(key, name)| name.map(|name| format!("{key}={name}&")))
+        .collect()
+}
+
+/// One line for people.
+fn line(entry: &LogEntry) -> String {
+    let log = &entry.line;
+    let level = match log.level {
+        Level::Trace => "TRACE",
+        Level::Debug => "DEBUG",
+        Level::Info => "INFO ",
+        Level::Warn => "WARN ",
+        Level::Error => "ERROR",
+        Level::Critical => "CRIT ",
+    };
+    let origin = match (log.stream, log.context.as_str()) {
+        (Stream::Log, "") => String::new(),
+        (Stream::Log, context) => format!("{}: ", output::printable(context)),
+        (Stream::Stdout, _) => "stdout: ".into(),
+        (Stream::Stderr, _) => "stderr: ".into(),
+        (Stream::Agent, _) => "agent: ".into(),
+    };
+    format!(
+        "{} {level} {}@{} {origin}{}",
+        output::timestamp(log.time_ms),
+        log.name,
+        entry.node,
+        output::printable(&log.text)
+    )
+}

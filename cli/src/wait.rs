@@ -1,0 +1,258 @@
+//! Waits until what was applied runs: every node has taken its new assignment, and reports every
+//! instance as running with the module that it should have. Deciding is pure; see [`judge`].
+
+use std::time::{Duration, Instant};
+
+use haar_protocol::rest::{ApplyResult, Microservice, Node};
+use haar_protocol::status::State;
+
+use crate::client::Client;
+use crate::error::{CommandError, Result};
+use crate::interrupt;
+use crate::output;
+use crate::progress::Progress;
+
+const POLL: Duration = Duration::from_millis(300);
+/// A refusal must be said so often in a row before it is believed: a module may still be on its way.
+const REFUSALS_MIN: u32 = 5;
+
+/// How far an application is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// Everything runs.
+    Running { instances: usize },
+    /// Not yet: how many run, and what is missed first.
+    Waiting {
+        running: usize,
+        instances: usize,
+        missing: Vec<String>,
+    },
+    /// It will not run as it is.
+    Refused(Vec<String>),
+}
+
+/// Waits until all instances run, for `time` at most, showing how far it is.
+pub(crate) fn until_running(
+    client: &Client,
+    applied: &ApplyResult,
+    time: Duration,
+    progress: Progress,
+) -> Result<()> {
+    let end = Instant::now() + time;
+    let step = progress.step(format!("Waiting for {}", applied.name));
+    let mut refusals = 0;
+    let mut shown = String::new();
+    loop {
+        let microservices: Vec<Microservice> =
+            client.list(&format!("microservices?application={}", applied.name))?;
+        let nodes: Vec<Node> = client.list("nodes")?;
+        let verdict = judge(applied, &microservices, &nodes);
+        refusals = if matches!(verdict, Verdict::Refused(_)) {
+            refusals + 1
+        } else {
+            0
+        };
+        match verdict {
+            Verdict::Running { instances } => {
+                step.done(format!(
+                    "{} runs: {instances} of {instances} instances",
+                    applied.name
+                ));
+                return Ok(());
+            }
+            Verdict::Refused(reasons) if refusals >= REFUSALS_MIN => {
+                return Err(refused(applied, &reasons));
+            }
+            Verdict::Waiting { missing, .. } | Verdict::Refused(missing)
+                if Instant::now() >= end =>
+            {
+                return Err(timed_out(applied, time, &missing));
+            }
+            Verdict::Waiting {
+                running, instances, ..
+            } => {
+                let now = format!("Waiting for {}: {running} of {instances} run", applied.name);
+                if now != shown {
+                    step.now(&now);
+                    shown = now;
+                }
+            }
+            Verdict::Refused(_) => {}
+        }
+        interrupt::sleep(POLL)?;
+    }
+}
+
+fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) -> Verdict {
+    let mut refusals = Vec::new();
+    let mut missing = Vec::new();
+    for (name, number) in &applied.assignments {
+        let Some(node) = nodes.iter().find(|node| node.name == *name) else {
+            continue;
+        };
+        match &node.refused {
+            Some(refused)
+                if refused.number.is_none_or(|refused| refused >= *number)
+                    && node.applied < *number =>
+            {
+                refusals.push(format!(
+                    "{name} refuses its assignment: {}",
+                    output::printable(&refused.reason)
+                ));
+            }
+            _ if node.applied < *number && !node.online => missing.push(format!(
+                "{name} is offline: it runs it as soon as it is back"
+            )),
+            _ if node.applied < *number => {
+                missing.push(format!("{name} has not taken its assignment yet"))
+            }
+            _ => {}
+        }
+    }
+    let wanted: Vec<&Microservice> = microservices
+        .iter()
+        .filter(|microservice| microservice.wanted)
+        .collect();
+    let mut running = 0;
+    for microservice in &wanted {
+        let current = microservice
+            .status
+            .as_ref()
+            .filter(|status| status.module == microservice.module);
+        let name = format!(
+            "{} on {}",
+            microservice.name.microservice, microservice.node
+        );
+        let why = current
+            .and_then(|status| status.reason.as_deref())
+            .map(|reason| format!(": {}", output::printable(reason)))
+            .unwrap_or_default();
+        match current.map(|status| status.state) {
+            Some(State::Running) => running += 1,
+            Some(State::Refused) => refusals.push(format!("{name} is refused{why}")),
+            Some(state) => missing.push(format!("{name} is in state {state}{why}")),
+            None if microservice.node_online => missing.push(format!("{name} is not reported yet")),
+            None => missing.push(format!("{name} waits for its node, which is offline")),
+        }
+    }
+    // The site may be a moment behind what it has just answered.
+    if wanted.len() < applied.placements.len() {
+        missing.push("the site has not listed every instance yet".to_owned());
+    }
+    match (refusals.is_empty(), missing.is_empty()) {
+        (false, _) => Verdict::Refused(refusals),
+        (true, true) => Verdict::Running { instances: running },
+        (true, false) => Verdict::Waiting {
+            running,
+            instances: wanted.len(),
+            missing,
+        },
+    }
+}
+
+fn refused(applied: &ApplyResult, reasons: &[String]) -> CommandError {
+    CommandError::refused(
+        "not_running",
+        format!("{} does not run:\n{}", applied.name, reasons.join("\n")),
+    )
+    .hinted("The application stays applied; apply a mended manifest over it.")
+}
+
+fn timed_out(applied: &ApplyResult, time: Duration, missing: &[String]) -> CommandError {
+    let time = output::duration(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let mut error = CommandError::failure(format!(
+        "{} does not run yet, after {time}:\n{}",
+        applied.name,
+        missing.join("\n")
+    ));
+    error.code = "not_running_yet".into();
+    error.hinted("It stays applied. `haar get microservices` shows how it goes on; --no-wait does not wait, --wait=2min waits longer.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn applied() -> ApplyResult {
+        serde_json::from_value(json!({
+            "name": "fleet", "revision": 2, "changed": true, "dry_run": false, "warnings": [],
+            "placements": [{"microservice": "sampler", "node": "sensor"}], "assignments": {"sensor": 7}
+        }))
+        .unwrap()
+    }
+
+    fn node(online: bool, applied: u64, refused: Option<&str>) -> Node {
+        serde_json::from_value(json!({
+            "name": "sensor", "id": format!("n{}", "a".repeat(26)), "labels": {}, "online": online,
+            "last_seen_ms": 1, "assignment": 7, "applied": applied,
+            "refused": refused.map(|reason| json!({"number": 7, "reason": reason})),
+            "agent_version": "0.1.0", "target": "x", "budget": {"memory": "1MiB", "microservices": 4},
+            "resident_bytes": null, "clock_skew_ms": null
+        }))
+        .unwrap()
+    }
+
+    fn microservice(state: Option<&str>, current: bool) -> Microservice {
+        let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+        serde_json::from_value(json!({
+            "application": "fleet", "microservice": "sampler", "node": "sensor", "node_online": true,
+            "module": digest("a"), "module_label": "sampler@1.0.0", "wanted": true,
+            "status": state.map(|state| json!({
+                "application": "fleet", "microservice": "sampler", "module": digest(if current { "a" } else { "b" }),
+                "module_label": "sampler@1.0.0", "state": state, "reason": null, "since_ms": 1, "restarts": 0,
+                "calls": 0, "failures": 0, "fuel": 0, "memory_bytes": 0, "log_lines_dropped": 0
+            }))
+        }))
+        .unwrap()
+    }
+
+    fn waits(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Waiting { .. })
+    }
+
+    #[test]
+    fn runs_when_the_node_has_taken_the_assignment_and_reports_the_module() {
+        let verdict = judge(
+            &applied(),
+            &[microservice(Some("running"), true)],
+            &[node(true, 7, None)],
+        );
+        assert_eq!(verdict, Verdict::Running { instances: 1 });
+    }
+
+    #[test]
+    fn an_older_module_or_assignment_that_runs_does_not_count() {
+        assert!(waits(&judge(
+            &applied(),
+            &[microservice(Some("running"), false)],
+            &[node(true, 7, None)]
+        )));
+        assert!(waits(&judge(
+            &applied(),
+            &[microservice(Some("running"), true)],
+            &[node(true, 6, None)]
+        )));
+        assert!(waits(&judge(
+            &applied(),
+            &[microservice(None, true)],
+            &[node(true, 7, None)]
+        )));
+        assert!(waits(&judge(&applied(), &[], &[node(true, 7, None)])));
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_reason() {
+        let verdict = judge(
+            &applied(),
+            &[microservice(None, true)],
+            &[node(true, 6, Some("over its budget"))],
+        );
+        assert_eq!(
+            verdict,
+            Verdict::Refused(vec![
+                "sensor refuses its assignment: over its budget".into()
+            ])
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Help, usage errors, completions, versions.
+
+use crate::haar::Workplace;
+
+/// Every command that has a help text of ours, in the order of `haar --help`.
+const COMMANDS: [&str; 30] = [
+    "new",
+    "build",
+    "key",
+    "key new",
+    "sign",
+    "verify",
+    "push",
+    "apply",
+    "get",
+    "describe",
+    "describe node",
+    "describe module",
+    "describe microservice",
+    "logs",
+    "delete",
+    "delete application",
+    "delete module",
+    "delete node",
+    "delete publisher",
+    "node",
+    "node token",
+    "node delete",
+    "publisher",
+    "publisher trust",
+    "publisher delete",
+    "up",
+    "demo",
+    "schema",
+    "completions",
+    "version",
+];
+
+#[test]
+fn help_is_what_people_expect() {
+    let workplace = Workplace::new();
+    let mut text = String::new();
+    for command in [""].into_iter().chain(COMMANDS) {
+        let help = workplace.haar(&format!("{command} --help")).ok();
+        assert_eq!(help.stderr, "");
+        text.push_str(&format!("$ haar {command} --help\n{}\n", help.stdout));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let workplace = Workplace::new();
+    for line in [
+        "",
+        "frobnicate",
+        "get",
+        "get nothing",
+        "push",
+        "verify x.wasm",
+        "new Bad_Name",
+        "node token --expires soon",
+        "demo --seconds 0",
+    ] {
+        assert_eq!(workplace.haar(line).code, 2, "{line}");
+    }
+    insta::assert_snapshot!(workplace.haar("new Bad_Name").all());
+    insta::assert_snapshot!(workplace.haar("get nothing --output json").all());
+    insta::assert_snapshot!(workplace.haar("get nodes --application fleet").all());
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let workplace = Workplace::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(
+            workplace
+                .haar(&format!("completions {shell}"))
+                .ok()
+                .stdout
+                .contains("publisher"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn the_version_is_told_to_people_and_programs() {
+    let workplace = Workplace::new();
+    assert!(
+        workplace
+            .haar("version")
+            .ok()
+            .stdout
+            .starts_with(concat!("haar ", env!("CARGO_PKG_VERSION")))
+    );
+    assert_eq!(
+        workplace.haar("version --output json").ok().json()["version"],
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(workplace.haar("--version").ok().stdout.starts_with("haar "));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::io::Read as _;
+    let workplace = Workplace::new();
+    let mut child = workplace
+        .command()
+        .arg("schema")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    child.wait().unwrap();
+    assert_eq!(stderr, "");
+}

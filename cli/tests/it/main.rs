@@ -1,0 +1,15 @@
+//! The program `haar` as people and scripts meet it: command lines in, text and exit codes out.
+
+mod haar;
+mod modules;
+
+mod build;
+mod command_line;
+mod keys;
+mod manifests;
+mod new;
+mod reach;
+mod site;
+mod system;
+mod up;
+mod upload;

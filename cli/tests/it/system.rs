@@ -1,0 +1,300 @@
+//! The whole system as processes on loopback: a controller with its relay, agents, and `haar`
+//! in a person's hands. What is deployed are the conformance guests.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use haar_conformance_artifacts as artifacts;
+use serde_json::Value;
+
+use crate::haar::{Output, Workplace};
+use crate::modules;
+
+/// How long something may take to come true; generous, because machines are shared.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A site with one agent, `one`.
+struct System {
+    place: Workplace,
+    children: Vec<(&'static str, Child)>,
+}
+
+impl System {
+    fn start() -> Self {
+        let mut system = Self {
+            place: Workplace::new(),
+            children: Vec::new(),
+        };
+        system.start_controller();
+        system.haar("key new team").ok();
+        system.haar("publisher trust team team.pub").ok();
+        system.enrol("one", "agent").ok();
+        system.start_agent();
+        system
+    }
+
+    fn child(&mut self, label: &'static str, line: &str) -> Value {
+        let mut child = self
+            .place
+            .command()
+            .args(line.split_whitespace())
+            .args(["--announce", "--stop-on-stdin-close"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut said)
+            .unwrap();
+        self.children.push((label, child));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{line} said {said:?}: {error}"))
+    }
+
+    fn start_controller(&mut self) {
+        let said = self.child(
+            "controller",
+            "controller run --data site --listen 127.0.0.1:0 --relay-listen 127.0.0.1:0",
+        );
+        assert_eq!(said["event"], "ready");
+    }
+
+    fn start_agent(&mut self) {
+        let said = self.child("agent", "agent run --data agent --status-interval 200ms");
+        assert_eq!(said["name"], "one");
+    }
+
+    /// Ends a child as a power cut does.
+    fn kill(&mut self, label: &str) {
+        let index = self
+            .children
+            .iter()
+            .position(|(other, _)| *other == label)
+            .unwrap();
+        let (_, mut child) = self.children.remove(index);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn haar(&self, line: &str) -> Output {
+        self.place
+            .haar(&format!("--context site/context.toml {line}"))
+    }
+
+    fn enrol(&self, name: &str, data: &str) -> Output {
+        let token = self
+            .haar(&format!("node token --name {name} --output json"))
+            .ok()
+            .json();
+        let token = token["token"].as_str().unwrap();
+        self.place
+            .haar(&format!("agent enrol {token} --data {data} --memory 64MiB"))
+    }
+
+    /// Gives a guest its name and version, signs it, and returns its file.
+    fn module(&self, name: &str, component: &str) -> String {
+        let file = format!("{name}.wasm");
+        let component = modules::with_name(&artifacts::read(component), name, "0.1.0");
+        self.place.write(&file, component);
+        self.haar(&format!("sign {file} --key team.key")).ok();
+        file
+    }
+
+    fn push(&self, name: &str, component: &str) {
+        let file = self.module(name, component);
+        self.haar(&format!("push {file}")).ok();
+    }
+
+    /// Asks again and again until the answer is as it should be.
+    fn eventually(&self, line: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.haar(line).ok().json();
+            if is_so(&answer) {
+                return answer;
+            }
+            assert!(began.elapsed() < DEADLINE, "{line}: {answer:#}");
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        while let Some((_, mut child)) = self.children.pop() {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+}
+
+const FLOW: &str = "
+api_version: haar/v1
+kind: Application
+name: flow
+microservices:
+  - name: source
+    module: source@0.1.0
+    place: { labels: {} }
+    configuration: { period_ms: 50 }
+    outlets: { out: application/octet-stream }
+  - name: sink
+    module: sink@0.1.0
+    place: { node: one }
+    inlets: { in: application/octet-stream }
+routes:
+  - { from: source.out, to: sink.in, delivery: live }
+";
+
+fn instances(answer: &Value) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let items = answer["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|one| {
+            (
+                text(&one["microservice"]),
+                text(&one["node"]),
+                text(&one["status"]["state"]),
+            )
+        })
+        .collect()
+}
+
+fn run(answer: &Value, count: usize) -> bool {
+    let instances = instances(answer);
+    instances.len() == count && instances.iter().all(|(_, _, state)| state == "running")
+}
+
+#[test]
+fn a_signed_microservice_is_deployed_watched_and_deleted() {
+    let system = System::start();
+    system.push("source", artifacts::SOURCE);
+    system.push("sink", artifacts::SINK);
+    system.place.write("flow.yaml", FLOW);
+    system.haar("apply -f flow.yaml").ok();
+    system.eventually("get microservices --output json", |answer| run(answer, 2));
+    system.eventually("get routes --output json", |answer| {
+        answer["items"][0]["handled"]
+            .as_u64()
+            .is_some_and(|handled| handled > 10)
+    });
+    let lines = system.haar("logs flow/sink --tail 5").ok().stdout;
+    assert!(lines.contains("messages="), "{lines}");
+    let described = system.haar("describe microservice flow/sink").ok().stdout;
+    assert!(described.contains("running"), "{described}");
+
+    // Nothing moves when nothing changed.
+    let again = system.haar("apply -f flow.yaml --output json").ok().json();
+    assert_eq!(again["changed"], false);
+
+    // A second node with the labels gets its instance at once.
+    system.enrol("two", "second").ok();
+    let placed = system.eventually("get microservices --output json", |answer| {
+        instances(answer).len() == 3
+    });
+    assert!(
+        instances(&placed)
+            .iter()
+            .any(|(name, node, _)| name == "source" && node == "two")
+    );
+
+    system.haar("delete application flow").ok();
+    system.eventually("get microservices --output json", |answer| {
+        instances(answer).is_empty()
+    });
+}
+
+#[test]
+fn what_is_not_right_is_refused_at_the_earliest_place() {
+    let system = System::start();
+    let file = system.module("sockets", artifacts::SOCKETS);
+    system.haar(&format!("push {file}")).ok();
+    system.push("sink", artifacts::SINK);
+    let manifest = |body: &str| {
+        let head = "api_version: haar/v1\nkind: Application\nname: bad\nmicroservices:\n";
+        system.place.write("bad.yaml", format!("{head}{body}"));
+        let refused = system.haar("apply -f bad.yaml");
+        assert_ne!(refused.code, 0);
+        refused.stderr
+    };
+
+    let lacking = manifest(
+        "  - { name: s, module: sockets@0.1.0, place: { node: one }, inlets: { in: text/plain } }\n",
+    );
+    assert!(lacking.contains("wasi:sockets/"), "{lacking}");
+    let unknown = manifest("  - { name: s, module: sinc@0.1.0, place: { node: one } }\n");
+    assert!(unknown.contains("sinc@0.1.0"), "{unknown}");
+    let nowhere = manifest("  - { name: s, module: sink@0.1.0, place: { node: onne } }\n");
+    assert!(nowhere.contains("onne"), "{nowhere}");
+    let heavy = manifest(
+        "  - { name: s, module: sink@0.1.0, place: { node: one }, limits: { memory: 96MiB } }\n",
+    );
+    assert!(heavy.contains("32MiB") && heavy.contains("one"), "{heavy}");
+
+    let core = system.place.write("core.wasm", artifacts::core_module());
+    let refused = system.haar(&format!("push {}", core.display()));
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("core module"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_data_directory_of_another_site_and_a_used_token_are_refused() {
+    let (here, there) = (System::start(), System::start());
+    let token = there.haar("node token --output json").ok().json();
+    let token = token["token"].as_str().unwrap();
+    let refused = here
+        .place
+        .haar(&format!("agent enrol {token} --data agent"));
+    assert_ne!(refused.code, 0);
+    // It runs, so the lock speaks first; a stopped one says whose it is.
+    assert!(
+        refused.stderr.contains("another haar-agent"),
+        "{}",
+        refused.stderr
+    );
+    let mut here = here;
+    here.kill("agent");
+    let refused = here
+        .place
+        .haar(&format!("agent enrol {token} --data agent"));
+    assert!(
+        refused.stderr.contains("use another data directory"),
+        "{}",
+        refused.stderr
+    );
+    here.place
+        .haar(&format!("agent enrol {token} --data fresh --name fresh"))
+        .ok();
+    let refused = here
+        .place
+        .haar(&format!("agent enrol {token} --data third --name third"));
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("token"), "{}", refused.stderr);
+    let refused = here.place.haar("agent run --data site");
+    assert!(
+        refused.stderr.contains("data directory of a controller"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_killed_agent_and_a_killed_controller_go_on_where_they_were() {
+    let mut system = System::start();
+    system.push("source", artifacts::SOURCE);
+    system.push("sink", artifacts::SINK);
+    system.place.write("flow.yaml", FLOW);
+    system.haar("apply -f flow.yaml").ok();
+    system.eventually("get microservices --output json", |answer| run(answer, 2));
+    system.kill("agent");
+    system.eventually("get nodes --output json", |answer| {
+        answer["items"][0]["online"] == false
+    });
+    system.start_agent();
+    system.eventually("get nodes --output json", |answer| {
+        answer["items"][0]["online"] == true
+    });
+    system.eventually("get microservices --output json", |answer| run(answer, 2));
+}

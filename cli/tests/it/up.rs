@@ -1,0 +1,187 @@
+//! `haar up`: a site that starts, stops in order, resumes, and leaves nothing behind.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::haar::Workplace;
+
+/// A site that `haar up` runs.
+struct Up<'a> {
+    workplace: &'a Workplace,
+    child: Child,
+    ready: Value,
+}
+
+impl<'a> Up<'a> {
+    fn start(workplace: &'a Workplace) -> Self {
+        let mut command = workplace.command();
+        command
+            .env("HOME", workplace.folder())
+            .args([
+                "up", "--data", "site", "--name", "plant", "--output", "json", "--quiet",
+            ])
+            .args(["--listen", "127.0.0.1:0", "--relay-listen", "127.0.0.1:0"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let Ok(ready) = serde_json::from_str(&line) else {
+            let mut stderr = String::new();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut stderr)
+                .unwrap();
+            panic!("not ready: {line}{stderr}");
+        };
+        Self {
+            workplace,
+            child,
+            ready,
+        }
+    }
+
+    /// Waits until the site lists its node as connected.
+    fn wait_online(&self) -> Value {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let nodes = self.workplace.haar("get nodes --output json").ok().json();
+            if nodes["items"][0]["online"] == true {
+                return nodes["items"][0].clone();
+            }
+            assert!(Instant::now() < end, "the node does not come: {nodes}");
+            std::thread::sleep(Duration::from_millis(100)); // between two looks at the condition
+        }
+    }
+
+    /// Sends SIGINT to `haar up` alone and waits for its end.
+    fn interrupt(mut self) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut stderr = String::new();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut stderr)
+            .unwrap();
+        (self.child.wait().unwrap().code(), stderr)
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        // Its children end when their stdin closes, so killing the parent is enough.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Processes that have the workplace in their command line.
+fn processes(workplace: &Workplace) -> Vec<String> {
+    let folder = workplace.folder().canonicalize().unwrap();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(folder.to_str().unwrap()) {
+            found.push(line);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_site_starts_stops_in_order_and_resumes() {
+    let workplace = Workplace::new();
+    let up = Up::start(&workplace);
+    let site = up.ready["site"].clone();
+    let node = up.wait_online();
+    assert_eq!(node["name"], "local");
+    assert!(workplace.path(".config/haar/context.toml").is_file());
+    let (code, stderr) = up.interrupt();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(processes(&workplace), Vec::<String>::new());
+
+    let up = Up::start(&workplace);
+    assert_eq!(up.ready["site"], site);
+    assert_eq!(up.wait_online()["id"], node["id"]);
+    assert_eq!(up.interrupt().0, Some(0));
+}
+
+#[test]
+fn children_do_not_outlive_a_parent_that_is_killed() {
+    let workplace = Workplace::new();
+    let up = Up::start(&workplace);
+    up.wait_online();
+    assert!(processes(&workplace).len() >= 2);
+    drop(up);
+    let end = Instant::now() + Duration::from_secs(30);
+    while !processes(&workplace).is_empty() {
+        assert!(Instant::now() < end, "{:?}", processes(&workplace));
+        std::thread::sleep(Duration::from_millis(100)); // between two looks at the condition
+    }
+}
+
+#[test]
+fn a_child_that_dies_ends_everything_with_its_last_words() {
+    let workplace = Workplace::new();
+    let up = Up::start(&workplace);
+    up.wait_online();
+    let folder = workplace.folder().canonicalize().unwrap();
+    let pattern = format!("agent run --data {}", folder.display());
+    let found = Command::new("pgrep")
+        .args(["-f", &pattern])
+        .output()
+        .unwrap();
+    let id = String::from_utf8(found.stdout).unwrap();
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", id.trim()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut up = up;
+    let mut stderr = String::new();
+    up.child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert_eq!(up.child.wait().unwrap().code(), Some(1));
+    assert!(stderr.contains(r#""code":"child_died""#), "{stderr}");
+    assert_eq!(processes(&workplace), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_by_the_controllers_own_words() {
+    let workplace = Workplace::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let output = workplace.haar(&format!(
+        "up --data site --listen {address} --relay-listen 127.0.0.1:0 --quiet"
+    ));
+    assert_eq!(output.code, 1);
+    assert!(
+        output.stderr.contains("controller ended with") && output.stderr.contains(&address),
+        "{}",
+        output.stderr
+    );
+}

@@ -1,0 +1,216 @@
+//! What handlers have in common: failures as HTTP, and requests read so that every mistake is
+//! answered with an `ErrorBody`.
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use haar_protocol::rest::{ErrorBody, List};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{Failure, Kind};
+
+/// What handlers answer.
+pub(super) type Answer<T> = Result<T, Failure>;
+
+/// All entries of a collection.
+pub(super) fn list<T>(items: Vec<T>) -> Json<List<T>> {
+    Json(List { items })
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Kind::Conflict => StatusCode::CONFLICT,
+            Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Kind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+            Kind::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Kind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let kind = self.kind;
+        let body = ErrorBody {
+            code: self.code.to_owned(),
+            message: self.message,
+            hint: self.hint,
+        };
+        let mut response = (status, Json(body)).into_response();
+        if kind == Kind::Unauthenticated {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Kind::RangeNotSatisfiable(bytes) = kind
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{bytes}"))
+        {
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+        }
+        response
+    }
+}
+
+/// The body of a request, read as JSON whatever its content type says.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = read(request, state).await?;
+        serde_json::from_slice(&bytes)
+            .map(JsonBody)
+            .map_err(|error| {
+                Failure::new(
+                    Kind::Invalid,
+                    "bad_json",
+                    format!("the body is not what is expected here: {error}"),
+                )
+            })
+    }
+}
+
+/// The body of a request as text.
+pub(super) struct Text(pub(super) String);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = read(request, state).await?;
+        String::from_utf8(bytes.into())
+            .map(Text)
+            .map_err(|_| Failure::new(Kind::Invalid, "bad_text", "the body is not UTF-8 text"))
+    }
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
+    let reading = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
+    let bytes = reading.await.map_err(|_| too_slow())?;
+    bytes.map_err(|rejection: BytesRejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
+            Kind::TooLarge,
+            "too_large",
+            format!("the body is larger than {} bytes", super::BODY_BYTES_MAX),
+        ),
+        _ => Failure::new(Kind::Invalid, "bad_body", rejection.body_text()),
+    })
+}
+
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The client did not send what it announced in time.
+pub(super) fn too_slow() -> Failure {
+    Failure::new(
+        Kind::Timeout,
+        "too_slow",
+        "the body of the request did not arrive in time",
+    )
+}
+
+/// Bytes of an unwanted body that are read all the same, and for how long.
+const LINGER_BYTES_MAX: u64 = 2 << 20;
+const LINGER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Reads what is left of a body that nobody wants, if it is small: a client that is still sending
+/// when the connection closes never reads why it was refused. One that waits for `100 Continue`
+/// has sent nothing, and large bodies are not worth it.
+pub(super) async fn linger(headers: &HeaderMap, body: Body) {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if headers.contains_key(header::EXPECT)
+        || announced.is_some_and(|bytes| bytes > LINGER_BYTES_MAX)
+    {
+        return;
+    }
+    let mut body = body.into_data_stream();
+    let reading = async {
+        let mut left = LINGER_BYTES_MAX;
+        while let Some(Ok(chunk)) = body.next().await {
+            match left.checked_sub(chunk.len() as u64) {
+                Some(less) => left = less,
+                None => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, reading).await; // too slow: then it is cut off
+}
+
+/// The one parameter of a path.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Named(value)),
+            Err(rejection) => Err(bad_path(&rejection)),
+        }
+    }
+}
+
+fn bad_path(rejection: &PathRejection) -> Failure {
+    let text = rejection.body_text();
+    let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+    Failure::new(Kind::Invalid, "bad_name", text)
+}
+
+/// The parameters of a query.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let rejected = |rejection: QueryRejection| {
+            Failure::new(Kind::Invalid, "bad_query", rejection.body_text())
+        };
+        let Query(value) = Query::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(rejected)?;
+        Ok(Parameters(value))
+    }
+}
+
+/// JSON that is computed as a value.
+pub(super) fn json<T: Serialize>(status: StatusCode, value: T) -> Response {
+    (status, Json(value)).into_response()
+}
+
+/// No route has this path.
+pub(super) async fn unknown_path(uri: Uri, request: Request) -> Failure {
+    let path: String = uri.path().chars().take(200).collect();
+    let (parts, body) = request.into_parts();
+    linger(&parts.headers, body).await;
+    Failure::new(
+        Kind::NotFound,
+        "unknown_path",
+        format!("there is nothing at `{path}`"),
+    )
+    .hint("the routes are listed at /api/v1/openapi.json")
+}
+
+/// The path is there, the method is not.
+pub(super) async fn wrong_method(method: Method, uri: Uri, request: Request) -> Failure {
+    let path: String = uri.path().chars().take(200).collect();
+    let (parts, body) = request.into_parts();
+    linger(&parts.headers, body).await;
+    Failure::new(
+        Kind::WrongMethod,
+        "wrong_method",
+        format!("`{path}` does not answer to {method}"),
+    )
+    .hint("the routes are listed at /api/v1/openapi.json")
+}

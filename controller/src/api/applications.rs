@@ -1,0 +1,111 @@
+//! `/applications`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use haar_protocol::ids::Name;
+use haar_protocol::manifest::{self, Manifest};
+use haar_protocol::rest::{Application, ApplicationDetail, ApplyResult, List};
+use serde::Deserialize;
+
+use super::App;
+use super::answers::{self, Answer, Named, Parameters, Text};
+use super::microservices::load_view;
+use crate::failure::{Failure, Kind};
+use crate::{change, db};
+
+/// The query of an apply.
+#[derive(Deserialize)]
+pub(super) struct ApplyQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// `GET /applications`
+pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<Application>>> {
+    let site = Arc::clone(&app.site);
+    let applications = app
+        .database
+        .read(move |sql| {
+            let view = load_view(sql, &site)?;
+            Ok(db::applications::list(sql)?
+                .iter()
+                .map(|row| view.application(row))
+                .collect())
+        })
+        .await?;
+    Ok(answers::list(applications))
+}
+
+/// `GET /applications/{name}`
+pub(super) async fn show(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+) -> Answer<Json<ApplicationDetail>> {
+    let site = Arc::clone(&app.site);
+    let detail = app
+        .database
+        .read(move |sql| {
+            let row = db::applications::get(sql, name.as_str())?
+                .ok_or_else(|| change::unknown_application(sql, &name))?;
+            let view = load_view(sql, &site)?;
+            Ok(ApplicationDetail {
+                application: view.application(&row),
+                microservices: view.microservices(Some(&name)),
+                routes: view.routes(Some(&name)),
+                manifest: row.manifest,
+            })
+        })
+        .await?;
+    Ok(Json(detail))
+}
+
+/// `PUT /applications/{name}`
+pub(super) async fn apply(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<ApplyQuery>,
+    Text(yaml): Text,
+) -> Answer<Json<ApplyResult>> {
+    let manifest = read(&yaml, &name)?;
+    let site = Arc::clone(&app.site);
+    let work = move |write: &db::Write<'_>| change::apply(write, &site, yaml, manifest);
+    if !query.dry_run {
+        return app.database.write(work).await.map(Json);
+    }
+    let result = app.database.rehearse(work).await?;
+    Ok(Json(ApplyResult {
+        dry_run: true,
+        assignments: Default::default(),
+        ..result
+    }))
+}
+
+fn read(yaml: &str, name: &Name) -> Answer<Manifest> {
+    let manifest = manifest::parse(yaml, "manifest").map_err(|errors| {
+        Failure::new(Kind::Invalid, "bad_manifest", errors.to_string())
+            .hint("check the manifest: `haar check FILE`; its schema is at /api/v1/schemas/application.json")
+    })?;
+    if &manifest.name != name {
+        return Err(Failure::new(
+            Kind::Invalid,
+            "name_mismatch",
+            format!(
+                "the manifest is that of `{}`, the path says `{name}`",
+                manifest.name
+            ),
+        ));
+    }
+    Ok(manifest)
+}
+
+/// `DELETE /applications/{name}`
+pub(super) async fn remove(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
+    let site = Arc::clone(&app.site);
+    app.database
+        .write(move |write| change::delete_application(write, &site, &name))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

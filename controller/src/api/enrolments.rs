@@ -1,0 +1,33 @@
+//! `/enrolments`: devices join.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use haar_protocol::rest::{Enrolment, EnrolmentRequest};
+
+use super::App;
+use super::answers::{Answer, JsonBody};
+use crate::change;
+
+/// `POST /enrolments`
+pub(super) async fn create(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<EnrolmentRequest>,
+) -> Answer<(StatusCode, Json<Enrolment>)> {
+    let site = Arc::clone(&app.site);
+    let joining = app
+        .database
+        .write(move |write| change::enrol(write, &site, &request))
+        .await?;
+    let enrolment = Enrolment {
+        site: app.site.id.clone(),
+        site_key: app.site.key.public(),
+        node: joining.node,
+        name: joining.name,
+        relays: app.relays.clone(),
+        ca_pem: app.site.ca_pem.clone(),
+    };
+    Ok((StatusCode::CREATED, Json(enrolment)))
+}

@@ -1,0 +1,49 @@
+//! `/events`: what happened in the site.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use haar_protocol::rest::{Event, List};
+use serde::Deserialize;
+
+use super::App;
+use super::answers::{Answer, Parameters, json};
+use super::following::{Numbered, TAIL_MAX, follow};
+use crate::db;
+
+const TAIL: u32 = 100;
+
+/// How many, and whether to go on.
+#[derive(Deserialize)]
+pub(super) struct EventQuery {
+    tail: Option<u32>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// `GET /events`
+pub(super) async fn list(
+    State(app): State<App>,
+    Parameters(query): Parameters<EventQuery>,
+) -> Answer<Response> {
+    let count = query.tail.unwrap_or(TAIL).min(TAIL_MAX);
+    let feed = app.database.feeds.events.subscribe();
+    let events = app
+        .database
+        .read(move |sql| db::events::tail(sql, count))
+        .await?;
+    if !query.follow {
+        return Ok(json(StatusCode::OK, List { items: events }));
+    }
+    let number = |event: Event| Numbered {
+        id: event.id,
+        entry: event,
+    };
+    let tail = events.into_iter().map(number).collect();
+    Ok(follow(
+        tail,
+        feed,
+        move |event: &Event| Some(number(event.clone())),
+        app.stop.clone(),
+    ))
+}

@@ -1,0 +1,71 @@
+//! `/logs`: log lines of microservices.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use haar_protocol::ids::Name;
+use haar_protocol::rest::List;
+use serde::Deserialize;
+
+use super::App;
+use super::answers::{Answer, Parameters, json};
+use super::following::{Numbered, TAIL_MAX, follow};
+use crate::db;
+use crate::db::logs::Filter;
+
+const TAIL: u32 = 100;
+
+/// Which lines.
+#[derive(Deserialize)]
+pub(super) struct LogQuery {
+    application: Option<Name>,
+    microservice: Option<Name>,
+    node: Option<Name>,
+    tail: Option<u32>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// `GET /logs`
+pub(super) async fn list(
+    State(app): State<App>,
+    Parameters(query): Parameters<LogQuery>,
+) -> Answer<Response> {
+    let LogQuery {
+        application,
+        microservice,
+        node,
+        tail,
+        follow: follows,
+    } = query;
+    let filter = Filter {
+        application,
+        microservice,
+        node,
+    };
+    let count = tail.unwrap_or(TAIL).min(TAIL_MAX);
+    let feed = app.database.feeds.logs.subscribe();
+    let wanted = filter.clone();
+    let tail = app
+        .database
+        .read(move |sql| db::logs::tail(sql, &wanted, count))
+        .await?;
+    if !follows {
+        let items = tail.into_iter().map(|line| line.entry).collect();
+        return Ok(json(StatusCode::OK, List { items }));
+    }
+    let tail = tail
+        .into_iter()
+        .map(|line| Numbered {
+            id: line.id,
+            entry: line.entry,
+        })
+        .collect();
+    let pick = move |line: &db::logs::StoredLine| {
+        filter.admits(&line.entry).then(|| Numbered {
+            id: line.id,
+            entry: line.entry.clone(),
+        })
+    };
+    Ok(follow(tail, feed, pick, app.stop.clone()))
+}

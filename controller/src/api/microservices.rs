@@ -1,0 +1,57 @@
+//! `/microservices` and `/routes`: what should be, joined with what was reported.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use haar_protocol::ids::Name;
+use haar_protocol::rest::{List, Microservice, Route};
+use rusqlite::Connection;
+use serde::Deserialize;
+
+use super::App;
+use super::answers::{self, Answer, Parameters};
+use crate::overview::View;
+use crate::site::Site;
+use crate::{change, db};
+
+/// Whose microservices or routes.
+#[derive(Deserialize)]
+pub(super) struct OfApplication {
+    application: Option<Name>,
+}
+
+/// `GET /microservices`
+pub(super) async fn list(
+    State(app): State<App>,
+    Parameters(query): Parameters<OfApplication>,
+) -> Answer<Json<List<Microservice>>> {
+    let site = Arc::clone(&app.site);
+    let items = app
+        .database
+        .read(move |sql| Ok(load_view(sql, &site)?.microservices(query.application.as_ref())))
+        .await?;
+    Ok(answers::list(items))
+}
+
+/// `GET /routes`
+pub(super) async fn routes(
+    State(app): State<App>,
+    Parameters(query): Parameters<OfApplication>,
+) -> Answer<Json<List<Route>>> {
+    let site = Arc::clone(&app.site);
+    let items = app
+        .database
+        .read(move |sql| Ok(load_view(sql, &site)?.routes(query.application.as_ref())))
+        .await?;
+    Ok(answers::list(items))
+}
+
+/// The site as it should be and as it was last reported.
+pub(super) fn load_view(connection: &Connection, site: &Site) -> Answer<View> {
+    Ok(View {
+        fleet: change::load_fleet(connection, site)?,
+        nodes: db::nodes::list(connection)?,
+        statuses: db::statuses::all(connection)?,
+    })
+}

@@ -1,0 +1,240 @@
+//! The REST API: one table of routes, from which both the router and the OpenAPI document are made.
+//! One file per resource; each handler reads its request, does one database call, and answers.
+//!
+//! Who may call a route stands in the table and is enforced here, so no handler can forget it.
+
+mod answers;
+mod authentication;
+mod openapi;
+
+mod applications;
+mod enrolments;
+mod events;
+mod following;
+mod logs;
+mod microservices;
+mod module_check;
+mod module_content;
+mod modules;
+mod nodes;
+mod publishers;
+mod site;
+mod tokens;
+mod uploads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{MethodRouter, delete, get, post, put};
+use haar_protocol::{manifest, rest};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::Database;
+use crate::module_store::ModuleStore;
+use crate::relay_link::RelayLink;
+use crate::site::Site;
+use openapi::Content;
+
+/// The largest body of a request beside modules, in bytes.
+const BODY_BYTES_MAX: usize = manifest::MANIFEST_BYTES_MAX;
+/// Modules that are checked at one time: each is in memory as a whole.
+const CHECKS_MAX: usize = 2;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Parts>);
+
+/// See [`App`].
+pub(crate) struct Parts {
+    /// Who we are.
+    pub(crate) site: Arc<Site>,
+    /// The database.
+    pub(crate) database: Database,
+    /// The module files.
+    pub(crate) modules: ModuleStore,
+    /// The relay.
+    pub(crate) relay: RelayLink,
+    /// The base URL of this API.
+    pub(crate) url: String,
+    /// URLs of the site's relays.
+    pub(crate) relays: Vec<String>,
+    /// Cancelled when the controller stops: streams end then.
+    pub(crate) stop: CancellationToken,
+    checks: Semaphore,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// Puts the parts together.
+    pub(crate) fn new(
+        site: Arc<Site>,
+        database: Database,
+        modules: ModuleStore,
+        relay: RelayLink,
+        url: String,
+        relays: Vec<String>,
+        stop: CancellationToken,
+    ) -> Self {
+        let checks = Semaphore::new(CHECKS_MAX);
+        Self(Arc::new(Parts {
+            site,
+            database,
+            modules,
+            relay,
+            url,
+            relays,
+            stop,
+            checks,
+        }))
+    }
+}
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Everybody.
+    Open,
+    /// People with a bearer token.
+    People,
+    /// People, and nodes with a proof; the handler looks at which node it is.
+    PeopleAndNodes,
+}
+
+/// One row of the table.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    summary: &'static str,
+    query: &'static [&'static str],
+    body: Content,
+    answer: Content,
+    handler: fn() -> MethodRouter<App>,
+}
+
+#[rustfmt::skip]
+fn routes() -> Vec<Route> {
+    use Access::{Open, People, PeopleAndNodes};
+    let row = |method, path, access, query, body, answer, summary, handler| {
+        Route { method, path, access, summary, query, body, answer, handler }
+    };
+    fn json<T: schemars::JsonSchema>() -> Content {
+        Content::json::<T>()
+    }
+    let none = || Content::None;
+    vec![
+        row("GET",    "/site",                     Open,   &[], none(), json::<rest::SiteInfo>(), "What anybody may know about the site", || get(site::show)),
+        row("GET",    "/site/ca",                  Open,   &[], none(), Content::Pem, "The CA certificate", || get(site::authority)),
+        row("GET",    "/openapi.json",             Open,   &[], none(), Content::AnyJson, "This document", || get(openapi::show)),
+        row("GET",    "/schemas/application.json", Open,   &[], none(), Content::AnyJson, "JSON Schema of an application's manifest", || get(openapi::manifest_schema)),
+        row("POST",   "/enrolments",               Open,   &[], json::<rest::EnrolmentRequest>(), json::<rest::Enrolment>(), "A device joins; the token in the body authorises it", || post(enrolments::create)),
+        row("POST",   "/tokens",                   People, &[], json::<rest::TokenRequest>(), json::<rest::Token>(), "Makes an enrolment token", || post(tokens::create)),
+        row("GET",    "/nodes",                    People, &[], none(), json::<rest::List<rest::Node>>(), "All nodes", || get(nodes::list)),
+        row("GET",    "/nodes/{name}",             People, &[], none(), json::<rest::NodeDetail>(), "Everything about a node", || get(nodes::show)),
+        row("DELETE", "/nodes/{name}",             People, &[], none(), none(), "Revokes a node's key", || delete(nodes::revoke)),
+        row("GET",    "/publishers",               People, &[], none(), json::<rest::List<rest::TrustedPublisher>>(), "Trusted publishers", || get(publishers::list)),
+        row("PUT",    "/publishers/{name}",        People, &[], json::<rest::PublisherRequest>(), json::<rest::TrustedPublisher>(), "Trusts a key", || put(publishers::trust)),
+        row("DELETE", "/publishers/{name}",        People, &[], none(), none(), "No longer trusts a key", || delete(publishers::distrust)),
+        row("GET",    "/modules",                  People, &[], none(), json::<rest::List<rest::Module>>(), "Pushed modules", || get(modules::list)),
+        row("GET",    "/modules/{digest}",         People, &[], none(), json::<rest::Module>(), "One module", || get(modules::show)),
+        row("DELETE", "/modules/{digest}",         People, &[], none(), none(), "Removes a module that no application uses", || delete(modules::remove)),
+        row("GET",    "/modules/{digest}/content", PeopleAndNodes, &[], none(), Content::Bytes, "The file; Range is honoured", || get(module_content::download)),
+        row("PUT",    "/modules/{digest}/content", People, &[], Content::Bytes, json::<rest::Module>(), "The file, or the rest of it with Content-Range; 202 with an UploadState when more is to come", || put(uploads::upload)),
+        row("GET",    "/modules/{digest}/upload",  People, &[], none(), json::<rest::UploadState>(), "How much of an upload has arrived", || get(uploads::state)),
+        row("GET",    "/applications",             People, &[], none(), json::<rest::List<rest::Application>>(), "All applications", || get(applications::list)),
+        row("GET",    "/applications/{name}",      People, &[], none(), json::<rest::ApplicationDetail>(), "Everything about an application", || get(applications::show)),
+        row("PUT",    "/applications/{name}",      People, &["dry_run"], Content::Yaml, json::<rest::ApplyResult>(), "Applies a manifest", || put(applications::apply)),
+        row("DELETE", "/applications/{name}",      People, &[], none(), none(), "Deletes an application", || delete(applications::remove)),
+        row("GET",    "/microservices",            People, &["application"], none(), json::<rest::List<rest::Microservice>>(), "Instances, desired and reported", || get(microservices::list)),
+        row("GET",    "/routes",                   People, &["application"], none(), json::<rest::List<rest::Route>>(), "Routes with their counters", || get(microservices::routes)),
+        row("GET",    "/logs",                     People, &["application", "microservice", "node", "tail", "follow"], none(), json::<rest::List<rest::LogEntry>>(), "Log lines; server-sent events with follow=true", || get(logs::list)),
+        row("GET",    "/events",                   People, &["tail", "follow"], none(), json::<rest::List<rest::Event>>(), "What happened; server-sent events with follow=true", || get(events::list)),
+    ]
+}
+
+/// The whole API below `/api/v1`.
+pub(crate) fn router(app: App) -> Router {
+    let mut api = Router::new();
+    for route in routes() {
+        let handler = (route.handler)();
+        let guarded = match route.access {
+            Access::Open => handler,
+            Access::People => handler.route_layer(axum::middleware::from_fn_with_state(
+                app.clone(),
+                authentication::people,
+            )),
+            Access::PeopleAndNodes => handler.route_layer(axum::middleware::from_fn_with_state(
+                app.clone(),
+                authentication::people_and_nodes,
+            )),
+        };
+        api = api.route(route.path, guarded);
+    }
+    Router::new()
+        .nest("/api/v1", api)
+        .fallback(answers::unknown_path)
+        .method_not_allowed_fallback(answers::wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The protocol's documentation is the contract; the router is made from the table.
+    #[test]
+    fn the_table_has_exactly_the_routes_that_the_protocol_documents() {
+        let source = include_str!("../../../protocol/src/rest.rs");
+        let mut documented: Vec<(String, String)> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! "))
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let method = words
+                    .next()
+                    .filter(|word| ["GET", "PUT", "POST", "DELETE"].contains(word))?;
+                let path = words.next()?.strip_prefix("/api/v1")?;
+                Some((
+                    method.to_owned(),
+                    path.split('?').next().unwrap_or(path).to_owned(),
+                ))
+            })
+            .collect();
+        let mut listed: Vec<(String, String)> = routes()
+            .iter()
+            .map(|route| (route.method.to_owned(), route.path.to_owned()))
+            .collect();
+        documented.sort();
+        listed.sort();
+        assert_eq!(listed, documented);
+    }
+
+    #[test]
+    fn what_is_open_to_everybody_is_what_the_protocol_says() {
+        let open: Vec<&str> = routes()
+            .iter()
+            .filter(|route| route.access == Access::Open)
+            .map(|route| route.path)
+            .collect();
+        assert_eq!(
+            open,
+            [
+                "/site",
+                "/site/ca",
+                "/openapi.json",
+                "/schemas/application.json",
+                "/enrolments"
+            ]
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! `/nodes`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use haar_protocol::ids::Name;
+use haar_protocol::rest::{List, Node, NodeDetail};
+
+use super::App;
+use super::answers::{self, Answer, Named};
+use crate::{change, db, overview};
+
+/// `GET /nodes`
+pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<Node>>> {
+    let nodes = app
+        .database
+        .read(|sql| {
+            let statuses = db::statuses::all(sql)?;
+            let numbers = db::assignments::numbers(sql)?;
+            let node = |row: &db::nodes::NodeRow| {
+                overview::node(
+                    row,
+                    statuses.get(&row.id),
+                    numbers.get(&row.id).copied().unwrap_or(0),
+                )
+            };
+            Ok(db::nodes::list(sql)?.iter().map(node).collect())
+        })
+        .await?;
+    Ok(answers::list(nodes))
+}
+
+/// `GET /nodes/{name}`
+pub(super) async fn show(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+) -> Answer<Json<NodeDetail>> {
+    let detail = app
+        .database
+        .read(move |sql| {
+            let row = db::nodes::by_name(sql, name.as_str())?
+                .ok_or_else(|| change::unknown_node(sql, &name))?;
+            let status = db::statuses::get(sql, &row.id)?;
+            let number = db::assignments::made(sql, &row.id)?.map_or(0, |made| made.number);
+            Ok(NodeDetail {
+                node: overview::node(&row, status.as_ref(), number),
+                enrolled_ms: row.enrolled_ms,
+                status_sequence: status.as_ref().map(|row| row.status.sequence),
+                statuses_missed: status.as_ref().map_or(0, |row| row.missed),
+                microservices: status
+                    .as_ref()
+                    .map(|row| row.status.microservices.clone())
+                    .unwrap_or_default(),
+                routes: status.map(|row| row.status.routes).unwrap_or_default(),
+            })
+        })
+        .await?;
+    Ok(Json(detail))
+}
+
+/// `DELETE /nodes/{name}`
+pub(super) async fn revoke(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
+    let site = Arc::clone(&app.site);
+    let node = app
+        .database
+        .write(move |write| change::revoke(write, &site, &name))
+        .await?;
+    app.relay.revoke(node).await;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,154 @@
+//! The OpenAPI 3.1 document, made from the table of routes and the schemas of the protocol's types,
+//! and the JSON Schema of manifests.
+
+use axum::Json;
+use haar_protocol::manifest;
+use haar_protocol::rest::ErrorBody;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::{Access, Route, routes};
+
+/// What a body is.
+pub(super) enum Content {
+    /// There is none.
+    None,
+    /// A value of one type of the protocol.
+    Json(fn(&mut SchemaGenerator) -> Value),
+    /// JSON of a form that is standardised elsewhere.
+    AnyJson,
+    /// A manifest.
+    Yaml,
+    /// A certificate.
+    Pem,
+    /// A module.
+    Bytes,
+}
+
+impl Content {
+    /// A value of the type `T`.
+    pub(super) fn json<T: JsonSchema>() -> Self {
+        Content::Json(|generator| generator.subschema_for::<T>().to_value())
+    }
+
+    fn describe(&self, generator: &mut SchemaGenerator) -> Option<Value> {
+        let text = || json!({ "type": "string" });
+        let (media_type, schema) = match self {
+            Content::None => return None,
+            Content::Json(schema) => ("application/json", schema(generator)),
+            Content::AnyJson => ("application/json", json!({ "type": "object" })),
+            Content::Yaml => ("application/yaml", text()),
+            Content::Pem => ("application/x-pem-file", text()),
+            Content::Bytes => ("application/wasm", json!({})),
+        };
+        Some(json!({ media_type: { "schema": schema } }))
+    }
+}
+
+/// `GET /openapi.json`
+pub(super) async fn show() -> Json<Value> {
+    Json(document())
+}
+
+/// `GET /schemas/application.json`
+pub(super) async fn manifest_schema() -> Json<Value> {
+    Json(manifest::json_schema())
+}
+
+fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in routes() {
+        let operation = operation(&route, &mut generator);
+        let path = paths
+            .entry(format!("/api/v1{}", route.path))
+            .or_insert_with(|| json!({}));
+        path[route.method.to_lowercase()] = operation;
+    }
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Haar controller",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The REST API of a site. People authenticate with a bearer token, nodes with a proof of their key.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "person": { "type": "http", "scheme": "bearer" },
+                "node": { "type": "http", "scheme": "Haar-Proof" },
+            },
+        },
+    })
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let mut operation = json!({ "summary": route.summary });
+    let in_path = route
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<Value> = in_path
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .chain(route.query.iter().map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } })))
+        .collect();
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
+    if let Some(content) = route.body.describe(generator) {
+        operation["requestBody"] = json!({ "required": true, "content": content });
+    }
+    let error = generator.subschema_for::<ErrorBody>().to_value();
+    let refused =
+        json!({ "description": "Refused", "content": { "application/json": { "schema": error } } });
+    operation["responses"] = match route.answer.describe(generator) {
+        Some(content) => {
+            json!({ "2XX": { "description": "Done", "content": content }, "default": refused })
+        }
+        None => json!({ "204": { "description": "Done" }, "default": refused }),
+    };
+    operation["security"] = match route.access {
+        Access::Open => json!([]),
+        Access::People => json!([{ "person": [] }]),
+        Access::PeopleAndNodes => json!([{ "person": [] }, { "node": [] }]),
+    };
+    operation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_in_the_document_leads_to_a_schema() {
+        let document = document();
+        let text = document.to_string();
+        let mut references = 0;
+        for rest in text.split("\"$ref\":\"").skip(1) {
+            let reference = &rest[..rest.find('"').unwrap()];
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+            references += 1;
+        }
+        assert!(references > 30);
+    }
+
+    #[test]
+    fn the_document_lists_every_route_of_the_table() {
+        let document = document();
+        for route in routes() {
+            let path = format!("/api/v1{}", route.path);
+            let operation = &document["paths"][&path][route.method.to_lowercase()];
+            assert_eq!(
+                operation["summary"], route.summary,
+                "{} {path}",
+                route.method
+            );
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What requests and reports do to the site, each in one transaction: the change itself, the new
+//! plan, and new assignments for the nodes whose content changed. `api` and `relay_link` call it on
+//! the database thread; publishing is left to `relay_link`, which follows the commits.
+
+mod applications;
+mod enrolments;
+mod nodes;
+mod publishers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use haar_protocol::assignment::{Assignment, Publisher};
+use haar_protocol::ids::{Digest, Name, NodeId};
+use haar_protocol::signed::{self, EnvelopeError};
+use rusqlite::Connection;
+
+pub(crate) use applications::{apply, delete_application, delete_module, unknown_application};
+pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
+pub(crate) use nodes::{plan_anew, reissue, revoke, unknown_node};
+pub(crate) use publishers::{distrust, trust};
+
+use crate::db::modules::ModuleRow;
+use crate::db::{self, Write};
+use crate::failure::{Failure, Kind};
+use crate::plan::{self, Fleet, Placed, Placements, Problem};
+use crate::site::{Site, sha256};
+
+/// What a new plan changed.
+pub(crate) struct Replanned {
+    /// The plan.
+    pub(crate) placements: Placements,
+    /// Numbers of the new assignments.
+    pub(crate) assignments: BTreeMap<Name, u64>,
+    /// Whether any instance has another node now.
+    pub(crate) moved: bool,
+}
+
+/// Everything that plans depend on, as the database has it.
+pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, Failure> {
+    let nodes = db::nodes::list(connection)?.into_iter().map(|row| {
+        (
+            row.id,
+            plan::Node {
+                name: row.name,
+                labels: row.labels,
+                budget: row.budget,
+            },
+        )
+    });
+    let applications: BTreeMap<Name, plan::Application> = db::applications::list(connection)?
+        .into_iter()
+        .map(|row| {
+            let application = plan::Application {
+                manifest: row.manifest,
+                modules: row.modules,
+            };
+            (application.manifest.name.clone(), application)
+        })
+        .collect();
+    let used: BTreeSet<Digest> = applications
+        .values()
+        .flat_map(|application| application.modules.values().copied())
+        .collect();
+    let mut modules = BTreeMap::new();
+    for digest in used {
+        if let Some(row) = db::modules::get(connection, &digest)? {
+            modules.insert(digest, planned_module(row));
+        }
+    }
+    Ok(Fleet {
+        site: site.id.clone(),
+        nodes: nodes.collect(),
+        publishers: load_publishers(connection)?,
+        modules,
+        applications,
+        placements: db::applications::placements(connection)?,
+    })
+}
+
+fn load_publishers(connection: &Connection) -> Result<Vec<Publisher>, Failure> {
+    let publishers = db::publishers::list(connection)?;
+    Ok(publishers
+        .into_iter()
+        .map(|publisher| Publisher {
+            name: publisher.name,
+            key: publisher.key,
+        })
+        .collect())
+}
+
+fn planned_module(row: ModuleRow) -> plan::Module {
+    plan::Module {
+        digest: row.digest,
+        name: row.name,
+        version: row.version,
+        bytes: row.bytes,
+        signers: row.signers,
+        imports: row.imports,
+        exports: row.exports,
+    }
+}
+
+/// Makes a new plan and the assignments that it changes. `candidate` is the application that is
+/// applied now: when it can't be placed as a whole, everything is refused.
+fn replan(write: &Write<'_>, site: &Site, candidate: Option<&Name>) -> Result<Replanned, Failure> {
+    let fleet = load_fleet(&write.sql, site)?;
+    let placed = plan::place(&fleet, candidate);
+    if let Some(name) = candidate {
+        refuse_unplaced(&fleet, &placed, name)?;
+    }
+    tell_unplaced(write, &fleet, &placed)?;
+    let placements = placed.placements;
+    db::applications::put_placements(&write.sql, &fleet.placements, &placements)?;
+    let mut assignments = BTreeMap::new();
+    for (id, node) in &fleet.nodes {
+        let hosts_candidate = placements
+            .iter()
+            .any(|(name, nodes)| Some(&name.application) == candidate && nodes.contains(id));
+        match assign(write, site, &fleet, &placements, id, None) {
+            Ok(Some(number)) => drop(assignments.insert(node.name.clone(), number)),
+            Ok(None) => {}
+            Err(failure) if failure.code == TOO_LARGE && !hosts_candidate => {
+                write.event("assignment_too_large", node.name.as_str(), &failure.message)?;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(Replanned {
+        moved: placements != fleet.placements,
+        placements,
+        assignments,
+    })
+}
+
+fn refuse_unplaced(fleet: &Fleet, placed: &Placed, candidate: &Name) -> Result<(), Failure> {
+    let problems = placed
+        .unplaced
+        .iter()
+        .filter(|unplaced| &unplaced.name.application == candidate)
+        .map(|unplaced| unplaced.problem.clone())
+        .chain(plan::route_pairs_problem(
+            fleet,
+            candidate,
+            &placed.placements,
+        ));
+    refuse(problems.collect())
+}
+
+/// Fails with all of `problems` together, unless there are none.
+fn refuse(problems: Vec<Problem>) -> Result<(), Failure> {
+    let Some(first) = problems.first() else {
+        return Ok(());
+    };
+    let code = first.code;
+    let messages: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.message.as_str())
+        .collect();
+    let hints: BTreeSet<&str> = problems
+        .iter()
+        .filter_map(|problem| problem.hint.as_deref())
+        .collect();
+    let mut failure = Failure::new(Kind::Refused, code, messages.join("\n"));
+    if !hints.is_empty() {
+        failure = failure.hint(hints.into_iter().collect::<Vec<_>>().join("; "));
+    }
+    Err(failure)
+}
+
+/// An instance that was in place and has none any more is an event.
+fn tell_unplaced(write: &Write<'_>, fleet: &Fleet, placed: &Placed) -> Result<(), Failure> {
+    for unplaced in &placed.unplaced {
+        let before = fleet
+            .placements
+            .get(&unplaced.name)
+            .map_or(0, BTreeSet::len);
+        let after = placed
+            .placements
+            .get(&unplaced.name)
+            .map_or(0, BTreeSet::len);
+        if after < before {
+            write.event(
+                "microservice_unplaced",
+                &unplaced.name.to_string(),
+                &unplaced.problem.message,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+const TOO_LARGE: &str = "assignment_too_large";
+
+/// Makes the assignment of one node, if it says anything new. With `above`, it is made in any case,
+/// and its number is above that one. Returns the new number.
+fn assign(
+    write: &Write<'_>,
+    site: &Site,
+    fleet: &Fleet,
+    placements: &Placements,
+    id: &NodeId,
+    above: Option<u64>,
+) -> Result<Option<u64>, Failure> {
+    let Some(content) = plan::compile(fleet, placements, id) else {
+        return Ok(None);
+    };
+    let hash = sha256(&serde_json::to_vec(&content)?);
+    let made = db::assignments::made(&write.sql, id)?;
+    let last = made.as_ref().map_or(0, |made| made.number);
+    if above.is_none() && made.is_some_and(|made| made.content_hash == Some(hash)) {
+        return Ok(None);
+    }
+    let number = last.max(above.unwrap_or(0)).saturating_add(1);
+    let modules: BTreeSet<Digest> = content
+        .microservices
+        .iter()
+        .map(|microservice| microservice.module)
+        .collect();
+    let modules: Vec<Digest> = modules.into_iter().collect();
+    let name = content.node_name.clone();
+    let assignment = Assignment {
+        number,
+        issued_ms: write.now_ms,
+        ..content
+    };
+    let envelope = signed::seal(&assignment, &site.key).map_err(|error| match error {
+        EnvelopeError::TooLarge { .. } => Failure::new(
+            Kind::Refused,
+            TOO_LARGE,
+            format!("the assignment of node `{name}` would be too large: {error}"),
+        )
+        .hint("give the node fewer microservices, routes or configuration"),
+        other => Failure::internal(other),
+    })?;
+    let made = db::assignments::Made {
+        number,
+        content_hash: Some(hash),
+    };
+    db::assignments::put(write, id, &made, &modules, &envelope)?;
+    Ok(Some(number))
+}

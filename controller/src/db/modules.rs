@@ -1,0 +1,150 @@
+//! What is known of each module in the store. The files themselves are `module_store`'s.
+
+use std::collections::BTreeSet;
+
+use haar_protocol::ids::{Digest, Name};
+use haar_protocol::keys::PublicKey;
+use haar_protocol::rest::{Module, TrustedPublisher};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::{from_sql, parse, to_sql};
+use crate::failure::Failure;
+
+/// A module that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModuleRow {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its name.
+    pub(crate) name: Name,
+    /// Its version.
+    pub(crate) version: String,
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// The keys that were trusted when it was pushed, and had signed it.
+    pub(crate) signers: Vec<PublicKey>,
+    /// Interfaces that it imports.
+    pub(crate) imports: Vec<String>,
+    /// Interfaces that it exports.
+    pub(crate) exports: Vec<String>,
+    /// When it was pushed.
+    pub(crate) pushed_ms: u64,
+}
+
+impl ModuleRow {
+    /// As the API shows it, with those of `publishers` that signed it.
+    pub(crate) fn to_rest(&self, publishers: &[TrustedPublisher]) -> Module {
+        Module {
+            digest: self.digest,
+            name: self.name.clone(),
+            version: self.version.clone(),
+            bytes: self.bytes,
+            publishers: publishers
+                .iter()
+                .filter(|publisher| self.signers.contains(&publisher.key))
+                .map(|publisher| publisher.name.clone())
+                .collect(),
+            imports: self.imports.clone(),
+            exports: self.exports.clone(),
+            pushed_ms: self.pushed_ms,
+        }
+    }
+}
+
+const COLUMNS: &str = "digest, name, version, bytes, signers, imports, exports, pushed_ms";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Result<ModuleRow, Failure>> {
+    let (digest, name): (String, String) = (row.get(0)?, row.get(1)?);
+    let version = row.get(2)?;
+    let (bytes, pushed_ms): (i64, i64) = (row.get(3)?, row.get(7)?);
+    let (signers, imports, exports): (String, String, String) =
+        (row.get(4)?, row.get(5)?, row.get(6)?);
+    let parsed = || {
+        Ok(ModuleRow {
+            digest: parse(&digest)?,
+            name: parse(&name)?,
+            version,
+            bytes: from_sql(bytes),
+            signers: serde_json::from_str(&signers)?,
+            imports: serde_json::from_str(&imports)?,
+            exports: serde_json::from_str(&exports)?,
+            pushed_ms: from_sql(pushed_ms),
+        })
+    };
+    Ok(parsed())
+}
+
+/// All modules, by name, the newest version first.
+pub(crate) fn list(connection: &Connection) -> Result<Vec<ModuleRow>, Failure> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM modules ORDER BY name, pushed_ms DESC, digest"
+    ))?;
+    statement.query_map([], read)?.map(|row| row?).collect()
+}
+
+/// The module with this digest.
+pub(crate) fn get(connection: &Connection, digest: &Digest) -> Result<Option<ModuleRow>, Failure> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM modules WHERE digest = ?1"))?
+        .query_row([digest.to_string()], read)
+        .optional()?
+        .transpose()
+}
+
+/// The module with this name and version.
+pub(crate) fn by_version(
+    connection: &Connection,
+    name: &Name,
+    version: &str,
+) -> Result<Option<ModuleRow>, Failure> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM modules WHERE name = ?1 AND version = ?2"
+        ))?
+        .query_row([name.as_str(), version], read)
+        .optional()?
+        .transpose()
+}
+
+/// Adds a module; its name and version must be free.
+pub(crate) fn insert(connection: &Connection, module: &ModuleRow) -> Result<(), Failure> {
+    connection.execute(
+        &format!("INSERT INTO modules ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+        params![
+            module.digest.to_string(),
+            module.name.as_str(),
+            module.version,
+            to_sql(module.bytes),
+            serde_json::to_string(&module.signers)?,
+            serde_json::to_string(&module.imports)?,
+            serde_json::to_string(&module.exports)?,
+            to_sql(module.pushed_ms),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Removes a module.
+pub(crate) fn delete(connection: &Connection, digest: &Digest) -> Result<(), Failure> {
+    connection.execute(
+        "DELETE FROM modules WHERE digest = ?1",
+        [digest.to_string()],
+    )?;
+    Ok(())
+}
+
+/// How many bytes all modules have together.
+pub(crate) fn bytes_total(connection: &Connection) -> Result<u64, Failure> {
+    let bytes: i64 =
+        connection.query_row("SELECT coalesce(sum(bytes), 0) FROM modules", [], |row| {
+            row.get(0)
+        })?;
+    Ok(from_sql(bytes))
+}
+
+/// The digests of all modules.
+pub(crate) fn digests(connection: &Connection) -> Result<BTreeSet<Digest>, Failure> {
+    let mut statement = connection.prepare_cached("SELECT digest FROM modules")?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    rows.map(|row| parse(&row?)).collect()
+}

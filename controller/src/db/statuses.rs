@@ -1,0 +1,84 @@
+//! The last status of each node, and what is counted over all of them.
+
+use std::collections::BTreeMap;
+
+use haar_protocol::ids::NodeId;
+use haar_protocol::status::Status;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{from_sql, parse, to_sql};
+use crate::failure::Failure;
+
+/// The last status of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StatusRow {
+    /// The status.
+    pub(crate) status: Status,
+    /// Statuses that never arrived.
+    pub(crate) missed: u64,
+    /// How far the node's clock is ahead, when it could be told.
+    pub(crate) clock_skew_ms: Option<i64>,
+}
+
+/// The last status of a node.
+pub(crate) fn get(connection: &Connection, node: &NodeId) -> Result<Option<StatusRow>, Failure> {
+    let row = connection
+        .prepare_cached("SELECT document, missed, clock_skew_ms FROM statuses WHERE node = ?1")?
+        .query_row([node.as_str()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((document, missed, clock_skew_ms)) = row else {
+        return Ok(None);
+    };
+    Ok(Some(StatusRow {
+        status: serde_json::from_str(&document)?,
+        missed: from_sql(missed),
+        clock_skew_ms,
+    }))
+}
+
+/// The last statuses of all nodes.
+pub(crate) fn all(connection: &Connection) -> Result<BTreeMap<NodeId, StatusRow>, Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT node, document, missed, clock_skew_ms FROM statuses")?;
+    let rows = statement.query_map([], |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, i64>(2)?,
+            row.get(3)?,
+        ))
+    })?;
+    rows.map(|row| {
+        let (node, document, missed, clock_skew_ms) = row?;
+        let status = serde_json::from_str(&document)?;
+        Ok((
+            parse(&node)?,
+            StatusRow {
+                status,
+                missed: from_sql(missed),
+                clock_skew_ms,
+            },
+        ))
+    })
+    .collect()
+}
+
+/// Replaces the last status of a node.
+pub(crate) fn put(connection: &Connection, node: &NodeId, row: &StatusRow) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "INSERT INTO statuses (node, document, missed, clock_skew_ms) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (node) DO UPDATE SET document = excluded.document, missed = excluded.missed,
+               clock_skew_ms = excluded.clock_skew_ms",
+        )?
+        .execute(params![node.as_str(), serde_json::to_string(&row.status)?, to_sql(row.missed), row.clock_skew_ms])?;
+    Ok(())
+}
+
+/// Forgets the last status: a node that enrols again may begin to count anew.
+pub(crate) fn delete(connection: &Connection, node: &NodeId) -> Result<(), Failure> {
+    connection.execute("DELETE FROM statuses WHERE node = ?1", [node.as_str()])?;
+    Ok(())
+}

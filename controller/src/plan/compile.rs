@@ -1,0 +1,155 @@
+//! What one node is told: its microservices, the routes that touch it, and the nodes at their other
+//! ends. One node at a time, so that a large site never stands in memory as a whole.
+
+use std::collections::BTreeSet;
+
+use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName, Peer, Port, Route};
+use haar_protocol::ids::{Name, NodeId, PortName, RouteId};
+use haar_protocol::manifest;
+
+use super::{Application, Fleet, Placements};
+
+/// The assignment of `node` without number and date (both 0), or none when it is no node of the
+/// fleet. What it says depends on nothing but the arguments.
+pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Option<Assignment> {
+    let node = fleet.nodes.get(id)?;
+    let mut microservices = Vec::new();
+    let mut routes = Vec::new();
+    for application in fleet.applications.values() {
+        microservices.extend(microservices_on(fleet, application, placements, id));
+        for route in &application.manifest.routes {
+            routes.extend(routes_at(application, route, placements, id));
+        }
+    }
+    microservices.sort_by(|left, right| left.name.cmp(&right.name));
+    routes.sort_by(|left, right| {
+        (left.id, &left.from, &left.to).cmp(&(right.id, &right.from, &right.to))
+    });
+    routes.dedup();
+    let ends: BTreeSet<&NodeId> = routes
+        .iter()
+        .flat_map(|route| [&route.from.node, &route.to.node])
+        .filter(|end| *end != id)
+        .collect();
+    let peers = ends
+        .into_iter()
+        .filter_map(|end| {
+            Some(Peer {
+                id: end.clone(),
+                name: fleet.nodes.get(end)?.name.clone(),
+            })
+        })
+        .collect();
+    Some(Assignment {
+        site: fleet.site.clone(),
+        node: id.clone(),
+        node_name: node.name.clone(),
+        labels: node.labels.clone(),
+        number: 0,
+        issued_ms: 0,
+        publishers: fleet.publishers.clone(),
+        peers,
+        microservices,
+        routes,
+    })
+}
+
+fn full_name(application: &Application, microservice: &Name) -> MicroserviceName {
+    MicroserviceName {
+        application: application.manifest.name.clone(),
+        microservice: microservice.clone(),
+    }
+}
+
+fn microservices_on(
+    fleet: &Fleet,
+    application: &Application,
+    placements: &Placements,
+    id: &NodeId,
+) -> Vec<Microservice> {
+    let on_node = |microservice: &&manifest::Microservice| {
+        placements
+            .get(&full_name(application, &microservice.name))
+            .is_some_and(|nodes| nodes.contains(id))
+    };
+    application
+        .manifest
+        .microservices
+        .iter()
+        .filter(on_node)
+        .filter_map(|microservice| {
+            let module = fleet
+                .modules
+                .get(application.modules.get(&microservice.name)?)?;
+            Some(Microservice {
+                name: full_name(application, &microservice.name),
+                module: module.digest,
+                module_bytes: module.bytes,
+                module_label: module.label(),
+                limits: microservice.limits.clone(),
+                grants: microservice.grants.clone(),
+                configuration: microservice.configuration.clone(),
+                outlets: microservice.outlets.clone(),
+                inlets: microservice.inlets.clone(),
+            })
+        })
+        .collect()
+}
+
+/// The pairs of instances that `route` connects, with one end or both on the node.
+fn routes_at(
+    application: &Application,
+    route: &manifest::Route,
+    placements: &Placements,
+    id: &NodeId,
+) -> Vec<Route> {
+    let none = BTreeSet::new();
+    let nodes = |port: &PortName| {
+        placements
+            .get(&full_name(application, &port.microservice))
+            .unwrap_or(&none)
+    };
+    let outlet = application
+        .manifest
+        .microservices
+        .iter()
+        .find(|microservice| microservice.name == route.from.microservice)
+        .and_then(|microservice| microservice.outlets.get(&route.from.port));
+    let Some(content_type) = outlet else {
+        return Vec::new();
+    }; // the parser refuses such routes
+    let (from, to) = (nodes(&route.from), nodes(&route.to));
+    let route_id = RouteId::of(
+        &application.manifest.name,
+        &route.from,
+        &route.to,
+        content_type,
+    );
+    let pair = |from: &NodeId, to: &NodeId| Route {
+        id: route_id,
+        from: port(application, from, &route.from),
+        to: port(application, to, &route.to),
+        content_type: content_type.clone(),
+        delivery: route.delivery,
+    };
+    let mut pairs = Vec::new();
+    if from.contains(id) {
+        pairs.extend(to.iter().map(|to| pair(id, to)));
+    }
+    if to.contains(id) {
+        pairs.extend(
+            from.iter()
+                .filter(|from| *from != id)
+                .map(|from| pair(from, id)),
+        );
+    }
+    pairs
+}
+
+fn port(application: &Application, node: &NodeId, port: &PortName) -> Port {
+    Port {
+        node: node.clone(),
+        microservice: full_name(application, &port.microservice),
+        port: port.port.clone(),
+    }
+}

@@ -1,0 +1,116 @@
+//! Decides what runs where, and what each node is told. Pure: it sees the whole site as one value,
+//! reads no clock and no database, and the same site always gives the same plan. `change` calls it
+//! inside a transaction and acts on the result.
+//!
+//! ```text
+//! manifest ─resolve─► modules, or problems
+//! site ─place─► Placements (keeps what is in place, never over budget) + what found no place
+//! site + Placements + node ─compile─► Assignment without number and date
+//! ```
+
+mod resolve;
+mod place;
+mod compile;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use haar_protocol::assignment::{MicroserviceName, Publisher};
+use haar_protocol::ids::{Digest, Name, NodeId, SiteId};
+use haar_protocol::keys::PublicKey;
+use haar_protocol::limits::Budget;
+use haar_protocol::manifest::Manifest;
+
+pub(crate) use compile::compile;
+pub(crate) use place::{Placed, place};
+pub(crate) use resolve::{resolve, route_pairs_problem};
+
+/// Which nodes each microservice runs on. A microservice without nodes has no entry.
+pub(crate) type Placements = BTreeMap<MicroserviceName, BTreeSet<NodeId>>;
+
+/// Everything that a plan depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Fleet {
+    /// The site.
+    pub(crate) site: SiteId,
+    /// Its nodes.
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    /// Its trusted publishers, by name.
+    pub(crate) publishers: Vec<Publisher>,
+    /// The modules that its applications use.
+    pub(crate) modules: BTreeMap<Digest, Module>,
+    /// Its applications.
+    pub(crate) applications: BTreeMap<Name, Application>,
+    /// Where instances are now.
+    pub(crate) placements: Placements,
+}
+
+/// A node, as far as plans care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Its name.
+    pub(crate) name: Name,
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// What it has to give.
+    pub(crate) budget: Budget,
+}
+
+/// A module, as far as plans care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Module {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its name.
+    pub(crate) name: Name,
+    /// Its version.
+    pub(crate) version: String,
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// Who signed it.
+    pub(crate) signers: Vec<PublicKey>,
+    /// What it imports.
+    pub(crate) imports: Vec<String>,
+    /// What it exports.
+    pub(crate) exports: Vec<String>,
+}
+
+impl Module {
+    /// Its name and version, for people.
+    pub(crate) fn label(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+}
+
+/// An application, as far as plans care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Application {
+    /// Its manifest.
+    pub(crate) manifest: Manifest,
+    /// The module of each of its microservices.
+    pub(crate) modules: BTreeMap<Name, Digest>,
+}
+
+/// One reason why an application can't be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// For programs.
+    pub(crate) code: &'static str,
+    /// For people: what is wrong, and where.
+    pub(crate) message: String,
+    /// For people: what to do.
+    pub(crate) hint: Option<String>,
+}
+
+/// The candidate that is most like what was written, when one is like it at all.
+pub(crate) fn nearest<'a>(
+    written: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(written, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(written.len()) / 2)
+        .min()
+        .map(|(_, candidate)| candidate)
+}

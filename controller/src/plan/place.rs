@@ -1,0 +1,263 @@
+//! Where instances run. What is in place and still may be stays where it is; what is new goes to
+//! matching nodes with room. A node is never given more than its budget.
+//!
+//! The candidate, the application that somebody applies, is placed last, so that it never pushes
+//! another one out. Everything else was accepted before: what no longer fits is left out and told.
+
+use std::collections::BTreeMap;
+
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::manifest::{Microservice, Place};
+use haar_protocol::quantity::ByteSize;
+
+use super::{Fleet, Node, Placements, Problem, nearest};
+
+/// The outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Where instances run.
+    pub(crate) placements: Placements,
+    /// What found no place.
+    pub(crate) unplaced: Vec<Unplaced>,
+}
+
+/// An instance, or several, that found no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unplaced {
+    /// The microservice.
+    pub(crate) name: MicroserviceName,
+    /// The node that has no room, when it is about one.
+    pub(crate) node: Option<NodeId>,
+    /// Why.
+    pub(crate) problem: Problem,
+}
+
+/// What a node has given already.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    memory: u64,
+    microservices: u32,
+}
+
+struct Placer<'f> {
+    fleet: &'f Fleet,
+    used: BTreeMap<&'f NodeId, Used>,
+    placements: Placements,
+    unplaced: Vec<Unplaced>,
+}
+
+/// Places every microservice of the fleet. `candidate` is the application that is applied now.
+pub(crate) fn place(fleet: &Fleet, candidate: Option<&Name>) -> Placed {
+    let order = || {
+        let others = fleet
+            .applications
+            .iter()
+            .filter(move |(name, _)| Some(*name) != candidate);
+        let last = fleet
+            .applications
+            .iter()
+            .filter(move |(name, _)| Some(*name) == candidate);
+        others.chain(last).flat_map(|(name, application)| {
+            application
+                .manifest
+                .microservices
+                .iter()
+                .map(move |microservice| {
+                    let full = MicroserviceName {
+                        application: name.clone(),
+                        microservice: microservice.name.clone(),
+                    };
+                    (full, microservice)
+                })
+        })
+    };
+    let mut placer = Placer {
+        fleet,
+        used: fleet.nodes.keys().map(|id| (id, Used::default())).collect(),
+        placements: Placements::new(),
+        unplaced: Vec::new(),
+    };
+    for (name, microservice) in order() {
+        placer.keep(&name, microservice);
+    }
+    for (name, microservice) in order() {
+        placer.add(&name, microservice);
+    }
+    Placed {
+        placements: placer.placements,
+        unplaced: placer.unplaced,
+    }
+}
+
+impl<'f> Placer<'f> {
+    /// Keeps the instances of a microservice that are in place and still may be.
+    fn keep(&mut self, name: &MicroserviceName, microservice: &Microservice) {
+        let Some(present) = self.fleet.placements.get(name) else {
+            return;
+        };
+        let matching = self.matching(&microservice.place);
+        let wanted = microservice
+            .place
+            .count
+            .map_or(usize::MAX, |count| count as usize);
+        let mut kept = 0;
+        for id in matching.into_iter().filter(|id| present.contains(*id)) {
+            if kept < wanted && self.shortage(id, microservice).is_none() {
+                self.give(id, name, microservice);
+                kept += 1;
+            }
+        }
+    }
+
+    /// Adds the instances of a microservice that are missing.
+    fn add(&mut self, name: &MicroserviceName, microservice: &Microservice) {
+        let place = &microservice.place;
+        let matching = self.matching(place);
+        if matching.is_empty()
+            || place
+                .count
+                .is_some_and(|count| count as usize > matching.len())
+        {
+            let problem = self.too_few(name, place, matching.len());
+            self.unplaced.push(Unplaced {
+                name: name.clone(),
+                node: None,
+                problem,
+            });
+        }
+        let present = self.placements.get(name).cloned().unwrap_or_default();
+        let mut open: Vec<&NodeId> = matching
+            .into_iter()
+            .filter(|id| !present.contains(*id))
+            .collect();
+        let wanted = match place.count {
+            Some(count) => (count as usize)
+                .saturating_sub(present.len())
+                .min(open.len()),
+            None => open.len(),
+        };
+        open.sort_by_key(|id| (self.used(id).microservices, &self.fleet.nodes[*id].name));
+        let mut given = 0;
+        let mut short = Vec::new();
+        for id in open {
+            if given == wanted {
+                break;
+            }
+            match self.shortage(id, microservice) {
+                None => {
+                    self.give(id, name, microservice);
+                    given += 1;
+                }
+                Some(shortage) => short.push((id, shortage)),
+            }
+        }
+        for (id, shortage) in short.into_iter().take(wanted - given) {
+            let problem = Problem {
+                code: "over_budget",
+                message: format!("microservice `{}` does not fit on node `{}`: {shortage}", name.microservice, self.fleet.nodes[id].name),
+                hint: Some("lower its limits, place it elsewhere, or give the node's agent a larger budget".into()),
+            };
+            self.unplaced.push(Unplaced {
+                name: name.clone(),
+                node: Some(id.clone()),
+                problem,
+            });
+        }
+    }
+
+    /// The nodes that a place names, by name.
+    fn matching(&self, place: &Place) -> Vec<&'f NodeId> {
+        let matches = |node: &Node| {
+            place.node.as_ref().is_none_or(|name| name == &node.name)
+                && place
+                    .labels
+                    .iter()
+                    .flatten()
+                    .all(|(key, value)| node.labels.get(key) == Some(value))
+        };
+        let mut ids: Vec<(&Name, &NodeId)> = self
+            .fleet
+            .nodes
+            .iter()
+            .filter(|(_, node)| matches(node))
+            .map(|(id, node)| (&node.name, id))
+            .collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn used(&self, id: &NodeId) -> Used {
+        self.used.get(id).copied().unwrap_or_default()
+    }
+
+    /// What the node lacks to take one more instance, for a person.
+    fn shortage(&self, id: &NodeId, microservice: &Microservice) -> Option<String> {
+        let budget = &self.fleet.nodes[id].budget;
+        let used = self.used(id);
+        let memory = used.memory.saturating_add(microservice.limits.memory.0);
+        if memory > budget.memory.0 {
+            return Some(format!(
+                "it needs {} of memory and {} of {} are free: {} too much",
+                microservice.limits.memory,
+                ByteSize(budget.memory.0.saturating_sub(used.memory)),
+                budget.memory,
+                ByteSize(memory - budget.memory.0),
+            ));
+        }
+        (used.microservices >= budget.microservices).then(|| {
+            format!(
+                "it runs at most {} microservices and has {} already: 1 too many",
+                budget.microservices, used.microservices
+            )
+        })
+    }
+
+    fn give(&mut self, id: &'f NodeId, name: &MicroserviceName, microservice: &Microservice) {
+        let used = self.used.entry(id).or_default();
+        used.memory += microservice.limits.memory.0;
+        used.microservices += 1;
+        self.placements
+            .entry(name.clone())
+            .or_default()
+            .insert(id.clone());
+    }
+
+    fn too_few(&self, name: &MicroserviceName, place: &Place, matching: usize) -> Problem {
+        let microservice = &name.microservice;
+        if let Some(node) = &place.node {
+            let names = self.fleet.nodes.values().map(|node| node.name.as_str());
+            return Problem {
+                code: "unknown_node",
+                message: format!("microservice `{microservice}`: the site has no node `{node}`"),
+                hint: Some(match nearest(node.as_str(), names) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "enrol it first: `haar node token`".to_owned(),
+                }),
+            };
+        }
+        let labels: Vec<String> = place
+            .labels
+            .iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let labels = if labels.is_empty() {
+            "any labels".to_owned()
+        } else {
+            labels.join(",")
+        };
+        match place.count {
+            Some(count) if matching > 0 => Problem {
+                code: "too_few_nodes",
+                message: format!("microservice `{microservice}` wants {count} nodes with {labels}, and only {matching} match"),
+                hint: Some("lower `count`, or enrol more nodes with these labels".into()),
+            },
+            _ => Problem {
+                code: "no_node",
+                message: format!("microservice `{microservice}`: no node of the site has {labels}"),
+                hint: Some("see the labels with `haar node list`; enrol nodes with these labels, or change `place`".into()),
+            },
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Brings what nodes report into the database, many reports in one transaction. What to believe is
+//! decided in `intake`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use haar_protocol::ids::NodeId;
+use haar_protocol::topics::Topic;
+
+use crate::db::nodes::NodeRow;
+use crate::db::{self, Database, Write};
+use crate::failure::Failure;
+use crate::site::Site;
+use crate::{change, intake};
+
+/// A message of a node, as the relay delivered it.
+pub(super) struct Message {
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    pub(super) retained: bool,
+}
+
+/// See the module.
+pub(super) struct Reports {
+    site: Arc<Site>,
+    database: Database,
+}
+
+impl Reports {
+    pub(super) fn new(site: &Arc<Site>, database: &Database) -> Self {
+        Self {
+            site: Arc::clone(site),
+            database: database.clone(),
+        }
+    }
+
+    /// Takes what arrived together. On the first connection since the start, the relay may have
+    /// kept what is no longer true.
+    pub(super) async fn take(&self, messages: Vec<Message>, is_first_connection: bool) {
+        let site = Arc::clone(&self.site);
+        let work = move |write: &Write<'_>| {
+            messages
+                .iter()
+                .try_for_each(|message| take_apart(write, &site, message, is_first_connection))
+        };
+        if let Err(failure) = self.database.write(work).await {
+            tracing::error!(%failure, "reports of nodes were lost");
+        }
+    }
+}
+
+/// Takes one message; one that fails changes nothing and does not take the others with it.
+fn take_apart(
+    write: &Write<'_>,
+    site: &Site,
+    message: &Message,
+    is_first_connection: bool,
+) -> Result<(), Failure> {
+    write.sql.execute_batch("SAVEPOINT report")?;
+    if let Err(failure) = take_one(write, site, message, is_first_connection) {
+        tracing::error!(%failure, topic = %message.topic, "a report of a node was lost");
+        write.sql.execute_batch("ROLLBACK TO report")?;
+    }
+    write.sql.execute_batch("RELEASE report")?;
+    Ok(())
+}
+
+fn take_one(
+    write: &Write<'_>,
+    site: &Site,
+    message: &Message,
+    is_first_connection: bool,
+) -> Result<(), Failure> {
+    let Some(topic) = Topic::parse(&site.id, &message.topic) else {
+        return Ok(());
+    };
+    let (Topic::Status(node) | Topic::Alive(node) | Topic::Log(node)) = &topic else {
+        return Ok(());
+    };
+    if message.payload.is_empty() {
+        return Ok(()); // a retained message was cleared
+    }
+    let Some(row) = db::nodes::by_id(&write.sql, node)? else {
+        return Ok(());
+    };
+    match topic {
+        Topic::Status(node) => take_status(write, site, &node, &row, message),
+        Topic::Alive(node) => {
+            match intake::open_alive(&message.payload, message.retained, is_first_connection) {
+                Some(online) => set_online(write, &node, &row, online, message.retained),
+                None => Ok(()),
+            }
+        }
+        Topic::Log(node) => match intake::open_logs(&message.payload) {
+            Ok(lines) => {
+                set_online(write, &node, &row, true, message.retained)?;
+                db::logs::insert(write, &node, &row.name, lines)
+            }
+            Err(why) => {
+                tracing::warn!(node = %row.name, %why, "log lines of a node were not taken");
+                Ok(())
+            }
+        },
+        Topic::Assignment(_) | Topic::Live { .. } => Ok(()),
+    }
+}
+
+fn set_online(
+    write: &Write<'_>,
+    id: &NodeId,
+    row: &NodeRow,
+    online: bool,
+    retained: bool,
+) -> Result<(), Failure> {
+    db::nodes::set_online(&write.sql, id, online, (!retained).then_some(write.now_ms))?;
+    match (row.online, online) {
+        (false, true) => write.event("node_online", row.name.as_str(), "connected to the relay"),
+        (true, false) => write.event(
+            "node_offline",
+            row.name.as_str(),
+            "the relay has no connection to it",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn take_status(
+    write: &Write<'_>,
+    site: &Site,
+    id: &NodeId,
+    row: &NodeRow,
+    message: &Message,
+) -> Result<(), Failure> {
+    let status = match intake::open_status(&message.payload, &site.id, id, &row.key) {
+        Ok(status) => status,
+        Err(why) => {
+            tracing::warn!(node = %row.name, %why, "a status was not taken");
+            return Ok(());
+        }
+    };
+    let last = db::statuses::get(&write.sql, id)?;
+    let number = db::assignments::made(&write.sql, id)?.map_or(0, |made| made.number);
+    let Some(accepted) = intake::accept(
+        last.as_ref(),
+        status,
+        &row.name,
+        message.retained,
+        number,
+        write.now_ms,
+    ) else {
+        return Ok(());
+    };
+    if !message.retained {
+        set_online(write, id, row, true, false)?;
+    }
+    for event in accepted.events {
+        write.event(event.kind, &event.subject, &event.message)?;
+    }
+    let status = &accepted.row.status;
+    let version = change::clipped(&status.agent_version);
+    let target = change::clipped(&status.target);
+    if (&version, &target, &status.budget) != (&row.agent_version, &row.target, &row.budget) {
+        db::nodes::set_agent(&write.sql, id, &status.budget, &version, &target)?;
+    }
+    if status.budget != row.budget {
+        change::plan_anew(write, site)?;
+    }
+    db::statuses::put(&write.sql, id, &accepted.row)?;
+    match accepted.reissue_above {
+        Some(above) => change::reissue(write, site, id, above),
+        None => Ok(()),
+    }
+}

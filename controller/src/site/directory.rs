@@ -1,0 +1,119 @@
+//! The data directory: who may use it, and files that only its owner reads.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+/// Holds the directory for this process; released when dropped, also by a crash.
+#[derive(Debug)]
+pub(crate) struct Lock(
+    #[allow(dead_code, reason = "the lock lives as long as the file is open")] File,
+);
+
+/// Makes the directory if there is none, and locks it.
+pub(super) fn claim(directory: &Path) -> anyhow::Result<Lock> {
+    let shown = directory.display();
+    if directory.exists() && !directory.is_dir() {
+        bail!("{shown} is a file: give a directory with --data");
+    }
+    if ["node.key", "agent.toml", "agent.db", "agent.lock"]
+        .iter()
+        .any(|name| directory.join(name).exists())
+    {
+        bail!(
+            "{shown} is the data directory of an agent: give the controller a directory of its own with --data"
+        );
+    }
+    let is_new = !directory.exists();
+    fs::create_dir_all(directory).with_context(|| format!("making the data directory {shown}"))?;
+    if is_new {
+        restrict(directory, 0o700)?;
+    }
+    let path = directory.join("controller.lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| {
+            format!(
+                "opening {}: the data directory must be writable",
+                path.display()
+            )
+        })?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "the data directory {shown} is in use by another controller: stop that one, or give another directory with --data"
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// A new site wants a directory where nothing but its own configuration is.
+pub(super) fn check_unused(directory: &Path) -> anyhow::Result<()> {
+    let shown = directory.display();
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("reading the data directory {shown}"))?;
+    for entry in entries {
+        let name = entry?.file_name();
+        let ours = ["controller.lock", "controller.toml", "lost+found"];
+        if !ours.iter().any(|known| name == *known) {
+            bail!(
+                "{shown} holds `{}` and no site: it belongs to something else; give an empty directory with --data",
+                name.to_string_lossy()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads a text file; the error names it.
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Replaces a file in one step; only its owner may read it.
+pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    replace(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    // A leftover of a crash could have other rights: begin with a file of our own.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    if let Some(parent) = path.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Takes the rights of all others on a file or folder away.
+#[cfg(unix)]
+pub(super) fn restrict(path: &Path, mode: u32) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("restricting {}", path.display()))
+}
+
+#[cfg(not(unix))]
+pub(super) fn restrict(_path: &Path, _mode: u32) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The API as a whole: who may call what, and how mistakes are answered.
+
+use crate::support::site::TestSite;
+
+#[test]
+fn every_route_of_the_document_answers_and_asks_who_calls() {
+    let site = TestSite::start();
+    let stranger = site.client.with_authorization(None);
+    let wrong = site.client.with_authorization(Some("Bearer 0000".into()));
+    let document = stranger.get("/openapi.json").json();
+    let digest = haar_protocol::ids::Digest::of(b"").to_string();
+    let mut routes = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path
+            .strip_prefix("/api/v1")
+            .unwrap()
+            .replace("{name}", "nobody")
+            .replace("{digest}", &digest);
+        for (method, operation) in operations.as_object().unwrap() {
+            let method = method.to_uppercase();
+            let is_open = operation["security"].as_array().unwrap().is_empty();
+            for client in [&stranger, &wrong] {
+                let reply = client.send(&method, &path, &[], b"{}");
+                if is_open {
+                    assert!(
+                        ![401, 403, 404, 405].contains(&reply.status),
+                        "{method} {path}: {}",
+                        reply.status
+                    );
+                } else {
+                    assert_eq!(reply.status, 401, "{method} {path}");
+                    assert!(reply.json()["code"].is_string());
+                }
+            }
+            let known = site.client.send(&method, &path, &[], b"{}");
+            assert!(
+                ![401, 405, 500].contains(&known.status),
+                "{method} {path}: {} {}",
+                known.status,
+                known.json()
+            );
+            routes += 1;
+        }
+        let unknown = site.client.send("PATCH", &path, &[], b"");
+        assert_eq!(unknown.status, 405, "{path}");
+    }
+    assert_eq!(routes, 26);
+}
+
+#[test]
+fn mistakes_are_answered_in_one_form() {
+    let site = TestSite::start();
+    site.client.get("/nothing").refused(404, "unknown_path");
+    site.client
+        .send("POST", "/nodes", &[], b"")
+        .refused(405, "wrong_method");
+    site.client
+        .send("POST", "/tokens", &[], b"{")
+        .refused(400, "bad_json");
+    site.client
+        .send("POST", "/tokens", &[], b"")
+        .refused(400, "bad_json");
+    site.client.get("/nodes/UPPER").refused(400, "bad_name");
+    site.client.get("/modules/latest").refused(400, "bad_name");
+    site.client
+        .send("POST", "/tokens", &[], &vec![b' '; (1 << 20) + 1])
+        .refused(413, "too_large");
+    site.client
+        .get("/nodes/nobody")
+        .refused(404, "unknown_node");
+    let mut other = site.client.clone();
+    other.base = other.base.replace("/api/v1", "");
+    other.get("/").refused(404, "unknown_path");
+}
+
+#[test]
+fn anybody_may_know_the_site_and_its_authority() {
+    let site = TestSite::start();
+    let stranger = site.client.with_authorization(None);
+    let info = stranger.get("/site").json();
+    assert_eq!(info["id"], site.id().as_str());
+    let ca = stranger.get("/site/ca");
+    assert_eq!(String::from_utf8(ca.bytes).unwrap(), site.context.ca_pem);
+    assert_eq!(stranger.get("/schemas/application.json").status, 200);
+}
+
+#[test]
+fn plaintext_and_silence_do_not_keep_others_out() {
+    use std::io::{Read as _, Write as _};
+    let site = TestSite::start();
+    let address = site.context.url.strip_prefix("https://").unwrap();
+    let silent: Vec<_> = (0..20)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    let mut plain = std::net::TcpStream::connect(address).unwrap();
+    plain
+        .write_all(b"GET /api/v1/site HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"));
+    assert_eq!(site.client.get("/site").status, 200);
+    drop(silent);
+}

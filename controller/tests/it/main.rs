@@ -1,0 +1,19 @@
+//! The controller as a whole: real TLS, the real embedded relay, a real database, on loopback.
+//! Nothing is mocked and nothing sleeps; what takes time is waited for with a deadline.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "unwrap is for tests, and for what tests share"
+)]
+
+mod support;
+
+mod applying;
+mod contract;
+mod deleting;
+mod enrolling;
+mod following;
+mod process;
+mod pushing;
+mod reporting;
+mod restarting;

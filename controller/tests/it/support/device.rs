@@ -1,0 +1,262 @@
+//! A device: a key, an enrolment, and a real session with the site's relay.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use haar_protocol::assignment::Assignment;
+use haar_protocol::ids::{NodeId, SiteId};
+use haar_protocol::keys::SecretKey;
+use haar_protocol::limits::Budget;
+use haar_protocol::proof::{self, Audience, Claims};
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::rest::{Enrolment, EnrolmentRequest, Token, TokenRequest};
+use haar_protocol::signed;
+use haar_protocol::status::{MicroserviceStatus, Status};
+use haar_protocol::token::EnrolmentToken;
+use haar_protocol::topics::{self, Topic};
+use haar_relay::{Endpoint, Identity, Outgoing, Session, SessionEvent, SessionOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::http::{Client, Reply};
+use super::site::TestSite;
+
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_millis(),
+    )
+    .unwrap()
+}
+
+pub(crate) struct Device {
+    pub(crate) key: SecretKey,
+    pub(crate) id: NodeId,
+    pub(crate) site: SiteId,
+    pub(crate) enrolment: Option<Enrolment>,
+}
+
+impl Device {
+    pub(crate) fn new(site: &TestSite, seed: u8) -> Self {
+        let key = SecretKey::from_seed([seed; 32]);
+        Self {
+            id: NodeId::of(&key.public()),
+            key,
+            site: site.id(),
+            enrolment: None,
+        }
+    }
+
+    pub(crate) fn proof(&self, issued_ms: u64) -> String {
+        let claims = Claims {
+            audience: Audience::Controller,
+            site: self.site.clone(),
+            subject: self.id.to_string(),
+            issued_ms,
+            nonce: format!("{:032x}", rand_u64()),
+        };
+        proof::make(&claims, &self.key)
+    }
+
+    pub(crate) fn request(&self, secret: &str, name: Option<&str>) -> EnrolmentRequest {
+        EnrolmentRequest {
+            secret: secret.into(),
+            key: self.key.public(),
+            proof: self.proof(now_ms()),
+            name: name.map(|name| name.parse().unwrap()),
+            labels: BTreeMap::from([("arch".to_owned(), "arm".to_owned())]),
+            budget: Budget {
+                memory: ByteSize(64 << 20),
+                microservices: 4,
+            },
+            agent_version: "0.1.0".into(),
+            target: "aarch64-linux".into(),
+        }
+    }
+
+    /// Joins the site under `name` with `labels`.
+    pub(crate) fn join(site: &TestSite, seed: u8, name: &str, labels: &[(&str, &str)]) -> Self {
+        let mut device = Self::new(site, seed);
+        let secret = token(site, Some(name), labels);
+        device.enrolment = Some(post(site, &device.request(&secret, None)).ok());
+        device
+    }
+
+    /// A client that authenticates as this device.
+    pub(crate) fn client(&self, site: &TestSite) -> Client {
+        site.client
+            .with_authorization(Some(format!("Haar-Proof {}", self.proof(now_ms()))))
+    }
+
+    pub(crate) fn connect(&self, site: &TestSite) -> Link {
+        let (events, received) = mpsc::channel(256);
+        let stop = CancellationToken::new();
+        let options = SessionOptions {
+            endpoint: Endpoint::parse(&site.relay_url(), Some(&site.context.ca_pem)).unwrap(),
+            identity: Identity {
+                client_id: self.id.to_string(),
+                site: self.site.clone(),
+                key: self.key.clone(),
+            },
+            will: Some(self.alive("offline")),
+            subscriptions: topics::node_subscriptions(&self.site, &self.id),
+            queue_messages: 64,
+        };
+        let (session, task) = Session::start(options, events, stop.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(task, site.runtime.handle());
+        let handle = site.runtime.handle().clone();
+        let mut link = Link {
+            session,
+            received,
+            stop,
+            _tasks: tasks,
+            handle,
+            key: site.key,
+        };
+        link.until("connected", |event| {
+            matches!(event, SessionEvent::Connected).then_some(())
+        });
+        link
+    }
+
+    pub(crate) fn alive(&self, text: &'static str) -> Outgoing {
+        Outgoing {
+            topic: Topic::Alive(self.id.clone()).text(&self.site),
+            payload: text.as_bytes().into(),
+            at_least_once: true,
+            retain: true,
+        }
+    }
+
+    pub(crate) fn status(
+        &self,
+        sequence: u64,
+        applied: u64,
+        microservices: Vec<MicroserviceStatus>,
+    ) -> Status {
+        Status {
+            site: self.site.clone(),
+            node: self.id.clone(),
+            sequence,
+            sent_ms: now_ms(),
+            started_ms: 1,
+            agent_version: "0.1.1".into(),
+            target: "aarch64-linux".into(),
+            applied,
+            refused: None,
+            budget: Budget {
+                memory: ByteSize(64 << 20),
+                microservices: 4,
+            },
+            resident_bytes: 9_000_000,
+            microservices,
+            routes: Vec::new(),
+            frames_refused: 0,
+        }
+    }
+
+    pub(crate) fn sealed(&self, status: &Status, key: &SecretKey) -> Outgoing {
+        Outgoing {
+            topic: Topic::Status(self.id.clone()).text(&self.site),
+            payload: signed::seal(status, key).unwrap().into(),
+            at_least_once: true,
+            retain: true,
+        }
+    }
+}
+
+/// A device's connection to the relay.
+pub(crate) struct Link {
+    pub(crate) session: Session,
+    received: mpsc::Receiver<SessionEvent>,
+    stop: CancellationToken,
+    _tasks: JoinSet<()>,
+    handle: tokio::runtime::Handle,
+    key: haar_protocol::keys::PublicKey,
+}
+
+impl Link {
+    /// Reads events until `pick` wants one.
+    pub(crate) fn until<T>(
+        &mut self,
+        what: &str,
+        mut pick: impl FnMut(SessionEvent) -> Option<T>,
+    ) -> T {
+        let received = &mut self.received;
+        let wait = async {
+            loop {
+                let event = received.recv().await.expect("the session goes on");
+                if let Some(value) = pick(event) {
+                    return value;
+                }
+            }
+        };
+        let timed = async { tokio::time::timeout(Duration::from_secs(30), wait).await };
+        self.handle
+            .block_on(timed)
+            .unwrap_or_else(|_| panic!("waited too long: {what}"))
+    }
+
+    /// The next assignment that `wanted` accepts; its signature is checked. With it, whether the
+    /// relay had kept it.
+    pub(crate) fn assignment(
+        &mut self,
+        wanted: impl Fn(&Assignment) -> bool,
+    ) -> (Assignment, bool) {
+        let key = self.key;
+        self.until("an assignment", |event| match event {
+            SessionEvent::Message {
+                topic,
+                payload,
+                retained,
+            } if topic.ends_with("/ctl/assignment") && !payload.is_empty() => {
+                let assignment: Assignment = signed::open(&payload, &key).unwrap();
+                wanted(&assignment).then_some((assignment, retained))
+            }
+            _ => None,
+        })
+    }
+
+    pub(crate) fn publish(&self, message: Outgoing) {
+        self.handle.block_on(self.session.publish(message)).unwrap();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The secret of a new enrolment token.
+pub(crate) fn token(site: &TestSite, name: Option<&str>, labels: &[(&str, &str)]) -> String {
+    let request = TokenRequest {
+        name: name.map(|name| name.parse().unwrap()),
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        expires_in_s: None,
+    };
+    let token: Token = site.client.post_json("/tokens", &request).ok();
+    let token: EnrolmentToken = token.token.parse().unwrap();
+    assert_eq!(token.site, site.id());
+    token.secret
+}
+
+/// Sends an enrolment as a device does: without any other authorisation.
+pub(crate) fn post(site: &TestSite, request: &EnrolmentRequest) -> Reply {
+    site.client
+        .with_authorization(None)
+        .post_json("/enrolments", request)
+}
+
+fn rand_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    u64::from_be_bytes(bytes)
+}

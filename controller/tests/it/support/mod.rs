@@ -1,0 +1,7 @@
+//! What tests share: a site that runs, its HTTP client, devices that join it, modules to push.
+
+pub(crate) mod device;
+pub(crate) mod http;
+pub(crate) mod modules;
+pub(crate) mod site;
+pub(crate) mod wait;

@@ -1,6 +1,7 @@
 //! Figures of the agent: `cargo bench -p haar-host --bench agent [-- start|local|crossing|memory]`.
 //! What they mean and what they were stands in docs/benchmarks.md. Prints tables, asserts nothing.
 
+#![allow(unreachable_pub, reason = "modules that the tests share")]
 #![allow(
     clippy::unwrap_used,
     reason = "a benchmark that can't run ends at once, with the line"

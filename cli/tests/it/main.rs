@@ -1,5 +1,7 @@
 //! The program `haar` as people and scripts meet it: command lines in, text and exit codes out.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod haar;
 mod modules;
 

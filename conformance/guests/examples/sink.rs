@@ -80,7 +80,10 @@ impl Sink {
         self.samples_us.sort_unstable();
         let percentile = |percent: usize| {
             let last = self.samples_us.len().saturating_sub(1);
-            self.samples_us.get(last * percent / 100).copied().unwrap_or(0)
+            self.samples_us
+                .get(last * percent / 100)
+                .copied()
+                .unwrap_or(0)
         };
         log::info!(
             "messages={} bytes={} sources={} missing={} disordered={} mean_us={} p50_us={} p99_us={} max_us={}",

@@ -3,20 +3,11 @@
 use std::time::Instant;
 
 /// Counts what was taken. A token bucket that holds one second's worth.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rate {
     /// Thousandths of things that may be taken now.
     available_thousandths: u64,
     refilled: Option<Instant>,
-}
-
-impl Default for Rate {
-    fn default() -> Self {
-        Self {
-            available_thousandths: 0,
-            refilled: None,
-        }
-    }
 }
 
 impl Rate {

@@ -1,6 +1,8 @@
 //! The agent with a real relay on loopback and real guests; the test is the site.
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod site;
 mod node;
 mod driver;

@@ -82,6 +82,7 @@ impl Site {
     }
 
     /// The same with TLS, as in production.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
     pub async fn start_with_tls() -> Self {
         Self::start_as(Some(Tls::new())).await
     }

@@ -3,13 +3,13 @@
 //! it once. Errors of the site's API pass through unchanged.
 
 use std::borrow::Cow;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use haar_protocol::rest::ErrorBody;
 
-use crate::output::Format;
+use crate::output::{self, Format};
 
 /// What every command returns.
 pub(crate) type Result<T> = std::result::Result<T, CommandError>;
@@ -132,17 +132,14 @@ impl CommandError {
     }
 
     fn write_for_people(&self, stderr: &mut impl io::Write) -> io::Result<()> {
-        let label = |text: &str, bold: bool| {
-            let label = console::style(text.to_owned()).for_stderr();
-            if bold {
-                label.red().bold()
-            } else {
-                label.cyan()
-            }
-        };
-        writeln!(stderr, "{} {}", label("Error:", true), self.message)?;
+        if self.exit == Exit::Interrupted && io::stderr().is_terminal() {
+            writeln!(stderr)?; // behind `^C`, and whatever cargo was about to say
+        }
+        let error = console::style("Error:").for_stderr().red().bold();
+        writeln!(stderr, "{error} {}", printable_lines(&self.message))?;
         if let Some(hint) = &self.hint {
-            writeln!(stderr, "{} {hint}", label("Hint:", false))?;
+            let label = console::style("Hint:").for_stderr().cyan();
+            writeln!(stderr, "{label} {}", printable_lines(hint))?;
         }
         Ok(())
     }
@@ -155,6 +152,12 @@ impl CommandError {
         };
         serde_json::to_string(&body).expect("three texts always serialise")
     }
+}
+
+/// Words from a site, a file or a child do not move anybody's cursor.
+fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(output::printable).collect();
+    lines.join("\n")
 }
 
 impl From<Exit> for ExitCode {

@@ -75,7 +75,10 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn end() {
-    let _ = console::Term::stderr().show_cursor(); // a spinner may have hidden it
+    let terminal = console::Term::stderr();
+    if terminal.is_term() {
+        let _ = terminal.show_cursor(); // a spinner may have hidden it
+    }
     std::process::exit(i32::from(Exit::Interrupted as u8));
 }
 

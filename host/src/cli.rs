@@ -1,5 +1,6 @@
 //! The agent's command line: `haar-agent …`, and `haar agent …`, which is the same.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -243,6 +244,7 @@ fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::new(config::log_filter());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if subscriber.try_init().is_err() {
         tracing::debug!("logging was set up before");

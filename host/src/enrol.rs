@@ -116,5 +116,5 @@ fn half_of_memory() -> ByteSize {
     let kib = line
         .and_then(|line| line.split_whitespace().next())
         .and_then(|kib| kib.parse::<u64>().ok());
-    kib.map_or(MEMORY_FALLBACK, |kib| ByteSize((kib / 2) << 10))
+    kib.map_or(MEMORY_FALLBACK, |kib| ByteSize((kib / 2_048) << 20))
 }

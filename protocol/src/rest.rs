@@ -288,7 +288,7 @@ pub struct ApplicationDetail {
 pub struct ApplyResult {
     /// The application.
     pub name: Name,
-    /// Its revision now.
+    /// Its revision now; on a dry run the one that it would have.
     pub revision: u64,
     /// False when the manifest is what was applied before and nothing moved.
     pub changed: bool,

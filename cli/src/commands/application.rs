@@ -45,7 +45,8 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         .or(arguments.manifest.as_deref())
         .expect("clap requires one of them");
     let (text, manifest) = read(file)?;
-    for warning in manifest::warnings(&manifest) {
+    let warnings = manifest::warnings(&manifest);
+    for warning in &warnings {
         output::warning(warning);
     }
     let client = Client::of(options)?;
@@ -62,7 +63,12 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     } else {
         output::text(&describe(&result))?;
     }
-    for warning in result.warnings.iter().filter(|_| !options.is_json()) {
+    // What the site found beyond what was said above.
+    let more = result
+        .warnings
+        .iter()
+        .filter(|warning| !options.is_json() && !warnings.contains(warning));
+    for warning in more {
         output::warning(output::printable(warning));
     }
     if arguments.dry_run || arguments.no_wait {
@@ -118,8 +124,7 @@ fn describe(result: &ApplyResult) -> String {
     let heading = match (result.dry_run, result.changed) {
         (true, true) => format!(
             "{} would change to revision {}.",
-            result.name,
-            result.revision + 1
+            result.name, result.revision
         ),
         (true, false) => format!(
             "{} would not change (revision {}).",

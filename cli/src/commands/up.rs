@@ -94,8 +94,14 @@ fn run_site(arguments: &Arguments, options: &Options, site: &mut Site) -> Result
 
     let step = progress(options).step("Starting the agent");
     let agent_data = data.join("agent");
-    if !is_enrolled(&client, &arguments.node, &agent_data)? {
+    let addresses = Addresses {
+        file: data.join("addresses"),
+        text: format!("{}\n{}\n", ready.url, ready.relay),
+    };
+    if !is_enrolled(&client, &arguments.node, &agent_data)? || !addresses.are_known() {
+        // The same key enrols again when the site has moved: the node learns its new addresses.
         local_site::enrol(&client, &arguments.node, BTreeMap::new(), &agent_data)?;
+        addresses.remember()?;
     }
     site.agents
         .push(local_site::start_agent("agent", &agent_data, None, echo)?);
@@ -124,6 +130,23 @@ fn make_folder(folder: &Path) -> Result<PathBuf> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).map_err(about_file("make", folder))?;
     folder.canonicalize().map_err(about_file("use", folder))
+}
+
+/// Where the site listened when this machine's node enrolled, as a file.
+struct Addresses {
+    file: PathBuf,
+    text: String,
+}
+
+impl Addresses {
+    fn are_known(&self) -> bool {
+        fs::read_to_string(&self.file).is_ok_and(|known| known == self.text)
+    }
+
+    fn remember(&self) -> Result<()> {
+        files::write(&self.file, self.text.as_bytes(), Readers::Everybody, true)
+            .map_err(about_file("write", &self.file))
+    }
 }
 
 /// Whether an earlier run made this machine a node: the site knows the node, and its data is here.
@@ -165,22 +188,22 @@ fn tell(arguments: &Arguments, options: &Options, ready: &Ready, client: &Client
         ("Relay", ready.relay.clone()),
         ("Context", ready.context.display().to_string()),
     ]))?;
-    match installed {
-        Installed::Yes(file) => output::note(format!(
+    let next = match installed {
+        Installed::Yes(file) => format!(
             "Other terminals reach it by {}: try `haar get nodes`.",
             file.display()
-        )),
-        Installed::OtherSite(file) => output::note(format!(
+        ),
+        Installed::OtherSite(file) => format!(
             "Hint: {} is of another site, so it stays. Reach this one with `haar --context {} get nodes`, or set HAAR_CONTEXT.",
             file.display(),
             ready.context.display()
-        )),
-        Installed::Nowhere => output::note(format!(
+        ),
+        Installed::Nowhere => format!(
             "Reach it with `haar --context {} get nodes`.",
             ready.context.display()
-        )),
-    }
-    output::note("Ctrl-C stops it.");
+        ),
+    };
+    progress(options).say(format!("{next}\nCtrl-C stops it."));
     Ok(())
 }
 

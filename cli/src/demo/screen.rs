@@ -207,19 +207,34 @@ fn describe(message: &Value) -> String {
     ))
 }
 
+/// `cpu_percent: 12.3` as `cpu 12.3 %`, and likewise for the other units that names end with.
 fn quantity(name: &str, number: &serde_json::Number) -> String {
-    if let (Some(name), Some(amount)) = (name.strip_suffix("_bytes"), number.as_u64()) {
-        return format!("{} {}", name.replace('_', " "), output::bytes(amount));
+    let value = number.as_f64().unwrap_or_default();
+    let plain = || {
+        if number.is_u64() {
+            number.to_string()
+        } else {
+            format!("{value:.1}")
+        }
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float that is out of range becomes the nearest number"
+    )]
+    let bytes = || output::bytes(value as u64);
+    let units: [(&str, &dyn Fn() -> String); 4] = [
+        ("_bytes_per_second", &|| format!("{}/s", bytes())),
+        ("_per_second", &|| format!("{}/s", plain())),
+        ("_bytes", &bytes),
+        ("_percent", &|| format!("{} %", plain())),
+    ];
+    for (ending, write) in units {
+        if let Some(name) = name.strip_suffix(ending) {
+            return format!("{} {}", name.replace('_', " "), write());
+        }
     }
-    let name = name
-        .replace("_per_second", "/s")
-        .replace("_percent", " %")
-        .replace('_', " ");
-    match (number.as_u64(), number.as_f64()) {
-        (Some(whole), _) => format!("{name} {whole}"),
-        (None, Some(value)) => format!("{name} {value:.1}"),
-        (None, None) => format!("{name} {number}"),
-    }
+    format!("{} {}", name.replace('_', " "), plain())
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ impl Workplace {
             .current_dir(self.folder.path())
             .env_remove("HAAR_CONTEXT")
             .env_remove("XDG_CONFIG_HOME")
+            .env_remove("CARGO_TARGET_DIR") // shared, projects of one name would be taken for each other
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         command

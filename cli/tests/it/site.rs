@@ -240,3 +240,23 @@ fn another_site_at_the_same_address_is_told() {
     one.workplace.write("wrong.toml", context.to_string());
     assert_eq!(one.workplace.haar("get nodes --context wrong.toml").code, 6);
 }
+
+#[test]
+fn ctrl_c_ends_a_command_that_goes_on_with_its_own_exit_code() {
+    let site = Site::start();
+    let mut command = site.workplace.command();
+    command
+        .env("HAAR_CONTEXT", &site.context)
+        .args(["get", "nodes", "--watch"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    let id = child.id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}

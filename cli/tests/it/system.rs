@@ -180,6 +180,10 @@ fn a_signed_microservice_is_deployed_watched_and_deleted() {
             .as_u64()
             .is_some_and(|handled| handled > 10)
     });
+    // It reports once a second.
+    system.eventually("logs flow/sink --tail 5 --output json", |answer| {
+        answer.to_string().contains("messages=")
+    });
     let lines = system.haar("logs flow/sink --tail 5").ok().stdout;
     assert!(lines.contains("messages="), "{lines}");
     let described = system.haar("describe microservice flow/sink").ok().stdout;

@@ -56,10 +56,10 @@ fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
     );
     match error {
         ModuleError::Untrusted | ModuleError::Unsigned if nobody_is_trusted => {
-            failure.hint("this site trusts no publisher yet: `haar publisher add NAME KEY`")
+            failure.hint("this site trusts no publisher yet: `haar publisher trust NAME KEY.pub`")
         }
         ModuleError::Untrusted => failure.hint(
-            "sign it with a trusted key, or trust its publisher: `haar publisher add NAME KEY`",
+            "sign it with a trusted key, or trust its publisher: `haar publisher trust NAME KEY.pub`",
         ),
         ModuleError::Unsigned => failure.hint("sign it: `haar sign FILE --key KEY`"),
         _ => failure,

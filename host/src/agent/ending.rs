@@ -16,6 +16,9 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 impl Agent {
     pub(super) async fn report(&mut self) {
         self.report_at = Instant::now() + self.options.status_interval;
+        if let Some(envelope) = self.unstored.take() {
+            self.assignment(&envelope).await;
+        }
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }

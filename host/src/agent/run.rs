@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::SecretKey;
@@ -80,6 +81,8 @@ pub struct Agent {
     pub(super) preparing: Arc<Semaphore>,
     pub(super) report_at: Instant,
     pub(super) diagnosed: Option<Instant>,
+    /// An assignment that was good and could not be stored.
+    pub(super) unstored: Option<Bytes>,
 }
 
 impl Agent {
@@ -140,6 +143,7 @@ impl Agent {
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             report_at: Instant::now(),
             diagnosed: None,
+            unstored: None,
         };
         agent.resume().await?;
         Ok(agent)
@@ -206,7 +210,8 @@ impl Agent {
         }
     }
 
-    async fn assignment(&mut self, envelope: &[u8]) {
+    pub(super) async fn assignment(&mut self, envelope: &[u8]) {
+        self.unstored = None;
         let verdict = accept::accept(envelope, &self.node.allegiance, self.node.in_force());
         match verdict {
             Ok(Verdict::Same) => {}
@@ -218,10 +223,14 @@ impl Agent {
                     .await
                 {
                     Ok(()) => self.assigned(*assignment, envelope),
-                    Err(error) => self.node.assignment_refused(
-                        Some(assignment.number),
-                        format!("it can't be stored: {error:#}"),
-                    ),
+                    Err(error) => {
+                        // A full disk may have room again: tried with the next status.
+                        self.unstored = Some(Bytes::copy_from_slice(envelope));
+                        self.node.assignment_refused(
+                            Some(assignment.number),
+                            format!("it can't be stored: {error:#}"),
+                        );
+                    }
                 }
             }
             Err(refusal) => {
@@ -326,7 +335,7 @@ fn connect(
 pub(super) fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoing {
     Outgoing {
         topic: Topic::Alive(node.clone()).text(site),
-        payload: bytes::Bytes::from_static(word.as_bytes()),
+        payload: Bytes::from_static(word.as_bytes()),
         at_least_once: true,
         retain: true,
     }

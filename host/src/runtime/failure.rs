@@ -17,6 +17,8 @@ pub enum Cause {
     Deadline,
     /// It ran into `unreachable`: a panic, usually.
     Unreachable,
+    /// It touched memory that it does not have: too deep a recursion, usually.
+    OutOfBounds,
     /// Anything else that WebAssembly traps on, or a failing host function.
     Other,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Cause {
             Cause::Stack => "stack overflow",
             Cause::Deadline => "took too long",
             Cause::Unreachable => "panicked",
+            Cause::OutOfBounds => "touched memory out of bounds (recursed too deep?)",
             Cause::Other => "trapped",
         })
     }
@@ -65,6 +68,9 @@ pub fn classify(error: &wasmtime::Error, denied_bytes: Option<u64>) -> Failure {
     let cause = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Cause::Fuel,
         Some(Trap::StackOverflow) => Cause::Stack,
+        // Compilers that use LLVM keep the data of frames at the start of linear memory: when that
+        // stack overflows, an address below zero is touched.
+        Some(Trap::MemoryOutOfBounds) if denied_bytes.is_none() => Cause::OutOfBounds,
         Some(_) | None if denied_bytes.is_some() => Cause::Memory,
         Some(Trap::UnreachableCodeReached) => Cause::Unreachable,
         Some(_) | None => Cause::Other,

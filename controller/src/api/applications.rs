@@ -86,7 +86,7 @@ pub(super) async fn apply(
 fn read(yaml: &str, name: &Name) -> Answer<Manifest> {
     let manifest = manifest::parse(yaml, "manifest").map_err(|errors| {
         Failure::new(Kind::Invalid, "bad_manifest", errors.to_string())
-            .hint("check the manifest: `haar check FILE`; its schema is at /api/v1/schemas/application.json")
+            .hint("check the manifest: `haar apply --dry-run -f FILE`; its schema is at /api/v1/schemas/application.json")
     })?;
     if &manifest.name != name {
         return Err(Failure::new(

@@ -68,5 +68,5 @@ pub(super) fn unknown_module(digest: Digest) -> Failure {
         "unknown_module",
         format!("there is no module {digest}"),
     )
-    .hint("see them with `haar module list`")
+    .hint("see them with `haar get modules`")
 }

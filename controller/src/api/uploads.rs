@@ -297,7 +297,7 @@ fn insert(write: &db::Write<'_>, row: ModuleRow) -> Answer<ModuleRow> {
             "store_full",
             format!("the site's modules take {STORE_BYTES_MAX} bytes already"),
         )
-        .hint("delete modules that no application uses: `haar module delete DIGEST`"));
+        .hint("delete modules that no application uses: `haar delete module DIGEST`"));
     }
     let row = ModuleRow {
         pushed_ms: write.now_ms,

@@ -129,7 +129,7 @@ pub(crate) fn unknown_application(connection: &Connection, name: &Name) -> Failu
     let names = applications.iter().map(|row| row.manifest.name.as_str());
     match plan::nearest(name.as_str(), names) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar app list`"),
+        None => failure.hint("see them with `haar get applications`"),
     }
 }
 

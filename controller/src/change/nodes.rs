@@ -48,7 +48,7 @@ pub(crate) fn unknown_node(connection: &Connection, name: &Name) -> Failure {
     let nodes = db::nodes::list(connection).unwrap_or_default();
     match plan::nearest(name.as_str(), nodes.iter().map(|node| node.name.as_str())) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar node list`"),
+        None => failure.hint("see them with `haar get nodes`"),
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn distrust(write: &Write<'_>, site: &Site, name: &Name) -> Result<()
             "unknown_publisher",
             format!("no publisher `{name}` is trusted"),
         )
-        .hint("see them with `haar publisher list`"));
+        .hint("see them with `haar get publishers`"));
     }
     replan(write, site, None)?;
     write.event(

@@ -256,7 +256,7 @@ impl<'f> Placer<'f> {
             _ => Problem {
                 code: "no_node",
                 message: format!("microservice `{microservice}`: no node of the site has {labels}"),
-                hint: Some("see the labels with `haar node list`; enrol nodes with these labels, or change `place`".into()),
+                hint: Some("see the labels with `haar get nodes`; enrol nodes with these labels, or change `place`".into()),
             },
         }
     }

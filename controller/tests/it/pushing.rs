@@ -113,7 +113,7 @@ fn without_a_publisher_the_refusal_says_to_trust_one() {
         .client
         .put(&content_path(&file), &file)
         .refused(422, "untrusted");
-    assert!(text.contains("haar publisher add"), "{text}");
+    assert!(text.contains("haar publisher trust"), "{text}");
 }
 
 #[test]

@@ -90,6 +90,7 @@ async fn start() {
             prepared.push(ready);
         }
     }
+    bench.finish();
     println!(
         "start: module file to first handled message, from the cache, verified ({ROUNDS} rounds)"
     );
@@ -154,6 +155,7 @@ async fn local(size: usize) {
     );
     ping.stop().await;
     pong.stop().await;
+    bench.finish();
 }
 
 /// Two agents that are connected by the embedded relay, with a source and a sink.
@@ -199,9 +201,9 @@ fn handled(status: &Status) -> u64 {
 
 async fn crossing_rate() {
     for size in ["64", "1024"] {
-        // 1,000 messages every 4 ms: more than goes through; the newest win.
+        // 4,000 messages every 4 ms: more than goes through; the newest win.
         let (site, mut left, mut right) =
-            two_agents(&[("period_ms", "4"), ("messages", "1000"), ("size", size)]).await;
+            two_agents(&[("period_ms", "4"), ("messages", "4000"), ("size", size)]).await;
         let warm = site
             .status(&right.id, |status| handled(status) > 10_000)
             .await;
@@ -260,4 +262,5 @@ async fn memory() {
     for one in running {
         one.stop().await;
     }
+    bench.finish();
 }

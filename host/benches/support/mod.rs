@@ -49,6 +49,11 @@ impl Bench {
         }
     }
 
+    /// Ends the guests' threads.
+    pub fn finish(self) {
+        self.runtime.shutdown();
+    }
+
     /// Reads, verifies, loads and links, compiling when there is no code yet.
     pub fn prepare(&self, spec: &Microservice) -> InstancePre<State> {
         self.modules

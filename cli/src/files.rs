@@ -21,9 +21,9 @@ pub(crate) enum Readers {
     Everybody,
 }
 
-/// Reads a text file.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let bytes = read(path, TEXT_BYTES_MAX, |size| {
+/// Reads a small file.
+fn read_small(path: &Path) -> Result<Vec<u8>> {
+    read(path, TEXT_BYTES_MAX, |size| {
         CommandError::refused(
             "file_too_large",
             format!(
@@ -31,7 +31,12 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
                 path.display()
             ),
         )
-    })?;
+    })
+}
+
+/// Reads a text file.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_small(path)?;
     String::from_utf8(bytes).map_err(|_| {
         CommandError::refused(
             "not_text",
@@ -140,8 +145,11 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads a public key in PEM.
+/// Reads a public key in PEM, or in the format of the tool `wasmsign2`.
 pub(crate) fn read_public_key(path: &Path) -> Result<PublicKey> {
+    if let Ok(key) = PublicKey::from_wasmsign2(&read_small(path)?) {
+        return Ok(key);
+    }
     let text = read_text(path)?;
     let refused =
         |message: String, hint: &str| CommandError::refused("bad_key", message).hinted(hint);
@@ -159,8 +167,11 @@ pub(crate) fn read_public_key(path: &Path) -> Result<PublicKey> {
     })
 }
 
-/// Reads a secret key in PEM.
+/// Reads a secret key in PEM, or in the format of the tool `wasmsign2`.
 pub(crate) fn read_secret_key(path: &Path) -> Result<SecretKey> {
+    if let Ok(key) = SecretKey::from_wasmsign2(&read_small(path)?) {
+        return Ok(key);
+    }
     let text = read_text(path)?;
     let refused =
         |message: String, hint: &str| CommandError::refused("bad_key", message).hinted(hint);

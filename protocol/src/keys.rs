@@ -14,6 +14,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ids::InvalidId;
 
+/// The first byte of the two kinds of key files of the tool `wasmsign2` (its `keys.rs`).
+const WASMSIGN2_PUBLIC: u8 = 0x01;
+/// See [`WASMSIGN2_PUBLIC`].
+const WASMSIGN2_SECRET: u8 = 0x81;
+
 /// An ed25519 public key. Written as `ed25519:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(
@@ -62,6 +67,25 @@ impl PublicKey {
             .expect("checked when the value was made")
             .to_public_key_pem(LineEnding::LF)
             .expect("an ed25519 key always encodes")
+    }
+
+    /// Writes the key as the tool `wasmsign2` keeps it in files: the byte 1, then the 32 bytes.
+    pub fn to_wasmsign2(&self) -> Vec<u8> {
+        [&[WASMSIGN2_PUBLIC][..], &self.0].concat()
+    }
+
+    /// Reads a file of the tool `wasmsign2`.
+    ///
+    /// # Errors
+    /// When it is not such a public key.
+    pub fn from_wasmsign2(file: &[u8]) -> Result<Self, InvalidId> {
+        match file.split_first() {
+            Some((&WASMSIGN2_PUBLIC, key)) => {
+                let key = key.try_into().map_err(|_| not_wasmsign2("public"))?;
+                Self::from_bytes(key)
+            }
+            _ => Err(not_wasmsign2("public")),
+        }
     }
 
     /// The first 12 hexadecimal digits of the key's SHA-256, for tables that people read.
@@ -153,6 +177,32 @@ impl SecretKey {
             .expect("an ed25519 key always encodes")
             .to_string()
     }
+
+    /// Writes the key as the tool `wasmsign2` keeps it in files: the byte 0x81, the 32 bytes of the
+    /// seed, the 32 bytes of the public half. Keep it in files that only their owner reads.
+    pub fn to_wasmsign2(&self) -> Vec<u8> {
+        [&[WASMSIGN2_SECRET][..], &self.0.to_keypair_bytes()].concat()
+    }
+
+    /// Reads a file of the tool `wasmsign2`.
+    ///
+    /// # Errors
+    /// When it is not such a secret key.
+    pub fn from_wasmsign2(file: &[u8]) -> Result<Self, InvalidId> {
+        match file.split_first() {
+            Some((&WASMSIGN2_SECRET, key)) => {
+                let pair = key.try_into().map_err(|_| not_wasmsign2("secret"))?;
+                SigningKey::from_keypair_bytes(pair)
+                    .map(Self)
+                    .map_err(|_| not_wasmsign2("secret"))
+            }
+            _ => Err(not_wasmsign2("secret")),
+        }
+    }
+}
+
+fn not_wasmsign2(half: &str) -> InvalidId {
+    InvalidId(format!("not a {half} key of the tool wasmsign2"))
 }
 
 impl fmt::Debug for SecretKey {

@@ -29,6 +29,17 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Write a key in the format of the tool wasmsign2
+    Export {
+        /// The key: a file that ends in .key or .pub
+        file: PathBuf,
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -43,7 +54,18 @@ struct KeyPair<'a> {
 pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     match &arguments.command {
         Command::New { name, force } => new(name, *force, options),
+        Command::Export { file, out, force } => export(file, out, *force),
     }
+}
+
+fn export(file: &Path, out: &Path, force: bool) -> Result<()> {
+    let (bytes, readers) = match files::read_public_key(file) {
+        Ok(key) => (key.to_wasmsign2(), Readers::Everybody),
+        Err(_) => (files::read_secret_key(file)?.to_wasmsign2(), Readers::Owner),
+    };
+    write(out, &bytes, readers, force)?;
+    output::note(format!("Wrote {} for wasmsign2.", out.display()));
+    Ok(())
 }
 
 fn new(name: &Path, force: bool, options: &Options) -> Result<()> {
@@ -63,10 +85,15 @@ fn new(name: &Path, force: bool, options: &Options) -> Result<()> {
         return Err(already_there(there));
     }
     let secret = make()?;
-    write(&secret_file, &secret.to_pem(), Readers::Owner, force)?;
+    write(
+        &secret_file,
+        secret.to_pem().as_bytes(),
+        Readers::Owner,
+        force,
+    )?;
     write(
         &public_file,
-        &secret.public().to_pem(),
+        secret.public().to_pem().as_bytes(),
         Readers::Everybody,
         force,
     )?;
@@ -109,8 +136,8 @@ pub(crate) fn make() -> Result<SecretKey> {
     Ok(SecretKey::from_seed(seed))
 }
 
-fn write(path: &Path, pem: &str, readers: Readers, force: bool) -> Result<()> {
-    files::write(path, pem.as_bytes(), readers, force).map_err(|error| match error.kind() {
+fn write(path: &Path, content: &[u8], readers: Readers, force: bool) -> Result<()> {
+    files::write(path, content, readers, force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_there(path),
         _ => about_file("write", path)(error),
     })

@@ -182,3 +182,16 @@ fn pushing_checks_signature_and_name_before_it_asks_the_site() {
     insta::assert_snapshot!(workplace.haar("push unsigned.wasm").all());
     insta::assert_snapshot!(workplace.haar("push unnamed.wasm").all());
 }
+
+#[test]
+fn a_key_exported_for_wasmsign2_is_still_the_key() {
+    let workplace = workplace_with_key();
+    workplace.haar("key export acme.key --out raw.key").ok();
+    workplace.haar("key export acme.pub --out raw.pub").ok();
+    let public = PublicKey::from_pem(&workplace.read("acme.pub")).unwrap();
+    let raw = std::fs::read(workplace.path("raw.pub")).unwrap();
+    assert_eq!(PublicKey::from_wasmsign2(&raw), Ok(public));
+    let raw = std::fs::read(workplace.path("raw.key")).unwrap();
+    assert_eq!(SecretKey::from_wasmsign2(&raw).unwrap().public(), public);
+    assert_eq!(workplace.haar("key export acme.pub --out raw.pub").code, 3);
+}

@@ -139,6 +139,23 @@ fn keys_are_read_by_the_other_side() {
 }
 
 #[test]
+fn key_files_of_the_tool_wasmsign2_are_written_and_read() {
+    let secret = key(4);
+    let their_secret = wasmsign2::SecretKey::from_bytes(&secret.to_wasmsign2()).unwrap();
+    let their_public = wasmsign2::PublicKey::from_bytes(&secret.public().to_wasmsign2()).unwrap();
+    assert_eq!(their_secret.to_bytes(), secret.to_wasmsign2());
+    assert_eq!(their_public.to_bytes(), secret.public().to_wasmsign2());
+    let read = SecretKey::from_wasmsign2(&their_secret.to_bytes()).unwrap();
+    assert_eq!(read.public(), secret.public());
+    assert_eq!(
+        PublicKey::from_wasmsign2(&their_public.to_bytes()),
+        Ok(secret.public())
+    );
+    assert!(PublicKey::from_wasmsign2(&secret.to_wasmsign2()).is_err());
+    assert!(SecretKey::from_wasmsign2(&secret.to_wasmsign2()[..64]).is_err());
+}
+
+#[test]
 fn keys_in_pem_keep_their_form() {
     crate::golden::check("key.pem", &(key(4).to_pem() + &key(4).public().to_pem()));
 }

@@ -15,10 +15,10 @@ use haar_host::logs::Logs;
 use haar_host::modules::Modules;
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
-use haar_host::runtime::instance::{self, Command, Exit, Setup};
+use haar_host::runtime::instance::{self, Exit, Orders, Setup};
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::RouteId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use wasmtime::component::InstancePre;
 
@@ -68,7 +68,7 @@ impl Bench {
         spec: &Microservice,
         pre: InstancePre<State>,
     ) -> Running {
-        let (commands, received) = mpsc::channel(4);
+        let (orders, given) = watch::channel(Orders::of(spec));
         let (started, _) = oneshot::channel();
         let logs: Arc<Logs> = Arc::default();
         let inbox = registry.inbox(&spec.name, &spec.limits);
@@ -80,7 +80,7 @@ impl Bench {
             bus: Arc::clone(&self.bus),
             logger: Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
             counters: Arc::clone(&counters),
-            commands: received,
+            orders: given,
             started,
         };
         let mut task = JoinSet::new();
@@ -88,7 +88,7 @@ impl Bench {
         Running {
             inbox,
             counters,
-            commands,
+            orders,
             task,
         }
     }
@@ -98,7 +98,7 @@ impl Bench {
 pub struct Running {
     inbox: Arc<Inbox>,
     counters: Arc<Counters>,
-    commands: mpsc::Sender<Command>,
+    orders: watch::Sender<Orders>,
     task: JoinSet<Exit>,
 }
 
@@ -156,10 +156,8 @@ impl Running {
     }
 
     pub async fn stop(mut self) {
-        self.commands
-            .send(Command::Stop(Duration::from_secs(1)))
-            .await
-            .unwrap();
+        self.orders
+            .send_modify(|orders| orders.stop = Some(Duration::from_secs(1)));
         while self.task.join_next().await.is_some() {}
     }
 }

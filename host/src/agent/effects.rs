@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use haar_protocol::assignment::{Microservice, MicroserviceName};
-use tokio::sync::{mpsc, oneshot};
+use haar_protocol::assignment::Microservice;
+use tokio::sync::{oneshot, watch};
 use wasmtime::component::InstancePre;
 
 use super::Event;
@@ -12,10 +12,7 @@ use super::run::Agent;
 use super::slot::Running;
 use crate::local_api::state::State;
 use crate::modules::PrepareError;
-use crate::runtime::instance::{self, Command, Setup};
-
-/// Commands that may wait for an instance.
-const COMMANDS_MAX: usize = 16;
+use crate::runtime::instance::{self, Orders, Setup};
 
 impl Agent {
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
@@ -23,7 +20,6 @@ impl Agent {
             match effect {
                 Effect::Prepare(spec) => self.prepare(spec),
                 Effect::Start(spec, pre) => self.launch(spec, pre),
-                Effect::Send(name, command) => self.send(&name, command),
                 Effect::Abort(name) => self.node.abort(&name),
                 Effect::SetTable(table) => {
                     self.bus.set_table(table);
@@ -65,7 +61,7 @@ impl Agent {
     fn launch(&mut self, spec: Arc<Microservice>, pre: InstancePre<State>) {
         self.runs += 1;
         let run = self.runs;
-        let (commands, commands_received) = mpsc::channel(COMMANDS_MAX);
+        let (orders, given) = watch::channel(Orders::of(&spec));
         let (started, start_returned) = oneshot::channel();
         let Some((logger, counters)) = self.node.instruments(&spec.name) else {
             return;
@@ -77,7 +73,7 @@ impl Agent {
             bus: Arc::clone(&self.bus),
             logger,
             counters,
-            commands: commands_received,
+            orders: given,
             started,
         };
         let abort = self
@@ -94,18 +90,9 @@ impl Agent {
         self.node.launched(Running {
             spec,
             run,
-            commands,
+            orders,
             abort,
             started: None,
         });
-    }
-
-    fn send(&mut self, name: &MicroserviceName, command: Command) {
-        if let Some(commands) = self.node.commands(name)
-            && commands.try_send(command).is_err()
-        {
-            // It has ended, or is so stuck that sixteen commands wait: the deadline ends it.
-            tracing::debug!(microservice = %name, "does not take commands");
-        }
     }
 }

@@ -22,10 +22,12 @@ impl Agent {
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
-        let status = self.status().await;
-        if let Some(status) = status {
+        if let Some(status) = self.status().await {
+            // Never waits: a relay that does not take it gets the next one, a whole snapshot too.
             self.node.changed = false;
-            self.publish(status).await;
+            if let Err(error) = self.session.try_publish(status) {
+                tracing::debug!("no status was sent: {error}");
+            }
         }
     }
 
@@ -60,8 +62,7 @@ impl Agent {
     /// Stop taking work, finish calls, final status, disconnect.
     pub(super) async fn shut_down(mut self) {
         let deadline = Instant::now() + SHUTDOWN_DEADLINE;
-        let effects = self.node.stop_all(now_ms());
-        self.perform(effects);
+        self.node.stop_all(now_ms());
         while !self.node.is_idle() {
             let wake = self.node.wake();
             tokio::select! {
@@ -76,10 +77,10 @@ impl Agent {
                 }
             }
         }
-        if *self.connected.borrow()
-            && let Some(status) = self.status().await
+        if let Some(status) = self.status().await
+            && let Err(error) = self.session.try_publish(status)
         {
-            self.publish(status).await;
+            tracing::debug!("the last status was not sent: {error}");
         }
         let last = alive(
             &self.options.membership.site,

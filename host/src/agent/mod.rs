@@ -3,6 +3,7 @@
 
 pub mod slot;
 pub mod node;
+mod actions;
 mod view;
 
 mod links;

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
 use haar_protocol::ids::Digest;
@@ -15,15 +14,11 @@ use wasmtime::component::InstancePre;
 use super::slot::{Running, Slot, Waiting};
 use crate::accept::{Allegiance, InForce};
 use crate::bus::table::{Registry, RouteTable};
-use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
 use crate::logs::Logs;
 use crate::modules::PrepareError;
-use crate::reconcile::{self, Action};
-use crate::runtime::instance::{Command, Exit};
-
-/// How long an instance may take for its last call.
-pub const STOP_GRACE: Duration = Duration::from_secs(5);
+use crate::reconcile;
+use crate::runtime::instance::Exit;
 
 /// What the owner does for the state.
 pub enum Effect {
@@ -31,8 +26,6 @@ pub enum Effect {
     Prepare(Arc<Microservice>),
     /// Start an instance; the answer comes as [`Node::launched`].
     Start(Arc<Microservice>, InstancePre<State>),
-    /// Tell a running instance something.
-    Send(MicroserviceName, Command),
     /// End an instance that does not listen.
     Abort(MicroserviceName),
     /// Put a route table in force.
@@ -114,113 +107,13 @@ impl Node {
             .is_some_and(|before| before.publishers != assignment.publishers);
         self.assignment = Some(assignment);
         if publishers_changed {
-            // What a publisher signed who was not trusted may be good now.
-            for slot in self.slots.values_mut() {
-                slot.refused = None;
-            }
+            effects.extend(self.prepare_again());
         }
         effects.push(Effect::Sweep(
             self.wanted.values().map(|spec| spec.module).collect(),
         ));
         effects.extend(self.reconcile(now_ms));
         effects
-    }
-
-    /// Does what the plan says.
-    fn reconcile(&mut self, now_ms: u64) -> Vec<Effect> {
-        let observed = self
-            .slots
-            .iter()
-            .map(|(name, slot)| (name.clone(), slot.observed()))
-            .collect();
-        let actions = reconcile::plan(&self.wanted, &observed);
-        actions
-            .into_iter()
-            .flat_map(|action| self.act(action, now_ms))
-            .collect()
-    }
-
-    fn act(&mut self, action: Action, now_ms: u64) -> Vec<Effect> {
-        self.changed = true;
-        match action {
-            Action::Prepare(spec) => {
-                let logs = Arc::clone(&self.logs);
-                let slot = self.slots.entry(spec.name.clone()).or_insert_with(|| {
-                    Slot::new(
-                        Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
-                        now_ms,
-                    )
-                });
-                slot.logger.set_limit(spec.limits.log_lines_per_second);
-                slot.preparing = Some(Arc::clone(&spec));
-                slot.refused = None;
-                slot.waiting = None;
-                slot.failures = 0;
-                if slot.running.is_none() {
-                    slot.show(Phase::Preparing, None, now_ms);
-                }
-                vec![Effect::Prepare(spec)]
-            }
-            Action::Configure(spec) => {
-                let values = Arc::new(spec.configuration.clone());
-                self.respecify(&spec, |running| {
-                    running.configuration = spec.configuration.clone()
-                });
-                vec![Effect::Send(spec.name.clone(), Command::Configure(values))]
-            }
-            Action::Adjust(spec) => {
-                if let Some(slot) = self.slots.get(&spec.name) {
-                    slot.logger.set_limit(spec.limits.log_lines_per_second);
-                }
-                self.respecify(&spec, |running| {
-                    running.limits = spec.limits.clone();
-                    running.outlets = spec.outlets.clone();
-                    running.inlets = spec.inlets.clone();
-                });
-                vec![Effect::Send(
-                    spec.name.clone(),
-                    Command::Limit(Box::new(spec.limits.clone())),
-                )]
-            }
-            Action::Stop(name) => self.stop(&name, now_ms),
-        }
-    }
-
-    /// Notes that a running instance was told something else.
-    fn respecify(&mut self, spec: &Microservice, change: impl FnOnce(&mut Microservice)) {
-        if let Some(running) = self
-            .slots
-            .get_mut(&spec.name)
-            .and_then(|slot| slot.running.as_mut())
-        {
-            change(Arc::make_mut(&mut running.spec));
-        }
-    }
-
-    fn stop(&mut self, name: &MicroserviceName, now_ms: u64) -> Vec<Effect> {
-        let Some(slot) = self.slots.get_mut(name) else {
-            return Vec::new();
-        };
-        slot.preparing = None;
-        slot.ready = None;
-        slot.waiting = None;
-        if slot.running.is_none() {
-            self.slots.remove(name);
-            return Vec::new();
-        }
-        slot.show(Phase::Stopping, None, now_ms);
-        slot.stop_deadline = slot.running.as_ref().map(stop_deadline);
-        vec![Effect::Send(name.clone(), Command::Stop(STOP_GRACE))]
-    }
-
-    /// The agent stops: so do all instances.
-    pub fn stop_all(&mut self, now_ms: u64) -> Vec<Effect> {
-        self.wanted.clear();
-        let names: Vec<_> = self.slots.keys().cloned().collect();
-        names
-            .iter()
-            .flat_map(|name| self.stop(name, now_ms))
-            .collect()
     }
 
     /// A module is ready, or is not.
@@ -247,16 +140,7 @@ impl Node {
         match outcome {
             Ok(pre) => self.start_when_free(spec, pre, now_ms),
             Err(PrepareError::Refused(reason)) => {
-                slot.logger
-                    .agent(Level::Error, &format!("refused: {reason}"));
-                tracing::warn!(microservice = %spec.name, "refused: {reason}");
-                slot.refused = Some(Arc::clone(spec));
-                let phase = if slot.running.is_some() {
-                    slot.phase
-                } else {
-                    Phase::Refused
-                };
-                slot.show(phase, Some(reason), now_ms);
+                slot.refuse(spec, reason, now_ms);
                 Vec::new()
             }
             Err(PrepareError::NotYet(reason)) => {
@@ -281,14 +165,19 @@ impl Node {
         };
         slot.failures = 0;
         slot.waiting = None;
-        let Some(running) = &slot.running else {
-            slot.last = Some((Arc::clone(spec), pre.clone()));
-            return vec![Effect::Start(Arc::clone(spec), pre)];
-        };
-        slot.stop_deadline = Some(stop_deadline(running));
-        slot.ready = Some((Arc::clone(spec), pre));
-        slot.show(Phase::Stopping, None, now_ms);
-        vec![Effect::Send(spec.name.clone(), Command::Stop(STOP_GRACE))]
+        slot.last = Some((Arc::clone(spec), pre.clone()));
+        match &slot.running {
+            None => vec![Effect::Start(Arc::clone(spec), pre)],
+            Some(running) if !reconcile::needs_restart(&running.spec, spec) => {
+                // It was only looked at again, and may go on.
+                self.reconcile(now_ms)
+            }
+            Some(_) => {
+                slot.ready = Some((Arc::clone(spec), pre));
+                slot.ask_to_stop(now_ms);
+                Vec::new()
+            }
+        }
     }
 
     /// An instance's task was spawned.
@@ -346,12 +235,15 @@ impl Node {
             return self.reconcile(now_ms);
         }
         if let Some((spec, pre)) = slot.ready.take() {
-            slot.last = Some((Arc::clone(&spec), pre.clone()));
             slot.show(Phase::Preparing, None, now_ms);
             return vec![Effect::Start(spec, pre)];
         }
+        if let Some(reason) = slot.refused.as_ref().and(slot.reason.take()) {
+            slot.show(Phase::Refused, Some(reason), now_ms);
+            return Vec::new();
+        }
         let reason = match exit {
-            Exit::Stopped => "it was stopped".to_owned(),
+            Exit::Stopped => return self.reconcile(now_ms), // wanted again by now
             Exit::NotStartable(reason) => reason.clone(),
             Exit::Failed(failure) => failure.to_string(),
         };
@@ -401,9 +293,4 @@ impl Node {
             effects
         }
     }
-}
-
-/// An instance may be in the middle of a call, and then has its last one.
-fn stop_deadline(running: &Running) -> Instant {
-    Instant::now() + STOP_GRACE + Duration::from_millis(running.spec.limits.call_timeout.0)
 }

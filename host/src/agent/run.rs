@@ -179,11 +179,16 @@ impl Agent {
                 () = tokio::time::sleep_until(self.report_at) => self.report().await,
             }
             while self.work.try_join_next().is_some() {} // finished side work
-            if self.node.changed {
-                self.report_at = self.report_at.min(Instant::now() + REPORT_PAUSE);
-            }
+            self.report_changes_soon();
         }
         self.shut_down().await;
+    }
+
+    /// A change is reported after a short pause, where there is somebody to report it to.
+    fn report_changes_soon(&mut self) {
+        if self.node.changed && *self.connected.borrow() {
+            self.report_at = self.report_at.min(Instant::now() + REPORT_PAUSE);
+        }
     }
 
     async fn apply(&mut self, event: Event) {
@@ -192,8 +197,13 @@ impl Agent {
             Event::Connected => {
                 tracing::info!("connected to the relay");
                 let (site, node) = (&self.options.membership.site, &self.options.membership.node);
-                let alive = alive(site, node, "online");
-                self.publish(alive).await;
+                let (session, alive) = (self.session.clone(), alive(site, node, "online"));
+                // Beside the loop: the queue to the relay may be full.
+                self.work.spawn(async move {
+                    if let Err(error) = session.publish(alive).await {
+                        tracing::debug!("not sent: {error}");
+                    }
+                });
                 self.node.changed = true;
             }
             Event::Disconnected(reason) => self.disconnected(&reason),
@@ -284,12 +294,6 @@ impl Agent {
             .node
             .exited(&name, run, &exit, Instant::now(), now_ms(), jitter());
         self.perform(effects);
-    }
-
-    pub(super) async fn publish(&self, outgoing: Outgoing) {
-        if let Err(error) = self.session.publish(outgoing).await {
-            tracing::debug!("not sent: {error}");
-        }
     }
 }
 

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haar_protocol::assignment::{Microservice, MicroserviceName};
+use haar_protocol::log::Level;
 use haar_protocol::status::{MicroserviceStatus, State as Phase};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
@@ -22,8 +23,10 @@ use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
 use crate::reconcile::Observed;
 use crate::runtime::guest::Counters;
-use crate::runtime::instance::Command;
+use crate::runtime::instance::Orders;
 
+/// How long an instance may take for its last call.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 /// The pause before each start after a failure: at once, then longer and longer.
 const PAUSES: [Duration; 4] = [
     Duration::ZERO,
@@ -49,8 +52,8 @@ pub struct Running {
     pub spec: Arc<Microservice>,
     /// Tells this run from earlier ones of the same microservice.
     pub run: u64,
-    /// How the control loop speaks to it.
-    pub commands: mpsc::Sender<Command>,
+    /// What the control loop asks of it.
+    pub orders: watch::Sender<Orders>,
     /// Ends it when it does not listen.
     pub abort: AbortHandle,
     /// When it started to run; none while it is starting.
@@ -126,6 +129,38 @@ impl Slot {
         }
         self.phase = phase;
         self.reason = reason;
+    }
+
+    /// Asks the instance to stop. After its last calls it is ended by force.
+    pub fn ask_to_stop(&mut self, now_ms: u64) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        running
+            .orders
+            .send_modify(|orders| orders.stop = Some(STOP_GRACE));
+        // It may be in the middle of a call, and then has its last one.
+        let call = Duration::from_millis(running.spec.limits.call_timeout.0);
+        self.stop_deadline = Some(Instant::now() + call + STOP_GRACE);
+        self.show(Phase::Stopping, None, now_ms);
+    }
+
+    /// The module may not run. An instance of another module goes on; one of this module stops.
+    pub fn refuse(&mut self, spec: &Arc<Microservice>, reason: String, now_ms: u64) {
+        tracing::warn!(microservice = %spec.name, "refused: {reason}");
+        self.logger
+            .agent(Level::Error, &format!("refused: {reason}"));
+        self.refused = Some(Arc::clone(spec));
+        self.last = None;
+        match &self.running {
+            None => self.show(Phase::Refused, Some(reason), now_ms),
+            Some(running) => {
+                if running.spec.module == spec.module {
+                    self.ask_to_stop(now_ms);
+                }
+                self.reason = Some(reason);
+            }
+        }
     }
 
     /// The part of it that the plan is made from.

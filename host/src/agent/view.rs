@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::status::{MicroserviceStatus, RefusedAssignment};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::node::Node;
@@ -12,7 +11,6 @@ use super::slot::Slot;
 use crate::accept::InForce;
 use crate::local_api::logging::Logger;
 use crate::runtime::guest::Counters;
-use crate::runtime::instance::Command;
 
 impl Node {
     /// The assignment in force.
@@ -42,15 +40,6 @@ impl Node {
             .filter(|(_, slot)| slot.running.is_some())
             .map(|(name, _)| name.to_string())
             .collect()
-    }
-
-    /// How to speak to an instance that runs.
-    pub fn commands(&self, name: &MicroserviceName) -> Option<&mpsc::Sender<Command>> {
-        self.slots
-            .get(name)?
-            .running
-            .as_ref()
-            .map(|running| &running.commands)
     }
 
     /// What a new instance writes its lines and counts to.

@@ -62,6 +62,25 @@ impl Inbox {
         count
     }
 
+    /// Puts messages back to the front, in their order: they were taken and not handled. What does
+    /// not fit any more is dropped, the oldest first, and counted.
+    pub fn put_back(&self, mut rest: VecDeque<Delivery>) {
+        if rest.is_empty() {
+            return;
+        }
+        let capacity = self.capacity.load(Ordering::Relaxed) as usize;
+        let mut queue = self.lock();
+        rest.append(&mut queue);
+        while rest.len() > capacity {
+            if let Some(oldest) = rest.pop_front() {
+                count(&oldest.entry.counters.dropped);
+            }
+        }
+        *queue = rest;
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
     /// Waits until there may be a message. One waiter at a time: the instance's task.
     pub async fn wait(&self) {
         loop {

@@ -2,7 +2,7 @@
 //! sequences and counters live on from table to table in the [`Registry`], which the control loop
 //! owns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -131,12 +131,12 @@ impl Registry {
         for route in &assignment.routes {
             builder.add_route(route);
         }
-        let table = builder.finish();
-        self.forget(assignment);
+        let (table, used) = builder.finish();
+        self.forget(assignment, &used);
         table
     }
 
-    fn forget(&mut self, assignment: &Assignment) {
+    fn forget(&mut self, assignment: &Assignment, used: &BTreeSet<(RouteId, Name)>) {
         let here =
             |name: &MicroserviceName| assignment.microservices.iter().any(|one| &one.name == name);
         self.inboxes.retain(|name, inbox| {
@@ -147,8 +147,7 @@ impl Registry {
             keep
         });
         self.sequences.retain(|(name, _), _| here(name));
-        self.counters
-            .retain(|(id, _), _| assignment.routes.iter().any(|route| &route.id == id));
+        self.counters.retain(|key, _| used.contains(key));
         self.peers
             .retain(|node, _| assignment.peers.iter().any(|peer| &peer.id == node));
     }
@@ -161,6 +160,8 @@ struct Builder<'a> {
     names: HashMap<&'a NodeId, &'a Name>,
     outlets: BTreeMap<(MicroserviceName, Name), Outlet>,
     arrivals: HashMap<(NodeId, u64), Vec<Arrival>>,
+    /// The counters that the table uses.
+    used: BTreeSet<(RouteId, Name)>,
 }
 
 impl<'a> Builder<'a> {
@@ -177,6 +178,7 @@ impl<'a> Builder<'a> {
             names,
             outlets: BTreeMap::new(),
             arrivals: HashMap::new(),
+            used: BTreeSet::new(),
         }
     }
 
@@ -219,6 +221,7 @@ impl<'a> Builder<'a> {
 
     fn counters(&mut self, route: &Route, peer: &Name) -> Arc<RouteCounters> {
         let key = (route.id, peer.clone());
+        self.used.insert(key.clone());
         let counters = self
             .registry
             .counters
@@ -285,7 +288,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(self) -> RouteTable {
+    fn finish(self) -> (RouteTable, BTreeSet<(RouteId, Name)>) {
         let mut ports: HashMap<MicroserviceName, InstancePorts> = HashMap::new();
         for ((name, outlet_name), outlet) in self.outlets {
             ports
@@ -298,9 +301,10 @@ impl<'a> Builder<'a> {
             .into_iter()
             .map(|(name, ports)| (name, Arc::new(ports)))
             .collect();
-        RouteTable {
+        let table = RouteTable {
             ports,
             arrivals: self.arrivals,
-        }
+        };
+        (table, self.used)
     }
 }

@@ -1,7 +1,7 @@
-//! The task of one instance: waits for messages, ticks and commands, and makes one call at a time.
+//! The task of one instance: waits for orders, ticks and messages, and makes one call at a time.
 //!
 //! ```text
-//! instantiate ─► start ─► ┌─ command ─ tick ─ retry ─ message ─┐ ─► stop ─► Exit::Stopped
+//! instantiate ─► start ─► ┌─ orders ─ tick ─ retry ─ message ──┐ ─► stop ─► Exit::Stopped
 //!      │           │      └────────── one call at a time ──────┘
 //!      └───────────┴─────────── a call fails ───────────────────────────► Exit::Failed
 //! ```
@@ -14,7 +14,7 @@ use std::time::Duration;
 use haar_protocol::assignment::Microservice;
 use haar_protocol::limits::Limits;
 use haar_protocol::log::Level;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use wasmtime::component::{InstancePre, ResourceTable};
 
@@ -40,15 +40,26 @@ const RETRIES_MAX: usize = 64;
 /// The pause before the second attempt; it doubles with each further one.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the control loop asks of an instance.
-#[derive(Debug)]
-pub enum Command {
-    /// Other values behind `wasi:config`.
-    Configure(Arc<BTreeMap<String, String>>),
-    /// Other limits. What depends on them changes with the next call.
-    Limit(Box<Limits>),
-    /// Finish: one last call, no longer than this.
-    Stop(Duration),
+/// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orders {
+    /// Values behind `wasi:config`.
+    pub configuration: Arc<BTreeMap<String, String>>,
+    /// Limits; what depends on them changes with the next call.
+    pub limits: Limits,
+    /// To finish: one last call, no longer than this.
+    pub stop: Option<Duration>,
+}
+
+impl Orders {
+    /// Run as assigned.
+    pub fn of(spec: &Microservice) -> Self {
+        Self {
+            configuration: Arc::new(spec.configuration.clone()),
+            limits: spec.limits.clone(),
+            stop: None,
+        }
+    }
 }
 
 /// How an instance ended.
@@ -76,8 +87,8 @@ pub struct Setup {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
-    /// Commands of the control loop.
-    pub commands: mpsc::Receiver<Command>,
+    /// What the control loop asks of it.
+    pub orders: watch::Receiver<Orders>,
     /// Told once, when `start` has returned.
     pub started: oneshot::Sender<()>,
 }
@@ -97,7 +108,7 @@ pub async fn run(setup: Setup) -> Exit {
         inbox,
         logger,
         counters,
-        commands,
+        orders,
         started,
         ..
     } = setup;
@@ -106,18 +117,13 @@ pub async fn run(setup: Setup) -> Exit {
         inbox,
         logger,
         counters,
+        orders,
         batch: VecDeque::new(),
         retries: VecDeque::new(),
     };
-    let exit = instance.live(commands, started).await;
+    let exit = instance.live(started).await;
     open.store(false, Ordering::Relaxed);
-    for delivery in instance
-        .batch
-        .drain(..)
-        .chain(instance.retries.drain(..).map(|(_, delivery)| delivery))
-    {
-        count(&delivery.entry.counters.dropped);
-    }
+    instance.leave_the_rest();
     exit
 }
 
@@ -144,6 +150,7 @@ struct Instance {
     inbox: Arc<Inbox>,
     logger: Logger,
     counters: Arc<Counters>,
+    orders: watch::Receiver<Orders>,
     /// Messages taken out of the inbox and not handled yet.
     batch: VecDeque<Delivery>,
     /// Rejected messages with the time of their next attempt.
@@ -151,11 +158,7 @@ struct Instance {
 }
 
 impl Instance {
-    async fn live(
-        &mut self,
-        mut commands: mpsc::Receiver<Command>,
-        started: oneshot::Sender<()>,
-    ) -> Exit {
+    async fn live(&mut self, started: oneshot::Sender<()>) -> Exit {
         match self.guest.start().await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {
@@ -167,10 +170,10 @@ impl Instance {
             }
             Err(failure) => return Exit::Failed(failure),
         }
-        // The agent may be gone already; then the next command tells.
+        // The agent may be gone already; then the orders tell.
         let _ = started.send(());
         loop {
-            match self.step(&mut commands).await {
+            match self.step().await {
                 Ok(None) => {}
                 Ok(Some(exit)) => return exit,
                 Err(failure) => return Exit::Failed(failure),
@@ -179,47 +182,47 @@ impl Instance {
     }
 
     /// Waits for the next thing to do and does it.
-    async fn step(
-        &mut self,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Result<Option<Exit>, Failure> {
+    async fn step(&mut self) -> Result<Option<Exit>, Failure> {
         let timer = self.guest.state().timers.next();
         let retry = self.retries.front().map(|(due, _)| *due);
-        let handles = self.guest.handles();
+        let (handles, has_more) = (self.guest.handles(), !self.batch.is_empty());
         tokio::select! {
             biased;
-            command = commands.recv() => return self.command(command).await,
+            changed = self.orders.changed() => {
+                if changed.is_err() {
+                    return Ok(Some(Exit::Stopped)); // the control loop is gone
+                }
+                return self.obey().await;
+            }
             () = until(timer) => self.tick().await?,
             () = until(retry) => self.retry().await?,
-            () = self.inbox.wait(), if handles => self.handle_batch(commands).await?,
+            () = self.inbox.wait(), if handles && !has_more => self.handle_batch().await?,
+            () = std::future::ready(()), if has_more => self.handle_batch().await?,
         }
         Ok(None)
     }
 
-    async fn command(&mut self, command: Option<Command>) -> Result<Option<Exit>, Failure> {
-        match command {
-            Some(Command::Configure(values)) => {
-                self.guest.state().configuration = values;
-                if let Err(reason) = self.guest.configuration_changed().await? {
-                    self.logger.agent(
-                        Level::Warn,
-                        &format!("`configuration-changed` returned an error: {reason}"),
-                    );
-                }
-                Ok(None)
-            }
-            Some(Command::Limit(limits)) => {
-                let state = self.guest.state();
-                state.memory.bytes_max = limits.memory.0;
-                state.limits = *limits;
-                Ok(None)
-            }
-            Some(Command::Stop(grace)) => {
-                self.guest.stop(grace).await?;
-                Ok(Some(Exit::Stopped))
-            }
-            None => Ok(Some(Exit::Stopped)), // the control loop is gone
+    /// Does what the newest orders say.
+    async fn obey(&mut self) -> Result<Option<Exit>, Failure> {
+        let orders = self.orders.borrow_and_update().clone();
+        if let Some(grace) = orders.stop {
+            self.guest.stop(grace).await?;
+            return Ok(Some(Exit::Stopped));
         }
+        let state = self.guest.state();
+        state.memory.bytes_max = orders.limits.memory.0;
+        state.limits = orders.limits;
+        if state.configuration == orders.configuration {
+            return Ok(None);
+        }
+        state.configuration = orders.configuration;
+        if let Err(reason) = self.guest.configuration_changed().await? {
+            self.logger.agent(
+                Level::Warn,
+                &format!("`configuration-changed` returned an error: {reason}"),
+            );
+        }
+        Ok(None)
     }
 
     async fn tick(&mut self) -> Result<(), Failure> {
@@ -242,18 +245,38 @@ impl Instance {
         self.handle(delivery).await
     }
 
-    /// Handles messages until the batch is empty, something else is due, or a command waits.
-    async fn handle_batch(&mut self, commands: &mpsc::Receiver<Command>) -> Result<(), Failure> {
+    /// Handles messages until the batch is empty, or something more urgent waits.
+    async fn handle_batch(&mut self) -> Result<(), Failure> {
         if self.batch.is_empty() {
             self.inbox.take(&mut self.batch, BATCH);
         }
         while let Some(delivery) = self.batch.pop_front() {
             self.handle(delivery).await?;
+            if self.is_interrupted() {
+                return Ok(());
+            }
             // Tokio's budget: a task that is always ready lets others run.
             tokio::task::consume_budget().await;
         }
-        let _ = commands; // looked at by the next step, before the next batch
         Ok(())
+    }
+
+    /// True when there are new orders, or a tick or another attempt is due.
+    fn is_interrupted(&mut self) -> bool {
+        if self.orders.has_changed().unwrap_or(true) {
+            return true;
+        }
+        let timer = self.guest.state().timers.next();
+        let retry = self.retries.front().map(|(due, _)| *due);
+        let next = timer.into_iter().chain(retry).min();
+        next.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// What was taken and not handled goes back to the inbox, for the next instance.
+    fn leave_the_rest(&mut self) {
+        let retries = self.retries.drain(..).map(|(_, delivery)| delivery);
+        self.inbox
+            .put_back(retries.chain(self.batch.drain(..)).collect());
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {

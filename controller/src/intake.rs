@@ -253,10 +253,7 @@ mod tests {
             target: "t".into(),
             applied: 1,
             refused: None,
-            budget: Budget {
-                memory: ByteSize(1),
-                microservices: 1,
-            },
+            budget: Budget::new(ByteSize(1), 1),
             resident_bytes: 1,
             microservices: Vec::new(),
             routes: Vec::new(),
@@ -281,6 +278,13 @@ mod tests {
             fuel: 0,
             memory_bytes: 0,
             log_lines_dropped: 0,
+            cpu_ms: 0,
+            inbox_messages: 0,
+            key_value_bytes: 0,
+            files_bytes: 0,
+            dead_letters: 0,
+            exceeded: Default::default(),
+            last_failure: None,
         }
     }
 

@@ -120,7 +120,7 @@ impl From<Rejection> for handler::Rejection {
 /// What the agent offers, in this crate's own types.
 pub(crate) mod imports {
     use super::bindings::haar::local::messaging;
-    use super::bindings::haar::local::timers::{self, TimerError as WitTimerError};
+    use super::bindings::haar::local::timers::{self, Lifetime, TimerError as WitTimerError};
     use super::bindings::wasi::config::store;
     use super::bindings::wasi::logging::logging;
     use crate::log::Level;
@@ -171,11 +171,11 @@ pub(crate) mod imports {
     }
 
     pub(crate) fn set_timer_once(name: &str, delay_ms: u64) -> Result<(), TimerError> {
-        timers::set_once(name, delay_ms).map_err(timer_error)
+        timers::set_once(name, delay_ms, Lifetime::Instance).map_err(timer_error)
     }
 
     pub(crate) fn set_timer_repeating(name: &str, period_ms: u64) -> Result<(), TimerError> {
-        timers::set_repeating(name, period_ms).map_err(timer_error)
+        timers::set_repeating(name, period_ms, Lifetime::Instance).map_err(timer_error)
     }
 
     pub(crate) fn cancel_timer(name: &str) -> bool {
@@ -186,6 +186,7 @@ pub(crate) mod imports {
         match error {
             WitTimerError::TooMany(limit) => TimerError::TooMany { limit },
             WitTimerError::TooShort(period_ms_min) => TimerError::TooShort { period_ms_min },
+            WitTimerError::NotStored(reason) => TimerError::NotStored { reason },
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct Tick {
 }
 
 /// Why a timer was not set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimerError {
     /// The instance has as many timers as it may have.
     TooMany {
@@ -49,6 +49,11 @@ pub enum TimerError {
     TooShort {
         /// The shortest that is allowed.
         period_ms_min: u64,
+    },
+    /// A kept timer can't be stored.
+    NotStored {
+        /// Why.
+        reason: String,
     },
 }
 
@@ -65,6 +70,7 @@ impl std::fmt::Display for TimerError {
                     "it needs at least {period_ms_min} ms between two ticks"
                 )
             }
+            TimerError::NotStored { reason } => write!(formatter, "it can't be stored: {reason}"),
         }
     }
 }

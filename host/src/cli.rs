@@ -174,6 +174,7 @@ fn run_agent(arguments: &RunArguments) -> anyhow::Result<()> {
         key,
         status_interval: settings.status_interval,
         guest_threads: settings.guest_threads,
+        location: settings.location,
     };
     let (store, store_thread) = Store::open(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

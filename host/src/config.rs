@@ -19,15 +19,30 @@ const STATUS_INTERVAL_MS_MIN: u64 = 200;
 struct Raw {
     status_interval: Option<Millis>,
     guest_threads: Option<usize>,
+    location: Option<Location>,
 }
 
 /// Checked settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// A status is sent at least so often.
     pub status_interval: Duration,
     /// Threads for guests.
     pub guest_threads: usize,
+    /// Where the device stands.
+    pub location: Option<Location>,
+}
+
+/// Where a device stands (WGS 84).
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Location {
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+    /// Metres above the ellipsoid.
+    pub altitude: Option<f64>,
 }
 
 impl Settings {
@@ -66,9 +81,20 @@ impl Raw {
             Some(threads) => threads.min(cores * 4),
             None => cores,
         };
+        let location = self.location;
+        if let Some(Location {
+            latitude,
+            longitude,
+            ..
+        }) = location
+            && !((-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude))
+        {
+            bail!("location: latitude goes from -90 to 90, longitude from -180 to 180");
+        }
         Ok(Settings {
             status_interval,
             guest_threads,
+            location,
         })
     }
 }

@@ -57,10 +57,8 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
         node,
         key: key.clone(),
     };
-    let budget = Budget {
-        memory: wishes.memory.unwrap_or_else(half_of_memory),
-        microservices: MICROSERVICES_MAX,
-    };
+    let memory = wishes.memory.unwrap_or_else(half_of_memory);
+    let budget = Budget::new(memory, MICROSERVICES_MAX);
     let request = EnrolmentRequest {
         secret: token.secret.clone(),
         key: key.public(),

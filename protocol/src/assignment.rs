@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::grants::Grants;
 use crate::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
 use crate::keys::PublicKey;
-use crate::limits::Limits;
+use crate::limits::{Limits, RestartPolicy, Retention, RetryPolicy};
+use crate::log::Level;
 use crate::manifest::Delivery;
 use crate::signed::Document;
 
@@ -102,6 +103,42 @@ pub struct Microservice {
     pub outlets: BTreeMap<Name, MediaType>,
     /// Ways in with their media types.
     pub inlets: BTreeMap<Name, MediaType>,
+    /// Log lines below this level are not taken.
+    #[serde(default)]
+    pub log_level: Level,
+    /// What happens after a failure.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// What happens to a message that was not handled.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// How much is kept of what enters inlets; nothing of those that are not named.
+    #[serde(default)]
+    pub inlet_history: BTreeMap<Name, Retention>,
+    /// How much is kept of what outlets publish.
+    #[serde(default)]
+    pub outlet_history: BTreeMap<Name, Retention>,
+}
+
+impl Microservice {
+    /// Bytes that it may store on the node in all: key-value data, private files, histories.
+    pub fn storage_bytes(&self) -> u64 {
+        let granted = |granted: bool, bytes: u64| if granted { bytes } else { 0 };
+        let histories = self
+            .inlet_history
+            .values()
+            .chain(self.outlet_history.values());
+        histories
+            .map(|retention| retention.size.0)
+            .chain([
+                granted(self.grants.key_value, self.limits.key_value_size.0),
+                granted(
+                    self.grants.data_directory.is_some(),
+                    self.limits.files_size.0,
+                ),
+            ])
+            .fold(0, u64::saturating_add)
+    }
 }
 
 /// One end of a route: a port on a node.

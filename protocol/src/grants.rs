@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quantity::ByteSize;
+
 /// Everything granted to one microservice. What is not granted is not linked.
 // Unknown fields are refused between machines too: a part of a grant that this release does not
 // know might narrow it.
@@ -12,6 +14,20 @@ pub struct Grants {
     /// Directories of the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub directories: Vec<DirectoryGrant>,
+    /// A key-value store of its own (`wasi:keyvalue`), as large as its limits say. It lives as long
+    /// as the microservice is assigned to the node: over restarts and updates.
+    #[serde(skip_serializing_if = "is_false")]
+    pub key_value: bool,
+    /// Absolute path under which it sees a directory of its own, as large as its limits say; kept
+    /// as long as the key-value store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub data_directory: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One directory of the node that the microservice sees.
@@ -26,6 +42,13 @@ pub struct DirectoryGrant {
     /// Whether it may write there.
     #[serde(default)]
     pub access: Access,
+    /// Bytes that everything in it may take, in blocks of 4 KiB, where the microservice may write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "ByteSize"))]
+    pub quota: Option<ByteSize>,
+    /// The microservice runs without it on a node that does not have it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
 }
 
 /// What may be done in a granted directory.
@@ -43,11 +66,14 @@ pub enum Access {
 /// Interfaces that every microservice may import, without their versions. Those of `wasi:cli` and
 /// `wasi:filesystem` are there because every Rust program imports them as soon as it can panic:
 /// nothing is behind them unless granted (no arguments, no environment, no directories).
-const ALWAYS: [&str; 25] = [
+const ALWAYS: [&str; 28] = [
     "haar:local/types",
     "haar:local/messaging",
     "haar:local/timers",
+    "haar:local/history",
+    "haar:local/node",
     "wasi:config/store",
+    "wasi:config/runtime",
     "wasi:logging/logging",
     "wasi:io/error",
     "wasi:io/poll",
@@ -71,26 +97,46 @@ const ALWAYS: [&str; 25] = [
     "wasi:random/insecure-seed",
 ];
 
+/// Interfaces of `wasi:keyvalue`, offered to microservices with the grant `key_value`.
+const KEY_VALUE: [&str; 3] = [
+    "wasi:keyvalue/store",
+    "wasi:keyvalue/atomics",
+    "wasi:keyvalue/batch",
+];
+
+/// Versions of `wasi:config/store`: of wasmtime, of Spin, and of wasmCloud.
+pub const CONFIG_STORE_VERSIONS: [&str; 3] =
+    ["0.2.0-rc.1", "0.2.0-draft-2024-09-27", "0.2.0-draft"];
+/// Versions of `wasi:config/runtime`, as the interface was called before.
+pub const CONFIG_RUNTIME_VERSIONS: [&str; 1] = ["0.2.0-draft"];
+/// Versions of `wasi:keyvalue`.
+pub const KEY_VALUE_VERSIONS: [&str; 2] = ["0.2.0-draft", "0.2.0-draft2"];
+
 /// The imports of a component that nothing offers, given what its microservice is granted.
 /// `imports` are names with versions, such as `wasi:sockets/tcp@0.2.6`, as the component has them.
-pub fn lacking<'a>(imports: &'a [String], _grants: &Grants) -> Vec<&'a str> {
+pub fn lacking<'a>(imports: &'a [String], grants: &Grants) -> Vec<&'a str> {
     imports
         .iter()
         .map(String::as_str)
-        .filter(|import| !offered(import))
+        .filter(|import| !offered(import, grants))
         .collect()
 }
 
-/// True when the agents of this release offer the interface to every microservice. Drafts have one
-/// version each; of the others every patch of one minor version is compatible, as the component
-/// model has it below 1.0 (Component Model `Explainer.md`, "canonical interface name").
-fn offered(import: &str) -> bool {
+/// True when the agents of this release offer the interface to a microservice with these grants.
+/// Drafts have the versions that are named here; of the others every patch of one minor version is
+/// compatible, as the component model has it below 1.0 (Component Model `Explainer.md`, "canonical
+/// interface name").
+fn offered(import: &str, grants: &Grants) -> bool {
     let Some((name, version)) = import.split_once('@') else {
         return false;
     };
     let family = match name {
-        "wasi:config/store" => return version == "0.2.0-rc.1",
+        "wasi:config/store" => return CONFIG_STORE_VERSIONS.contains(&version),
+        "wasi:config/runtime" => return CONFIG_RUNTIME_VERSIONS.contains(&version),
         "wasi:logging/logging" => return version == "0.1.0-draft",
+        _ if KEY_VALUE.contains(&name) => {
+            return grants.key_value && KEY_VALUE_VERSIONS.contains(&version);
+        }
         _ if name.starts_with("haar:") => "0.1.",
         _ => "0.2.",
     };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{ByteSize, Millis};
+use crate::quantity::{ByteSize, Millis, Percent};
 
 /// The limits of one microservice. In manifests each may be left out and has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,11 +12,24 @@ use crate::quantity::{ByteSize, Millis};
 pub struct Limits {
     /// Linear memory of the instance.
     pub memory: ByteSize,
+    /// Elements of all tables of the instance together.
+    #[cfg_attr(feature = "schema", schemars(range(min = *TABLE_ELEMENTS.start(), max = *TABLE_ELEMENTS.end())))]
+    pub table_elements: u32,
+    /// Core instances inside the component; likewise memories, and tables.
+    #[cfg_attr(feature = "schema", schemars(range(min = *CORE_INSTANCES.start(), max = *CORE_INSTANCES.end())))]
+    pub core_instances: u32,
+    /// Processor time per time, of one core: a ceiling, and what the node sets aside. Without it
+    /// the instance takes what others leave, up to one core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Percent"))]
+    pub cpu: Option<Percent>,
     /// Units of fuel that one call may burn (about one per WebAssembly instruction).
     #[cfg_attr(feature = "schema", schemars(range(min = *FUEL_PER_CALL.start(), max = *FUEL_PER_CALL.end())))]
     pub fuel_per_call: u64,
     /// Wall-clock time that one call may take, waiting included.
     pub call_timeout: Millis,
+    /// How long the last call of an instance that is asked to stop may take.
+    pub stop_grace: Millis,
     /// Messages that may wait in front of the instance.
     #[cfg_attr(feature = "schema", schemars(range(min = *INBOX_MESSAGES.start(), max = *INBOX_MESSAGES.end())))]
     pub inbox_messages: u32,
@@ -28,6 +41,15 @@ pub struct Limits {
     /// Log lines that the instance may write in a second; the rest is counted and dropped.
     #[cfg_attr(feature = "schema", schemars(range(min = *LOG_LINES_PER_SECOND.start(), max = *LOG_LINES_PER_SECOND.end())))]
     pub log_lines_per_second: u32,
+    /// Bytes of log lines that the instance may write in a second; the rest is counted and dropped.
+    pub log_bytes_per_second: ByteSize,
+    /// Bytes that keys and values of its key-value store may take, 64 bytes each pair beside them.
+    pub key_value_size: ByteSize,
+    /// Operations on its key-value store in a second, on average over a second.
+    #[cfg_attr(feature = "schema", schemars(range(min = *KEY_VALUE_PER_SECOND.start(), max = *KEY_VALUE_PER_SECOND.end())))]
+    pub key_value_per_second: u32,
+    /// Bytes that its private data directory may take, in blocks of 4 KiB.
+    pub files_size: ByteSize,
     /// Timers that may be set at one time.
     #[cfg_attr(feature = "schema", schemars(range(min = *TIMERS.start(), max = *TIMERS.end())))]
     pub timers: u32,
@@ -37,12 +59,20 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: ByteSize(16 << 20),
+            table_elements: 65_536,
+            core_instances: 64,
+            cpu: None,
             fuel_per_call: 1_000_000_000,
             call_timeout: Millis(5_000),
+            stop_grace: Millis(5_000),
             inbox_messages: 1_024,
             message_size: ByteSize(256 << 10),
             publish_per_second: 10_000,
             log_lines_per_second: 100,
+            log_bytes_per_second: ByteSize(64 << 10),
+            key_value_size: ByteSize(1 << 20),
+            key_value_per_second: 1_000,
+            files_size: ByteSize(16 << 20),
             timers: 16,
         }
     }
@@ -64,6 +94,20 @@ pub const PUBLISH_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=100_000;
 /// See [`MEMORY_BYTES`].
 pub const LOG_LINES_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=10_000;
 /// See [`MEMORY_BYTES`].
+pub const TABLE_ELEMENTS: std::ops::RangeInclusive<u32> = 0..=10_000_000;
+/// See [`MEMORY_BYTES`].
+pub const CORE_INSTANCES: std::ops::RangeInclusive<u32> = 1..=1_024;
+/// See [`MEMORY_BYTES`].
+pub const STOP_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=600_000;
+/// See [`MEMORY_BYTES`].
+pub const LOG_BYTES_PER_SECOND: std::ops::RangeInclusive<u64> = 0..=(16 << 20);
+/// See [`MEMORY_BYTES`].
+pub const KEY_VALUE_BYTES: std::ops::RangeInclusive<u64> = 0..=(1 << 30);
+/// See [`MEMORY_BYTES`].
+pub const KEY_VALUE_PER_SECOND: std::ops::RangeInclusive<u32> = 0..=100_000;
+/// See [`MEMORY_BYTES`].
+pub const FILES_BYTES: std::ops::RangeInclusive<u64> = 0..=(1 << 40);
+/// See [`MEMORY_BYTES`].
 pub const TIMERS: std::ops::RangeInclusive<u32> = 0..=1_024;
 
 /// What a node has to give to microservices; part of its enrolment and its status.
@@ -74,4 +118,112 @@ pub struct Budget {
     pub memory: ByteSize,
     /// How many microservices it runs at most.
     pub microservices: u32,
+    /// The sum of what they set aside of processors (`cpu`), in percent of one core.
+    #[serde(default = "unbounded")]
+    pub cpu_percent: u32,
+    /// The sum of what they may store: key-value data, private files, histories.
+    #[serde(default = "unbounded_bytes")]
+    pub storage: ByteSize,
 }
+
+impl Budget {
+    /// A budget of memory and number, with everything else unbounded.
+    pub fn new(memory: ByteSize, microservices: u32) -> Self {
+        Self {
+            memory,
+            microservices,
+            cpu_percent: unbounded(),
+            storage: unbounded_bytes(),
+        }
+    }
+}
+
+/// A node of an earlier release does not say.
+fn unbounded() -> u32 {
+    u32::MAX
+}
+
+fn unbounded_bytes() -> ByteSize {
+    ByteSize(u64::MAX)
+}
+
+/// What happens after a failure of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+#[serde(default)]
+pub struct RestartPolicy {
+    /// The pause before the first start after a failure, the second one in a row, and so on; the
+    /// last one holds for all further ones.
+    pub pauses: Vec<Millis>,
+    /// Up to so much of a pause is added to it by chance, so that a fleet does not start as one.
+    pub jitter: Percent,
+    /// An instance that has run for so long has recovered: its next failure counts as the first.
+    pub recovered_after: Millis,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            pauses: [0, 10_000, 30_000, 60_000].map(Millis).to_vec(),
+            jitter: Percent(25),
+            recovered_after: Millis(600_000),
+        }
+    }
+}
+
+/// Pauses that a [`RestartPolicy`] may list.
+pub const RESTART_PAUSES_MAX: usize = 16;
+/// The longest of them, in milliseconds.
+pub const RESTART_PAUSE_MS_MAX: u64 = 86_400_000;
+
+/// What happens to a message that was not handled: rejected with `retry`, or handled by an
+/// instance that failed over it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+#[serde(default)]
+pub struct RetryPolicy {
+    /// Deliveries at most; after the last one the message becomes a dead letter.
+    #[cfg_attr(feature = "schema", schemars(range(min = *RETRY_ATTEMPTS.start(), max = *RETRY_ATTEMPTS.end())))]
+    pub attempts: u32,
+    /// The pause before the second delivery; it doubles with each further one.
+    pub pause: Millis,
+    /// Dead letters kept at most; the oldest makes room and is counted.
+    #[cfg_attr(feature = "schema", schemars(range(min = *DEAD_LETTERS.start(), max = *DEAD_LETTERS.end())))]
+    pub dead_letters: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            pause: Millis(100),
+            dead_letters: 100,
+        }
+    }
+}
+
+/// See [`MEMORY_BYTES`].
+pub const RETRY_ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=100;
+/// See [`MEMORY_BYTES`].
+pub const DEAD_LETTERS: std::ops::RangeInclusive<u32> = 0..=10_000;
+/// The longest pause before a second delivery, in milliseconds.
+pub const RETRY_PAUSE_MS_MAX: u64 = 3_600_000;
+
+/// How much of a port's messages is kept for the microservice's own queries: the newest ones that
+/// are neither over the size nor over the age.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+pub struct Retention {
+    /// Bytes of bodies and headers, 64 bytes each message beside them.
+    pub size: ByteSize,
+    /// Age by the publishing node's clock.
+    pub age: Millis,
+}
+
+/// See [`MEMORY_BYTES`].
+pub const RETENTION_BYTES: std::ops::RangeInclusive<u64> = 1..=(1 << 30);
+/// The longest age of a [`Retention`], in milliseconds: ten years.
+pub const RETENTION_AGE_MS_MAX: u64 = 3_650 * 86_400_000;

@@ -36,7 +36,9 @@ pub struct LogLine {
 }
 
 /// How important a line is, as in `wasi:logging`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -45,6 +47,7 @@ pub enum Level {
     /// For whoever debugs.
     Debug,
     /// Normal work.
+    #[default]
     Info,
     /// Not as it should be.
     Warn,

@@ -1,4 +1,4 @@
-//! Amounts as people write them: `16MiB`, `250ms`. Parsed at the border into bytes and
+//! Amounts as people write them: `16MiB`, `250ms`, `10%`. Parsed at the border into bytes and
 //! milliseconds, written back in the largest unit that is exact.
 
 use std::fmt;
@@ -17,6 +17,8 @@ const BYTE_UNITS: [(&str, u64); 7] = [
     ("kB", 1_000),
     ("B", 1),
 ];
+
+const PERCENT_UNITS: [(&str, u64); 1] = [("%", 1)];
 
 const TIME_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
@@ -37,6 +39,44 @@ pub struct ByteSize(pub u64);
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[0-9]+ *(ms|s|min|h|d)$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Millis(pub u64);
+
+/// A share of 0 to 100 percent. Written as a whole number with `%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^(100|[0-9]{1,2}) *%$")))]
+#[serde(try_from = "String", into = "String")]
+pub struct Percent(pub u32);
+
+impl FromStr for Percent {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let percent = parse(text, &PERCENT_UNITS, "a share", "10%")?;
+        match u32::try_from(percent) {
+            Ok(percent) if percent <= 100 => Ok(Self(percent)),
+            _ => Err(InvalidId(format!("`{text}` is more than 100%"))),
+        }
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}%", self.0)
+    }
+}
+
+impl TryFrom<String> for Percent {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<Percent> for String {
+    fn from(value: Percent) -> String {
+        value.to_string()
+    }
+}
 
 fn parse(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result<u64, InvalidId> {
     let invalid = || {

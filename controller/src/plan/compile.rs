@@ -91,6 +91,11 @@ fn microservices_on(
                 configuration: microservice.configuration.clone(),
                 outlets: microservice.outlets.clone(),
                 inlets: microservice.inlets.clone(),
+                log_level: Default::default(),
+                restart: Default::default(),
+                retry: Default::default(),
+                inlet_history: Default::default(),
+                outlet_history: Default::default(),
             })
         })
         .collect()

@@ -54,10 +54,7 @@ fn microservice(index: usize, place: Place, mebibytes: u64) -> Microservice {
 
 fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, Node) {
     let id = NodeId::of(&SecretKey::from_seed([index + 1; 32]).public());
-    let budget = Budget {
-        memory: ByteSize(mebibytes * MEBIBYTE),
-        microservices,
-    };
+    let budget = Budget::new(ByteSize(mebibytes * MEBIBYTE), microservices);
     let labels = BTreeMap::from([("role".to_owned(), role.to_owned())]);
     (
         id,

@@ -35,6 +35,13 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         fuel: 3,
         memory_bytes: 4,
         log_lines_dropped: 0,
+        cpu_ms: 0,
+        inbox_messages: 0,
+        key_value_bytes: 0,
+        files_bytes: 0,
+        dead_letters: 0,
+        exceeded: Default::default(),
+        last_failure: None,
     }
 }
 

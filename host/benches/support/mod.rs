@@ -16,6 +16,8 @@ use haar_host::modules::Modules;
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
 use haar_host::runtime::instance::{self, Exit, Orders, Setup};
+use haar_host::runtime::surroundings::Surroundings;
+use haar_host::store::Store;
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::RouteId;
 use tokio::sync::{oneshot, watch};
@@ -29,6 +31,7 @@ use crate::site::Site;
 pub struct Bench {
     pub runtime: Arc<GuestRuntime>,
     pub bus: Arc<Bus>,
+    surroundings: Arc<Surroundings>,
     modules: Arc<Modules>,
     publishers: Vec<Publisher>,
 }
@@ -41,9 +44,16 @@ impl Bench {
             node: node.id.clone(),
             key: node.key.clone(),
         };
+        let bus: Arc<Bus> = Arc::default();
         Self {
             runtime: GuestRuntime::new(threads).unwrap(),
-            bus: Arc::default(),
+            surroundings: Arc::new(Surroundings {
+                bus: Arc::clone(&bus),
+                store: Store::open(node.data.path()).unwrap().0,
+                private_directories: node.data.path().join("private"),
+                facts: Default::default(),
+            }),
+            bus,
             modules: Modules::open(node.data.path(), controller, credentials).unwrap(),
             publishers: node.assignment(site, 1).publishers,
         }
@@ -77,7 +87,7 @@ impl Bench {
             pre,
             spec: Arc::new(spec.clone()),
             inbox: Arc::clone(&inbox),
-            bus: Arc::clone(&self.bus),
+            surroundings: Arc::clone(&self.surroundings),
             logger: Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
             counters: Arc::clone(&counters),
             orders: given,

@@ -22,7 +22,7 @@ impl Agent {
                 Effect::Start(spec, pre) => self.launch(spec, pre),
                 Effect::Abort(name) => self.node.abort(&name),
                 Effect::SetTable(table) => {
-                    self.bus.set_table(table);
+                    self.surroundings.bus.set_table(table);
                     self.links.follow(self.node.registry.peers());
                 }
                 Effect::Sweep(keep) => {
@@ -70,7 +70,7 @@ impl Agent {
             pre,
             spec: Arc::clone(&spec),
             inbox: self.node.registry.inbox(&spec.name, &spec.limits),
-            bus: Arc::clone(&self.bus),
+            surroundings: Arc::clone(&self.surroundings),
             logger,
             counters,
             orders: given,

@@ -45,7 +45,12 @@ impl Agent {
             started_ms: self.started_ms,
         };
         let membership = &self.options.membership;
-        match reporter::status(&self.node, &self.bus, &frame, &self.options.key) {
+        match reporter::status(
+            &self.node,
+            &self.surroundings.bus,
+            &frame,
+            &self.options.key,
+        ) {
             Ok(envelope) => Some(Outgoing {
                 topic: Topic::Status(membership.node.clone()).text(&membership.site),
                 payload: envelope.into(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
@@ -24,6 +25,7 @@ use super::node::Node;
 use super::{Event, clock};
 use crate::accept::{self, Allegiance, Verdict};
 use crate::bus::Bus;
+use crate::config::Location;
 use crate::controller::{Controller, Credentials};
 use crate::identity::Membership;
 use crate::local_api::state::now_ms;
@@ -31,6 +33,7 @@ use crate::logs::Logs;
 use crate::modules::Modules;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
+use crate::runtime::surroundings::{Facts, Surroundings};
 use crate::store::{StatusSequence, Store};
 
 /// Events that may wait for the control loop.
@@ -55,6 +58,8 @@ pub struct Options {
     pub status_interval: Duration,
     /// Threads for guests.
     pub guest_threads: usize,
+    /// Where the device stands.
+    pub location: Option<Location>,
 }
 
 /// The agent with everything that it owns.
@@ -64,7 +69,7 @@ pub struct Agent {
     pub(super) started_ms: u64,
     pub(super) store: Store,
     pub(super) statuses: StatusSequence,
-    pub(super) bus: Arc<Bus>,
+    pub(super) surroundings: Arc<Surroundings>,
     pub(super) logs: Arc<Logs>,
     pub(super) runtime: Arc<GuestRuntime>,
     pub(super) modules: Arc<Modules>,
@@ -120,6 +125,12 @@ impl Agent {
             connected.clone(),
         ));
         let statuses = StatusSequence::reserve(&store).await?;
+        let surroundings = Arc::new(Surroundings {
+            bus,
+            store: store.clone(),
+            private_directories: data.join("private"),
+            facts: ArcSwap::default(),
+        });
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
@@ -127,7 +138,7 @@ impl Agent {
             options,
             store,
             statuses,
-            bus,
+            surroundings,
             logs,
             runtime,
             modules,
@@ -256,6 +267,13 @@ impl Agent {
     }
 
     fn assigned(&mut self, assignment: Assignment, envelope: &[u8]) {
+        self.surroundings.facts.store(Arc::new(Facts {
+            id: assignment.node.to_string(),
+            name: assignment.node_name.to_string(),
+            site: assignment.site.to_string(),
+            labels: assignment.labels.clone(),
+            location: self.options.location,
+        }));
         let effects = self
             .node
             .assigned(assignment, Digest::of(envelope), now_ms());

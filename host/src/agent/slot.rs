@@ -232,6 +232,13 @@ impl Slot {
             fuel: self.counters.fuel.load(Relaxed),
             memory_bytes: self.counters.memory_bytes.load(Relaxed),
             log_lines_dropped: self.logger.dropped(),
+            cpu_ms: 0,
+            inbox_messages: 0,
+            key_value_bytes: 0,
+            files_bytes: 0,
+            dead_letters: 0,
+            exceeded: Default::default(),
+            last_failure: None,
         })
     }
 }

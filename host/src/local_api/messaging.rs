@@ -31,7 +31,7 @@ impl messaging::Host for State {
         if let Err(wait_ms) = self.publish_rate.take(self.limits.publish_per_second) {
             return Ok(Err(messaging::PublishError::RateLimited(wait_ms)));
         }
-        let published = self.bus.publish(
+        let published = self.surroundings.bus.publish(
             &mut self.ports,
             &self.name,
             &outlet,
@@ -40,5 +40,13 @@ impl messaging::Host for State {
             now_ms(),
         );
         Ok(published.map_err(|_| messaging::PublishError::UnknownOutlet))
+    }
+
+    fn publish_batch(
+        &mut self,
+        _outlet: String,
+        _messages: Vec<messaging::Outgoing>,
+    ) -> wasmtime::Result<Result<u64, messaging::PublishError>> {
+        Ok(Err(messaging::PublishError::NotReady)) // replaced in the next commit
     }
 }

@@ -11,9 +11,11 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::logging::Logger;
 use super::timers::Timers;
-use crate::bus::{Bus, PortCache};
+use crate::bus::PortCache;
+use crate::runtime::guest::Counters;
 use crate::runtime::memory::MemoryLimiter;
 use crate::runtime::rate::Rate;
+use crate::runtime::surroundings::Surroundings;
 
 /// The data of one instance's store.
 pub struct State {
@@ -25,8 +27,10 @@ pub struct State {
     pub memory: MemoryLimiter,
     /// Values behind `wasi:config`.
     pub configuration: Arc<BTreeMap<String, String>>,
-    /// Its way out.
-    pub bus: Arc<Bus>,
+    /// What it shares with the node's other instances: its way out, the store.
+    pub surroundings: Arc<Surroundings>,
+    /// What is counted of the microservice.
+    pub counters: Arc<Counters>,
     /// Its view of the route table.
     pub ports: PortCache,
     /// How fast it publishes.

@@ -99,6 +99,7 @@ impl timers::Host for State {
         &mut self,
         name: String,
         delay: u64,
+        _lifetime: timers::Lifetime,
     ) -> wasmtime::Result<Result<(), timers::TimerError>> {
         Ok(self.timers.set(name, delay, None, self.limits.timers))
     }
@@ -107,6 +108,7 @@ impl timers::Host for State {
         &mut self,
         name: String,
         period: u64,
+        _lifetime: timers::Lifetime,
     ) -> wasmtime::Result<Result<(), timers::TimerError>> {
         if period < PERIOD_MS_MIN {
             return Ok(Err(timers::TimerError::TooShort(PERIOD_MS_MIN)));

@@ -9,6 +9,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use super::YIELD_FUEL;
+use super::exceeded::Exceeded;
 use super::failure::{Cause, Failure, classify};
 use crate::bus::message::Delivery;
 use crate::local_api::bindings::handler::exports::haar::local::handler::{Message, Rejection};
@@ -34,6 +35,14 @@ pub struct Counters {
     pub fuel: AtomicU64,
     /// Linear memory now, in bytes.
     pub memory_bytes: AtomicU64,
+    /// Processor time used, in nanoseconds.
+    pub cpu_ns: AtomicU64,
+    /// Bytes in the key-value store, when last looked at.
+    pub key_value_bytes: AtomicU64,
+    /// Bytes in the private data directory, when last looked at.
+    pub files_bytes: AtomicU64,
+    /// How often each limit was exceeded.
+    pub exceeded: Exceeded,
 }
 
 /// A component that runs.

@@ -22,9 +22,10 @@ use super::failure::{Cause, Failure};
 use super::guest::{Counters, Guest};
 use super::memory::MemoryLimiter;
 use super::rate::Rate;
+use super::surroundings::Surroundings;
+use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
-use crate::bus::{Bus, PortCache};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
@@ -81,8 +82,8 @@ pub struct Setup {
     pub spec: Arc<Microservice>,
     /// Its inbox.
     pub inbox: Arc<Inbox>,
-    /// The way out.
-    pub bus: Arc<Bus>,
+    /// What it shares with the node's other instances.
+    pub surroundings: Arc<Surroundings>,
     /// Where its lines go.
     pub logger: Logger,
     /// What is counted of it.
@@ -134,7 +135,8 @@ fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
         limits: spec.limits.clone(),
         memory: MemoryLimiter::new(spec.limits.memory.0),
         configuration: Arc::new(spec.configuration.clone()),
-        bus: Arc::clone(&setup.bus),
+        surroundings: Arc::clone(&setup.surroundings),
+        counters: Arc::clone(&setup.counters),
         ports: PortCache::default(),
         publish_rate: Rate::default(),
         open,

@@ -1,6 +1,8 @@
 //! Where guests run: on their own threads, never on the runtime that owns sockets and timers of
 //! the agent. Each instance is one task here: its store, its inbox, its calls in order.
 
+pub mod exceeded;
+pub mod surroundings;
 pub mod rate;
 pub mod memory;
 pub mod failure;

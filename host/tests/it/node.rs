@@ -52,10 +52,7 @@ impl Node {
             controller: "https://127.0.0.1:1".into(),
             relays: vec![site.relay_url()],
             ca_pem: site.ca_pem(),
-            budget: Budget {
-                memory: ByteSize(1 << 30),
-                microservices: 100,
-            },
+            budget: Budget::new(ByteSize(1 << 30), 100),
             labels: BTreeMap::new(),
         };
         let data = tempfile::tempdir().unwrap();
@@ -76,6 +73,7 @@ impl Node {
             key: self.key.clone(),
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
+            location: None,
         };
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
@@ -191,6 +189,11 @@ pub fn microservice(
         configuration: BTreeMap::new(),
         outlets: ports(outlets),
         inlets: ports(inlets),
+        log_level: Default::default(),
+        restart: Default::default(),
+        retry: Default::default(),
+        inlet_history: BTreeMap::new(),
+        outlet_history: BTreeMap::new(),
     }
 }
 

@@ -39,6 +39,8 @@ async fn a_node_that_starts_with_no_relay_runs_its_last_assignment_with_its_mess
         host: granted.path().to_str().unwrap().into(),
         guest: "/data".into(),
         access: Access::ReadWrite,
+        quota: None,
+        optional: false,
     });
     let command = [("write /data/seen", "yes")];
     assignment.microservices = vec![

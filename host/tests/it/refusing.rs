@@ -187,6 +187,8 @@ async fn a_granted_directory_that_is_not_there_is_told() {
         host: "/does/not/exist".into(),
         guest: "/data".into(),
         access: Access::ReadOnly,
+        quota: None,
+        optional: false,
     });
     assignment.microservices = vec![files];
     node.start();

@@ -133,6 +133,7 @@ impl Decoder {
             publish_per_second: publish_per_second?.unwrap_or(usual.publish_per_second),
             log_lines_per_second: log_lines_per_second?.unwrap_or(usual.log_lines_per_second),
             timers: timers?.unwrap_or(usual.timers),
+            ..usual
         })
     }
 
@@ -143,6 +144,7 @@ impl Decoder {
         });
         Some(Grants {
             directories: directories?.unwrap_or_default(),
+            ..Grants::default()
         })
     }
 
@@ -164,6 +166,8 @@ impl Decoder {
             host: host?,
             guest: guest?,
             access: access?.unwrap_or_default(),
+            quota: None,
+            optional: false,
         })
     }
 

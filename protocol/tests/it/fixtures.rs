@@ -59,10 +59,7 @@ pub(crate) fn digest() -> Digest {
 }
 
 pub(crate) fn budget() -> Budget {
-    Budget {
-        memory: ByteSize(48 << 20),
-        microservices: 8,
-    }
+    Budget::new(ByteSize(48 << 20), 8)
 }
 
 pub(crate) fn route_id() -> RouteId {
@@ -110,11 +107,19 @@ pub(crate) fn assignment() -> Assignment {
                     host: "/sys/bus/iio".to_owned(),
                     guest: "/sensors".to_owned(),
                     access: Access::ReadOnly,
+                    quota: None,
+                    optional: false,
                 }],
+                ..Grants::default()
             },
             configuration: texts(&[("period_ms", "500")]),
             outlets: BTreeMap::from([(name("readings"), media_type())]),
             inlets: BTreeMap::new(),
+            log_level: Default::default(),
+            restart: Default::default(),
+            retry: Default::default(),
+            inlet_history: BTreeMap::new(),
+            outlet_history: BTreeMap::new(),
         }],
         routes: vec![Route {
             id: route_id(),
@@ -140,6 +145,13 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         fuel: 5_000_000,
         memory_bytes: 1_114_112,
         log_lines_dropped: 2,
+        cpu_ms: 0,
+        inbox_messages: 0,
+        key_value_bytes: 0,
+        files_bytes: 0,
+        dead_letters: 0,
+        exceeded: Default::default(),
+        last_failure: None,
     }
 }
 

@@ -68,10 +68,7 @@ impl Device {
             proof: self.proof(now_ms()),
             name: name.map(|name| name.parse().unwrap()),
             labels: BTreeMap::from([("arch".to_owned(), "arm".to_owned())]),
-            budget: Budget {
-                memory: ByteSize(64 << 20),
-                microservices: 4,
-            },
+            budget: Budget::new(ByteSize(64 << 20), 4),
             agent_version: "0.1.0".into(),
             target: "aarch64-linux".into(),
         }
@@ -148,10 +145,7 @@ impl Device {
             target: "aarch64-linux".into(),
             applied,
             refused: None,
-            budget: Budget {
-                memory: ByteSize(64 << 20),
-                microservices: 4,
-            },
+            budget: Budget::new(ByteSize(64 << 20), 4),
             resident_bytes: 9_000_000,
             microservices,
             routes: Vec::new(),

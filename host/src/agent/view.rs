@@ -60,7 +60,13 @@ impl Node {
     pub fn microservices(&self) -> Vec<MicroserviceStatus> {
         self.slots
             .iter()
-            .filter_map(|(name, slot)| slot.status(name, self.wanted.get(name)))
+            .filter_map(|(name, slot)| {
+                slot.status(
+                    name,
+                    self.wanted.get(name),
+                    self.registry.existing_inbox(name),
+                )
+            })
             .collect()
     }
 

@@ -1,6 +1,8 @@
 //! What others may ask of the control state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::status::{MicroserviceStatus, RefusedAssignment};
@@ -68,6 +70,14 @@ impl Node {
                 )
             })
             .collect()
+    }
+
+    /// Notes how many dead letters each microservice has, for the status.
+    pub fn count_dead_letters(&self, letters: &BTreeMap<MicroserviceName, u64>) {
+        for (name, slot) in &self.slots {
+            let kept = letters.get(name).copied().unwrap_or(0);
+            slot.counters.dead_letters.store(kept, Ordering::Relaxed);
+        }
     }
 
     /// When something waits for its time.

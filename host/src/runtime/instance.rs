@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use haar_protocol::assignment::Microservice;
+use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_protocol::limits::{Limits, RetryPolicy};
 use haar_protocol::log::Level;
 use haar_protocol::status::FailureCause as Cause;
@@ -30,13 +30,15 @@ use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
 use crate::local_api::logging::Logger;
-use crate::local_api::state::State;
+use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::Timers;
 use crate::local_api::wasi;
+use crate::store::dead_letters::DeadLetter;
 
 /// Messages that are taken out of the inbox at a time.
 const BATCH: usize = 64;
-/// Rejected messages that wait for another attempt; the oldest is dropped when there are more.
+/// Rejected messages that wait for another attempt; the oldest becomes a dead letter when there
+/// are more.
 const RETRIES_MAX: usize = 64;
 /// The longest pause before another attempt.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(3_600);
@@ -142,7 +144,11 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
     exit
 }
 
-fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+/// The data behind the store of a new instance, which may publish while `open` is true.
+///
+/// # Errors
+/// When a granted directory can't be opened.
+pub fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
     Ok(State {
         name: spec.name.clone(),
@@ -315,6 +321,15 @@ impl Instance {
             &format!("inlet `{inlet}`: a dead letter after {attempts} attempts: {reason}"),
         );
         count(&delivery.entry.counters.dropped);
+        let state = self.guest.state();
+        let letter = dead_letter(state.name.clone(), &delivery, reason);
+        let store = state.surroundings.store.clone();
+        if let Err(error) = store.add_dead_letter(letter, self.retry.dead_letters).await {
+            self.logger.agent(
+                Level::Error,
+                &format!("the dead letter can't be kept: {error:#}"),
+            );
+        }
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
@@ -353,7 +368,8 @@ impl Instance {
                 if self.retries.len() > RETRIES_MAX
                     && let Some((_, oldest)) = self.retries.pop_front()
                 {
-                    count(&oldest.entry.counters.dropped);
+                    let why = "too many messages wait for another attempt";
+                    self.bury(oldest, why.to_owned()).await;
                 }
             }
             Rejection::Retry(reason) => self.bury(delivery, reason).await,
@@ -365,6 +381,23 @@ impl Instance {
                 count(&delivery.entry.counters.dropped);
             }
         }
+    }
+}
+
+fn dead_letter(owner: MicroserviceName, delivery: &Delivery, reason: String) -> DeadLetter {
+    let message = &delivery.message;
+    DeadLetter {
+        owner,
+        inlet: delivery.entry.inlet.clone(),
+        source: message.source.as_ref().clone(),
+        sequence: message.sequence,
+        published_ms: message.published_ms,
+        content_type: delivery.entry.content_type.clone(),
+        headers: message.headers.clone(),
+        body: message.body.clone(),
+        attempts: delivery.attempt,
+        reason,
+        died_ms: now_ms(),
     }
 }
 

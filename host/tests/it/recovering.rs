@@ -74,6 +74,8 @@ async fn a_message_that_kills_is_tried_again_and_then_put_aside_and_the_next_one
         line.text.contains("a dead letter after 3 attempts") && line.text.contains("panicked")
     };
     scene.site.line(scene.id(), put_aside).await;
+    let kept = |status: &Status| of(status, "victim").is_some_and(|one| one.dead_letters == 1);
+    scene.site.status(scene.id(), kept).await;
     let after = |status: &Status| of(status, "victim").is_some_and(|one| one.restarts == 3);
     let status = scene.site.status(scene.id(), after).await;
     assert_eq!(of(&status, "victim").unwrap().failures, 3);

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -16,6 +16,7 @@ pub struct Inbox {
     /// for the few instructions of a push or a batch of pops, never across an await.
     queue: Mutex<VecDeque<Delivery>>,
     capacity: AtomicU32,
+    overflowed: AtomicU64,
     arrived: Notify,
 }
 
@@ -25,6 +26,7 @@ impl Inbox {
         Self {
             queue: Mutex::default(),
             capacity: AtomicU32::new(capacity),
+            overflowed: AtomicU64::new(0),
             arrived: Notify::new(),
         }
     }
@@ -44,6 +46,7 @@ impl Inbox {
             queue.push_back(delivery);
             while queue.len() > capacity {
                 if let Some(oldest) = queue.pop_front() {
+                    count(&self.overflowed);
                     count(&oldest.entry.counters.dropped);
                 }
             }
@@ -73,6 +76,7 @@ impl Inbox {
         rest.append(&mut queue);
         while rest.len() > capacity {
             if let Some(oldest) = rest.pop_front() {
+                count(&self.overflowed);
                 count(&oldest.entry.counters.dropped);
             }
         }
@@ -95,6 +99,11 @@ impl Inbox {
     /// Messages that wait.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Messages dropped because there were more than may wait.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
     }
 
     /// True when none waits.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use haar_protocol::ids::RouteId;
 
 /// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Id of the site.
     pub site: String,

@@ -5,6 +5,7 @@ pub mod exceeded;
 pub mod surroundings;
 pub mod rate;
 pub mod memory;
+pub mod cpu;
 pub mod failure;
 pub mod guest;
 pub mod instance;

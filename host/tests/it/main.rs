@@ -11,4 +11,5 @@ mod running;
 mod crossing;
 mod refusing;
 mod failing;
+mod recovering;
 mod offline;

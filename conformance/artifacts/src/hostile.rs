@@ -5,7 +5,7 @@ use wasm_encoder::{
     BlockType, CodeSection, Component, ComponentExportKind, ComponentExportSection,
     ComponentImportSection, ComponentInstanceSection, ComponentTypeRef, ComponentTypeSection,
     CustomSection, Function, FunctionSection, InstanceSection, InstanceType, Module, ModuleArg,
-    ModuleSection, NestedComponentSection, PrimitiveValType, TypeSection, ValType,
+    ModuleSection, NestedComponentSection, PrimitiveValType, RawSection, TypeSection, ValType,
 };
 
 /// Stands in a file where bytes that are no UTF-8 will be.
@@ -84,6 +84,31 @@ pub fn component_nested_deeply(depth: u32) -> Vec<u8> {
         inner = outer;
     }
     inner.finish()
+}
+
+/// A component with a type of an instance that has a type of an instance that has one, `depth`
+/// times. Readers of types call themselves for each level:
+///
+/// ```text
+/// (component (type (instance (type (instance (type …))))))
+/// ```
+pub fn component_with_types_nested_deeply(depth: u32) -> Vec<u8> {
+    // Written as bytes, because an encoder copies each level into the next.
+    const SECTION: u8 = 7;
+    const ONE_TYPE: u8 = 1;
+    const INSTANCE_OF_ONE: [u8; 3] = [0x42, 1, 1];
+    const EMPTY_INSTANCE: [u8; 2] = [0x42, 0];
+    let mut types = vec![ONE_TYPE];
+    for _ in 0..depth {
+        types.extend_from_slice(&INSTANCE_OF_ONE);
+    }
+    types.extend_from_slice(&EMPTY_INSTANCE);
+    let mut component = Component::new();
+    component.section(&RawSection {
+        id: SECTION,
+        data: &types,
+    });
+    component.finish()
 }
 
 /// A component in which every level instantiates the one inside it twice, so that `depth` levels

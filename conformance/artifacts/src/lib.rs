@@ -10,6 +10,7 @@ pub use hostile::{
     component_with_exports, component_with_function_of, component_with_functions,
     component_with_imports, component_with_invalid_utf8_export, component_with_invalid_utf8_name,
     component_with_invalid_utf8_section, component_with_nested_instances, component_with_types,
+    component_with_types_nested_deeply,
 };
 pub use unrunnable::{
     component_with_unknown_import, core_module, empty_component, spinning_at_instantiation,

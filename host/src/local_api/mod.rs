@@ -7,6 +7,7 @@ pub mod state;
 pub mod messaging;
 pub mod timers;
 pub mod configuration;
+pub mod key_value;
 pub mod logging;
 pub mod stdio;
 pub mod wasi;
@@ -26,4 +27,12 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     wasi::add_to_linker(&mut linker)?;
     bindings::add_to_linker(&mut linker)?;
     Ok(linker)
+}
+
+/// Adds what microservices with the grant `key_value` may import too.
+///
+/// # Errors
+/// As above.
+pub fn add_key_value(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    key_value::add_to_linker(linker)
 }

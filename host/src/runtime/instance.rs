@@ -29,6 +29,7 @@ use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
+use crate::local_api::key_value::KeyValue;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::Timers;
@@ -160,6 +161,7 @@ pub fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
         ports: PortCache::default(),
         publish_rate: Rate::default(),
         open,
+        key_value: KeyValue::default(),
         timers: Timers::default(),
         logger: setup.logger.clone(),
         wasi: wasi::context(&spec.grants, &setup.logger)?,

@@ -7,6 +7,7 @@ mod schema;
 mod thread;
 
 mod owners;
+pub mod key_value;
 pub mod timers;
 pub mod dead_letters;
 

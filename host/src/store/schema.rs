@@ -33,6 +33,8 @@ const MICROSERVICES: &str = "
         gone_ms INTEGER,
         -- What its pairs take, counted with each change.
         key_value_bytes INTEGER NOT NULL DEFAULT 0,
+        -- Counts changes of its pairs, for their versions.
+        key_value_changes INTEGER NOT NULL DEFAULT 0,
         UNIQUE (application, microservice)
     ) STRICT;
     CREATE TABLE bucket (
@@ -44,6 +46,8 @@ const MICROSERVICES: &str = "
     CREATE TABLE pair (
         bucket INTEGER NOT NULL REFERENCES bucket (id) ON DELETE CASCADE,
         key TEXT NOT NULL,
+        -- Number of the change that wrote it: tells it from every earlier value.
+        version INTEGER NOT NULL,
         value BLOB NOT NULL,
         UNIQUE (bucket, key)
     ) STRICT;

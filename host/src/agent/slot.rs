@@ -25,8 +25,9 @@ use crate::reconcile::Observed;
 use crate::runtime::guest::Counters;
 use crate::runtime::instance::Orders;
 
-/// How long an instance may take for its last call.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// What an instance has beside its last calls before it is ended by force: it ends by itself when
+/// they take too long.
+const STOP_SLACK: Duration = Duration::from_secs(1);
 /// The pause before each start after a failure: at once, then longer and longer.
 const PAUSES: [Duration; 4] = [
     Duration::ZERO,
@@ -103,7 +104,7 @@ pub struct Slot {
 
 impl Slot {
     /// A microservice that nothing is known of yet.
-    pub fn new(logger: Logger, now_ms: u64) -> Self {
+    pub fn new(logger: Logger, counters: Arc<Counters>, now_ms: u64) -> Self {
         Self {
             running: None,
             preparing: None,
@@ -118,7 +119,7 @@ impl Slot {
             reason: None,
             since_ms: now_ms,
             logger,
-            counters: Arc::default(),
+            counters,
         }
     }
 
@@ -136,12 +137,14 @@ impl Slot {
         let Some(running) = &self.running else {
             return;
         };
+        let limits = &running.spec.limits;
+        let grace = Duration::from_millis(limits.stop_grace.0);
         running
             .orders
-            .send_modify(|orders| orders.stop = Some(STOP_GRACE));
+            .send_modify(|orders| orders.stop = Some(grace));
         // It may be in the middle of a call, and then has its last one.
-        let call = Duration::from_millis(running.spec.limits.call_timeout.0);
-        self.stop_deadline = Some(Instant::now() + call + STOP_GRACE);
+        let call = Duration::from_millis(limits.call_timeout.0);
+        self.stop_deadline = Some(Instant::now() + call + grace + STOP_SLACK);
         self.show(Phase::Stopping, None, now_ms);
     }
 
@@ -237,7 +240,7 @@ impl Slot {
             key_value_bytes: 0,
             files_bytes: 0,
             dead_letters: 0,
-            exceeded: Default::default(),
+            exceeded: self.counters.exceeded.snapshot(),
             last_failure: None,
         })
     }

@@ -28,8 +28,8 @@ use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
 use crate::local_api::logging::Logger;
-use crate::local_api::state::State;
-use crate::local_api::timers::Timers;
+use crate::local_api::state::{State, now_ms};
+use crate::local_api::timers::{self, Timers};
 use crate::local_api::wasi;
 
 /// Messages that are taken out of the inbox at a time.
@@ -97,7 +97,14 @@ pub struct Setup {
 /// Runs the instance until it is stopped or fails.
 pub async fn run(setup: Setup) -> Exit {
     let open = Arc::new(AtomicBool::new(true));
-    let state = match state(&setup, Arc::clone(&open)) {
+    let name = &setup.spec.name;
+    let timers = match timers::load(&setup.surroundings.store, name).await {
+        Ok(timers) => timers,
+        Err(error) => {
+            return Exit::NotStartable(format!("its kept timers can't be read: {error:#}"));
+        }
+    };
+    let state = match state(&setup, timers, Arc::clone(&open)) {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
     };
@@ -124,11 +131,12 @@ pub async fn run(setup: Setup) -> Exit {
     };
     let exit = instance.live(started).await;
     open.store(false, Ordering::Relaxed);
+    timers::save(instance.guest.state()).await;
     instance.leave_the_rest();
     exit
 }
 
-fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
     Ok(State {
         name: spec.name.clone(),
@@ -140,7 +148,7 @@ fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
         ports: PortCache::default(),
         publish_rate: Rate::default(),
         open,
-        timers: Timers::default(),
+        timers,
         logger: setup.logger.clone(),
         wasi: wasi::context(&spec.grants, &setup.logger)?,
         table: ResourceTable::new(),
@@ -228,7 +236,7 @@ impl Instance {
     }
 
     async fn tick(&mut self) -> Result<(), Failure> {
-        let Some(tick) = self.guest.state().timers.take_due(Instant::now()) else {
+        let Some(tick) = self.guest.state().timers.take_due(Instant::now(), now_ms()) else {
             return Ok(());
         };
         if let Err(reason) = self.guest.tick(&tick).await? {
@@ -237,6 +245,7 @@ impl Instance {
                 &format!("the tick `{}` returned an error: {reason}", tick.name),
             );
         }
+        timers::ticked(self.guest.state(), &tick).await;
         Ok(())
     }
 

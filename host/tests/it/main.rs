@@ -12,3 +12,10 @@ mod crossing;
 mod refusing;
 mod failing;
 mod offline;
+
+mod batches;
+mod requests;
+mod kept_timers;
+mod config_versions;
+mod levels;
+mod stopping;

@@ -2,7 +2,7 @@
 
 use haar_protocol::grants::{Grants, lacking};
 
-const OFFERED: [&str; 17] = [
+const OFFERED: [&str; 20] = [
     "haar:local/types@0.1.0",
     "haar:local/messaging@0.1.0",
     "haar:local/messaging@0.1.7",
@@ -19,10 +19,13 @@ const OFFERED: [&str; 17] = [
     "wasi:random/random@0.2.0",
     "wasi:random/insecure-seed@0.2.1",
     "wasi:config/store@0.2.0-rc.1",
+    "wasi:config/store@0.2.0-draft-2024-09-27",
+    "wasi:config/store@0.2.0-draft",
+    "wasi:config/runtime@0.2.0-draft",
     "wasi:logging/logging@0.1.0-draft",
 ];
 
-const LACKING: [&str; 30] = [
+const LACKING: [&str; 31] = [
     // Nobody offers them.
     "wasi:sockets/tcp@0.2.6",
     "wasi:http/outgoing-handler@0.2.6",
@@ -49,7 +52,8 @@ const LACKING: [&str; 30] = [
     "wasi:io/streams",
     "wasi:config/store@0.2.0",
     "wasi:config/store@0.2.0-rc.2",
-    "wasi:config/store@0.2.0-draft",
+    "wasi:config/store@0.2.0-draft-2023-01-01",
+    "wasi:config/runtime@0.2.0-rc.1",
     "wasi:logging/logging@0.1.0",
     "wasi:logging/logging@0.2.0",
     // No interfaces of packages.

@@ -107,7 +107,7 @@ impl Bench {
             spec: Arc::new(spec.clone()),
             inbox,
             surroundings: Arc::clone(&self.surroundings),
-            logger: Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
+            logger: Logger::new(spec, logs, Arc::clone(&counters)),
             counters,
             orders: given,
             started,

@@ -29,8 +29,10 @@ use crate::runtime::failure::Failure;
 use crate::runtime::guest::Counters;
 use crate::runtime::instance::Orders;
 
-/// How long an instance may take for its last call.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// What an instance has beside its last calls before it is ended by force: it ends by itself when
+/// they take too long.
+const STOP_SLACK: Duration = Duration::from_secs(1);
+
 /// An instance with its task.
 #[derive(Debug)]
 pub struct Running {
@@ -91,7 +93,7 @@ pub struct Slot {
 
 impl Slot {
     /// A microservice that nothing is known of yet.
-    pub fn new(logger: Logger, now_ms: u64) -> Self {
+    pub fn new(logger: Logger, counters: Arc<Counters>, now_ms: u64) -> Self {
         Self {
             running: None,
             preparing: None,
@@ -107,7 +109,7 @@ impl Slot {
             since_ms: now_ms,
             last_failure: None,
             logger,
-            counters: Arc::default(),
+            counters,
         }
     }
 
@@ -125,12 +127,14 @@ impl Slot {
         let Some(running) = &self.running else {
             return;
         };
+        let limits = &running.spec.limits;
+        let grace = Duration::from_millis(limits.stop_grace.0);
         running
             .orders
-            .send_modify(|orders| orders.stop = Some(STOP_GRACE));
+            .send_modify(|orders| orders.stop = Some(grace));
         // It may be in the middle of a call, and then has its last one.
-        let call = Duration::from_millis(running.spec.limits.call_timeout.0);
-        self.stop_deadline = Some(Instant::now() + call + STOP_GRACE);
+        let call = Duration::from_millis(limits.call_timeout.0);
+        self.stop_deadline = Some(Instant::now() + call + grace + STOP_SLACK);
         self.show(Phase::Stopping, None, now_ms);
     }
 
@@ -159,7 +163,7 @@ impl Slot {
             cause: failure.cause,
             details: failure.details.clone(),
             backtrace: failure.backtrace.clone(),
-            last_lines: Vec::new(),
+            last_lines: self.logger.last_lines(),
         });
     }
 

@@ -20,6 +20,9 @@ pub struct Source {
     pub outlet: String,
 }
 
+/// Pairs of name and value, in the publisher's order.
+pub type Headers = Vec<(String, String)>;
+
 /// A message as it was published. One allocation, shared by all its receivers on the node.
 #[derive(Debug)]
 pub struct Message {
@@ -30,7 +33,7 @@ pub struct Message {
     /// When it was published: milliseconds since the Unix epoch by the publishing node's clock.
     pub published_ms: u64,
     /// Headers that the publisher set.
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// The message itself.
     pub body: Vec<u8>,
 }

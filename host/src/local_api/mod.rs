@@ -26,6 +26,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
     bindings::add_to_linker(&mut linker)?;
+    configuration::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

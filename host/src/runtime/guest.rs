@@ -167,15 +167,15 @@ impl Guest {
         self.finish(outcome, limit)
     }
 
-    /// Calls `stop`, which may take no longer than `grace`.
+    /// Calls `stop`, which may take as long as `grace`, whatever the limit of other calls.
     pub async fn stop(&mut self, grace: Duration) -> Result<(), Failure> {
         let Some(lifecycle) = &self.lifecycle else {
             return Ok(());
         };
-        let limit = begin(&mut self.store)?.min(grace);
+        begin(&mut self.store)?;
         let call = lifecycle.haar_local_lifecycle().call_stop(&mut self.store);
-        let outcome = tokio::time::timeout(limit, call).await;
-        self.finish(outcome, limit)
+        let outcome = tokio::time::timeout(grace, call).await;
+        self.finish(outcome, grace)
     }
 
     /// Calls `handle` with a message.

@@ -32,7 +32,7 @@ use crate::local_api::bindings::handler::exports::haar::local::handler::Rejectio
 use crate::local_api::key_value::KeyValue;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
-use crate::local_api::timers::Timers;
+use crate::local_api::timers::{self, Timers};
 use crate::local_api::wasi;
 use crate::store::dead_letters::DeadLetter;
 
@@ -110,7 +110,14 @@ pub async fn run(setup: Setup) -> Exit {
 
 async fn live(setup: Setup, share: Arc<Share>) -> Exit {
     let open = Arc::new(AtomicBool::new(true));
-    let state = match state(&setup, Arc::clone(&open)) {
+    let name = &setup.spec.name;
+    let timers = match timers::load(&setup.surroundings.store, name).await {
+        Ok(timers) => timers,
+        Err(error) => {
+            return Exit::NotStartable(format!("its kept timers can't be read: {error:#}"));
+        }
+    };
+    let state = match state(&setup, timers, Arc::clone(&open)) {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
     };
@@ -141,6 +148,7 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
     };
     let exit = instance.live(started).await;
     open.store(false, Ordering::Relaxed);
+    timers::save(instance.guest.state()).await;
     instance.leave_the_rest(&exit).await;
     exit
 }
@@ -149,7 +157,7 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
 ///
 /// # Errors
 /// When a granted directory can't be opened.
-pub fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+pub fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
     Ok(State {
         name: spec.name.clone(),
@@ -162,7 +170,7 @@ pub fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
         publish_rate: Rate::default(),
         open,
         key_value: KeyValue::default(),
-        timers: Timers::default(),
+        timers,
         logger: setup.logger.clone(),
         wasi: wasi::context(&spec.grants, &setup.logger)?,
         table: ResourceTable::new(),
@@ -252,7 +260,7 @@ impl Instance {
     }
 
     async fn tick(&mut self) -> Result<(), Failure> {
-        let Some(tick) = self.guest.state().timers.take_due(Instant::now()) else {
+        let Some(tick) = self.guest.state().timers.take_due(Instant::now(), now_ms()) else {
             return Ok(());
         };
         if let Err(reason) = self.guest.tick(&tick).await? {
@@ -261,6 +269,7 @@ impl Instance {
                 &format!("the tick `{}` returned an error: {reason}", tick.name),
             );
         }
+        timers::ticked(self.guest.state(), &tick).await;
         Ok(())
     }
 

@@ -13,3 +13,10 @@ mod refusing;
 mod failing;
 mod recovering;
 mod offline;
+
+mod batches;
+mod requests;
+mod kept_timers;
+mod config_versions;
+mod levels;
+mod stopping;

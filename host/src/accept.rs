@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use haar_protocol::assignment::Assignment;
+use haar_protocol::assignment::{Assignment, Microservice};
+use haar_protocol::demand::{Demand, Shortage};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::limits::Budget;
 use haar_protocol::module::MODULE_BYTES_MAX;
-use haar_protocol::quantity::ByteSize;
 use haar_protocol::signed::{self, EnvelopeError};
 
 /// Who this node is, and whose assignments it follows.
@@ -78,19 +78,8 @@ pub enum Refusal {
     )]
     Conflicting(u64),
     /// More than the node has.
-    #[error(
-        "the assignment asks for {wanted} of {what}, this node has {available}: {over} too much"
-    )]
-    OverBudget {
-        /// What there is too little of.
-        what: &'static str,
-        /// How much is asked for.
-        wanted: String,
-        /// How much there is.
-        available: String,
-        /// The difference.
-        over: String,
-    },
+    #[error("the assignment is more than this node has: {0}")]
+    OverBudget(Shortage),
     /// It contradicts itself.
     #[error("the assignment contradicts itself: {0}")]
     Inconsistent(String),
@@ -138,30 +127,13 @@ pub fn accept(
 }
 
 fn check_budget(assignment: &Assignment, budget: &Budget) -> Result<(), Refusal> {
-    let wanted = assignment
-        .microservices
-        .iter()
-        .map(|one| one.limits.memory.0)
-        .fold(0, u64::saturating_add);
-    if wanted > budget.memory.0 {
-        return Err(Refusal::OverBudget {
-            what: "memory",
-            wanted: ByteSize(wanted).to_string(),
-            available: budget.memory.to_string(),
-            over: ByteSize(wanted - budget.memory.0).to_string(),
-        });
+    let demands = assignment.microservices.iter().map(Microservice::demand);
+    let wanted = demands.fold(Demand::default(), Demand::plus);
+    let shortages = budget.shortages(&Demand::default(), &wanted);
+    match shortages.into_iter().next() {
+        Some(shortage) => Err(Refusal::OverBudget(shortage)),
+        None => Ok(()),
     }
-    let count = assignment.microservices.len() as u64;
-    let most = u64::from(budget.microservices);
-    if count > most {
-        return Err(Refusal::OverBudget {
-            what: "microservices",
-            wanted: count.to_string(),
-            available: most.to_string(),
-            over: (count - most).to_string(),
-        });
-    }
-    Ok(())
 }
 
 fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
@@ -206,4 +178,67 @@ fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use haar_protocol::keys::SecretKey;
+    use haar_protocol::quantity::{ByteSize, Percent};
+
+    use super::*;
+
+    /// An assignment of one microservice that sets aside 60 % of a core and stores up to 8 MiB.
+    fn assignment(site: &SecretKey, node: &NodeId) -> Assignment {
+        let json = serde_json::json!({
+            "site": SiteId::of(&site.public()), "node": node, "node_name": "gw", "labels": {},
+            "number": 1, "issued_ms": 0, "publishers": [], "peers": [], "routes": [],
+            "microservices": [{
+                "application": "app", "microservice": "one", "module": Digest::of(b""),
+                "module_bytes": 1, "module_label": "one@1", "configuration": {},
+                "limits": {"cpu": Percent(60), "key_value_size": ByteSize(8 << 20)},
+                "grants": {"key_value": true}, "outlets": {}, "inlets": {},
+            }],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_the_node_has_too_little_of_is_refused_saying_by_how_much() {
+        let site = SecretKey::from_seed([1; 32]);
+        let node = NodeId::of(&SecretKey::from_seed([2; 32]).public());
+        let envelope = signed::seal(&assignment(&site, &node), &site).unwrap();
+        let whole = Budget {
+            memory: ByteSize(16 << 20),
+            microservices: 1,
+            cpu_percent: 60,
+            storage: ByteSize(8 << 20),
+        };
+        let with = |change: fn(&mut Budget)| {
+            let mut budget = whole.clone();
+            change(&mut budget);
+            let own = Allegiance {
+                site: SiteId::of(&site.public()),
+                site_key: site.public(),
+                node: node.clone(),
+                budget,
+            };
+            accept(&envelope, &own, None)
+        };
+        assert!(matches!(with(|_| {}), Ok(Verdict::Accept(_))));
+        for (change, what, over) in [
+            (
+                (|budget| budget.memory.0 -= 1) as fn(&mut Budget),
+                "memory",
+                "1B",
+            ),
+            (|budget| budget.microservices = 0, "microservices", "1"),
+            (|budget| budget.cpu_percent = 50, "cpu", "10%"),
+            (|budget| budget.storage.0 = 3 << 20, "storage", "5MiB"),
+        ] {
+            let Err(Refusal::OverBudget(shortage)) = with(change) else {
+                panic!("{what} was accepted");
+            };
+            assert_eq!((shortage.what, shortage.over.as_str()), (what, over));
+        }
+    }
 }

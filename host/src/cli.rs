@@ -69,6 +69,13 @@ pub struct EnrolArguments {
     /// Memory for all microservices together, such as 256MiB; half of the machine's when left out
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Processors for microservices that set some aside, in percent of one core, such as 150%;
+    /// all cores when left out
+    #[arg(long, value_name = "PERCENT", value_parser = cpu_percent)]
+    pub cpu: Option<u32>,
+    /// Storage for all microservices together, such as 1GiB; half of what is free when left out
+    #[arg(long, value_name = "SIZE")]
+    pub storage: Option<ByteSize>,
 }
 
 /// Arguments of `run`.
@@ -94,6 +101,14 @@ fn label(text: &str) -> Result<(String, String), String> {
         .ok_or("write KEY=VALUE, such as role=gateway")?;
     haar_protocol::ids::check_label(key, value).map_err(|error| error.to_string())?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn cpu_percent(text: &str) -> Result<u32, String> {
+    let digits = text.strip_suffix('%').map(str::trim_end);
+    let percent: Option<u32> = digits.and_then(|digits| digits.parse().ok());
+    percent
+        .filter(|percent| *percent > 0)
+        .ok_or_else(|| "write a whole number of percent of one core, such as 150%".to_owned())
 }
 
 /// Does what is asked.
@@ -122,6 +137,8 @@ fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
         name: arguments.name.or_else(host_name),
         labels: arguments.labels.into_iter().collect(),
         memory: arguments.memory,
+        cpu_percent: arguments.cpu,
+        storage: arguments.storage,
     };
     let membership = enrol::enrol(&arguments.data, &arguments.token, wishes)?;
     println!(

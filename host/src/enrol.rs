@@ -28,6 +28,11 @@ pub struct Wishes {
     pub labels: BTreeMap<String, String>,
     /// Memory that it gives to microservices: half of the machine's when not said.
     pub memory: Option<ByteSize>,
+    /// Of processors, in percent of one core: all of them when not said.
+    pub cpu_percent: Option<u32>,
+    /// Bytes that microservices may store: half of what is free on the file system of the data
+    /// directory when not said.
+    pub storage: Option<ByteSize>,
 }
 
 /// Joins the site of `token`, and keeps what was learnt below `data`. Blocks.
@@ -57,8 +62,15 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
         node,
         key: key.clone(),
     };
-    let memory = wishes.memory.unwrap_or_else(half_of_memory);
-    let budget = Budget::new(memory, MICROSERVICES_MAX);
+    let budget = Budget {
+        memory: wishes.memory.unwrap_or_else(half_of_memory),
+        microservices: MICROSERVICES_MAX,
+        cpu_percent: wishes.cpu_percent.unwrap_or_else(all_cores),
+        storage: match wishes.storage {
+            Some(storage) => storage,
+            None => half_of_free_space(data)?,
+        },
+    };
     let request = EnrolmentRequest {
         secret: token.secret.clone(),
         key: key.public(),
@@ -115,4 +127,37 @@ fn half_of_memory() -> ByteSize {
         .and_then(|line| line.split_whitespace().next())
         .and_then(|kib| kib.parse::<u64>().ok());
     kib.map_or(MEMORY_FALLBACK, |kib| ByteSize((kib / 2_048) << 20))
+}
+
+/// All cores of the machine, in percent of one.
+fn all_cores() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(100)
+}
+
+/// Half of what this process may still write to the file system of `data`, in whole MiB.
+fn half_of_free_space(data: &Path) -> anyhow::Result<ByteSize> {
+    let space = rustix::fs::statvfs(data).with_context(|| {
+        format!(
+            "can't ask how much space is free in {}: say it with --storage",
+            data.display()
+        )
+    })?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    Ok(ByteSize((free >> 21) << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_free_space_is_less_than_the_file_system_has() {
+        let data = tempfile::tempdir().unwrap();
+        let space = rustix::fs::statvfs(data.path()).unwrap();
+        let half = half_of_free_space(data.path()).unwrap().0;
+        assert!(half > 0 && half <= space.f_blocks * space.f_frsize / 2);
+        assert_eq!(half % (1 << 20), 0);
+        assert!(half_of_free_space(&data.path().join("nothing")).is_err());
+    }
 }

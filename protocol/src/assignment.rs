@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::demand::{self, Demand};
 use crate::grants::Grants;
 use crate::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
 use crate::keys::PublicKey;
@@ -123,21 +124,18 @@ pub struct Microservice {
 impl Microservice {
     /// Bytes that it may store on the node in all: key-value data, private files, histories.
     pub fn storage_bytes(&self) -> u64 {
-        let granted = |granted: bool, bytes: u64| if granted { bytes } else { 0 };
-        let histories = self
-            .inlet_history
+        demand::storage_bytes(&self.limits, &self.grants, self.histories())
+    }
+
+    /// What it sets aside of the node.
+    pub fn demand(&self) -> Demand {
+        Demand::of(&self.limits, &self.grants, self.histories())
+    }
+
+    fn histories(&self) -> impl Iterator<Item = &Retention> {
+        self.inlet_history
             .values()
-            .chain(self.outlet_history.values());
-        histories
-            .map(|retention| retention.size.0)
-            .chain([
-                granted(self.grants.key_value, self.limits.key_value_size.0),
-                granted(
-                    self.grants.data_directory.is_some(),
-                    self.limits.files_size.0,
-                ),
-            ])
-            .fold(0, u64::saturating_add)
+            .chain(self.outlet_history.values())
     }
 }
 

@@ -122,6 +122,17 @@ pub fn lacking<'a>(imports: &'a [String], grants: &Grants) -> Vec<&'a str> {
         .collect()
 }
 
+/// How to grant what offers `import`, as it stands in a manifest; none when no grant offers it.
+pub fn grant_for(import: &str) -> Option<&'static str> {
+    let everything = Grants {
+        key_value: true,
+        ..Grants::default()
+    };
+    let name = import.split('@').next().unwrap_or_default();
+    (KEY_VALUE.contains(&name) && offered(import, &everything))
+        .then_some("grants: { key_value: true }")
+}
+
 /// True when the agents of this release offer the interface to a microservice with these grants.
 /// Drafts have the versions that are named here; of the others every patch of one minor version is
 /// compatible, as the component model has it below 1.0 (Component Model `Explainer.md`, "canonical

@@ -13,6 +13,7 @@ pub mod signed;
 pub mod quantity;
 pub mod limits;
 pub mod grants;
+pub mod demand;
 pub mod manifest;
 
 pub mod assignment;

@@ -174,8 +174,15 @@ fn node(detail: &NodeDetail) -> String {
         (
             "Gives",
             format!(
-                "{} for at most {} microservices",
-                node.budget.memory, node.budget.microservices
+                "{} of memory, {} of cpu, {} of storage, for at most {} microservices",
+                node.budget.memory,
+                bounded(node.budget.cpu_percent < u32::MAX, || {
+                    format!("{}%", node.budget.cpu_percent)
+                }),
+                bounded(node.budget.storage.0 < u64::MAX, || {
+                    output::bytes(node.budget.storage.0)
+                }),
+                node.budget.microservices
             ),
         ),
         ("Assignment", get::assignment(node)),
@@ -226,6 +233,15 @@ fn node(detail: &NodeDetail) -> String {
         facts(&pairs),
         table.render("It reports no microservices.")
     )
+}
+
+/// An amount that an agent of an earlier release does not bound.
+fn bounded(is_bounded: bool, amount: impl Fn() -> String) -> String {
+    if is_bounded {
+        amount()
+    } else {
+        "any amount".to_owned()
+    }
 }
 
 fn describe_module(module: &Module) -> String {

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::demand::{Demand, Shortage};
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::manifest::{Microservice, Place};
-use haar_protocol::quantity::ByteSize;
 
 use super::{Fleet, Node, Placements, Problem, nearest};
 
@@ -33,16 +33,9 @@ pub(crate) struct Unplaced {
     pub(crate) problem: Problem,
 }
 
-/// What a node has given already.
-#[derive(Debug, Clone, Copy, Default)]
-struct Used {
-    memory: u64,
-    microservices: u32,
-}
-
 struct Placer<'f> {
     fleet: &'f Fleet,
-    used: BTreeMap<&'f NodeId, Used>,
+    used: BTreeMap<&'f NodeId, Demand>,
     placements: Placements,
     unplaced: Vec<Unplaced>,
 }
@@ -74,7 +67,11 @@ pub(crate) fn place(fleet: &Fleet, candidate: Option<&Name>) -> Placed {
     };
     let mut placer = Placer {
         fleet,
-        used: fleet.nodes.keys().map(|id| (id, Used::default())).collect(),
+        used: fleet
+            .nodes
+            .keys()
+            .map(|id| (id, Demand::default()))
+            .collect(),
         placements: Placements::new(),
         unplaced: Vec::new(),
     };
@@ -187,36 +184,21 @@ impl<'f> Placer<'f> {
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn used(&self, id: &NodeId) -> Used {
+    fn used(&self, id: &NodeId) -> Demand {
         self.used.get(id).copied().unwrap_or_default()
     }
 
     /// What the node lacks to take one more instance, for a person.
     fn shortage(&self, id: &NodeId, microservice: &Microservice) -> Option<String> {
         let budget = &self.fleet.nodes[id].budget;
-        let used = self.used(id);
-        let memory = used.memory.saturating_add(microservice.limits.memory.0);
-        if memory > budget.memory.0 {
-            return Some(format!(
-                "it needs {} of memory and {} of {} are free: {} too much",
-                microservice.limits.memory,
-                ByteSize(budget.memory.0.saturating_sub(used.memory)),
-                budget.memory,
-                ByteSize(memory - budget.memory.0),
-            ));
-        }
-        (used.microservices >= budget.microservices).then(|| {
-            format!(
-                "it runs at most {} microservices and has {} already: 1 too many",
-                budget.microservices, used.microservices
-            )
-        })
+        let shortages = budget.shortages(&self.used(id), &microservice.demand());
+        let texts: Vec<String> = shortages.iter().map(Shortage::to_string).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 
     fn give(&mut self, id: &'f NodeId, name: &MicroserviceName, microservice: &Microservice) {
         let used = self.used.entry(id).or_default();
-        used.memory += microservice.limits.memory.0;
-        used.microservices += 1;
+        *used = used.plus(microservice.demand());
         self.placements
             .entry(name.clone())
             .or_default()

@@ -1,7 +1,7 @@
 //! Whether the modules that a manifest names exist, are trusted, and fit what the manifest says of
 //! them. All problems are found at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::Publisher;
 use haar_protocol::grants;
@@ -120,7 +120,7 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
                 "microservice `{name}`: `{label}` imports what is not granted, or what no agent offers: {}",
                 lacking.join(", ")
             ),
-            hint: Some("grant it in the manifest where a grant for it exists, or build the module without it".into()),
+            hint: Some(grants_hint(&lacking)),
         });
     }
     if !microservice.inlets.is_empty()
@@ -138,6 +138,26 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
         });
     }
     problems
+}
+
+/// What to do about imports that a microservice lacks: the grants that offer them, where there are.
+fn grants_hint(lacking: &[&str]) -> String {
+    let missing: BTreeSet<&str> = lacking
+        .iter()
+        .filter_map(|import| grants::grant_for(import))
+        .collect();
+    let missing: Vec<String> = missing.iter().map(|grant| format!("`{grant}`")).collect();
+    let others = lacking
+        .iter()
+        .any(|import| grants::grant_for(import).is_none());
+    match (missing.is_empty(), others) {
+        (true, _) => "no grant offers it: build the module without it".to_owned(),
+        (false, false) => format!("write {} into the manifest", missing.join(" and ")),
+        (false, true) => format!(
+            "write {} into the manifest, and build the module without the others: no grant offers them",
+            missing.join(" and ")
+        ),
+    }
 }
 
 /// Whether the routes of an application, as it is placed, make more pairs than anybody can use.

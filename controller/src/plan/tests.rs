@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use haar_protocol::assignment::{Assignment, MicroserviceName, Publisher};
 use haar_protocol::ids::{Digest, MediaType, Name, NodeId, SiteId};
 use haar_protocol::keys::SecretKey;
-use haar_protocol::limits::{Budget, Limits};
+use haar_protocol::limits::{Budget, Limits, Retention};
+use haar_protocol::log::Level;
 use haar_protocol::manifest::{
     ApiVersion, Delivery, Kind, Manifest, Microservice, ModuleReference, Place, Port, Route,
 };
-use haar_protocol::quantity::ByteSize;
+use haar_protocol::quantity::{ByteSize, Millis, Percent};
 use proptest::prelude::*;
 
 use super::*;
@@ -140,26 +141,49 @@ fn any_place() -> impl Strategy<Value = Place> {
     ]
 }
 
+/// Limits and grants of a microservice that sets aside some of everything.
+fn demanding(mut one: Microservice, cpu: u32, key_value: u64, history: u64) -> Microservice {
+    one.limits.cpu = (cpu > 0).then_some(Percent(cpu));
+    one.grants.key_value = key_value > 0;
+    one.limits.key_value_size = ByteSize(key_value * MEBIBYTE);
+    let kept = (history > 0).then_some(Retention {
+        size: ByteSize(history * MEBIBYTE),
+        age: Millis(1),
+    });
+    for port in one.inlets.values_mut() {
+        port.history = kept.clone();
+    }
+    one
+}
+
 fn any_application(text: &'static str) -> impl Strategy<Value = (Name, Application)> {
-    let microservices = prop::collection::vec((any_place(), 1u64..40), 1..5);
+    let demands = (1u64..40, 0u32..80, 0u64..20, 0u64..20);
+    let microservices = prop::collection::vec((any_place(), demands), 1..5);
     let routes = prop::collection::vec((0usize..8, 0usize..8), 0..5);
     (microservices, routes).prop_map(move |(microservices, routes)| {
         let microservices = microservices
             .into_iter()
             .enumerate()
-            .map(|(index, (place, mebibytes))| microservice(index, place, mebibytes))
+            .map(|(index, (place, (memory, cpu, key_value, history)))| {
+                demanding(microservice(index, place, memory), cpu, key_value, history)
+            })
             .collect();
         application(text, microservices, &routes)
     })
 }
 
 fn any_nodes() -> impl Strategy<Value = Vec<(NodeId, Node)>> {
-    prop::collection::vec((any::<bool>(), 0u64..100, 0u32..6), 0..7).prop_map(|nodes| {
+    let one = (any::<bool>(), 0u64..100, 0u32..6, 0u32..200, 0u64..60);
+    prop::collection::vec(one, 0..7).prop_map(|nodes| {
         nodes
             .into_iter()
             .zip(0u8..)
-            .map(|((edge, mebibytes, most), index)| {
-                node(index, if edge { "edge" } else { "core" }, mebibytes, most)
+            .map(|((edge, mebibytes, most, cpu_percent, storage), index)| {
+                let role = if edge { "edge" } else { "core" };
+                let (id, mut node) = node(index, role, mebibytes, most);
+                node.budget.cpu_percent = cpu_percent;
+                node.budget.storage = ByteSize(storage * MEBIBYTE);
+                (id, node)
             })
             .collect()
     })
@@ -200,6 +224,10 @@ proptest! {
             let memory: u64 = assignment.microservices.iter().map(|one| one.limits.memory.0).sum();
             prop_assert!(memory <= budget.memory.0);
             prop_assert!(assignment.microservices.len() <= budget.microservices as usize);
+            let cpu: u32 = assignment.microservices.iter().filter_map(|one| one.limits.cpu).map(|cpu| cpu.0).sum();
+            prop_assert!(cpu <= budget.cpu_percent);
+            let storage: u64 = assignment.microservices.iter().map(|one| one.storage_bytes()).sum();
+            prop_assert!(storage <= budget.storage.0);
         }
     }
 
@@ -270,6 +298,68 @@ proptest! {
             prop_assert!(assignment.microservices.is_sorted_by_key(|one| one.name.clone()));
         }
     }
+}
+
+#[test]
+fn what_does_not_fit_says_of_what_and_by_how_much() {
+    let everywhere = Place {
+        node: None,
+        labels: Some(BTreeMap::new()),
+        count: None,
+    };
+    let first = demanding(microservice(0, everywhere.clone(), 1), 60, 8, 8);
+    let second = demanding(microservice(1, everywhere, 32), 50, 4, 0);
+    let (id, mut small) = node(0, "edge", 9, 1);
+    small.budget.cpu_percent = 100;
+    small.budget.storage = ByteSize(18 * MEBIBYTE);
+    let application = application("a", vec![first, second], &[]);
+    let placed = place(&fleet(vec![(id, small)], vec![application]), None);
+    let [unplaced] = placed.unplaced.as_slice() else {
+        panic!("{:?}", placed.unplaced);
+    };
+    assert_eq!(
+        unplaced.problem.message,
+        "microservice `m1` does not fit on node `gw-0`: \
+         memory: 32MiB wanted, 8MiB of 9MiB free: over by 24MiB; \
+         microservices: 1 wanted, 0 of 1 free: over by 1; \
+         cpu: 50% wanted, 40% of 100% free: over by 10%; \
+         storage: 4MiB wanted, 2MiB of 18MiB free: over by 2MiB"
+    );
+}
+
+#[test]
+fn an_assignment_says_all_that_the_manifest_says_of_a_microservice() {
+    let here = Place {
+        node: Some(name("gw-0")),
+        labels: None,
+        count: None,
+    };
+    let mut one = demanding(microservice(0, here, 1), 10, 1, 2);
+    one.configuration = BTreeMap::from([("said".to_owned(), "1".to_owned())]);
+    one.configuration_schema = Some(
+        serde_json::from_value(serde_json::json!({
+            "said": {"type": "integer", "default": "9"},
+            "left_out": {"type": "string", "default": "filled in"},
+        }))
+        .unwrap(),
+    );
+    one.log_level = Level::Warn;
+    one.restart.pauses = vec![Millis(7)];
+    one.retry.attempts = 9;
+    let fleet = fleet(
+        vec![node(0, "edge", 64, 8)],
+        vec![application("a", vec![one.clone()], &[])],
+    );
+    let assignment = compiled(&fleet, &place(&fleet, None).placements).remove(0);
+    let told = &assignment.microservices[0];
+    assert_eq!(told.demand(), one.demand());
+    assert_eq!((&told.limits, &told.grants), (&one.limits, &one.grants));
+    assert_eq!((&told.restart, &told.retry), (&one.restart, &one.retry));
+    assert_eq!(told.log_level, Level::Warn);
+    let values: Vec<&str> = told.configuration.values().map(String::as_str).collect();
+    assert_eq!(values, ["filled in", "1"]);
+    assert_eq!(told.inlet_history[&name("in")].size, ByteSize(2 * MEBIBYTE));
+    assert!(told.outlet_history.is_empty());
 }
 
 #[test]

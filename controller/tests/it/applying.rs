@@ -29,6 +29,11 @@ fn what_can_not_run_is_refused_with_its_reason() {
     let mut network = recipe("network", "1.0.0");
     network.imports.push("wasi:sockets/tcp@0.2.6".into());
     site.push(&network);
+    let mut keeper = recipe("keeper", "1.0.0");
+    keeper
+        .imports
+        .push("wasi:keyvalue/store@0.2.0-draft".into());
+    site.push(&keeper);
     let mut mute = recipe("mute", "1.0.0");
     mute.exports.clear();
     site.push(&mute);
@@ -47,6 +52,16 @@ fn what_can_not_run_is_refused_with_its_reason() {
             "module: network@1.0.0, place: {node: gw-1}",
             "missing_grants",
             "wasi:sockets/tcp@0.2.6",
+        ),
+        (
+            "module: keeper@1.0.0, place: {node: gw-1}",
+            "missing_grants",
+            "wasi:keyvalue/store@0.2.0-draft",
+        ),
+        (
+            "module: keeper@1.0.0, place: {node: gw-1}",
+            "missing_grants",
+            "grants: { key_value: true }",
         ),
         (
             "module: mute@1.0.0, place: {node: gw-1}, inlets: {in: text/plain}",
@@ -71,7 +86,7 @@ fn what_can_not_run_is_refused_with_its_reason() {
         (
             "module: sampler@1.0.0, place: {node: gw-1}, limits: {memory: 65MiB}",
             "over_budget",
-            "`gw-1`: it needs 65MiB",
+            "`gw-1`: memory: 65MiB wanted, 64MiB of 64MiB free: over by 1MiB",
         ),
     ];
     for (text, code, expected) in cases {
@@ -81,6 +96,9 @@ fn what_can_not_run_is_refused_with_its_reason() {
     site.try_apply("app", "name: [")
         .refused(400, "bad_manifest");
     site.try_apply("app", "").refused(400, "bad_manifest");
+    let granted = one("module: keeper@1.0.0, place: {node: gw-1}, grants: {key_value: true}");
+    let dry = site.try_apply("app?dry_run=true", &granted);
+    dry.done();
     let fine = one("module: sampler@1.0.0, place: {node: gw-1}");
     site.try_apply("other", &fine).refused(400, "name_mismatch");
     site.client
@@ -122,7 +140,7 @@ fn a_budget_counts_all_applications_together() {
     let second = "api_version: haar/v1\nkind: Application\nname: b\nmicroservices:\n- {name: two, module: sampler@1.0.0, place: {node: gw-1}, limits: {memory: 5MiB}}\n";
     let text = site.try_apply("b", second).refused(422, "over_budget");
     assert!(
-        text.contains("1MiB too much") && text.contains("gw-1"),
+        text.contains("over by 1MiB") && text.contains("gw-1"),
         "{text}"
     );
     let many: String = (0..5)

@@ -53,7 +53,7 @@ async fn an_assignment_that_is_not_the_sites_next_one_for_this_node_is_refused_a
     heavy.microservices = vec![big];
     site.assign(&heavy).await;
     let status = site
-        .status(&node.id, |status| refused(status, Some(9), "2GiB too much"))
+        .status(&node.id, |status| refused(status, Some(9), "over by 2GiB"))
         .await;
     assert_eq!(status.applied, 5);
     node.stop().await;

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::demand::Demand;
 use crate::grants::Grants;
 use crate::ids::{Name, PortName};
 use crate::limits::{Limits, RestartPolicy, RetryPolicy};
@@ -116,6 +117,15 @@ pub struct Microservice {
     /// Named ways in, each with its media type.
     #[serde(default)]
     pub inlets: BTreeMap<Name, Port>,
+}
+
+impl Microservice {
+    /// What one instance sets aside of its node.
+    pub fn demand(&self) -> Demand {
+        let ports = self.inlets.values().chain(self.outlets.values());
+        let histories = ports.filter_map(|port| port.history.as_ref());
+        Demand::of(&self.limits, &self.grants, histories)
+    }
 }
 
 /// Longest version of a module, in bytes.

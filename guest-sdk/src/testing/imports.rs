@@ -9,7 +9,7 @@ use crate::log::Level;
 use crate::publish::PublishError;
 use crate::timers::TimerError;
 
-fn world<R>(function: &str, act: impl FnOnce(&mut World) -> R) -> R {
+pub(super) fn world<R>(function: &str, act: impl FnOnce(&mut World) -> R) -> R {
     let Some(world) = entered() else {
         panic!(
             "haar_guest's {function} was called where there is no agent: in tests call the \
@@ -31,7 +31,7 @@ pub(crate) fn publish(
         let sequence = world.sequences.entry(outlet.to_owned()).or_default();
         *sequence += 1;
         let sequence = *sequence;
-        world.published.push(Published {
+        let published = Published {
             outlet: outlet.to_owned(),
             sequence,
             headers: headers
@@ -39,7 +39,9 @@ pub(crate) fn publish(
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             body: body.to_vec(),
-        });
+        };
+        world.remember_published(&published);
+        world.published.push(published);
         Ok(sequence)
     })
 }

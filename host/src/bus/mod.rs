@@ -9,6 +9,7 @@
 //! ```
 
 pub mod message;
+pub mod history;
 pub mod inbox;
 pub mod peer;
 pub mod table;
@@ -24,6 +25,7 @@ use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::frame;
 use haar_protocol::ids::NodeId;
 
+use history::{HistoryPort, Recorder};
 use inbox::Inbox;
 use message::{Delivery, Entry, Message, count};
 use peer::Outbound;
@@ -61,6 +63,16 @@ impl Bus {
         self.table.store(Arc::new(table));
     }
 
+    /// What records the messages of a port; none when nothing is kept of them.
+    pub fn recorder(&self, port: &HistoryPort) -> Option<Arc<Recorder>> {
+        self.table.load().recorder(port)
+    }
+
+    /// Everything that records messages.
+    pub fn recorders(&self) -> Vec<Arc<Recorder>> {
+        self.table.load().recorders().cloned().collect()
+    }
+
     /// Frames or messages of other nodes that were refused.
     pub fn frames_refused(&self) -> u64 {
         self.frames_refused.load(Ordering::Relaxed)
@@ -89,7 +101,7 @@ impl Bus {
         };
         let outlet = ports.outlet(outlet).ok_or(UnknownOutlet)?;
         let sequence = outlet.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        if outlet.targets.is_empty() {
+        if outlet.targets.is_empty() && outlet.history.is_none() {
             return Ok(sequence);
         }
         let message = Arc::new(Message {
@@ -99,6 +111,9 @@ impl Bus {
             headers,
             body,
         });
+        if let Some(history) = &outlet.history {
+            history.record(&message);
+        }
         for target in &outlet.targets {
             match target {
                 Target::Local { inbox, entry } => {
@@ -157,6 +172,9 @@ fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
     if message.body.len() as u64 > entry.message_bytes_max {
         count(&entry.counters.dropped);
         return;
+    }
+    if let Some(history) = &entry.history {
+        history.record(message);
     }
     inbox.push(Delivery {
         message: Arc::clone(message),

@@ -29,7 +29,7 @@ use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
-use crate::local_api::key_value::KeyValue;
+use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::Timers;
@@ -110,6 +110,7 @@ pub async fn run(setup: Setup) -> Exit {
 
 async fn live(setup: Setup, share: Arc<Share>) -> Exit {
     let open = Arc::new(AtomicBool::new(true));
+    key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
     let state = match state(&setup, Arc::clone(&open)) {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
@@ -162,6 +163,7 @@ pub fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
         publish_rate: Rate::default(),
         open,
         key_value: KeyValue::default(),
+        history_rate: Rate::default(),
         timers: Timers::default(),
         logger: setup.logger.clone(),
         wasi: wasi::context(&spec.grants, &setup.logger)?,

@@ -117,6 +117,9 @@ impl From<Rejection> for handler::Rejection {
     }
 }
 
+pub(crate) mod history;
+pub(crate) mod key_value;
+
 /// What the agent offers, in this crate's own types.
 pub(crate) mod imports {
     use super::bindings::haar::local::timers::{self, TimerError as WitTimerError};

@@ -71,6 +71,8 @@ mod message;
 mod publish;
 
 pub mod config;
+pub mod history;
+pub mod key_value;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod log;
@@ -90,6 +92,11 @@ pub mod component;
 use component::imports as agent;
 #[cfg(not(target_arch = "wasm32"))]
 use testing::imports as agent;
+
+#[cfg(target_arch = "wasm32")]
+use component::{history as agent_history, key_value as agent_key_value};
+#[cfg(not(target_arch = "wasm32"))]
+use testing::{history as agent_history, key_value as agent_key_value};
 
 pub use message::{Message, Rejection, Source};
 pub use microservice::Microservice;

@@ -83,6 +83,7 @@ impl<S: Microservice> Harness<S> {
     /// # Panics
     /// When the microservice had not started, and its start fails.
     pub fn deliver(&mut self, message: Message) -> Result<(), Rejection> {
+        self.world.borrow_mut().remember_delivered(&message);
         self.call(|service| service.handle(message))
     }
 
@@ -114,8 +115,8 @@ impl<S: Microservice> Harness<S> {
         self.call(S::configuration_changed)
     }
 
-    /// Stops the microservice. The next call starts a new one, with nothing kept but configuration
-    /// and the timers that were set to be kept.
+    /// Stops the microservice. The next call starts a new one, with nothing kept but configuration,
+    /// key-value data, histories, and the timers that were set to be kept.
     pub fn stop(&mut self) {
         self.call(S::stop);
         self.service = None;
@@ -140,6 +141,22 @@ impl<S: Microservice> Harness<S> {
     /// The timers that are set now.
     pub fn timers(&self) -> BTreeMap<String, Timer> {
         self.world.borrow().timers.clone()
+    }
+
+    /// Stores a pair in a bucket of the microservice's key-value store.
+    #[must_use]
+    pub fn store(self, bucket: &str, key: &str, value: impl AsRef<[u8]>) -> Self {
+        let value = value.as_ref().to_vec();
+        self.world
+            .borrow_mut()
+            .bucket(bucket)
+            .insert(key.to_owned(), value);
+        self
+    }
+
+    /// The pairs in a bucket of the microservice's key-value store.
+    pub fn pairs(&self, bucket: &str) -> BTreeMap<String, Vec<u8>> {
+        self.world.borrow_mut().bucket(bucket).clone()
     }
 
     fn ensure_started(&mut self) {

@@ -10,7 +10,7 @@ use crate::node::Facts;
 use crate::publish::{Outgoing, PublishError};
 use crate::timers::{Lifetime, TimerError};
 
-fn world<R>(function: &str, act: impl FnOnce(&mut World) -> R) -> R {
+pub(super) fn world<R>(function: &str, act: impl FnOnce(&mut World) -> R) -> R {
     let Some(world) = entered() else {
         panic!(
             "haar_guest's {function} was called where there is no agent: in tests call the \

@@ -1,9 +1,12 @@
 //! Tests of a microservice's logic on the development machine: a [`Harness`] stands in for the
-//! agent. It serves configuration, records what is published, logged and timed, and calls the
-//! microservice as the agent does: `start` first, one call at a time. It enforces no limits.
+//! agent. It serves configuration, key-value data and histories (of every port), records what is
+//! published, logged and timed, and calls the microservice as the agent does: `start` first, one
+//! call at a time. It enforces no limits.
 
 mod harness;
+pub(crate) mod history;
 pub(crate) mod imports;
+pub(crate) mod key_value;
 mod world;
 
 use crate::log::Level;

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{BEGINNING_MS, LogLine, Published};
+use crate::history::Direction;
+use crate::message::Message;
 use crate::node::Facts;
 use crate::publish::PublishError;
 use crate::timers::{Lifetime, Tick};
@@ -33,6 +35,10 @@ pub(super) struct World {
     pub(super) sequences: BTreeMap<String, u64>,
     pub(super) logs: Vec<LogLine>,
     pub(super) refusal: Option<PublishError>,
+    /// Pairs by bucket and key.
+    pub(super) pairs: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// What entered inlets and was published, in the order of passing.
+    pub(super) passed_messages: Vec<(Direction, String, Message)>,
     /// Time since the beginning: only ticks make it go on.
     passed: Duration,
 }
@@ -56,6 +62,8 @@ impl Default for World {
             sequences: BTreeMap::new(),
             logs: Vec::new(),
             refusal: None,
+            pairs: BTreeMap::new(),
+            passed_messages: Vec::new(),
             passed: Duration::ZERO,
         }
     }
@@ -78,7 +86,7 @@ impl World {
         }
         let sequence = self.next_sequence(outlet);
         self.sequences.insert(outlet.to_owned(), sequence);
-        self.published.push(Published {
+        let published = Published {
             outlet: outlet.to_owned(),
             sequence,
             headers: headers
@@ -86,7 +94,9 @@ impl World {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             body: body.to_vec(),
-        });
+        };
+        self.remember_published(&published);
+        self.published.push(published);
         Ok(sequence)
     }
 
@@ -122,9 +132,37 @@ impl World {
         self.passed += passed;
         Tick {
             name: name.to_owned(),
-            scheduled_ms: BEGINNING_MS.saturating_add(self.passed_ms()),
+            scheduled_ms: self.now_ms(),
             missed,
         }
+    }
+
+    fn now_ms(&self) -> u64 {
+        BEGINNING_MS.saturating_add(self.passed_ms())
+    }
+
+    /// What was published enters the outlet's history.
+    pub(super) fn remember_published(&mut self, published: &Published) {
+        let mut message = super::message("", &published.body);
+        "microservice".clone_into(&mut message.source.microservice);
+        message.source.outlet.clone_from(&published.outlet);
+        message.sequence = published.sequence;
+        message.headers.clone_from(&published.headers);
+        message.published_ms = self.now_ms();
+        message.attempt = 0;
+        self.passed_messages
+            .push((Direction::Outlet, published.outlet.clone(), message));
+    }
+
+    /// What is delivered enters the inlet's history.
+    pub(super) fn remember_delivered(&mut self, message: &Message) {
+        let (inlet, attempt) = (message.inlet.clone(), 0);
+        let message = Message {
+            attempt,
+            ..message.clone()
+        };
+        self.passed_messages
+            .push((Direction::Inlet, inlet, message));
     }
 }
 

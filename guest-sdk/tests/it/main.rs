@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod storing;
+
 use std::time::Duration;
 
 use haar_guest::log::Level;

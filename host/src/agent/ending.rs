@@ -6,6 +6,7 @@ use haar_protocol::topics::Topic;
 use haar_relay::Outgoing;
 use tokio::time::Instant;
 
+use super::housekeeping;
 use super::reporter::{self, Frame};
 use super::run::{Agent, alive, sleep_until};
 use crate::local_api::state::now_ms;
@@ -86,6 +87,7 @@ impl Agent {
                 }
             }
         }
+        housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
         if let Some(status) = self.status().await
             && let Err(error) = self.session.try_publish(status)
         {

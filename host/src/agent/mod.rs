@@ -9,6 +9,7 @@ mod view;
 
 mod links;
 mod log_shipper;
+mod housekeeping;
 mod reporter;
 mod clock;
 pub mod run;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::housekeeping::{self, Kept};
 use super::links::{self, Links};
 use super::log_shipper;
 use super::node::Node;
@@ -86,6 +87,8 @@ pub struct Agent {
     pub(super) preparing: Arc<Semaphore>,
     pub(super) report_at: Instant,
     pub(super) diagnosed: Option<Instant>,
+    /// Whose data is kept.
+    pub(super) kept: watch::Sender<Option<Kept>>,
     /// An assignment that was good and could not be stored.
     pub(super) unstored: Option<Bytes>,
 }
@@ -154,10 +157,29 @@ impl Agent {
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             report_at: Instant::now(),
             diagnosed: None,
+            kept: watch::Sender::default(),
             unstored: None,
         };
+        agent.keep_house();
         agent.resume().await?;
         Ok(agent)
+    }
+
+    /// Starts what looks after the data of microservices, beside the loop.
+    fn keep_house(&mut self) {
+        let (bus, wakes) = (
+            Arc::clone(&self.surroundings.bus),
+            self.node.registry.wakes(),
+        );
+        self.work.spawn(housekeeping::store_histories(
+            bus,
+            self.store.clone(),
+            wakes,
+        ));
+        self.work.spawn(housekeeping::delete_unowned(
+            Arc::clone(&self.surroundings),
+            self.kept.subscribe(),
+        ));
     }
 
     /// Puts the stored assignment in force. It is verified like one from the relay.
@@ -274,10 +296,12 @@ impl Agent {
             labels: assignment.labels.clone(),
             location: self.options.location,
         }));
+        let kept = Kept::of(&assignment);
         let effects = self
             .node
             .assigned(assignment, Digest::of(envelope), now_ms());
         self.perform(effects);
+        self.kept.send_replace(Some(kept));
     }
 
     fn disconnected(&mut self, reason: &DisconnectReason) {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use haar_protocol::ids::RouteId;
 
+use super::history::Recorder;
+
 /// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -49,6 +51,8 @@ pub struct Entry {
     pub message_bytes_max: u64,
     /// What is counted of the route here.
     pub counters: Arc<RouteCounters>,
+    /// What remembers its messages, when they are kept.
+    pub history: Option<Arc<Recorder>>,
 }
 
 /// A message on its way into an inlet.
@@ -93,4 +97,9 @@ impl RouteCounters {
 /// Adds one. Counters are read for people only, so no order with other memory is needed.
 pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Takes everything off a counter.
+pub fn take_count(counter: &AtomicU64) -> u64 {
+    counter.swap(0, Ordering::Relaxed)
 }

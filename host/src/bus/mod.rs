@@ -9,6 +9,7 @@
 //! ```
 
 pub mod message;
+pub mod history;
 pub mod inbox;
 pub mod peer;
 pub mod table;
@@ -24,6 +25,7 @@ use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::frame;
 use haar_protocol::ids::NodeId;
 
+use history::{HistoryPort, Recorder};
 use inbox::Inbox;
 use message::{Delivery, Entry, Headers, Message, count};
 use peer::Outbound;
@@ -59,6 +61,16 @@ impl Bus {
     /// Puts another table in force, for every publisher at once.
     pub fn set_table(&self, table: RouteTable) {
         self.table.store(Arc::new(table));
+    }
+
+    /// What records the messages of a port; none when nothing is kept of them.
+    pub fn recorder(&self, port: &HistoryPort) -> Option<Arc<Recorder>> {
+        self.table.load().recorder(port)
+    }
+
+    /// Everything that records messages.
+    pub fn recorders(&self) -> Vec<Arc<Recorder>> {
+        self.table.load().recorders().cloned().collect()
     }
 
     /// Frames or messages of other nodes that were refused.
@@ -162,7 +174,7 @@ impl Bus {
 
 /// Sends one message to everything that the outlet leads to.
 fn send(outlet: &Outlet, sequence: u64, headers: Headers, body: Vec<u8>, now_ms: u64) {
-    if outlet.targets.is_empty() {
+    if outlet.targets.is_empty() && outlet.history.is_none() {
         return;
     }
     let message = Arc::new(Message {
@@ -172,6 +184,9 @@ fn send(outlet: &Outlet, sequence: u64, headers: Headers, body: Vec<u8>, now_ms:
         headers,
         body,
     });
+    if let Some(history) = &outlet.history {
+        history.record(&message);
+    }
     for target in &outlet.targets {
         match target {
             Target::Local { inbox, entry } => {
@@ -194,6 +209,9 @@ fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
     if message.body.len() as u64 > entry.message_bytes_max {
         count(&entry.counters.dropped);
         return;
+    }
+    if let Some(history) = &entry.history {
+        history.record(message);
     }
     inbox.push(Delivery {
         message: Arc::clone(message),

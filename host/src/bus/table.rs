@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName, Port, Route};
-use haar_protocol::ids::{Name, NodeId, RouteId};
-use haar_protocol::limits::Limits;
+use haar_protocol::ids::{MediaType, Name, NodeId, RouteId};
+use haar_protocol::limits::{Limits, Retention};
 
+use super::history::{Direction, HistoryPort, Recorder, Wakes};
 use super::inbox::Inbox;
 use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
@@ -19,6 +20,7 @@ use super::peer::PeerQueue;
 pub struct RouteTable {
     ports: HashMap<MicroserviceName, Arc<InstancePorts>>,
     arrivals: HashMap<(NodeId, u64), Vec<Arrival>>,
+    recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
 }
 
 /// The outlets of one microservice.
@@ -36,6 +38,8 @@ pub struct Outlet {
     pub sequence: Arc<AtomicU64>,
     /// Where messages go.
     pub targets: Vec<Target>,
+    /// What remembers them, when they are kept.
+    pub history: Option<Arc<Recorder>>,
 }
 
 /// One receiver.
@@ -78,6 +82,16 @@ impl RouteTable {
     pub fn arrivals(&self, from: &NodeId, route: u64) -> Option<&[Arrival]> {
         self.arrivals.get(&(from.clone(), route)).map(Vec::as_slice)
     }
+
+    /// What records the messages of a port; none when nothing is kept of them.
+    pub fn recorder(&self, port: &HistoryPort) -> Option<Arc<Recorder>> {
+        self.recorders.get(port).cloned()
+    }
+
+    /// Everything that records messages.
+    pub fn recorders(&self) -> impl Iterator<Item = &Arc<Recorder>> {
+        self.recorders.values()
+    }
 }
 
 impl InstancePorts {
@@ -97,9 +111,16 @@ pub struct Registry {
     sequences: BTreeMap<(MicroserviceName, Name), Arc<AtomicU64>>,
     counters: BTreeMap<(RouteId, Name), Arc<RouteCounters>>,
     peers: BTreeMap<NodeId, Arc<PeerQueue>>,
+    recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
+    wakes: Arc<Wakes>,
 }
 
 impl Registry {
+    /// What wakes the task that stores histories.
+    pub fn wakes(&self) -> Arc<Wakes> {
+        Arc::clone(&self.wakes)
+    }
+
     /// The inbox of a microservice, made when it has none yet.
     pub fn inbox(&mut self, name: &MicroserviceName, limits: &Limits) -> Arc<Inbox> {
         let inbox = self
@@ -129,6 +150,7 @@ impl Registry {
 
     /// Compiles the table of `assignment`, and forgets what it no longer names.
     pub fn compile(&mut self, assignment: &Assignment) -> RouteTable {
+        self.follow_histories(assignment);
         let mut builder = Builder::new(self, assignment);
         for microservice in &assignment.microservices {
             builder.add_outlets(microservice);
@@ -139,6 +161,40 @@ impl Registry {
         let (table, used) = builder.finish();
         self.forget(assignment, &used);
         table
+    }
+
+    /// A recorder for each port that is kept. One lives on as long as nothing changes for its port.
+    fn follow_histories(&mut self, assignment: &Assignment) {
+        let mut before = std::mem::take(&mut self.recorders);
+        for microservice in &assignment.microservices {
+            for (port, retention, content_type) in histories(microservice) {
+                let recorder = before
+                    .remove(&port)
+                    .filter(|recorder| {
+                        recorder.retention == *retention && recorder.content_type == *content_type
+                    })
+                    .unwrap_or_else(|| {
+                        let (retention, content_type) = (retention.clone(), content_type.clone());
+                        let wakes = Arc::clone(&self.wakes);
+                        Arc::new(Recorder::new(port.clone(), retention, content_type, wakes))
+                    });
+                self.recorders.insert(port, recorder);
+            }
+        }
+    }
+
+    fn recorder(
+        &self,
+        owner: &MicroserviceName,
+        direction: Direction,
+        port: &Name,
+    ) -> Option<Arc<Recorder>> {
+        let port = HistoryPort {
+            owner: owner.clone(),
+            direction,
+            port: port.clone(),
+        };
+        self.recorders.get(&port).cloned()
     }
 
     fn forget(&mut self, assignment: &Assignment, used: &BTreeSet<(RouteId, Name)>) {
@@ -156,6 +212,37 @@ impl Registry {
         self.peers
             .retain(|node, _| assignment.peers.iter().any(|peer| &peer.id == node));
     }
+}
+
+/// The ports of a microservice that are kept, with how much and their types.
+pub fn histories(
+    microservice: &Microservice,
+) -> impl Iterator<Item = (HistoryPort, &Retention, &MediaType)> {
+    let inlets = (
+        Direction::Inlet,
+        &microservice.inlet_history,
+        &microservice.inlets,
+    );
+    let outlets = (
+        Direction::Outlet,
+        &microservice.outlet_history,
+        &microservice.outlets,
+    );
+    [inlets, outlets]
+        .into_iter()
+        .flat_map(move |(direction, kept, types)| {
+            kept.iter().filter_map(move |(port, retention)| {
+                let owner = microservice.name.clone();
+                let content_type = types.get(port)?;
+                let port = port.clone();
+                let port = HistoryPort {
+                    owner,
+                    direction,
+                    port,
+                };
+                Some((port, retention, content_type))
+            })
+        })
 }
 
 /// Builds one table.
@@ -202,12 +289,16 @@ impl<'a> Builder<'a> {
             let key = (microservice.name.clone(), outlet.clone());
             let sequence = Arc::clone(self.registry.sequences.entry(key.clone()).or_default());
             let source = self.source(&self.assignment.node_name, &microservice.name, outlet);
+            let history = self
+                .registry
+                .recorder(&microservice.name, Direction::Outlet, outlet);
             self.outlets.insert(
                 key,
                 Outlet {
                     source,
                     sequence,
                     targets: Vec::new(),
+                    history,
                 },
             );
         }
@@ -253,6 +344,11 @@ impl<'a> Builder<'a> {
                 content_type: route.content_type.to_string(),
                 message_bytes_max: microservice.limits.message_size.0,
                 counters: Arc::clone(&counters),
+                history: self.registry.recorder(
+                    &microservice.name,
+                    Direction::Inlet,
+                    &route.to.port,
+                ),
             });
             (
                 self.registry
@@ -309,6 +405,7 @@ impl<'a> Builder<'a> {
         let table = RouteTable {
             ports,
             arrivals: self.arrivals,
+            recorders: self.registry.recorders.clone(),
         };
         (table, self.used)
     }

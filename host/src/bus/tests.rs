@@ -49,6 +49,7 @@ fn a_full_inbox_lets_the_oldest_go_and_counts_it() {
         content_type: "text/plain".into(),
         message_bytes_max: 10,
         counters: Arc::clone(&counters),
+        history: None,
     });
     let inbox = Inbox::new(3);
     for sequence in 1..=5 {

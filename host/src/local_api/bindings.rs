@@ -16,12 +16,14 @@ pub mod imports {
             world imports {
                 import haar:local/messaging@0.1.0;
                 import haar:local/timers@0.1.0;
+                import haar:local/history@0.1.0;
                 import wasi:logging/logging@0.1.0-draft;
             }
         ",
         world: "haar:host/imports",
         imports: {
             "haar:local/timers@0.1.0": async | trappable,
+            "haar:local/history.read": async | trappable,
             default: trappable,
         },
     });

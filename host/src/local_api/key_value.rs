@@ -9,10 +9,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use haar_protocol::assignment::Microservice;
 use wasmtime::component::{Linker, Resource};
 
 use super::state::State;
 use crate::bus::message::count;
+use crate::runtime::guest::Counters;
 use crate::runtime::rate::Rate;
 use crate::store::Store;
 use crate::store::key_value::{Bucket, KeyValueError, Swapped, Version};
@@ -79,6 +81,17 @@ type Result<T> = std::result::Result<T, Refusal>;
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     draft::add_to_linker(linker)?;
     draft2::add_to_linker(linker)
+}
+
+/// Counts what a microservice has stored, before it stores more.
+pub async fn count_bytes(spec: &Microservice, store: &Store, counters: &Counters) {
+    if !spec.grants.key_value {
+        return;
+    }
+    match store.key_value_bytes(&spec.name).await {
+        Ok(bytes) => counters.key_value_bytes.store(bytes, Ordering::Relaxed),
+        Err(error) => tracing::warn!("{}: its pairs can't be counted: {error}", spec.name),
+    }
 }
 
 impl State {

@@ -8,6 +8,7 @@ pub mod messaging;
 pub mod timers;
 pub mod configuration;
 pub mod key_value;
+pub mod history;
 pub mod logging;
 pub mod stdio;
 pub mod wasi;

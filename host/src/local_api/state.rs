@@ -40,6 +40,8 @@ pub struct State {
     pub open: Arc<AtomicBool>,
     /// How it uses its key-value store.
     pub key_value: KeyValue,
+    /// How fast it reads histories.
+    pub history_rate: Rate,
     /// Its timers.
     pub timers: Timers,
     /// Where its log lines go.

@@ -29,7 +29,7 @@ use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
-use crate::local_api::key_value::KeyValue;
+use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::{self, Timers};
@@ -117,6 +117,7 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
             return Exit::NotStartable(format!("its kept timers can't be read: {error:#}"));
         }
     };
+    key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
     let state = match state(&setup, timers, Arc::clone(&open)) {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
@@ -170,6 +171,7 @@ pub fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Re
         publish_rate: Rate::default(),
         open,
         key_value: KeyValue::default(),
+        history_rate: Rate::default(),
         timers,
         logger: setup.logger.clone(),
         wasi: wasi::context(&spec.grants, &setup.logger)?,

@@ -8,6 +8,7 @@ mod thread;
 
 mod owners;
 pub mod key_value;
+pub mod history;
 pub mod timers;
 pub mod dead_letters;
 
@@ -176,3 +177,6 @@ fn integer(number: u64) -> i64 {
 fn natural(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,136 @@
-//! The microservices that something is stored for.
+//! The microservices that something is stored for, and the end of what is stored: data of one that
+//! is no longer assigned is kept for a while, so that a label that moves to and fro destroys none.
+//!
+//! ```text
+//! wanted ─ no longer ─► gone for 0 … a day ─► without a name ─ a part at a time ─► deleted
+//!    ▲                        │
+//!    └──── wanted again ──────┘
+//! ```
 
 use haar_protocol::assignment::MicroserviceName;
 use rusqlite::{Connection, OptionalExtension as _};
+
+use super::{Store, integer};
+
+/// How long data of a microservice is kept that is no longer assigned, in milliseconds.
+const KEPT_MS: u64 = 86_400_000;
+/// Between two looks no more time passes than this, whatever the clock says: a device without a
+/// battery for its clock finds itself years later once the network is there.
+const STEP_MS_MAX: u64 = 2 * 3_600_000;
+/// Rows that are deleted in one request at most, so that others get their turn.
+const DELETED_ROWS: u32 = 1_000;
+
+impl Store {
+    /// Takes note of which microservices are assigned: of others the data is deleted when they have
+    /// been gone for a day. That is time in which the agent looked, at least every two hours.
+    /// Returns those whose data was deleted.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn follow_owners(
+        &self,
+        wanted: Vec<MicroserviceName>,
+        now_ms: u64,
+    ) -> anyhow::Result<Vec<MicroserviceName>> {
+        let ended = self
+            .run(move |connection| {
+                for owner in &wanted {
+                    ensure(connection, owner)?;
+                }
+                let passed_ms = passed(connection, now_ms)?;
+                age(connection, &wanted, passed_ms)
+            })
+            .await?;
+        // Also what a power cut left of an earlier time.
+        while self.run(delete_part).await? {}
+        Ok(ended)
+    }
+}
+
+/// The time since the last look.
+fn passed(connection: &Connection, now_ms: u64) -> anyhow::Result<u64> {
+    let now = integer(now_ms);
+    let last: Option<i64> = connection
+        .query_row(
+            "SELECT value FROM counter WHERE name = 'owners_looked_at_ms'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
+    connection.execute(
+        "INSERT INTO counter (name, value) VALUES ('owners_looked_at_ms', ?1)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [now],
+    )?;
+    let passed = now.saturating_sub(last.unwrap_or(now));
+    Ok(u64::try_from(passed).unwrap_or(0).min(STEP_MS_MAX))
+}
+
+/// Lets those who are not wanted grow older by `passed_ms`. Who is too old loses its name, and with
+/// it all data at once: what comes back under this name begins anew. Returns those.
+fn age(
+    connection: &Connection,
+    wanted: &[MicroserviceName],
+    passed_ms: u64,
+) -> anyhow::Result<Vec<MicroserviceName>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, application, microservice, gone_ms FROM owner WHERE application <> ''",
+    )?;
+    let known = statement
+        .query_map([], |row| {
+            let gone_ms: Option<i64> = row.get(3)?;
+            Ok((row.get::<_, i64>(0)?, name(row, 1, 2)?, gone_ms))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut ended = Vec::new();
+    for (id, name, gone_ms) in known {
+        let now_gone_ms = match gone_ms {
+            _ if wanted.contains(&name) => None,
+            None => Some(0),
+            Some(gone_ms) => Some(gone_ms.saturating_add(integer(passed_ms))),
+        };
+        if now_gone_ms.is_some_and(|gone_ms| gone_ms >= integer(KEPT_MS)) {
+            connection.execute(
+                "UPDATE owner SET application = '', microservice = id WHERE id = ?1",
+                [id],
+            )?;
+            ended.push(name);
+        } else if now_gone_ms != gone_ms {
+            connection.execute(
+                "UPDATE owner SET gone_ms = ?2 WHERE id = ?1",
+                (id, now_gone_ms),
+            )?;
+        }
+    }
+    Ok(ended)
+}
+
+/// Deletes a part of what belongs to owners without a name. False when nothing is left.
+fn delete_part(connection: &Connection) -> anyhow::Result<bool> {
+    const LARGE: [&str; 3] = [
+        "DELETE FROM pair WHERE rowid IN (SELECT pair.rowid FROM pair
+         JOIN bucket ON bucket.id = pair.bucket WHERE bucket.owner = ?1 LIMIT ?2)",
+        "DELETE FROM remembered WHERE id IN (SELECT remembered.id FROM remembered
+         JOIN history ON history.id = remembered.history WHERE history.owner = ?1 LIMIT ?2)",
+        "DELETE FROM dead_letter WHERE id IN
+         (SELECT id FROM dead_letter WHERE owner = ?1 LIMIT ?2)",
+    ];
+    let nameless: Option<i64> = connection
+        .prepare_cached("SELECT id FROM owner WHERE application = '' LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(owner) = nameless else {
+        return Ok(false);
+    };
+    for sql in LARGE {
+        if connection.execute(sql, (owner, DELETED_ROWS))? > 0 {
+            return Ok(true);
+        }
+    }
+    // What is left is small, and goes with the owner.
+    connection.execute("DELETE FROM owner WHERE id = ?1", [owner])?;
+    Ok(true)
+}
 
 /// The owner's number, if anything was ever stored for it.
 pub(super) fn find(

@@ -12,6 +12,7 @@ mod crossing;
 mod refusing;
 mod failing;
 mod recovering;
+mod storing;
 mod offline;
 
 mod batches;

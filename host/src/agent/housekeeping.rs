@@ -1,0 +1,128 @@
+//! What is done beside the control loop for the data of microservices: what passed their ports is
+//! stored, and what belongs to nobody any more is deleted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haar_protocol::assignment::{Assignment, MicroserviceName};
+use tokio::sync::watch;
+
+use crate::bus::Bus;
+use crate::bus::history::{HistoryPort, Recorder, Wakes};
+use crate::bus::message::take_count;
+use crate::bus::table;
+use crate::local_api::state::now_ms;
+use crate::runtime::surroundings::Surroundings;
+use crate::store::Store;
+
+/// What passes ports is stored no more often than this, unless there is much of it.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often owners are looked at when nothing changes.
+const LOOK_PAUSE: Duration = Duration::from_secs(3_600);
+
+/// Whose data is kept: of an assignment in force.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept {
+    owners: Vec<MicroserviceName>,
+    histories: Vec<HistoryPort>,
+}
+
+impl Kept {
+    /// As the assignment has it.
+    pub(super) fn of(assignment: &Assignment) -> Self {
+        let microservices = &assignment.microservices;
+        Self {
+            owners: microservices.iter().map(|one| one.name.clone()).collect(),
+            histories: microservices
+                .iter()
+                .flat_map(|one| table::histories(one).map(|(port, ..)| port))
+                .collect(),
+        }
+    }
+}
+
+/// Stores what passes ports, for ever.
+pub(super) async fn store_histories(bus: Arc<Bus>, store: Store, wakes: Arc<Wakes>) {
+    // Also those that a change of the assignment has replaced, until they are empty.
+    let mut recorders = Vec::new();
+    loop {
+        wakes.arrived.notified().await;
+        let _ = tokio::time::timeout(STORE_PAUSE, wakes.urgent.notified()).await; // either will do
+        let current = bus.recorders();
+        recorders.extend(
+            current
+                .iter()
+                .filter(|one| !recorders.iter().any(|known| Arc::ptr_eq(known, one)))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        store_waiting(&store, &recorders).await;
+        recorders = current;
+    }
+}
+
+/// Stores what waits in these recorders.
+pub(super) async fn store_waiting(store: &Store, recorders: &[Arc<Recorder>]) {
+    for recorder in recorders {
+        let dropped = take_count(&recorder.dropped);
+        if dropped > 0 {
+            let HistoryPort { owner, port, .. } = &recorder.port;
+            tracing::warn!("{owner}: {dropped} messages of `{port}` are missing in its history");
+        }
+    }
+    let waiting: Vec<_> = recorders
+        .iter()
+        .filter(|recorder| recorder.has_work())
+        .cloned()
+        .collect();
+    if waiting.is_empty() {
+        return;
+    }
+    if let Err(error) = store.remember(waiting, now_ms()).await {
+        tracing::error!("histories can't be stored: {error:#}");
+    }
+}
+
+/// Deletes what belongs to nobody any more, for ever.
+pub(super) async fn delete_unowned(
+    surroundings: Arc<Surroundings>,
+    mut kept: watch::Receiver<Option<Kept>>,
+) {
+    loop {
+        let now_kept = kept.borrow_and_update().clone();
+        if let Some(now_kept) = now_kept
+            && let Err(error) = look(&surroundings, now_kept, &kept).await
+        {
+            tracing::error!("data that nobody owns can't be deleted: {error:#}");
+        }
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_PAUSE, kept.changed()).await {
+            return; // the control loop is gone
+        }
+    }
+}
+
+async fn look(
+    surroundings: &Surroundings,
+    now_kept: Kept,
+    latest: &watch::Receiver<Option<Kept>>,
+) -> anyhow::Result<()> {
+    let Kept { owners, histories } = now_kept;
+    let store = &surroundings.store;
+    store.follow_histories(owners.clone(), histories).await?;
+    for name in store.follow_owners(owners, now_ms()).await? {
+        tracing::info!(microservice = %name, "its data is deleted: it has been gone for a day");
+        let is_back = |kept: &Kept| kept.owners.contains(&name);
+        if latest.borrow().as_ref().is_some_and(is_back) {
+            continue;
+        }
+        let directory = surroundings.private_directory(&name);
+        tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!("can't remove {}: {error}", directory.display());
+            }
+            _ => {}
+        })
+        .await?;
+    }
+    Ok(())
+}

@@ -12,4 +12,5 @@ mod crossing;
 mod refusing;
 mod failing;
 mod recovering;
+mod asking;
 mod offline;

@@ -4,9 +4,11 @@
 pub(crate) mod application;
 pub(crate) mod build;
 pub(crate) mod completions;
+pub(crate) mod dead_letters;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod get;
+mod instances;
 pub(crate) mod key;
 pub(crate) mod logs;
 pub(crate) mod module;
@@ -51,6 +53,7 @@ pub(crate) enum Command {
     Get(get::Arguments),
     Describe(describe::Arguments),
     Logs(logs::Arguments),
+    DeadLetters(dead_letters::Arguments),
     Delete(delete::Arguments),
     Node(node::Arguments),
     Publisher(publisher::Arguments),
@@ -87,6 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Get(arguments) => get::run(&arguments, &options),
         Command::Describe(arguments) => describe::run(&arguments, &options),
         Command::Logs(arguments) => logs::run(&arguments, &options),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments, &options),
         Command::Delete(arguments) => delete::run(&arguments, &options),
         Command::Node(arguments) => node::run(&arguments, &options),
         Command::Publisher(arguments) => publisher::run(&arguments, &options),

@@ -50,6 +50,11 @@ impl Options {
         self.output == Format::Json
     }
 
+    /// True when tables have all their columns.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.output == Format::Wide
+    }
+
     /// The context that the command works in, and the file it came from.
     pub(crate) fn load_context(&self) -> Result<(Context, PathBuf)> {
         let file = self.context_file()?;

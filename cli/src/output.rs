@@ -15,6 +15,8 @@ pub(crate) enum Format {
     /// For people.
     #[default]
     Table,
+    /// For people, with all columns.
+    Wide,
     /// For programs.
     Json,
 }

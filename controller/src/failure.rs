@@ -28,6 +28,10 @@ pub(crate) enum Kind {
     Timeout,
     /// There is no room, or too much to do.
     Overloaded,
+    /// A node did not answer in time.
+    NodeTimeout,
+    /// A node failed.
+    NodeFailed,
     /// We failed.
     Internal,
 }

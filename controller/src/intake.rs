@@ -12,6 +12,7 @@ use crate::db::statuses::StatusRow;
 
 /// Events that one status may cause; a node that makes more is broken or hostile.
 const EVENTS_MAX: usize = 50;
+const DETAILS_CHARACTERS_MAX: usize = 200;
 const BATCH_LINES_MAX: usize = 2_000;
 const LINE_BYTES_MAX: usize = 8 * 1024;
 const CONTEXT_BYTES_MAX: usize = 256;
@@ -126,6 +127,7 @@ fn changes(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
                 .find(|other| other.name == microservice.name)
         });
         events.extend(change(last, microservice, node));
+        events.extend(failure(last, microservice, node));
         if events.len() >= EVENTS_MAX {
             break;
         }
@@ -172,6 +174,34 @@ fn change(
         kind,
         subject: after.name.to_string(),
         message: what,
+    })
+}
+
+/// A failure of another cause than the last one is worth an event of its own: what fails in one
+/// way again and again is told by its restarts.
+fn failure(
+    before: Option<&MicroserviceStatus>,
+    after: &MicroserviceStatus,
+    node: &Name,
+) -> Option<Told> {
+    let report = after.last_failure.as_ref()?;
+    let known = before.and_then(|before| before.last_failure.as_ref());
+    if known.is_some_and(|known| known.cause == report.cause || known.time_ms == report.time_ms) {
+        return None;
+    }
+    let details: String = report
+        .details
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(DETAILS_CHARACTERS_MAX)
+        .collect();
+    Some(Told {
+        kind: "microservice_failed",
+        subject: after.name.to_string(),
+        message: format!("failed on `{node}`: {}: {details}", report.cause),
     })
 }
 
@@ -234,7 +264,7 @@ mod tests {
     use haar_protocol::limits::Budget;
     use haar_protocol::log::{Level, Stream};
     use haar_protocol::quantity::ByteSize;
-    use haar_protocol::status::RefusedAssignment;
+    use haar_protocol::status::{FailureCause, FailureReport, RefusedAssignment};
 
     use super::*;
 
@@ -349,6 +379,39 @@ mod tests {
         assert_eq!(events, ["microservice_restarted"]);
         let (_, events) = kinds(Some(&row), State::Refused, 2);
         assert_eq!(events, ["microservice_refused"]);
+    }
+
+    #[test]
+    fn a_failure_with_a_new_cause_becomes_an_event() {
+        let failed = |cause, time_ms| {
+            let mut one = microservice(State::Running, 0);
+            one.last_failure = Some(FailureReport {
+                time_ms,
+                cause,
+                details: "100 units\u{1b}\nmore".into(),
+                backtrace: Vec::new(),
+                last_lines: Vec::new(),
+            });
+            one
+        };
+        let events = |last: Option<&StatusRow>, one: MicroserviceStatus| {
+            let mut next = status(last.map_or(1, |last| last.status.sequence + 1), 1);
+            next.microservices = vec![one];
+            let accepted = take(last, next).unwrap();
+            let told = accepted.events.into_iter();
+            let failures: Vec<Told> = told
+                .filter(|event| event.kind == "microservice_failed")
+                .collect();
+            (accepted.row, failures)
+        };
+        let (row, told) = events(None, microservice(State::Running, 0));
+        assert!(told.is_empty());
+        let (row, told) = events(Some(&row), failed(FailureCause::Fuel, 1));
+        assert_eq!(told[0].message, "failed on `gw`: out of fuel: 100 units");
+        let (row, told) = events(Some(&row), failed(FailureCause::Fuel, 2));
+        assert!(told.is_empty(), "the same cause again");
+        let (_, told) = events(Some(&row), failed(FailureCause::Memory, 3));
+        assert_eq!(told.len(), 1);
     }
 
     #[test]

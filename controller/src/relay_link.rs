@@ -9,6 +9,7 @@
 
 mod publisher;
 mod reports;
+mod requests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use haar_protocol::ids::NodeId;
+use haar_protocol::request::{Operation, Outcome};
 use haar_protocol::topics;
 use haar_relay::{
     Broker, BrokerLimits, BrokerOptions, Endpoint, Identity, ServerTls, Session, SessionEvent,
@@ -26,7 +28,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
+use crate::db::nodes::NodeRow;
+use crate::failure::Failure;
 use crate::site::Site;
+use requests::Requests;
 
 const QUEUE_MESSAGES: usize = 256;
 const EVENTS_MAX: usize = 256;
@@ -43,9 +48,26 @@ struct Revocation {
 #[derive(Clone)]
 pub(crate) struct RelayLink {
     revocations: mpsc::Sender<Revocation>,
+    session: Session,
+    requests: Requests,
 }
 
 impl RelayLink {
+    /// Asks a node and waits for its answer.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or too many requests wait.
+    pub(crate) async fn ask(
+        &self,
+        site: &Site,
+        node: &NodeRow,
+        operation: Operation,
+    ) -> Result<Outcome, Failure> {
+        self.requests
+            .ask(site, &self.session, node, operation)
+            .await
+    }
+
     /// Waits until the relay has cut off a node that is no longer in the directory.
     pub(crate) async fn revoke(&self, node: NodeId) {
         let (done, is_done) = oneshot::channel();
@@ -109,13 +131,19 @@ impl Relay {
         let connections = watch::Sender::new(0);
         let publisher =
             publisher::Publisher::new(site, database, &session, connections.subscribe());
+        let requests = Requests::default();
+        let link = RelayLink {
+            revocations,
+            session: session.clone(),
+            requests: requests.clone(),
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(session_task);
         tasks.spawn(publish(publisher, stop.clone()));
         tasks.spawn(intake(
             received,
             connections,
-            reports::Reports::new(site, database),
+            reports::Reports::new(site, database, &requests),
         ));
         tasks.spawn(keep_broker(broker, asked, stop.clone()));
         Ok((
@@ -125,7 +153,7 @@ impl Relay {
                 stop,
                 tasks,
             },
-            RelayLink { revocations },
+            link,
         ))
     }
 

@@ -20,6 +20,8 @@ pub mod assignment;
 pub mod status;
 pub mod frame;
 pub mod log;
+pub mod dead_letters;
+pub mod request;
 
 pub mod topics;
 pub mod proof;

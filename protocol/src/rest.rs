@@ -11,6 +11,10 @@
 //! GET    /api/v1/nodes                        List<Node>
 //! GET    /api/v1/nodes/{name}                 NodeDetail
 //! DELETE /api/v1/nodes/{name}                 revokes the node's key
+//! GET    /api/v1/nodes/{name}/dead-letters?application=&microservice=&after=&limit=   DeadLetterPage, asked of the node
+//! GET    /api/v1/nodes/{name}/dead-letters/{id}     WholeDeadLetter
+//! POST   /api/v1/nodes/{name}/dead-letters/replay   DeadLetterSelection -> Replayed
+//! POST   /api/v1/nodes/{name}/dead-letters/drop     DeadLetterSelection -> Dropped
 //! GET    /api/v1/publishers                   List<TrustedPublisher>
 //! PUT    /api/v1/publishers/{name}            PublisherRequest -> TrustedPublisher
 //! DELETE /api/v1/publishers/{name}
@@ -30,7 +34,9 @@
 //! GET    /api/v1/events?tail=&follow=         List<Event>, or server-sent events with follow=true
 //! ```
 //! People authenticate with `Authorization: Bearer TOKEN`, nodes with
-//! `Authorization: Haar-Proof PROOF` ([`crate::proof`], audience `controller`).
+//! `Authorization: Haar-Proof PROOF` ([`crate::proof`], audience `controller`). Bodies about dead
+//! letters stand in [`crate::dead_letters`]; a node that is offline is answered with 409
+//! `node_offline`, one that does not answer with 504 `node_did_not_answer`.
 
 use std::collections::BTreeMap;
 

@@ -143,6 +143,44 @@ pub struct Exceeded {
     pub files_size: u64,
 }
 
+impl Exceeded {
+    /// Each limit by its name, with how often it was exceeded.
+    pub fn by_name(&self) -> [(&'static str, u64); 14] {
+        let Exceeded {
+            fuel,
+            call_timeout,
+            memory,
+            table_elements,
+            stack,
+            cpu,
+            publish_per_second,
+            message_size,
+            inbox_messages,
+            log,
+            timers,
+            key_value_size,
+            key_value_per_second,
+            files_size,
+        } = *self;
+        [
+            ("fuel", fuel),
+            ("call_timeout", call_timeout),
+            ("memory", memory),
+            ("table_elements", table_elements),
+            ("stack", stack),
+            ("cpu", cpu),
+            ("publish_per_second", publish_per_second),
+            ("message_size", message_size),
+            ("inbox_messages", inbox_messages),
+            ("log", log),
+            ("timers", timers),
+            ("key_value_size", key_value_size),
+            ("key_value_per_second", key_value_per_second),
+            ("files_size", files_size),
+        ]
+    }
+}
+
 /// A failure of an instance, for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

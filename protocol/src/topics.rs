@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! haar/SITE/NODE/ctl/assignment   site to node, retained, signed
+//! haar/SITE/NODE/ctl/request      site to node, signed
 //! haar/SITE/NODE/up/status        node to site, retained, signed
 //! haar/SITE/NODE/up/alive         node to site, retained: "online", and the will "offline"
 //! haar/SITE/NODE/up/log           node to site
+//! haar/SITE/NODE/up/response      node to site, signed
 //! haar/SITE/NODE/in/FROM/live     node FROM to NODE: frames of live routes
 //! ```
 
@@ -16,12 +18,16 @@ use crate::ids::{NodeId, SiteId};
 pub enum Topic {
     /// The assignment of a node.
     Assignment(NodeId),
+    /// Requests to a node.
+    Request(NodeId),
     /// The status of a node.
     Status(NodeId),
     /// Whether a node is connected.
     Alive(NodeId),
     /// Log lines of a node.
     Log(NodeId),
+    /// Answers of a node to requests.
+    Response(NodeId),
     /// Live frames from one node to another.
     Live {
         /// The sending node.
@@ -36,9 +42,11 @@ impl Topic {
     pub fn text(&self, site: &SiteId) -> String {
         match self {
             Topic::Assignment(node) => format!("haar/{site}/{node}/ctl/assignment"),
+            Topic::Request(node) => format!("haar/{site}/{node}/ctl/request"),
             Topic::Status(node) => format!("haar/{site}/{node}/up/status"),
             Topic::Alive(node) => format!("haar/{site}/{node}/up/alive"),
             Topic::Log(node) => format!("haar/{site}/{node}/up/log"),
+            Topic::Response(node) => format!("haar/{site}/{node}/up/response"),
             Topic::Live { from, to } => format!("haar/{site}/{to}/in/{from}/live"),
         }
     }
@@ -53,9 +61,11 @@ impl Topic {
         let node: NodeId = levels.next()?.parse().ok()?;
         let topic = match (levels.next()?, levels.next()?, levels.next()) {
             ("ctl", "assignment", None) => Topic::Assignment(node),
+            ("ctl", "request", None) => Topic::Request(node),
             ("up", "status", None) => Topic::Status(node),
             ("up", "alive", None) => Topic::Alive(node),
             ("up", "log", None) => Topic::Log(node),
+            ("up", "response", None) => Topic::Response(node),
             ("in", from, Some("live")) => Topic::Live {
                 from: from.parse().ok()?,
                 to: node,
@@ -82,9 +92,11 @@ pub fn site_subscriptions(site: &SiteId) -> Vec<String> {
 /// True when a node may publish to `topic`: what it reports, and what it sends to other nodes.
 pub fn node_may_publish(site: &SiteId, node: &NodeId, topic: &str) -> bool {
     match Topic::parse(site, topic) {
-        Some(Topic::Status(of) | Topic::Alive(of) | Topic::Log(of)) => &of == node,
+        Some(Topic::Status(of) | Topic::Alive(of) | Topic::Log(of) | Topic::Response(of)) => {
+            &of == node
+        }
         Some(Topic::Live { from, .. }) => &from == node,
-        Some(Topic::Assignment(_)) | None => false,
+        Some(Topic::Assignment(_) | Topic::Request(_)) | None => false,
     }
 }
 
@@ -115,7 +127,10 @@ fn is_filter(text: &str) -> bool {
 /// True when the site may publish to `topic`: it writes `ctl`, and has no right on `in`, so that
 /// it can't forge data.
 pub fn site_may_publish(site: &SiteId, topic: &str) -> bool {
-    matches!(Topic::parse(site, topic), Some(Topic::Assignment(_)))
+    matches!(
+        Topic::parse(site, topic),
+        Some(Topic::Assignment(_) | Topic::Request(_))
+    )
 }
 
 /// True when the site may subscribe to `filter`: anything below a node's `up`.

@@ -8,7 +8,7 @@ use haar_protocol::rest::{
 };
 use serde::de::DeserializeOwned;
 
-use super::get;
+use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
                 describe_module,
             )
         }
-        What::Microservice { name } => instances(&client, options, name),
+        What::Microservice { name } => microservice(&client, options, name),
         What::Publisher { name } => publisher(&client, options, name),
     }
 }
@@ -297,12 +297,12 @@ fn application(detail: &ApplicationDetail) -> String {
     }
     format!(
         "{pairs}\n{}\n{}",
-        get::microservices(&detail.microservices, output::now_ms()),
+        instances::described(&detail.microservices, output::now_ms()),
         routes.render("It has no routes.")
     )
 }
 
-fn instances(client: &Client, options: &Options, wanted: &MicroserviceArgument) -> Result<()> {
+fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgument) -> Result<()> {
     let query = wanted
         .application
         .as_ref()
@@ -329,7 +329,7 @@ fn instances(client: &Client, options: &Options, wanted: &MicroserviceArgument) 
     if options.is_json() {
         return output::json(&List { items: matching });
     }
-    output::text(&get::microservices(&matching, output::now_ms()))
+    output::text(&instances::described(&matching, output::now_ms()))
 }
 
 fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {

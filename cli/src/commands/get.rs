@@ -11,6 +11,7 @@ use haar_protocol::rest::{
     Application, Event, Microservice, Module, Node, Route, TrustedPublisher,
 };
 
+use super::instances;
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -72,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         let shown = if options.is_json() {
             format!("{}\n", answer.trim_end())
         } else {
-            arguments.kind.table(&client, &answer)?
+            arguments.kind.table(&client, &answer, options.is_wide())?
         };
         if arguments.watch && !options.is_json() && output::is_watched() {
             output::text(CLEAR)?;
@@ -109,7 +110,7 @@ impl Arguments {
 }
 
 impl Kind {
-    fn table(self, client: &Client, answer: &str) -> Result<String> {
+    fn table(self, client: &Client, answer: &str, wide: bool) -> Result<String> {
         use haar_protocol::rest::List;
         let now = output::now_ms();
         Ok(match self {
@@ -119,7 +120,11 @@ impl Kind {
                 applications(&client.parse::<List<Application>>(answer)?.items, now)
             }
             Kind::Microservices => {
-                microservices(&client.parse::<List<Microservice>>(answer)?.items, now)
+                let items = client.parse::<List<Microservice>>(answer)?.items;
+                match wide {
+                    false => microservices(&items, now),
+                    true => instances::wide(&items, now),
+                }
             }
             Kind::Routes => routes(&client.parse::<List<Route>>(answer)?.items),
             Kind::Publishers => {

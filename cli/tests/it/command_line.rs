@@ -3,7 +3,7 @@
 use crate::haar::Workplace;
 
 /// Every command that has a help text of ours, in the order of `haar --help`.
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 35] = [
     "new",
     "build",
     "key",
@@ -18,6 +18,11 @@ const COMMANDS: [&str; 30] = [
     "describe module",
     "describe microservice",
     "logs",
+    "dead-letters",
+    "dead-letters list",
+    "dead-letters show",
+    "dead-letters replay",
+    "dead-letters drop",
     "delete",
     "delete application",
     "delete module",
@@ -61,6 +66,12 @@ fn a_wrong_command_line_is_a_usage_error() {
         "new Bad_Name",
         "node token --expires soon",
         "demo --seconds 0",
+        "dead-letters replay --node one",
+        "dead-letters replay 1",
+        "dead-letters drop 1 --all --application a --microservice b --node one",
+        "dead-letters drop --all --node one",
+        "dead-letters drop --all --application a --microservice b --node one",
+        "dead-letters list --microservice b",
     ] {
         assert_eq!(workplace.haar(line).code, 2, "{line}");
     }

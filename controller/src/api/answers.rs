@@ -37,6 +37,8 @@ impl IntoResponse for Failure {
             Kind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Kind::Timeout => StatusCode::REQUEST_TIMEOUT,
             Kind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::NodeTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Kind::NodeFailed => StatusCode::BAD_GATEWAY,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let kind = self.kind;

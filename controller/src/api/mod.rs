@@ -8,6 +8,7 @@ mod authentication;
 mod openapi;
 
 mod applications;
+mod dead_letters;
 mod enrolments;
 mod events;
 mod following;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use haar_protocol::{manifest, rest};
+use haar_protocol::{dead_letters as letters, manifest, rest};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -141,6 +142,10 @@ fn routes() -> Vec<Route> {
         row("GET",    "/nodes",                    People, &[], none(), json::<rest::List<rest::Node>>(), "All nodes", || get(nodes::list)),
         row("GET",    "/nodes/{name}",             People, &[], none(), json::<rest::NodeDetail>(), "Everything about a node", || get(nodes::show)),
         row("DELETE", "/nodes/{name}",             People, &[], none(), none(), "Revokes a node's key", || delete(nodes::revoke)),
+        row("GET",    "/nodes/{name}/dead-letters", People, &["application", "microservice", "after", "limit"], none(), json::<letters::DeadLetterPage>(), "Messages that no instance on the node could handle; asked of the node", || get(dead_letters::list)),
+        row("GET",    "/nodes/{name}/dead-letters/{id}", People, &[], none(), json::<letters::WholeDeadLetter>(), "One of them, with headers and body", || get(dead_letters::show)),
+        row("POST",   "/nodes/{name}/dead-letters/replay", People, &[], json::<letters::DeadLetterSelection>(), json::<letters::Replayed>(), "Puts dead letters back into their inboxes", || post(dead_letters::replay)),
+        row("POST",   "/nodes/{name}/dead-letters/drop", People, &[], json::<letters::DeadLetterSelection>(), json::<letters::Dropped>(), "Forgets dead letters", || post(dead_letters::discard)),
         row("GET",    "/publishers",               People, &[], none(), json::<rest::List<rest::TrustedPublisher>>(), "Trusted publishers", || get(publishers::list)),
         row("PUT",    "/publishers/{name}",        People, &[], json::<rest::PublisherRequest>(), json::<rest::TrustedPublisher>(), "Trusts a key", || put(publishers::trust)),
         row("DELETE", "/publishers/{name}",        People, &[], none(), none(), "No longer trusts a key", || delete(publishers::distrust)),

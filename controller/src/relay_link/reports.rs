@@ -7,6 +7,7 @@ use bytes::Bytes;
 use haar_protocol::ids::NodeId;
 use haar_protocol::topics::Topic;
 
+use super::requests::Requests;
 use crate::db::nodes::NodeRow;
 use crate::db::{self, Database, Write};
 use crate::failure::Failure;
@@ -24,19 +25,33 @@ pub(super) struct Message {
 pub(super) struct Reports {
     site: Arc<Site>,
     database: Database,
+    requests: Requests,
 }
 
 impl Reports {
-    pub(super) fn new(site: &Arc<Site>, database: &Database) -> Self {
+    pub(super) fn new(site: &Arc<Site>, database: &Database, requests: &Requests) -> Self {
         Self {
             site: Arc::clone(site),
             database: database.clone(),
+            requests: requests.clone(),
         }
     }
 
     /// Takes what arrived together. On the first connection since the start, the relay may have
     /// kept what is no longer true.
-    pub(super) async fn take(&self, messages: Vec<Message>, is_first_connection: bool) {
+    pub(super) async fn take(&self, mut messages: Vec<Message>, is_first_connection: bool) {
+        messages.retain(
+            |message| match Topic::parse(&self.site.id, &message.topic) {
+                Some(Topic::Response(node)) => {
+                    self.requests.answer(&self.site, &node, &message.payload);
+                    false
+                }
+                _ => true,
+            },
+        );
+        if messages.is_empty() {
+            return;
+        }
         let site = Arc::clone(&self.site);
         let work = move |write: &Write<'_>| {
             messages
@@ -101,7 +116,9 @@ fn take_one(
                 Ok(())
             }
         },
-        Topic::Assignment(_) | Topic::Live { .. } => Ok(()),
+        Topic::Assignment(_) | Topic::Request(_) | Topic::Response(_) | Topic::Live { .. } => {
+            Ok(())
+        }
     }
 }
 

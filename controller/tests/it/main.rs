@@ -9,6 +9,7 @@
 mod support;
 
 mod applying;
+mod asking;
 mod contract;
 mod deleting;
 mod enrolling;

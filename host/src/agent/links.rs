@@ -16,7 +16,8 @@ use crate::bus::Bus;
 use crate::bus::message::count;
 use crate::bus::peer::PeerQueue;
 
-/// Sorts what the relay delivers: frames go to the bus, the rest to the control loop.
+/// Sorts what the relay delivers: frames go to the bus, requests
+/// to the task that answers them, the rest to the control loop.
 pub(super) async fn receive(
     site: SiteId,
     node: NodeId,
@@ -24,6 +25,7 @@ pub(super) async fn receive(
     mut relay: mpsc::Receiver<SessionEvent>,
     connected: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
+    requests: mpsc::Sender<Bytes>,
 ) {
     while let Some(event) = relay.recv().await {
         let event = match event {
@@ -33,6 +35,12 @@ pub(super) async fn receive(
                     continue;
                 }
                 Some(Topic::Assignment(to)) if to == node => Event::Assignment(payload),
+                Some(Topic::Request(to)) if to == node => {
+                    if requests.try_send(payload).is_err() {
+                        tracing::warn!("too many requests wait: one of the site is dropped");
+                    }
+                    continue;
+                }
                 _ => continue,
             },
             SessionEvent::Connected => {

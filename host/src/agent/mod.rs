@@ -5,9 +5,12 @@ mod pauses;
 pub mod slot;
 pub mod node;
 mod actions;
+mod replay;
 mod view;
 
 mod links;
+mod letters;
+mod requests;
 mod log_shipper;
 mod housekeeping;
 mod reporter;
@@ -21,10 +24,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_relay::DisconnectReason;
+use tokio::sync::oneshot;
 use wasmtime::component::InstancePre;
 
 use crate::local_api::state::State;
 use crate::modules::PrepareError;
+use crate::store::dead_letters::DeadLetter;
 
 /// Everything that can happen to the control state.
 pub enum Event {
@@ -38,4 +43,8 @@ pub enum Event {
     Prepared(Arc<Microservice>, Result<InstancePre<State>, PrepareError>),
     /// An instance's `start` has returned.
     Started(MicroserviceName, u64),
+    /// A dead letter goes back into its inbox; the answer says why not.
+    Replay(Box<DeadLetter>, oneshot::Sender<Result<(), String>>),
+    /// There are other dead letters than before.
+    DeadLettersChanged,
 }

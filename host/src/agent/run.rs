@@ -23,6 +23,7 @@ use super::housekeeping::{self, Kept};
 use super::links::{self, Links};
 use super::log_shipper;
 use super::node::Node;
+use super::requests::{Desk, QUEUE_REQUESTS};
 use super::{Event, clock};
 use crate::accept::{self, Allegiance, Verdict};
 use crate::bus::Bus;
@@ -118,8 +119,24 @@ impl Agent {
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (connected_sender, connected) = watch::channel(false);
         let mut work = JoinSet::new();
-        let session = connect(&options, &bus, connected_sender, &events, &mut work)?;
+        let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
+        let ways = Ways {
+            connected: connected_sender,
+            events: events.clone(),
+            requests,
+        };
+        let session = connect(&options, &bus, ways, &mut work)?;
         let (site, node) = (membership.site.clone(), membership.node.clone());
+        let desk = Desk {
+            site: site.clone(),
+            site_key: membership.site_key,
+            node: node.clone(),
+            key: options.key.clone(),
+            store: store.clone(),
+            session: session.clone(),
+            events: events.clone(),
+        };
+        work.spawn(desk.serve(asked));
         work.spawn(log_shipper::ship(
             site.clone(),
             node.clone(),
@@ -250,6 +267,10 @@ impl Agent {
                 let effects = self.node.started(&name, run, Instant::now(), now_ms());
                 self.perform(effects);
             }
+            Event::Replay(letter, answer) => {
+                let _ = answer.send(self.node.replay(*letter)); // or who asked is gone
+            }
+            Event::DeadLettersChanged => self.node.changed = true,
         }
     }
 
@@ -339,12 +360,18 @@ impl Agent {
     }
 }
 
+/// Where what the relay delivers goes.
+struct Ways {
+    connected: watch::Sender<bool>,
+    events: mpsc::Sender<Event>,
+    requests: mpsc::Sender<Bytes>,
+}
+
 /// Starts the session with the relay.
 fn connect(
     options: &Options,
     bus: &Arc<Bus>,
-    connected: watch::Sender<bool>,
-    events: &mpsc::Sender<Event>,
+    ways: Ways,
     work: &mut JoinSet<()>,
 ) -> anyhow::Result<Session> {
     let membership = &options.membership;
@@ -372,8 +399,9 @@ fn connect(
         node,
         Arc::clone(bus),
         relay,
-        connected,
-        events.clone(),
+        ways.connected,
+        ways.events,
+        ways.requests,
     ));
     Ok(session)
 }

@@ -143,6 +143,11 @@ impl Registry {
             .map(|((_, peer), counters)| (peer, counters.as_ref()))
     }
 
+    /// The counters of a route towards the node called `peer`.
+    pub fn route_counters(&self, route: RouteId, peer: &Name) -> Option<Arc<RouteCounters>> {
+        self.counters.get(&(route, peer.clone())).cloned()
+    }
+
     /// The queues towards other nodes.
     pub fn peers(&self) -> impl Iterator<Item = &Arc<PeerQueue>> {
         self.peers.values()

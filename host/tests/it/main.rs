@@ -13,6 +13,7 @@ mod refusing;
 mod failing;
 mod recovering;
 mod storing;
+mod asking;
 mod offline;
 
 mod batches;

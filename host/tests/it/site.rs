@@ -10,6 +10,7 @@ use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::log::{LogBatch, LogLine};
+use haar_protocol::request::{Outcome, RequestId, Response};
 use haar_protocol::signed;
 use haar_protocol::status::Status;
 use haar_protocol::topics::{Topic, site_subscriptions};
@@ -32,6 +33,8 @@ pub struct Reports {
     pub statuses: HashMap<NodeId, Status>,
     /// The lines of each node.
     pub lines: HashMap<NodeId, Vec<LogLine>>,
+    /// Answers to requests, in their order.
+    pub responses: Vec<Response>,
 }
 
 /// A CA and a certificate of the relay.
@@ -202,6 +205,31 @@ impl Site {
             .unwrap();
     }
 
+    /// Sends an envelope on the topic of requests to `node`.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub async fn send_request(&self, node: &NodeId, envelope: Vec<u8>) {
+        let outgoing = Outgoing {
+            topic: Topic::Request(node.clone()).text(&self.id()),
+            payload: envelope.into(),
+            at_least_once: true,
+            retain: false,
+        };
+        let session = self.session.as_ref().unwrap();
+        session.publish(outgoing).await.unwrap();
+    }
+
+    /// Waits for the answer to a request, and returns all answers that came until then.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub async fn answer(&self, id: RequestId) -> (Outcome, Vec<Response>) {
+        let mut reports = self.reports.subscribe();
+        let is_it = |response: &&Response| response.id == id;
+        let answered = reports.wait_for(|reports| reports.responses.iter().any(|one| is_it(&one)));
+        let answered = tokio::time::timeout(DEADLINE, answered).await.unwrap();
+        let responses = answered.unwrap().responses.clone();
+        let outcome = responses.iter().find(is_it).unwrap().outcome.clone();
+        (outcome, responses)
+    }
+
     /// Waits until the node's last status is as it should be, and returns it.
     pub async fn status(&self, node: &NodeId, is_so: impl Fn(&Status) -> bool) -> Status {
         let mut reports = self.reports.subscribe();
@@ -244,6 +272,11 @@ async fn collect(
                 reports.send_modify(|reports| {
                     reports.statuses.insert(node, status);
                 });
+            }
+            Some(Topic::Response(node)) => {
+                let key = nodes.borrow().get(&node).copied().unwrap();
+                let response: Response = signed::open(&payload, &key).unwrap();
+                reports.send_modify(|reports| reports.responses.push(response));
             }
             Some(Topic::Log(node)) => {
                 let batch: LogBatch = serde_json::from_slice(&payload).unwrap();

@@ -15,6 +15,7 @@ mod documents;
 mod frames;
 mod topics;
 mod identities;
+mod requests;
 mod rest;
 mod modules;
 mod interoperability;

@@ -14,9 +14,11 @@ fn all_topics() -> Vec<Topic> {
     for seed in [2, 3] {
         topics.extend([
             Topic::Assignment(node(seed)),
+            Topic::Request(node(seed)),
             Topic::Status(node(seed)),
             Topic::Alive(node(seed)),
             Topic::Log(node(seed)),
+            Topic::Response(node(seed)),
             Topic::Live {
                 from: node(seed),
                 to: node(5 - seed),
@@ -54,7 +56,7 @@ fn topic_like() -> impl Strategy<Value = String> {
         4 => known(site().to_string()),
         4 => known(node(2).to_string()),
         2 => known(node(3).to_string()),
-        4 => prop::sample::select(vec!["up", "in", "ctl", "live", "status", "assignment", "alive", "log"]).prop_map(String::from),
+        4 => prop::sample::select(vec!["up", "in", "ctl", "live", "status", "assignment", "request", "alive", "log", "response"]).prop_map(String::from),
         4 => prop::sample::select(vec!["+", "#", "", "\0", "$share", "$queue", "g", "+a", "a#", "##", "*", "..", "HAAR"]).prop_map(String::from),
         1 => "\\PC{0,5}",
     ];

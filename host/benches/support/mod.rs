@@ -88,7 +88,7 @@ impl Bench {
             spec: Arc::new(spec.clone()),
             inbox: Arc::clone(&inbox),
             surroundings: Arc::clone(&self.surroundings),
-            logger: Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
+            logger: Logger::new(spec, logs, Arc::clone(&counters)),
             counters: Arc::clone(&counters),
             orders: given,
             started,

@@ -30,11 +30,14 @@ async fn lines_below_the_level_are_not_taken_and_the_level_changes_without_a_res
     assignment.number = 2;
     assignment.microservices[0].log_level = Level::Trace;
     site.assign(&assignment).await;
-    let trace = site.line(&node.id, |line| line.text == "trace").await;
-    for (text, level) in [("debug", Level::Debug), ("stdout", Level::Info)] {
+    for (text, level) in [
+        ("trace", Level::Trace),
+        ("debug", Level::Debug),
+        ("stdout", Level::Info),
+    ] {
         let line = site.line(&node.id, |line| line.text == text).await;
         assert_eq!(line.level, level);
-        assert!(line.sequence > trace.sequence);
+        assert!(line.sequence > first.sequence);
     }
     let after = site.status(&node.id, |status| status.applied == 2).await;
     let (before, after) = (of(&running, "it").unwrap(), of(&after, "it").unwrap());

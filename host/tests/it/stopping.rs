@@ -12,7 +12,7 @@ async fn withdraw(site: &Site, node: &mut Node, stop_ms: &str, grace: Millis) {
     let guest = node.install(&artifacts::read(artifacts::STOPPER), &site.publisher);
     let mut guest = microservice("it", guest, &[], &[]);
     guest.limits.stop_grace = grace;
-    guest.limits.call_timeout = Millis(300);
+    guest.limits.call_timeout = Millis(1_000);
     let mut assignment = node.assignment(site, 1);
     assignment.microservices = vec![configured(guest, &[("stop_ms", stop_ms)])];
     node.start();
@@ -34,7 +34,7 @@ async fn withdraw(site: &Site, node: &mut Node, stop_ms: &str, grace: Millis) {
 async fn an_instance_gets_its_grace_for_the_last_call_even_where_other_calls_are_shorter() {
     let site = Site::start().await;
     let mut node = Node::enrol(&site, "one");
-    withdraw(&site, &mut node, "1000", Millis(60_000)).await;
+    withdraw(&site, &mut node, "2000", Millis(60_000)).await;
     site.line(&node.id, |line| line.text == "stopped").await;
     node.stop().await;
 }

@@ -2,8 +2,10 @@
 //! of the files. Beside them stand files that no agent may run, made here. Tests and benchmarks are
 //! the only users.
 
+mod bombs;
 mod unrunnable;
 
+pub use bombs::{component_growing_table, component_with_memory, component_with_table};
 pub use unrunnable::{
     component_with_unknown_import, core_module, empty_component, spinning_at_instantiation,
 };

@@ -216,12 +216,9 @@ impl<'s> Scene<'s> {
             }
             self.check_agent()?;
             if Instant::now() >= end {
-                let last: Vec<&str> = lines
-                    .iter()
-                    .rev()
-                    .take(5)
-                    .map(|one| one.line.text.as_str())
-                    .collect();
+                let texts = lines.iter().rev().take(5).map(|entry| &entry.line.text);
+                let last: Vec<String> =
+                    texts.map(|text| text.chars().take(200).collect()).collect();
                 bail!(
                     "the log of {application}/{name} never showed {what}; its last lines, the newest first: {last:#?}"
                 );

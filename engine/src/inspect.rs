@@ -5,8 +5,10 @@ use haar_protocol::ids::{Digest, Name};
 use haar_protocol::module::{COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError};
 use wasmparser::{Chunk, ComponentExternalKind, ComponentTypeRef, Parser, Payload, Validator};
 
+use crate::bounds;
+
 /// The most imports or exports that a component may have.
-const PORTS_MAX: usize = 1_000;
+const PORTS_MAX: u64 = 1_000;
 
 /// What a module file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +36,14 @@ pub enum InspectError {
     /// It does not validate as a component.
     #[error("not a valid component: {0}")]
     Invalid(String),
-    /// More imports or exports than anybody needs.
-    #[error("more than {PORTS_MAX} {0}")]
-    TooMany(&'static str),
+    /// More of something than anybody needs.
+    #[error("more than {max} {what}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        max: u64,
+    },
 }
 
 /// Validates `file` as a component and reads its names, imports and exports.
@@ -53,6 +60,7 @@ pub fn inspect(file: &[u8]) -> Result<Inspected, InspectError> {
         imports: Vec::new(),
         exports: Vec::new(),
     };
+    bounds::check(file)?;
     read_top_level(file, &mut inspected)?;
     Validator::new_with_features(features())
         .validate_all(file)
@@ -133,8 +141,9 @@ fn read_top_level(file: &[u8], inspected: &mut Inspected) -> Result<(), InspectE
 }
 
 fn push(names: &mut Vec<String>, name: &str, what: &'static str) -> Result<(), InspectError> {
-    if names.len() == PORTS_MAX {
-        return Err(InspectError::TooMany(what));
+    if names.len() as u64 == PORTS_MAX {
+        let max = PORTS_MAX;
+        return Err(InspectError::TooMany { what, max });
     }
     names.push(name.to_owned());
     Ok(())

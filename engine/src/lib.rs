@@ -2,6 +2,7 @@
 //! whoever compiles and whoever loads. Used by the agent, the controller and the CLI.
 
 pub mod inspect;
+mod bounds;
 
 pub mod configuration;
 #[cfg(feature = "compiler")]

@@ -203,7 +203,7 @@ pub(crate) fn push_one(
 pub(crate) fn inspect_file(file: &Path, content: &[u8]) -> Result<Inspected> {
     inspect(content).map_err(|error| match error {
         InspectError::Module(error) => files::about_module(file, &error),
-        InspectError::Invalid(_) | InspectError::TooMany(_) => {
+        InspectError::Invalid(_) | InspectError::TooMany { .. } => {
             CommandError::refused("invalid_module", format!("{}: {error}", file.display()))
         }
     })

@@ -100,6 +100,38 @@ fn what_no_agent_may_run_is_valid_all_the_same() {
 }
 
 #[test]
+fn what_hurts_by_its_size_is_valid_all_the_same() {
+    for wasm in [
+        artifacts::compile_bomb(),
+        artifacts::component_with_imports(10_000),
+        artifacts::component_with_exports(10_000),
+        artifacts::component_with_nested_instances(999),
+        artifacts::component_with_doubling_instances(10),
+        artifacts::component_nested_deeply(50),
+        artifacts::component_with_functions(200_000),
+        artifacts::component_with_function_of(2 << 20),
+        artifacts::component_with_types(200_000),
+    ] {
+        Validator::new().validate_all(&wasm).unwrap();
+    }
+    let (imports, _) = surface(&artifacts::component_with_imports(10_000));
+    let (_, exports) = surface(&artifacts::component_with_exports(10_000));
+    assert_eq!((imports.len(), exports.len()), (10_000, 10_000));
+}
+
+#[test]
+fn names_that_are_no_text_are_the_only_fault_of_their_files() {
+    for wasm in [
+        artifacts::component_with_invalid_utf8_name(),
+        artifacts::component_with_invalid_utf8_export(),
+        artifacts::component_with_invalid_utf8_section(),
+    ] {
+        let error = Validator::new().validate_all(&wasm).err().unwrap();
+        assert!(error.to_string().contains("UTF-8"), "{error}");
+    }
+}
+
+#[test]
 fn the_manifest_of_the_example_is_valid() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -12,6 +12,7 @@ use haar_protocol::ids::RouteId;
 use serde_json::{Value, json};
 
 use crate::application::{Application, TYPE};
+use crate::processors::Usage;
 use crate::scene::{Scene, json_line, of};
 
 /// The requirement: p99 under attack is at most so many times p99 alone.
@@ -19,6 +20,8 @@ const RATIO_MAX: f64 = 1.2;
 /// Below this p99 a ratio above the limit is reported and not counted as a failure: see
 /// REQUIREMENTS.md, "How latency is judged".
 const P99_NS_MIN: f64 = 5_000_000.0;
+/// A round in which other processes used a larger share of the machine is reported and not judged.
+const OTHERS_MAX: f64 = 0.35;
 /// What an attack may cost the agent beyond the memory limits of its microservices: buffers of a
 /// call in flight, and the compiler where it is at work.
 const OVERHEAD_BYTES: u64 = 64 << 20;
@@ -46,9 +49,33 @@ pub(crate) enum Step {
 pub(crate) struct Neighbour {
     application: Application,
     budget: u64,
-    ratios: Vec<f64>,
-    p99_alone: Vec<f64>,
-    p99_attack: Vec<f64>,
+    rounds: Vec<Round>,
+}
+
+/// What was measured in a round.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    alone: Phase,
+    attack: Phase,
+}
+
+/// What was measured in a phase.
+#[derive(Debug, Clone, Copy)]
+struct Phase {
+    /// The neighbour's p99, in nanoseconds.
+    p99_ns: f64,
+    /// The share of the machine's processors that went to neither the agent nor its children.
+    others: f64,
+}
+
+impl Round {
+    fn ratio(&self) -> f64 {
+        self.attack.p99_ns / self.alone.p99_ns
+    }
+
+    fn others(&self) -> f64 {
+        self.alone.others.max(self.attack.others)
+    }
 }
 
 impl Neighbour {
@@ -70,9 +97,7 @@ impl Neighbour {
         let mut neighbour = Self {
             application,
             budget: 0,
-            ratios: Vec::new(),
-            p99_alone: Vec::new(),
-            p99_attack: Vec::new(),
+            rounds: Vec::new(),
         };
         // Once before, so that everything is warm.
         neighbour.measure(scene, "warm-up")?;
@@ -83,11 +108,14 @@ impl Neighbour {
         Ok(neighbour)
     }
 
-    /// One phase; its p99 in nanoseconds.
-    fn measure(&mut self, scene: &mut Scene<'_>, phase: &str) -> anyhow::Result<f64> {
+    /// One phase.
+    fn measure(&mut self, scene: &mut Scene<'_>, phase: &str) -> anyhow::Result<Phase> {
         self.application.configure("probe", "phase", phase);
         scene.apply(&self.application)?;
         let name = self.application.name.clone();
+        // Every process that we start leads a group of its own.
+        let group = scene.process()?.id();
+        let before = Usage::now(group)?;
         let measured = scene.wait_lines(&name, "probe", &format!("phase {phase}"), |lines| {
             let mut lines = lines.iter().filter_map(json_line);
             lines.find(|line| line["phase"] == phase)
@@ -97,9 +125,11 @@ impl Neighbour {
             lost <= u64::from(scene.measuring.samples) / 20,
             "the neighbour lost messages in {phase}: {measured}"
         );
-        measured["p99_ns"]
-            .as_f64()
-            .with_context(|| format!("the probe said {measured}"))
+        let p99_ns = measured["p99_ns"].as_f64();
+        Ok(Phase {
+            p99_ns: p99_ns.with_context(|| format!("the probe said {measured}"))?,
+            others: Usage::now(group)?.others_since(&before),
+        })
     }
 
     /// Measures the neighbour in turns: alone, and while `attack` has begun and not ended.
@@ -113,9 +143,10 @@ impl Neighbour {
             attack(scene, Step::Begin(round))?;
             let attacked = self.measure(scene, &format!("attack-{round}"))?;
             attack(scene, Step::End(round))?;
-            self.p99_alone.push(alone);
-            self.p99_attack.push(attacked);
-            self.ratios.push(attacked / alone);
+            self.rounds.push(Round {
+                alone,
+                attack: attacked,
+            });
         }
         Ok(())
     }
@@ -123,16 +154,39 @@ impl Neighbour {
     /// Reports what was measured, and judges it.
     pub(crate) fn judge(self, scene: &mut Scene<'_>) -> anyhow::Result<()> {
         let peak = scene.process()?.memory()?.peak;
-        let ratio = median(&self.ratios);
-        let (alone, attack) = (median(&self.p99_alone), median(&self.p99_attack));
         let (peak_mib, budget_mib) = (bytes_as_f64(peak) / MIB, bytes_as_f64(self.budget) / MIB);
-        scene.figure("p99_ratio", ratio);
-        scene.figure("p99_alone_us", alone / 1e3);
-        scene.figure("p99_attack_us", attack / 1e3);
-        scene.figure("peak_resident_mib", peak_mib);
-        scene.figure("budget_mib", budget_mib);
+        let of = |rounds: &[Round], value: fn(&Round) -> f64| {
+            median(&rounds.iter().map(value).collect::<Vec<_>>())
+        };
+        let ratio = of(&self.rounds, Round::ratio);
+        let alone = of(&self.rounds, |round| round.alone.p99_ns);
+        let attack = of(&self.rounds, |round| round.attack.p99_ns);
+        let others = of(&self.rounds, Round::others);
+        for (name, value) in [
+            ("p99_ratio", ratio),
+            ("p99_alone_us", alone / 1e3),
+            ("p99_attack_us", attack / 1e3),
+            ("others_share", others),
+            ("peak_resident_mib", peak_mib),
+            ("budget_mib", budget_mib),
+        ] {
+            scene.figure(name, value);
+        }
+        let judged: Vec<Round> = self
+            .rounds
+            .iter()
+            .copied()
+            .filter(|round| round.others() <= OTHERS_MAX)
+            .collect();
+        let judgement = match judged.len() {
+            0 => format!(
+                "; not judged: others used {:.0} % of the machine",
+                others * 100.0
+            ),
+            _ => String::new(),
+        };
         scene.note(format!(
-            "p99 ratio {ratio:.2} ({:.2} ms alone, {:.2} ms), peak {peak_mib:.0} of {budget_mib:.0} MiB",
+            "p99 ratio {ratio:.2} ({:.2} ms alone, {:.2} ms){judgement}, peak {peak_mib:.0} of {budget_mib:.0} MiB",
             alone / 1e6,
             attack / 1e6,
         ));
@@ -140,11 +194,13 @@ impl Neighbour {
             peak <= self.budget,
             "the agent took {peak_mib:.1} MiB, and its budget was {budget_mib:.1} MiB"
         );
+        let ratio = of(&judged, Round::ratio);
+        let attack = of(&judged, |round| round.attack.p99_ns);
+        // No judged round gives no number, and no number is above the limits.
         ensure!(
-            ratio <= RATIO_MAX || attack <= P99_NS_MIN,
-            "the neighbour's p99 was {ratio:.2} times what it is alone, {:.1} ms: at most {RATIO_MAX} times is promised (rounds: {:.2?})",
+            !(ratio > RATIO_MAX && attack > P99_NS_MIN),
+            "the neighbour's p99 was {ratio:.2} times what it is alone, {:.1} ms: at most {RATIO_MAX} times is promised (rounds: {judged:.2?})",
             attack / 1e6,
-            self.ratios
         );
         Ok(())
     }

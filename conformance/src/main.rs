@@ -8,6 +8,7 @@ mod cases;
 
 mod programs;
 mod process;
+mod processors;
 mod rest;
 mod modules;
 mod site;

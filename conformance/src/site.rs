@@ -108,6 +108,11 @@ impl Site {
         &self.client
     }
 
+    /// The REST API, for another thread.
+    pub(crate) fn another_client(&self) -> anyhow::Result<Client> {
+        Client::new(&context(&self.folder))
+    }
+
     /// Runs `haar` in the directory of the run.
     pub(crate) fn haar(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         self.command(&self.programs.haar, arguments)

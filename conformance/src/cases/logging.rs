@@ -24,8 +24,7 @@ pub(super) static STREAMS: Case = Case::new(
 );
 
 fn streams(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let limits =
-        json!({ "limits": { "log_lines_per_second": 10_000, "log_bytes_per_second": "16MiB" } });
+    let limits = json!({ "limits": { "log_lines_per_second": 10_000 } });
     let mut talk = Talk::start(scene, Guest::Stdio, limits)?;
     let name = talk.name().to_owned();
     let wait = |scene: &mut Scene<'_>, what: &str, is_it: fn(&LogLine) -> bool| {

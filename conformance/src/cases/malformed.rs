@@ -22,9 +22,11 @@ pub(super) static UNKNOWN_IMPORT: Case = Case::new(
 fn unknown_import(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let component = artifacts::component_with_unknown_import();
     scene.site.push_component("unknown-import", &component)?;
-    let application = scene
-        .application("app")
-        .with_module("subject", "unknown-import", json!({}));
+    let application = scene.application("app").with_module(
+        "subject",
+        "unknown-import",
+        json!({ "inlets": {}, "outlets": {} }),
+    );
     let refusal = scene.refusal(&application)?;
     ensure!(refusal.contains("acme:unknown/thing@1.0.0"), "{refusal}");
     Ok(())

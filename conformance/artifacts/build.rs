@@ -82,6 +82,7 @@ fn main() -> Result<()> {
     )?;
 
     let built = out.join(TARGET).join("release");
+    let mut text = guest_enum(&guests)?;
     let mut artifacts: Vec<(String, PathBuf)> = guests
         .into_iter()
         .map(|name| (name.clone(), built.join("examples").join(name + ".wasm")))
@@ -96,7 +97,8 @@ fn main() -> Result<()> {
             .join(TARGET)
             .join("release/examples/trap.wasm"),
     ));
-    fs::write(out.join("artifacts.rs"), constants(&artifacts)?)?;
+    text.push_str(&constants(&artifacts)?);
+    fs::write(out.join("artifacts.rs"), text)?;
     Ok(())
 }
 
@@ -115,6 +117,36 @@ fn guest_names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The guests as an enum: whoever matches on it does not compile when one is added.
+fn guest_enum(guests: &[String]) -> Result<String> {
+    let [mut variants, mut paths, mut names, mut all] = [const { String::new() }; 4];
+    for guest in guests {
+        let variant: String = guest.split('_').map(capitalised).collect();
+        let constant = guest.to_uppercase();
+        let name = guest.replace('_', "-");
+        writeln!(
+            variants,
+            "    /// `conformance/guests/examples/{guest}.rs`\n    {variant},"
+        )?;
+        writeln!(paths, "            Guest::{variant} => {constant},")?;
+        writeln!(names, "            Guest::{variant} => {name:?},")?;
+        write!(all, "Guest::{variant}, ")?;
+    }
+    Ok(format!(
+        "/// A conformance guest.\n\
+         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\n\
+         pub enum Guest {{\n{variants}}}\n\n\
+         impl Guest {{\n    /// All of them.\n    pub const ALL: &'static [Guest] = &[{all}];\n\n    \
+         /// Path of its component.\n    pub const fn path(self) -> &'static str {{\n        match self {{\n{paths}        }}\n    }}\n\n    \
+         /// Its name, as a module may be called.\n    pub const fn name(self) -> &'static str {{\n        match self {{\n{names}        }}\n    }}\n}}\n\n"
+    ))
+}
+
+fn capitalised(word: &str) -> String {
+    let (first, rest) = word.split_at(word.len().min(1));
+    first.to_uppercase() + rest
 }
 
 /// One constant for each artifact, and a list of all with their names.

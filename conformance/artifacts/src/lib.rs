@@ -4,7 +4,9 @@
 
 mod unrunnable;
 mod hostile;
+mod bombs;
 
+pub use bombs::{component_growing_table, component_with_memory, component_with_table};
 pub use hostile::{
     compile_bomb, component_nested_deeply, component_with_doubling_instances,
     component_with_exports, component_with_function_of, component_with_functions,

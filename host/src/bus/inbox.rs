@@ -9,19 +9,56 @@ use tokio::sync::Notify;
 
 use super::message::{Delivery, count};
 
+/// Bytes of messages that wait at most, roughly: a number of messages alone would let a neighbour
+/// that publishes large ones take the node's memory.
+const BYTES_MAX: usize = 4 << 20;
+
 /// The inbox of one microservice. It outlives instances: what waits in it is there for the next.
 #[derive(Debug)]
 pub struct Inbox {
     /// Taken by publishers (other instances, the link receiver) and by the instance's own task,
     /// for the few instructions of a push or a batch of pops, never across an await.
-    queue: Mutex<VecDeque<Delivery>>,
+    queue: Mutex<Queue>,
     capacity: AtomicU32,
     overflowed: AtomicU64,
     arrived: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    deliveries: VecDeque<Delivery>,
+    /// What the messages take, roughly.
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, delivery: Delivery) {
+        self.bytes += delivery.message.bytes();
+        self.deliveries.push_back(delivery);
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.deliveries.pop_front()?;
+        self.bytes -= delivery.message.bytes();
+        Some(delivery)
+    }
+
+    /// Drops and counts the oldest messages until no more wait than may. The newest one stays.
+    fn shrink(&mut self, capacity: usize, overflowed: &AtomicU64) {
+        while self.deliveries.len() > capacity
+            || (self.bytes > BYTES_MAX && self.deliveries.len() > 1)
+        {
+            let Some(oldest) = self.pop() else {
+                return;
+            };
+            count(overflowed);
+            count(&oldest.entry.counters.dropped);
+        }
+    }
+}
+
 impl Inbox {
-    /// An empty inbox for at most `capacity` messages.
+    /// An empty inbox for at most `capacity` messages, of 4 MiB together.
     pub fn new(capacity: u32) -> Self {
         Self {
             queue: Mutex::default(),
@@ -42,14 +79,9 @@ impl Inbox {
         count(&delivery.entry.counters.delivered);
         let was_empty = {
             let mut queue = self.lock();
-            let was_empty = queue.is_empty();
-            queue.push_back(delivery);
-            while queue.len() > capacity {
-                if let Some(oldest) = queue.pop_front() {
-                    count(&self.overflowed);
-                    count(&oldest.entry.counters.dropped);
-                }
-            }
+            let was_empty = queue.deliveries.is_empty();
+            queue.push(delivery);
+            queue.shrink(capacity, &self.overflowed);
             was_empty
         };
         if was_empty {
@@ -74,9 +106,9 @@ impl Inbox {
     /// Moves up to `most` messages to the end of `batch`. Returns how many.
     pub fn take(&self, batch: &mut VecDeque<Delivery>, most: usize) -> usize {
         let mut queue = self.lock();
-        let count = queue.len().min(most);
-        batch.extend(queue.drain(..count));
-        count
+        let before = batch.len();
+        batch.extend(std::iter::from_fn(|| queue.pop()).take(most));
+        batch.len() - before
     }
 
     /// Puts messages back to the front, in their order: they were taken and not handled. What does
@@ -87,14 +119,10 @@ impl Inbox {
         }
         let capacity = self.capacity.load(Ordering::Relaxed) as usize;
         let mut queue = self.lock();
-        rest.append(&mut queue);
-        while rest.len() > capacity {
-            if let Some(oldest) = rest.pop_front() {
-                count(&self.overflowed);
-                count(&oldest.entry.counters.dropped);
-            }
-        }
-        *queue = rest;
+        rest.append(&mut queue.deliveries);
+        queue.bytes = rest.iter().map(|delivery| delivery.message.bytes()).sum();
+        queue.deliveries = rest;
+        queue.shrink(capacity, &self.overflowed);
         drop(queue);
         self.arrived.notify_one();
     }
@@ -103,7 +131,7 @@ impl Inbox {
     pub async fn wait(&self) {
         loop {
             let arrived = self.arrived.notified();
-            if !self.lock().is_empty() {
+            if !self.lock().deliveries.is_empty() {
                 return;
             }
             arrived.await;
@@ -112,7 +140,7 @@ impl Inbox {
 
     /// Messages that wait.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().deliveries.len()
     }
 
     /// Messages dropped because there were more than may wait.
@@ -127,12 +155,10 @@ impl Inbox {
 
     /// Drops everything that waits, counted: the microservice is gone.
     pub fn clear(&self) {
-        for delivery in self.lock().drain(..) {
-            count(&delivery.entry.counters.dropped);
-        }
+        self.lock().shrink(0);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Delivery>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.queue
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

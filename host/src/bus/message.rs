@@ -40,6 +40,18 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
+impl Message {
+    /// What it takes of memory, roughly.
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Self>()
+            + self.headers.len() * size_of::<(String, String)>()
+            + headers
+            + self.body.len()
+    }
+}
+
 /// The end of a route in an inlet of this node.
 #[derive(Debug)]
 pub struct Entry {

@@ -74,6 +74,35 @@ fn a_full_inbox_lets_the_oldest_go_and_counts_it() {
 }
 
 #[test]
+fn an_inbox_of_large_messages_is_full_before_it_has_many() {
+    const MESSAGES: u64 = 100;
+    let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
+    let entry = Arc::new(Entry {
+        inlet: "in".into(),
+        content_type: "text/plain".into(),
+        message_bytes_max: 1 << 20,
+        counters: Arc::clone(&counters),
+    });
+    let inbox = Inbox::new(1_000);
+    for sequence in 1..=MESSAGES {
+        inbox.push(Delivery {
+            message: message(sequence, vec![0; 1 << 20]),
+            entry: Arc::clone(&entry),
+            attempt: 1,
+        });
+        assert!((1..=4).contains(&inbox.len()));
+    }
+    let mut batch = VecDeque::new();
+    inbox.take(&mut batch, 64);
+    let newest = batch.back().unwrap();
+    assert_eq!(newest.message.sequence, MESSAGES);
+    let dropped = counters.dropped.load(Ordering::Relaxed);
+    assert_eq!(dropped + batch.len() as u64, MESSAGES);
+    inbox.put_back(batch);
+    assert!(inbox.len() <= 4);
+}
+
+#[test]
 fn without_a_table_nothing_can_be_published_and_nothing_arrives() {
     let bus = Bus::default();
     let name = haar_protocol::assignment::MicroserviceName {

@@ -85,6 +85,9 @@ fn what_no_agent_may_run_is_valid_all_the_same() {
         artifacts::empty_component(),
         artifacts::component_with_unknown_import(),
         artifacts::spinning_at_instantiation(),
+        artifacts::component_with_memory(65_535),
+        artifacts::component_with_table(10_000_000),
+        artifacts::component_growing_table(10_000),
     ] {
         Validator::new().validate_all(&wasm).unwrap();
     }

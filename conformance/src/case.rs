@@ -1,0 +1,51 @@
+//! What a case is.
+
+use haar_conformance_artifacts::Guest;
+
+use crate::scene::Scene;
+
+/// One thing that is proved.
+pub(crate) struct Case {
+    /// A sentence in snake case.
+    pub(crate) name: &'static str,
+    /// Ids of the requirements that it proves.
+    pub(crate) requirements: &'static [&'static str],
+    /// The guests that it runs, beside the driver and the neighbours of the suite itself.
+    pub(crate) guests: &'static [Guest],
+    /// Where it runs.
+    pub(crate) node: Node,
+    /// Proves it, or says what is wrong.
+    pub(crate) run: fn(&mut Scene<'_>) -> anyhow::Result<()>,
+}
+
+/// The agent that a case runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// One for all cases of this name; they leave nothing behind on it.
+    Shared(&'static str),
+    /// A fresh one, with so much memory for microservices.
+    Own {
+        /// As `haar-agent enrol --memory` takes it.
+        memory: &'static str,
+    },
+}
+
+impl Case {
+    /// A case. One that proves nothing does not compile where it stands in a `static`.
+    pub(crate) const fn new(
+        name: &'static str,
+        requirements: &'static [&'static str],
+        guests: &'static [Guest],
+        node: Node,
+        run: fn(&mut Scene<'_>) -> anyhow::Result<()>,
+    ) -> Self {
+        assert!(!requirements.is_empty(), "a case names what it proves");
+        Self {
+            name,
+            requirements,
+            guests,
+            node,
+            run,
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Guests that attack their node while a well-behaved neighbour is measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::ensure;
+use haar_conformance_artifacts::{self as artifacts, Guest};
+use haar_protocol::keys::SecretKey;
+use haar_protocol::module;
+use haar_protocol::status::MicroserviceStatus;
+use serde_json::{Value, json};
+
+use crate::attack::{Attackers, Neighbour, Step, attacker};
+use crate::case::{Case, Node};
+use crate::rest::Client;
+use crate::scene::Scene;
+
+/// Every attack has an agent of its own.
+const NODE: Node = Node::Own { memory: "1GiB" };
+/// The memory limit of each microservice that says nothing of it.
+const MEMORY_BYTES: u64 = 16 << 20;
+
+pub(super) static CASES: &[&Case] = &[
+    &SPIN,
+    &RECURSION,
+    &MEMORY,
+    &INITIAL_MEMORY,
+    &TABLES,
+    &PARKED,
+    &LOGS,
+    &MESSAGES,
+    &TIMERS,
+    &HUGE_LISTS,
+    &TRAPS,
+    &MALFORMED,
+    &COMPILE_BOMB,
+];
+
+/// What must be seen of an attacker before its round ends.
+struct Seen {
+    /// Its log must show this, unless it is empty.
+    words: &'static str,
+    /// Its status must be so.
+    status: fn(&MicroserviceStatus) -> bool,
+}
+
+impl Seen {
+    /// It failed, with these words in the log.
+    const fn failed(words: &'static str) -> Self {
+        Self {
+            words,
+            status: |one| one.failures >= 1,
+        }
+    }
+}
+
+/// Lets attackers of one guest loose, each told `message` every `every_ms`.
+fn attack(
+    scene: &mut Scene<'_>,
+    guest: Guest,
+    limits: &Value,
+    (message, every_ms): (&str, u32),
+    seen: &Seen,
+) -> anyhow::Result<()> {
+    let more = json!({ "limits": limits });
+    let mut attackers = Attackers::deploy(scene, guest, &more, message, every_ms)?;
+    let instances = 1 + 2 * u64::from(scene.measuring.rounds);
+    let mut neighbour = Neighbour::start(scene, instances * MEMORY_BYTES)?;
+    let name = attackers.name().to_owned();
+    neighbour.under_attack(scene, |scene, step| match step {
+        Step::Begin(round) => attackers.begin(scene, round),
+        Step::End(round) => {
+            let attacker = attacker(round);
+            scene.wait_for(&name, &attacker, "got what it deserves", seen.status)?;
+            if !seen.words.is_empty() {
+                scene.wait_line(&name, &attacker, seen.words)?;
+            }
+            attackers.end(scene, round)
+        }
+    })?;
+    neighbour.judge(scene)
+}
+
+/// Long enough for a phase, short enough that a case ends.
+fn long_call() -> Value {
+    json!({ "fuel_per_call": 1_000_000_000_000u64, "call_timeout": "3s" })
+}
+
+pub(super) static SPIN: Case = Case::new(
+    "hostile_spin",
+    &["R-HOSTILE-01"],
+    &[Guest::Spin, Guest::Probe],
+    NODE,
+    |scene| {
+        attack(
+            scene,
+            Guest::Spin,
+            &long_call(),
+            ("spin", 100),
+            &Seen::failed("took too long"),
+        )
+    },
+);
+
+pub(super) static RECURSION: Case = Case::new(
+    "hostile_recursion_on_both_stacks",
+    &["R-HOSTILE-02"],
+    &[Guest::Recurse],
+    NODE,
+    |scene| {
+        let message = ("calls\nframes", 50);
+        attack(
+            scene,
+            Guest::Recurse,
+            &json!({}),
+            message,
+            &Seen::failed("stack overflow"),
+        )
+    },
+);
+
+pub(super) static MEMORY: Case = Case::new(
+    "hostile_memory_bomb_by_growth",
+    &["R-HOSTILE-03"],
+    &[Guest::Memory],
+    NODE,
+    |scene| {
+        attack(
+            scene,
+            Guest::Memory,
+            &json!({}),
+            ("grow", 50),
+            &Seen::failed("out of memory"),
+        )
+    },
+);
+
+pub(super) static PARKED: Case = Case::new(
+    "hostile_parked_host_call",
+    &["R-HOSTILE-06"],
+    &[Guest::Sleeper],
+    NODE,
+    |scene| {
+        attack(
+            scene,
+            Guest::Sleeper,
+            &long_call(),
+            ("600000", 50),
+            &Seen::failed("took too long"),
+        )
+    },
+);
+
+pub(super) static LOGS: Case = Case::new(
+    "hostile_log_flood",
+    &["R-HOSTILE-07"],
+    &[Guest::Flood],
+    NODE,
+    |scene| {
+        attack(
+            scene,
+            Guest::Flood,
+            &long_call(),
+            ("log 2500", 100),
+            &Seen {
+                words: "a line of the flood",
+                status: |one| one.log_lines_dropped > 1_000,
+            },
+        )
+    },
+);
+
+pub(super) static MESSAGES: Case = Case::new(
+    "hostile_publish_flood",
+    &["R-HOSTILE-08"],
+    &[Guest::Flood],
+    NODE,
+    |scene| {
+        let message = ("publish 2500 200000", 100);
+        attack(
+            scene,
+            Guest::Flood,
+            &long_call(),
+            message,
+            &Seen {
+                words: "",
+                status: |one| one.calls >= 2 && one.failures == 0,
+            },
+        )
+    },
+);
+
+pub(super) static TIMERS: Case = Case::new(
+    "hostile_timer_flood",
+    &["R-HOSTILE-09"],
+    &[Guest::Flood],
+    NODE,
+    |scene| {
+        let limits = json!({ "timers": 1_024 });
+        attack(
+            scene,
+            Guest::Flood,
+            &limits,
+            ("timers 2500", 5_000),
+            &Seen {
+                words: "",
+                status: |one| one.calls > 1_000 && one.failures == 0,
+            },
+        )
+    },
+);
+
+pub(super) static HUGE_LISTS: Case = Case::new(
+    "hostile_huge_lists_across_the_border",
+    &["R-HOSTILE-12", "R-HOSTILE-13"],
+    &[Guest::Abi],
+    NODE,
+    |scene| {
+        let messages = "headers 100000 1000000\nbody 10000000\nlog 10000000\nreject 10000000";
+        attack(
+            scene,
+            Guest::Abi,
+            &json!({}),
+            (messages, 50),
+            &Seen::failed(""),
+        )
+    },
+);
+
+pub(super) static TRAPS: Case = Case::new(
+    "hostile_handler_that_traps_on_every_message",
+    &["R-HOSTILE-14"],
+    &[Guest::Trap],
+    NODE,
+    |scene| {
+        attack(
+            scene,
+            Guest::Trap,
+            &json!({}),
+            ("panic", 5),
+            &Seen::failed("panicked"),
+        )
+    },
+);
+
+pub(super) static INITIAL_MEMORY: Case = Case::new(
+    "hostile_memory_bomb_at_the_start",
+    &["R-HOSTILE-04"],
+    &[],
+    NODE,
+    |scene| {
+        // 4 GiB less a page, from the first moment on.
+        let bomb = artifacts::component_with_memory(65_535);
+        deployed(scene, "initial-memory", &bomb, &["memory"])
+    },
+);
+
+pub(super) static TABLES: Case = Case::new(
+    "hostile_table_bombs_at_the_start_and_by_growth",
+    &["R-HOSTILE-05"],
+    &[],
+    NODE,
+    |scene| {
+        let initial = artifacts::component_with_table(10_000_000);
+        deployed(scene, "initial-table", &initial, &["table", "memory"])?;
+        let growing = artifacts::component_growing_table(10_000);
+        deployed(
+            scene,
+            "growing-table",
+            &growing,
+            &["unreachable", "table", "panicked"],
+        )
+    },
+);
+
+pub(super) static MALFORMED: Case = Case::new(
+    "hostile_components_of_too_many_parts_and_names_that_are_no_text",
+    &["R-HOSTILE-15", "R-HOSTILE-16"],
+    &[],
+    NODE,
+    malformed,
+);
+
+/// Pushes signed files that hurt whoever reads them. All of them must be refused, with a reason.
+fn malformed(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    const PARTS: u32 = 10_000;
+    let key = std::fs::read_to_string(scene.site.folder().join("team.key"))?;
+    let key = SecretKey::from_pem(&key)?;
+    let signed = |component: Vec<u8>| module::sign(&component, &key);
+    let files: Files = [
+        ("imports", signed(artifacts::component_with_imports(PARTS))?),
+        ("exports", signed(artifacts::component_with_exports(PARTS))?),
+        (
+            "instances",
+            signed(artifacts::component_with_nested_instances(PARTS))?,
+        ),
+        (
+            "components in components",
+            signed(artifacts::component_nested_deeply(PARTS))?,
+        ),
+        (
+            "types in types",
+            signed(artifacts::component_with_types_nested_deeply(PARTS))?,
+        ),
+        (
+            "an import's name",
+            signed(artifacts::component_with_invalid_utf8_name())?,
+        ),
+        (
+            "an export's name",
+            signed(artifacts::component_with_invalid_utf8_export())?,
+        ),
+        (
+            "a section's name",
+            signed(artifacts::component_with_invalid_utf8_section())?,
+        ),
+    ];
+    let files = Arc::new(files);
+    let mut neighbour = Neighbour::start(scene, 0)?;
+    let mut pushing: Option<Pushing> = None;
+    neighbour.under_attack(scene, |scene, step| match step {
+        Step::Begin(_) => {
+            pushing = Some(Pushing::begin(
+                scene.site.another_client()?,
+                Arc::clone(&files),
+            ));
+            Ok(())
+        }
+        Step::End(_) => {
+            let pushed = pushing.take().map_or(Ok(0), Pushing::end)?;
+            ensure!(pushed >= files.len(), "only {pushed} files were pushed");
+            scene.site.ensure_controller()
+        }
+    })?;
+    neighbour.judge(scene)
+}
+
+/// Files with what is wrong with them.
+type Files = [(&'static str, Vec<u8>); 8];
+
+/// A thread that pushes files over and over, each of which must be refused.
+struct Pushing {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<anyhow::Result<usize>>,
+}
+
+impl Pushing {
+    fn begin(client: Client, files: Arc<Files>) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            let mut pushed = 0;
+            // All of them once, at least.
+            while pushed == 0 || !seen.load(Ordering::Relaxed) {
+                for (what, file) in files.iter() {
+                    let (status, words) = client.push(file)?;
+                    ensure!((400..500).contains(&status), "{what}: {status} {words}");
+                    pushed += 1;
+                }
+            }
+            Ok(pushed)
+        });
+        Self { is_over, thread }
+    }
+
+    /// Ends after the file in hand. Returns how many were refused.
+    fn end(self) -> anyhow::Result<usize> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("pushing does not panic")
+    }
+}
+
+pub(super) static COMPILE_BOMB: Case = Case::new(
+    "hostile_module_that_takes_for_ever_to_compile",
+    &["R-HOSTILE-17"],
+    &[],
+    NODE,
+    |scene| {
+        let bomb = artifacts::compile_bomb();
+        deployed(scene, "compile-bomb", &bomb, &["compile"])
+    },
+);
+
+/// Deploys a component that attacks while it is instantiated. It must never run, and the node must
+/// say why in one of these words.
+fn deployed(
+    scene: &mut Scene<'_>,
+    name: &'static str,
+    component: &[u8],
+    words: &[&str],
+) -> anyhow::Result<()> {
+    scene.site.push_component(name, component)?;
+    let mut neighbour = Neighbour::start(scene, MEMORY_BYTES)?;
+    let mut reason = String::new();
+    neighbour.under_attack(scene, |scene, step| match step {
+        Step::Begin(round) => {
+            let application = scene.application(&format!("{name}-{round}")).with_module(
+                "bomb",
+                name,
+                json!({ "inlets": {}, "outlets": {} }),
+            );
+            scene.apply(&application)?;
+            let status = scene.wait_for(&application.name, "bomb", "failed", |one| {
+                one.reason.is_some()
+            })?;
+            reason = status.reason.unwrap_or_default();
+            Ok(())
+        }
+        Step::End(round) => {
+            let application = scene.name(&format!("{name}-{round}"));
+            scene.delete(&application)
+        }
+    })?;
+    ensure!(
+        words.iter().any(|word| reason.contains(word)),
+        "the node says `{reason}`"
+    );
+    neighbour.judge(scene)
+}

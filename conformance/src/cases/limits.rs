@@ -1,0 +1,168 @@
+//! What one call and one instance may use.
+
+use anyhow::ensure;
+use haar_conformance_artifacts::Guest;
+use haar_protocol::status::State;
+use serde_json::{Value, json};
+
+use crate::case::{Case, Node};
+use crate::scene::Scene;
+use crate::talk::{SUBJECT, Talk};
+
+const NODE: Node = Node::Shared("limits");
+
+pub(super) static CASES: &[&Case] = &[&FUEL, &DEADLINE, &PARKED, &MEMORY, &STACKS, &LIVE];
+
+/// Says something to a guest that it does not survive. It must be started again, healthy, and the
+/// agent must have logged why in these words.
+fn dies(
+    scene: &mut Scene<'_>,
+    guest: Guest,
+    limits: Value,
+    command: &str,
+    words: &[&str],
+) -> anyhow::Result<()> {
+    let mut talk = Talk::start(scene, guest, json!({ "limits": limits }))?;
+    talk.say(scene, command)?;
+    let one = scene.wait_for(talk.name(), SUBJECT, "was started again", |one| {
+        one.restarts >= 1 && one.failures >= 1 && one.state == State::Running
+    })?;
+    ensure!(
+        one.restarts == 1,
+        "it died {} times of one message",
+        one.restarts
+    );
+    let name = talk.name().to_owned();
+    let told = scene.wait_lines(&name, SUBJECT, &format!("one of {words:?}"), |lines| {
+        let mut texts = lines.iter().map(|entry| entry.line.text.clone());
+        texts.find(|text| words.iter().any(|word| text.starts_with(word)))
+    })?;
+    scene.note(told.split(':').next().unwrap_or_default());
+    Ok(())
+}
+
+pub(super) static FUEL: Case = Case::new(
+    "a_call_that_spins_runs_out_of_fuel",
+    &["R-LIMIT-01", "R-FAIL-01"],
+    &[Guest::Spin],
+    NODE,
+    |scene| {
+        let limits = json!({ "fuel_per_call": 50_000_000 });
+        dies(scene, Guest::Spin, limits, "spin", &["out of fuel"])
+    },
+);
+
+pub(super) static DEADLINE: Case = Case::new(
+    "a_call_that_spins_with_fuel_to_spare_runs_out_of_time",
+    &["R-LIMIT-02"],
+    &[Guest::Spin],
+    NODE,
+    |scene| {
+        let limits = json!({ "fuel_per_call": 1_000_000_000_000u64, "call_timeout": "300ms" });
+        dies(scene, Guest::Spin, limits, "spin", &["took too long"])
+    },
+);
+
+pub(super) static PARKED: Case = Case::new(
+    "a_call_that_is_parked_in_a_host_function_runs_out_of_time",
+    &["R-LIMIT-03"],
+    &[Guest::Sleeper],
+    NODE,
+    |scene| {
+        let limits = json!({ "call_timeout": "300ms" });
+        dies(scene, Guest::Sleeper, limits, "600000", &["took too long"])
+    },
+);
+
+pub(super) static MEMORY: Case = Case::new(
+    "growing_beyond_the_memory_limit_is_denied",
+    &["R-LIMIT-04"],
+    &[Guest::Memory],
+    NODE,
+    memory,
+);
+
+fn memory(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "memory": "4MiB" });
+    let mut talk = Talk::start(scene, Guest::Memory, json!({ "limits": limits }))?;
+    talk.say(scene, "try-grow")?;
+    let line = scene.wait_line(talk.name(), SUBJECT, "refused after ")?;
+    let bytes = line
+        .split(' ')
+        .filter_map(|word| word.parse::<u64>().ok())
+        .max();
+    ensure!(
+        bytes.is_some_and(|bytes| bytes > 1 << 20 && bytes < 4 << 20),
+        "{line}"
+    );
+    talk.say(scene, "grow")?;
+    scene.wait_line(talk.name(), SUBJECT, "out of memory")?;
+    scene.wait_for(talk.name(), SUBJECT, "was started again", |one| {
+        one.restarts == 1 && one.state == State::Running
+    })?;
+    Ok(())
+}
+
+pub(super) static STACKS: Case = Case::new(
+    "recursion_without_end_ends_the_instance_alone",
+    &["R-LIMIT-05"],
+    &[Guest::Recurse],
+    NODE,
+    stacks,
+);
+
+fn stacks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut talk = Talk::start(scene, Guest::Recurse, json!({}))?;
+    talk.say(scene, "calls")?;
+    let name = talk.name().to_owned();
+    scene.wait_line(&name, SUBJECT, "stack overflow")?;
+    scene.wait_for(&name, SUBJECT, "was started again", |one| {
+        one.restarts == 1 && one.state == State::Running
+    })?;
+    talk.say(scene, "frames")?;
+    scene.wait_lines(
+        &name,
+        SUBJECT,
+        "the end of the guest's own stack",
+        |lines| {
+            let mut texts = lines.iter().map(|entry| entry.line.text.as_str());
+            let overflows = texts
+                .clone()
+                .filter(|text| text.starts_with("stack overflow"))
+                .count();
+            (overflows > 1 || texts.any(|text| text.contains("recursed too deep"))).then_some(())
+        },
+    )
+}
+
+pub(super) static LIVE: Case = Case::new(
+    "a_limit_changes_while_the_instance_runs",
+    &["R-LIMIT-10"],
+    &[Guest::Limits],
+    NODE,
+    live,
+);
+
+fn live(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "limits": { "message_size": "1KiB" } });
+    let mut talk = Talk::start(scene, Guest::Limits, limits)?;
+    let before = talk.ask(scene, "publish out 2000 1")?;
+    ensure!(before.text().starts_with("0 "), "{before:?}");
+    let since = scene.wait_for(talk.name(), SUBJECT, "runs", |one| {
+        one.state == State::Running
+    })?;
+    talk.application
+        .limit(SUBJECT, "message_size", "4KiB".into());
+    scene.apply(&talk.application)?;
+    let node = scene.wait_until("the change is applied", |node| {
+        node.node.applied == node.node.assignment
+    })?;
+    let replies = talk.ask_all(scene, "publish out 2000 1", 2)?;
+    ensure!(replies[1].text() == "1 ok", "{replies:?}");
+    let after = crate::scene::of(&node, talk.name(), SUBJECT);
+    ensure!(
+        after.is_some_and(|one| one.since_ms == since.since_ms && one.restarts == 0),
+        "it was started again"
+    );
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! All cases, one file for each group of requirements, and the guests with the cases that run them.
+
+mod messaging;
+mod lifecycle;
+mod timers;
+mod logging;
+mod files;
+mod limits;
+mod failure;
+mod trust;
+mod offline;
+mod budget;
+mod hostile;
+mod malformed;
+
+use haar_conformance_artifacts::Guest;
+
+use crate::case::Case;
+
+/// All cases, in the order in which they run.
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
+    let groups: [&'static [&'static Case]; 12] = [
+        messaging::CASES,
+        lifecycle::CASES,
+        timers::CASES,
+        logging::CASES,
+        files::CASES,
+        limits::CASES,
+        failure::CASES,
+        trust::CASES,
+        offline::CASES,
+        budget::CASES,
+        hostile::CASES,
+        malformed::CASES,
+    ];
+    groups.into_iter().flatten().copied()
+}
+
+/// Whether a case is meant by the text of a filter.
+pub(crate) fn matches(case: &Case, filter: &str) -> bool {
+    case.name.contains(filter) || case.requirements.iter().any(|id| id.contains(filter))
+}
+
+/// The cases that run a guest. A new guest does not compile before it stands here.
+pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
+    match guest {
+        Guest::Abi => vec![&hostile::HUGE_LISTS],
+        Guest::Config => vec![&lifecycle::CONFIGURATION, &offline::WITHOUT_NETWORK],
+        Guest::Driver => vec![&messaging::SOURCE],
+        Guest::Echo => vec![&messaging::SOURCE, &lifecycle::UPDATE],
+        Guest::Files => vec![&files::GRANTS, &files::ESCAPES],
+        Guest::Flood => vec![&hostile::LOGS, &hostile::MESSAGES, &hostile::TIMERS],
+        Guest::Limits => vec![&messaging::TYPED_ERRORS, &timers::TOO_MANY, &logging::RATE],
+        Guest::Memory => vec![&limits::MEMORY, &hostile::MEMORY],
+        Guest::Probe => vec![&hostile::SPIN],
+        Guest::Race => vec![&files::RENAME_RACE],
+        Guest::Recurse => vec![&limits::STACKS, &hostile::RECURSION],
+        Guest::Reject => vec![&messaging::REJECTED],
+        Guest::Sink => vec![&messaging::ORDER, &messaging::NO_ROUTE],
+        Guest::Sleeper => vec![&limits::PARKED, &hostile::PARKED],
+        Guest::Sockets => vec![&trust::NOT_GRANTED],
+        Guest::Source => vec![&messaging::ORDER, &messaging::BETWEEN_NODES],
+        Guest::Spin => vec![&limits::FUEL, &limits::DEADLINE, &hostile::SPIN],
+        Guest::Stdio => vec![&logging::STREAMS],
+        Guest::Timers => vec![&timers::TICKS, &timers::MISSED],
+        Guest::Trap => vec![&failure::BACK_OFF, &lifecycle::STOP],
+    }
+}

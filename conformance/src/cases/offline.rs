@@ -1,0 +1,122 @@
+//! Power cuts and no network.
+
+use anyhow::ensure;
+use haar_conformance_artifacts::Guest;
+use serde_json::json;
+
+use crate::case::{Case, Node};
+use crate::scene::Scene;
+
+const NODE: Node = Node::Own { memory: "256MiB" };
+
+pub(super) static CASES: &[&Case] = &[&WITHOUT_NETWORK, &KILLED, &STATUS];
+
+pub(super) static WITHOUT_NETWORK: Case = Case::new(
+    "a_node_that_starts_without_a_network_runs_its_last_assignment_with_its_messages",
+    &["R-OFFLINE-01", "R-OFFLINE-02", "R-OFFLINE-04"],
+    &[Guest::Config, Guest::Files],
+    NODE,
+    without_network,
+);
+
+fn without_network(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let folder = scene.folder("granted")?;
+    // The one tells its configuration, which is a command to the other.
+    let application = scene
+        .application("app")
+        .with(
+            "config",
+            Guest::Config,
+            json!({ "configuration": { "write /data/seen": "yes" } }),
+        )
+        .with(
+            "files",
+            Guest::Files,
+            json!({ "grants": { "directories": [{ "host": folder, "guest": "/data", "access": "read-write" }] } }),
+        )
+        .route("config.out", "files.in");
+    scene.run(&application)?;
+    let seen = folder.join("seen=yes");
+    scene.wait_for_file(&seen, "")?;
+    let before = scene.status()?.status_sequence;
+    scene.site.kill_controller()?;
+    scene.kill_agent()?;
+    std::fs::remove_file(&seen)?;
+    scene.start_agent()?;
+    scene.wait_for_file(&seen, "")?;
+    scene.site.ensure_controller()?;
+    let node = scene.wait_until("it is back", |node| {
+        node.node.online && node.status_sequence > before
+    })?;
+    ensure!(
+        node.node.applied == node.node.assignment,
+        "it has something else"
+    );
+    Ok(())
+}
+
+pub(super) static KILLED: Case = Case::new(
+    "a_killed_agent_goes_on_where_it_was",
+    &["R-OFFLINE-03"],
+    &[Guest::Source, Guest::Sink],
+    NODE,
+    killed,
+);
+
+fn killed(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let application = scene
+        .application("app")
+        .with(
+            "source",
+            Guest::Source,
+            json!({ "configuration": { "period_ms": 10 } }),
+        )
+        .with("sink", Guest::Sink, json!({}))
+        .route("source.out", "sink.in");
+    scene.run(&application)?;
+    let handled = |node: &haar_protocol::rest::NodeDetail| {
+        node.routes.iter().map(|route| route.handled).sum::<u64>()
+    };
+    for _ in 0..3 {
+        let before = scene.wait_until("messages flow", |node| handled(node) > 20)?;
+        scene.kill_agent()?;
+        scene.start_agent()?;
+        scene.wait_until("messages flow in the new process", |node| {
+            node.status_sequence > before.status_sequence
+                && handled(node) > 20
+                && handled(node) < handled(&before).max(21) * 1_000
+                && node.node.applied == before.node.applied
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) static STATUS: Case = Case::new(
+    "statuses_are_counted_over_restarts_of_the_agent",
+    &["R-STATUS-01", "R-STATUS-02"],
+    &[Guest::Sink],
+    NODE,
+    status,
+);
+
+fn status(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let application = scene
+        .application("app")
+        .with("sink", Guest::Sink, json!({}));
+    scene.run(&application)?;
+    let first = scene.status()?.status_sequence;
+    let later = scene.wait_until("five more statuses have come", |node| {
+        node.status_sequence > first.map(|sequence| sequence + 5)
+    })?;
+    ensure!(
+        later.statuses_missed == 0,
+        "{} statuses of a connected node are missing",
+        later.statuses_missed
+    );
+    scene.kill_agent()?;
+    scene.start_agent()?;
+    scene.wait_until("the count goes on", |node| {
+        node.status_sequence > later.status_sequence && node.node.online
+    })?;
+    Ok(())
+}

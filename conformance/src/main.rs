@@ -1,0 +1,60 @@
+//! The conformance suite: proves an agent from outside. It starts a real controller with its relay
+//! and real agents as processes, drives them as people do (the command line and REST), and checks
+//! what REQUIREMENTS.md promises. It never links the agent, so that any build of it can be checked.
+
+mod requirements;
+mod case;
+mod cases;
+
+mod programs;
+mod process;
+mod processors;
+mod rest;
+mod modules;
+mod site;
+mod application;
+mod scene;
+mod talk;
+mod attack;
+mod interrupt;
+
+mod run;
+mod list;
+mod report;
+mod junit;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Proves an agent from outside.
+#[derive(Debug, Parser)]
+#[command(name = "haar-conformance", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run the cases
+    Run(run::Arguments),
+    /// Show the requirements and the cases
+    List(list::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = requirements::checked().and_then(|requirements| match arguments.command {
+        Command::Run(arguments) => run::run(&arguments, &requirements),
+        Command::List(arguments) => list::list(&arguments, &requirements),
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The three programs that are started: those that are named on the command line, or those that
+//! cargo builds beside us.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    /// `haar`, the person's tool.
+    pub(crate) haar: PathBuf,
+    /// `haar-agent`, what is proved.
+    pub(crate) agent: PathBuf,
+    /// `haar-controller`.
+    pub(crate) controller: PathBuf,
+}
+
+/// Which programs to use; what is left out is built.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Choice {
+    /// The agent to prove [default: built by cargo, in this program's profile]
+    #[arg(long, value_name = "PATH")]
+    agent: Option<PathBuf>,
+    /// The `haar` to drive it with [default: likewise]
+    #[arg(long, value_name = "PATH")]
+    haar: Option<PathBuf>,
+    /// The controller to drive it with [default: likewise]
+    #[arg(long, value_name = "PATH")]
+    controller: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Finds the programs, after building those that were not named.
+    pub(crate) fn of(choice: &Choice) -> anyhow::Result<Self> {
+        let wanted = [
+            (&choice.haar, "haar", "haar"),
+            (&choice.agent, "haar-host", "haar-agent"),
+            (&choice.controller, "haar-controller", "haar-controller"),
+        ];
+        let missing: Vec<&str> = wanted
+            .iter()
+            .filter(|(path, ..)| path.is_none())
+            .map(|(_, package, _)| *package)
+            .collect();
+        let built = if missing.is_empty() {
+            PathBuf::new()
+        } else {
+            build(&missing)?
+        };
+        let mut paths = wanted.iter().map(|(path, _, program)| {
+            let path = (*path).clone().unwrap_or_else(|| built.join(program));
+            path.canonicalize()
+                .with_context(|| format!("there is no program {}", path.display()))
+        });
+        let mut next = || paths.next().expect("three programs are wanted");
+        Ok(Self {
+            haar: next()?,
+            agent: next()?,
+            controller: next()?,
+        })
+    }
+}
+
+/// Builds the programs of `packages` in our own profile. Returns the folder in which they are.
+fn build(packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(["build", "--bins"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    eprintln!("building {} with cargo ...", packages.join(", "));
+    let status = cargo.status().context("can't start cargo")?;
+    if !status.success() {
+        bail!("cargo could not build {}", packages.join(", "));
+    }
+    let us = std::env::current_exe().context("can't find this program")?;
+    us.parent()
+        .map(Path::to_owned)
+        .context("this program has no folder")
+}

@@ -68,8 +68,7 @@ impl Handle {
     }
 
     pub(crate) fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
-        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-        let pairs = batch::get_many(&self.0, &keys)?;
+        let pairs = batch::get_many(&self.0, keys)?;
         Ok(pairs.into_iter().map(|(_, value)| value).collect())
     }
 
@@ -78,7 +77,6 @@ impl Handle {
     }
 
     pub(crate) fn delete_many(&self, keys: &[&str]) -> Result<()> {
-        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-        Ok(batch::delete_many(&self.0, &keys)?)
+        Ok(batch::delete_many(&self.0, keys)?)
     }
 }

@@ -138,7 +138,7 @@ proptest! {
             let (_directory, store) = open();
             let recorder = recorder("in", SIZE, AGE_MS);
             let mut model: Vec<Arc<Message>> = Vec::new();
-            let mut now_ms: u64 = 0;
+            let mut now_ms = 0_u64;
             for batch in batches {
                 now_ms += 40;
                 for (ago_ms, body_bytes) in batch {

@@ -17,6 +17,7 @@ pub mod imports {
                 import haar:local/messaging@0.1.0;
                 import haar:local/timers@0.1.0;
                 import haar:local/history@0.1.0;
+                import haar:local/node@0.1.0;
                 import wasi:logging/logging@0.1.0-draft;
             }
         ",

@@ -6,6 +6,7 @@ pub mod state;
 
 pub mod messaging;
 pub mod timers;
+pub mod node;
 pub mod configuration;
 pub mod key_value;
 pub mod history;

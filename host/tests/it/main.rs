@@ -19,6 +19,7 @@ mod offline;
 mod batches;
 mod requests;
 mod kept_timers;
+mod facts;
 mod config_versions;
 mod levels;
 mod stopping;

@@ -30,6 +30,25 @@ const CONFIG: [&str; 6] = [
     "target.wasm32-wasip2.rustflags=['-Clink-arg=-zstack-size=65536']",
 ];
 
+/// The same with what a backtrace with files and lines needs.
+const DEBUG_CONFIG: [&str; 6] = [
+    "profile.release.opt-level='s'",
+    "profile.release.codegen-units=1",
+    "profile.release.panic='abort'",
+    "profile.release.debug='line-tables-only'",
+    "profile.release.strip='none'",
+    "target.wasm32-wasip2.rustflags=['-Clink-arg=-zstack-size=65536']",
+];
+
+/// What is built.
+#[derive(Clone, Copy)]
+enum Which {
+    /// All guests and examples.
+    All,
+    /// One guest.
+    Guest(&'static str),
+}
+
 fn main() -> Result<()> {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let repository = here
@@ -53,7 +72,14 @@ fn main() -> Result<()> {
 
     let guests = guest_names(&repository.join("conformance/guests/examples"))?;
     ensure_target()?;
-    build(repository, &out)?;
+    build(repository, &out, &CONFIG, Which::All)?;
+    let with_debug_information = out.join("debug-information");
+    build(
+        repository,
+        &with_debug_information,
+        &DEBUG_CONFIG,
+        Which::Guest("trap"),
+    )?;
 
     let built = out.join(TARGET).join("release");
     let mut text = guest_enum(&guests)?;
@@ -65,6 +91,12 @@ fn main() -> Result<()> {
         let file = package.replace('-', "_");
         artifacts.push((file.clone(), built.join(file + ".wasm")));
     }
+    artifacts.push((
+        "trap_with_debug_information".to_owned(),
+        with_debug_information
+            .join(TARGET)
+            .join("release/examples/trap.wasm"),
+    ));
     text.push_str(&constants(&artifacts)?);
     fs::write(out.join("artifacts.rs"), text)?;
     Ok(())
@@ -181,21 +213,24 @@ fn ensure_target() -> Result<()> {
 }
 
 /// Runs cargo, with a target directory of its own: the outer cargo holds the lock of the usual one.
-fn build(repository: &Path, out: &Path) -> Result<()> {
+fn build(repository: &Path, out: &Path, config: &[&str], which: Which) -> Result<()> {
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(repository).args([
-        "build",
-        "--release",
-        "--lib",
-        "--examples",
-        "--target",
-        TARGET,
-    ]);
+    cargo.current_dir(repository);
+    cargo.args(["build", "--release", "--target", TARGET]);
     cargo.arg("--target-dir").arg(out);
-    for package in EXAMPLE_PACKAGES.into_iter().chain([GUESTS_PACKAGE]) {
-        cargo.args(["--package", package]);
+    cargo.args(["--package", GUESTS_PACKAGE]);
+    match which {
+        Which::All => {
+            cargo.args(["--lib", "--examples"]);
+            for package in EXAMPLE_PACKAGES {
+                cargo.args(["--package", package]);
+            }
+        }
+        Which::Guest(name) => {
+            cargo.args(["--example", name]);
+        }
     }
-    for setting in CONFIG {
+    for setting in config {
         cargo.args(["--config", setting]);
     }
     for (name, _) in env::vars_os() {

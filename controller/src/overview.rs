@@ -166,7 +166,7 @@ impl View {
             .microservices
             .iter()
             .find(|other| other.name == route.from.microservice)?;
-        let content_type = source.outlets.get(&route.from.port)?.clone();
+        let content_type = source.outlets.get(&route.from.port)?.media_type.clone();
         let id = RouteId::of(&manifest.name, &route.from, &route.to, &content_type);
         let [sent, delivered, handled, dropped] = sums.get(&id).copied().unwrap_or_default();
         Some(Route {

@@ -39,6 +39,8 @@ fn configuration() -> Config {
     config.memory_may_move(true);
     config.max_wasm_stack(WASM_STACK_BYTES);
     config.async_stack_size(FIBER_STACK_BYTES);
+    // File and line in backtraces, where the module brings debug information.
+    config.wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable);
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
     #[cfg(feature = "compiler")]
     config.parallel_compilation(true);
@@ -48,7 +50,7 @@ fn configuration() -> Config {
 /// The engine's major version, and the settings of [`configuration`] that code depends on. To be
 /// changed together with them.
 const FINGERPRINT: &str =
-    "wasmtime 48, fuel, no gc, no concurrency, memory 0 + 1 MiB + guard 64 KiB";
+    "wasmtime 48, fuel, no gc, no concurrency, memory 0 + 1 MiB + guard 64 KiB, debug information";
 
 /// Identifies the engine and its settings, as 64 hexadecimal digits. Code that was compiled under
 /// another fingerprint is not given to the engine. The engine compares more (each setting, each

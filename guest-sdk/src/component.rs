@@ -119,30 +119,73 @@ impl From<Rejection> for handler::Rejection {
 
 /// What the agent offers, in this crate's own types.
 pub(crate) mod imports {
-    use super::bindings::haar::local::messaging;
-    use super::bindings::haar::local::timers::{self, Lifetime, TimerError as WitTimerError};
+    use super::bindings::haar::local::timers::{self, TimerError as WitTimerError};
+    use super::bindings::haar::local::{messaging, node};
     use super::bindings::wasi::config::store;
     use super::bindings::wasi::logging::logging;
     use crate::log::Level;
-    use crate::publish::PublishError;
-    use crate::timers::TimerError;
+    use crate::node::{Facts, Location};
+    use crate::publish::{Outgoing, PublishError};
+    use crate::timers::{Lifetime, TimerError};
 
     pub(crate) fn publish(
         outlet: &str,
         body: &[u8],
         headers: &[(&str, &str)],
     ) -> Result<u64, PublishError> {
-        messaging::publish(outlet, body, headers).map_err(|error| match error {
+        messaging::publish(outlet, body, headers).map_err(publish_error)
+    }
+
+    pub(crate) fn publish_batch(
+        outlet: &str,
+        messages: &[Outgoing<'_>],
+    ) -> Result<u64, PublishError> {
+        let messages: Vec<_> = messages
+            .iter()
+            .map(|message| messaging::Outgoing {
+                body: message.body,
+                headers: message.headers,
+            })
+            .collect();
+        messaging::publish_batch(outlet, &messages).map_err(publish_error)
+    }
+
+    fn publish_error(error: messaging::PublishError) -> PublishError {
+        match error {
             messaging::PublishError::UnknownOutlet => PublishError::UnknownOutlet,
             messaging::PublishError::TooLarge(limit_bytes) => {
                 PublishError::TooLarge { limit_bytes }
             }
+            messaging::PublishError::TooMany(limit) => PublishError::TooMany { limit },
             messaging::PublishError::RateLimited(retry_ms) => {
                 PublishError::RateLimited { retry_ms }
             }
             messaging::PublishError::BacklogFull => PublishError::BacklogFull,
             messaging::PublishError::NotReady => PublishError::NotReady,
-        })
+        }
+    }
+
+    pub(crate) fn node_facts() -> Facts {
+        let facts = node::get();
+        Facts {
+            id: facts.id,
+            name: facts.name,
+            site: facts.site,
+            labels: facts.labels,
+            location: facts.location.map(|location| Location {
+                latitude: location.latitude,
+                longitude: location.longitude,
+                altitude: location.altitude,
+            }),
+        }
+    }
+
+    pub(crate) fn node_uptime_ms() -> u64 {
+        node::uptime()
+    }
+
+    pub(crate) fn node_clock_synchronised() -> bool {
+        node::clock_synchronised()
     }
 
     pub(crate) fn configuration(key: &str) -> Result<Option<String>, String> {
@@ -170,12 +213,29 @@ pub(crate) mod imports {
         logging::log(level, context, text);
     }
 
-    pub(crate) fn set_timer_once(name: &str, delay_ms: u64) -> Result<(), TimerError> {
-        timers::set_once(name, delay_ms, Lifetime::Instance).map_err(timer_error)
+    pub(crate) fn set_timer_once(
+        name: &str,
+        delay_ms: u64,
+        lifetime: Lifetime,
+    ) -> Result<(), TimerError> {
+        timers::set_once(name, delay_ms, lifetime.into()).map_err(timer_error)
     }
 
-    pub(crate) fn set_timer_repeating(name: &str, period_ms: u64) -> Result<(), TimerError> {
-        timers::set_repeating(name, period_ms, Lifetime::Instance).map_err(timer_error)
+    pub(crate) fn set_timer_repeating(
+        name: &str,
+        period_ms: u64,
+        lifetime: Lifetime,
+    ) -> Result<(), TimerError> {
+        timers::set_repeating(name, period_ms, lifetime.into()).map_err(timer_error)
+    }
+
+    impl From<Lifetime> for timers::Lifetime {
+        fn from(lifetime: Lifetime) -> Self {
+            match lifetime {
+                Lifetime::Instance => timers::Lifetime::Instance,
+                Lifetime::Kept => timers::Lifetime::Kept,
+            }
+        }
     }
 
     pub(crate) fn cancel_timer(name: &str) -> bool {
@@ -187,6 +247,7 @@ pub(crate) mod imports {
             WitTimerError::TooMany(limit) => TimerError::TooMany { limit },
             WitTimerError::TooShort(period_ms_min) => TimerError::TooShort { period_ms_min },
             WitTimerError::NotStored(reason) => TimerError::NotStored { reason },
+            WitTimerError::NameTooLong(limit_bytes) => TimerError::NameTooLong { limit_bytes },
         }
     }
 }

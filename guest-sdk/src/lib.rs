@@ -54,6 +54,9 @@
 //! With the feature `json`, bodies are values: `let reading: Reading = message.json()?` and
 //! `json::publish("readings", &reading)?`.
 //!
+//! Requests and their replies are two routes and the module [`request`]; timers that outlive the
+//! instance are in [`timers`]; what the node is, in [`node`].
+//!
 //! Build it with `crate-type = ["cdylib"]` for the target `wasm32-wasip2`.
 //!
 //! # What the agent promises
@@ -71,6 +74,8 @@ pub mod config;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod log;
+pub mod node;
+pub mod request;
 pub mod timers;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -88,7 +93,7 @@ use testing::imports as agent;
 
 pub use message::{Message, Rejection, Source};
 pub use microservice::Microservice;
-pub use publish::{PublishError, publish};
+pub use publish::{Outgoing, PublishError, publish, publish_batch};
 pub use timers::Tick;
 
 /// Makes a type that implements [`Microservice`] the microservice of this component. Write it

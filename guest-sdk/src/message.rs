@@ -94,9 +94,9 @@ impl std::error::Error for Rejection {}
 impl From<PublishError> for Rejection {
     fn from(error: PublishError) -> Self {
         match error {
-            PublishError::UnknownOutlet | PublishError::TooLarge { .. } => {
-                Rejection::Discard(error.to_string())
-            }
+            PublishError::UnknownOutlet
+            | PublishError::TooLarge { .. }
+            | PublishError::TooMany { .. } => Rejection::Discard(error.to_string()),
             PublishError::RateLimited { .. }
             | PublishError::BacklogFull
             | PublishError::NotReady => Rejection::Retry(error.to_string()),

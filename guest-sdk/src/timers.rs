@@ -1,4 +1,6 @@
-//! Timers of the instance, by name. They end with the instance. Mirrors `haar:local/timers`.
+//! Timers of the microservice, by name. Those that [`once`] and [`every`] set end with the instance;
+//! those that [`keep_once`] and [`keep_every`] set go on over restarts of the instance, of the agent
+//! and of the machine: a new instance finds them set. Mirrors `haar:local/timers`.
 
 use std::time::Duration;
 
@@ -7,18 +9,40 @@ use crate::agent;
 /// Ticks once, `delay` from now. A timer of the same name is replaced. Parts of a millisecond count
 /// as a whole one.
 pub fn once(name: &str, delay: Duration) -> Result<(), TimerError> {
-    agent::set_timer_once(name, milliseconds(delay))
+    agent::set_timer_once(name, milliseconds(delay), Lifetime::Instance)
 }
 
 /// Ticks every `period`, the first time one period from now. A timer of the same name is replaced.
 /// Parts of a millisecond count as a whole one.
 pub fn every(name: &str, period: Duration) -> Result<(), TimerError> {
-    agent::set_timer_repeating(name, milliseconds(period))
+    agent::set_timer_repeating(name, milliseconds(period), Lifetime::Instance)
 }
 
-/// Removes a timer. False when there is none of this name.
+/// As [`once`], over restarts: stored on the node when this returns, until its tick was handled or
+/// it is cancelled. Where handling fails, or the power does, the next instance sees the tick again.
+pub fn keep_once(name: &str, delay: Duration) -> Result<(), TimerError> {
+    agent::set_timer_once(name, milliseconds(delay), Lifetime::Kept)
+}
+
+/// As [`every`], over restarts: stored on the node when this returns, until it is cancelled. Ticks
+/// that were due while the node was off come as one, with their number in [`Tick::missed`].
+///
+/// Setting it again, as in a `start` that is called for every instance, begins a new period; an
+/// instance that wants to go on leaves the timer as it is.
+pub fn keep_every(name: &str, period: Duration) -> Result<(), TimerError> {
+    agent::set_timer_repeating(name, milliseconds(period), Lifetime::Kept)
+}
+
+/// Removes a timer, kept or not. False when there is none of this name.
 pub fn cancel(name: &str) -> bool {
     agent::cancel_timer(name)
+}
+
+/// How long a timer lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    Instance,
+    Kept,
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -33,7 +57,7 @@ pub struct Tick {
     /// When it should have ticked: milliseconds since 1970-01-01T00:00:00Z, by the node's clock.
     pub scheduled_ms: u64,
     /// How many ticks of a repeating timer passed unseen since the last one, because the instance
-    /// was busy.
+    /// was busy, or the node was off.
     pub missed: u32,
 }
 
@@ -55,6 +79,11 @@ pub enum TimerError {
         /// Why.
         reason: String,
     },
+    /// The name is too long.
+    NameTooLong {
+        /// The limit.
+        limit_bytes: u32,
+    },
 }
 
 impl std::fmt::Display for TimerError {
@@ -71,6 +100,9 @@ impl std::fmt::Display for TimerError {
                 )
             }
             TimerError::NotStored { reason } => write!(formatter, "it can't be stored: {reason}"),
+            TimerError::NameTooLong { limit_bytes } => {
+                write!(formatter, "its name has more than {limit_bytes} bytes")
+            }
         }
     }
 }

@@ -20,6 +20,10 @@ mod node;
 #[allow(dead_code, reason = "shared with the tests; each uses a part")]
 mod site;
 
+#[allow(
+    dead_code,
+    reason = "shared with the other benchmark; each uses a part"
+)]
 mod support;
 
 use std::time::{Duration, Instant};

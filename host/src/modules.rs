@@ -100,7 +100,7 @@ impl Modules {
             Some(component) => component,
             None => self.compile_and_load(spec, &file, runtime)?,
         };
-        runtime.link(&component).map_err(|error| {
+        runtime.link(&component, &spec.grants).map_err(|error| {
             PrepareError::Refused(format!(
                 "{} imports what it is not granted: {error:#}",
                 spec.module_label

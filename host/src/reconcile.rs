@@ -31,7 +31,8 @@ pub enum Action {
     Prepare(Arc<Microservice>),
     /// Give the running instance other configuration values.
     Configure(Arc<Microservice>),
-    /// Give the running instance other limits or ports, without a restart.
+    /// Give the running instance everything else that changed, without a restart: limits, ports,
+    /// policies, the level of its log.
     Adjust(Arc<Microservice>),
     /// Stop the instance, or give up preparing it, and forget it.
     Stop(MicroserviceName),
@@ -76,15 +77,43 @@ fn plan_one(spec: &Arc<Microservice>, state: &Observed, actions: &mut Vec<Action
         actions.push(Action::Prepare(Arc::clone(spec)));
         return;
     }
-    if running.limits != spec.limits
-        || running.outlets != spec.outlets
-        || running.inlets != spec.inlets
-    {
+    if needs_adjusting(running, spec) {
         actions.push(Action::Adjust(Arc::clone(spec)));
     }
     if running.configuration != spec.configuration {
         actions.push(Action::Configure(Arc::clone(spec)));
     }
+}
+
+/// True when something differs that changes in a running instance, other than its configuration.
+fn needs_adjusting(running: &Microservice, wanted: &Microservice) -> bool {
+    // Every field stands here, so that a new one can't be forgotten.
+    let Microservice {
+        name: _,
+        module: _, // these two need a restart
+        grants: _,
+        configuration: _, // told to the guest
+        module_bytes,
+        module_label,
+        limits,
+        outlets,
+        inlets,
+        log_level,
+        restart,
+        retry,
+        inlet_history,
+        outlet_history,
+    } = wanted;
+    running.module_bytes != *module_bytes
+        || running.module_label != *module_label
+        || running.limits != *limits
+        || running.outlets != *outlets
+        || running.inlets != *inlets
+        || running.log_level != *log_level
+        || running.restart != *restart
+        || running.retry != *retry
+        || running.inlet_history != *inlet_history
+        || running.outlet_history != *outlet_history
 }
 
 /// True when a difference can't be changed in a running instance: another module, other grants.
@@ -199,6 +228,70 @@ mod tests {
                 prop_assert_ne!(before.get(name), after.get(name));
             }
         }
+    }
+
+    /// One change of each part of a microservice that a running instance takes.
+    const LIVE_CHANGES: [fn(&mut Microservice); 10] = [
+        |spec| spec.limits.stop_grace.0 += 1,
+        |spec| spec.limits.log_bytes_per_second.0 += 1,
+        |spec| spec.log_level = haar_protocol::log::Level::Error,
+        |spec| spec.restart.pauses.clear(),
+        |spec| spec.retry.attempts += 1,
+        |spec| {
+            spec.inlet_history
+                .insert("in".parse().unwrap(), retention());
+        },
+        |spec| {
+            spec.outlet_history
+                .insert("out".parse().unwrap(), retention());
+        },
+        |spec| {
+            spec.outlets
+                .insert("out".parse().unwrap(), "text/plain".parse().unwrap());
+        },
+        |spec| {
+            spec.inlets
+                .insert("in".parse().unwrap(), "text/plain".parse().unwrap());
+        },
+        |spec| spec.module_label.push('x'),
+    ];
+
+    fn retention() -> haar_protocol::limits::Retention {
+        serde_json::from_value(serde_json::json!({ "size": "1MiB", "age": "1h" })).unwrap()
+    }
+
+    fn running(spec: &Microservice) -> Node {
+        let observed = Observed {
+            running: Some(Arc::new(spec.clone())),
+            ..idle()
+        };
+        Node::from([(spec.name.clone(), observed)])
+    }
+
+    #[test]
+    fn limits_ports_policies_and_the_log_level_change_in_a_running_instance() {
+        let before = microservice(1, 1, 1, 1);
+        for (index, change) in LIVE_CHANGES.iter().enumerate() {
+            let mut after = before.clone();
+            change(&mut after);
+            let after = Arc::new(after);
+            let wanted = Wanted::from([(after.name.clone(), Arc::clone(&after))]);
+            assert_eq!(
+                plan(&wanted, &running(&before)),
+                [Action::Adjust(after)],
+                "change {index}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_grant_needs_another_instance() {
+        let before = microservice(1, 1, 1, 1);
+        let mut after = before.clone();
+        after.grants.key_value = true;
+        let after = Arc::new(after);
+        let wanted = Wanted::from([(after.name.clone(), Arc::clone(&after))]);
+        assert_eq!(plan(&wanted, &running(&before)), [Action::Prepare(after)]);
     }
 
     #[test]

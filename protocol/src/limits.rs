@@ -95,6 +95,8 @@ pub const PUBLISH_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=100_000;
 pub const LOG_LINES_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=10_000;
 /// See [`MEMORY_BYTES`].
 pub const TABLE_ELEMENTS: std::ops::RangeInclusive<u32> = 0..=10_000_000;
+/// See [`MEMORY_BYTES`]. In percent of one core.
+pub const CPU_PERCENT: std::ops::RangeInclusive<u32> = 1..=100;
 /// See [`MEMORY_BYTES`].
 pub const CORE_INSTANCES: std::ops::RangeInclusive<u32> = 1..=1_024;
 /// See [`MEMORY_BYTES`].

@@ -1,10 +1,11 @@
 //! What one node is told: its microservices, the routes that touch it, and the nodes at their other
 //! ends. One node at a time, so that a large site never stands in memory as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName, Peer, Port, Route};
-use haar_protocol::ids::{Name, NodeId, PortName, RouteId};
+use haar_protocol::ids::{MediaType, Name, NodeId, PortName, RouteId};
+use haar_protocol::limits::Retention;
 use haar_protocol::manifest;
 
 use super::{Application, Fleet, Placements};
@@ -88,16 +89,29 @@ fn microservices_on(
                 module_label: module.label(),
                 limits: microservice.limits.clone(),
                 grants: microservice.grants.clone(),
-                configuration: microservice.configuration.clone(),
-                outlets: microservice.outlets.clone(),
-                inlets: microservice.inlets.clone(),
-                log_level: Default::default(),
-                restart: Default::default(),
-                retry: Default::default(),
-                inlet_history: Default::default(),
-                outlet_history: Default::default(),
+                configuration: microservice.effective_configuration(),
+                outlets: media_types(&microservice.outlets),
+                inlets: media_types(&microservice.inlets),
+                log_level: microservice.log_level,
+                restart: microservice.restart.clone(),
+                retry: microservice.retry.clone(),
+                inlet_history: histories(&microservice.inlets),
+                outlet_history: histories(&microservice.outlets),
             })
         })
+        .collect()
+}
+
+fn media_types(ports: &BTreeMap<Name, manifest::Port>) -> BTreeMap<Name, MediaType> {
+    let types = ports.iter();
+    types
+        .map(|(name, port)| (name.clone(), port.media_type.clone()))
+        .collect()
+}
+
+fn histories(ports: &BTreeMap<Name, manifest::Port>) -> BTreeMap<Name, Retention> {
+    let kept = ports.iter();
+    kept.filter_map(|(name, port)| Some((name.clone(), port.history.clone()?)))
         .collect()
 }
 
@@ -120,7 +134,7 @@ fn routes_at(
         .iter()
         .find(|microservice| microservice.name == route.from.microservice)
         .and_then(|microservice| microservice.outlets.get(&route.from.port));
-    let Some(content_type) = outlet else {
+    let Some(content_type) = outlet.map(|outlet| &outlet.media_type) else {
         return Vec::new();
     }; // the parser refuses such routes
     let (from, to) = (nodes(&route.from), nodes(&route.to));

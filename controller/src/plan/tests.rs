@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Publisher};
-use haar_protocol::ids::{Digest, Name, NodeId, SiteId};
+use haar_protocol::ids::{Digest, MediaType, Name, NodeId, SiteId};
 use haar_protocol::keys::SecretKey;
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{
-    ApiVersion, Delivery, Kind, Manifest, Microservice, ModuleReference, Place, Route,
+    ApiVersion, Delivery, Kind, Manifest, Microservice, ModuleReference, Place, Port, Route,
 };
 use haar_protocol::quantity::ByteSize;
 use proptest::prelude::*;
@@ -33,6 +33,10 @@ fn module() -> Module {
     }
 }
 
+fn text_port() -> Port {
+    Port::from("text/plain".parse::<MediaType>().unwrap())
+}
+
 fn microservice(index: usize, place: Place, mebibytes: u64) -> Microservice {
     Microservice {
         name: name(&format!("m{index}")),
@@ -47,8 +51,12 @@ fn microservice(index: usize, place: Place, mebibytes: u64) -> Microservice {
         },
         grants: Default::default(),
         configuration: BTreeMap::new(),
-        outlets: BTreeMap::from([(name("out"), "text/plain".parse().unwrap())]),
-        inlets: BTreeMap::from([(name("in"), "text/plain".parse().unwrap())]),
+        configuration_schema: None,
+        log_level: Default::default(),
+        restart: Default::default(),
+        retry: Default::default(),
+        outlets: BTreeMap::from([(name("out"), text_port())]),
+        inlets: BTreeMap::from([(name("in"), text_port())]),
     }
 }
 

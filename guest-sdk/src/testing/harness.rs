@@ -6,6 +6,7 @@ use super::world::{SharedWorld, Timer, enter};
 use super::{LogLine, Published};
 use crate::message::{Message, Rejection};
 use crate::microservice::Microservice;
+use crate::node::Facts;
 use crate::publish::PublishError;
 
 /// One microservice under test, with everything around it. Starts the microservice before the first
@@ -52,6 +53,17 @@ impl<S: Microservice> Harness<S> {
             .configuration
             .insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// Sets what the microservice sees of its node, before the start or later. Without it the node
+    /// is `node-1` of a site `s-test`, with no labels. Its uptime is the time that ticks let pass.
+    pub fn set_node(&mut self, facts: Facts) {
+        self.world.borrow_mut().facts = facts;
+    }
+
+    /// Sets whether the node's clock is synchronised. It is, without this.
+    pub fn set_clock_synchronised(&mut self, synchronised: bool) {
+        self.world.borrow_mut().clock_synchronised = synchronised;
     }
 
     /// Starts the microservice.
@@ -102,11 +114,12 @@ impl<S: Microservice> Harness<S> {
         self.call(S::configuration_changed)
     }
 
-    /// Stops the microservice. The next call starts a new one, with nothing kept but configuration.
+    /// Stops the microservice. The next call starts a new one, with nothing kept but configuration
+    /// and the timers that were set to be kept.
     pub fn stop(&mut self) {
         self.call(S::stop);
         self.service = None;
-        self.world.borrow_mut().timers.clear();
+        self.world.borrow_mut().forget_timers();
     }
 
     /// Makes every `publish` fail from now on, or none.

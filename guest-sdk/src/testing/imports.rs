@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use super::LogLine;
 use super::world::{Timer, World, entered};
-use super::{LogLine, Published};
 use crate::log::Level;
-use crate::publish::PublishError;
-use crate::timers::TimerError;
+use crate::node::Facts;
+use crate::publish::{Outgoing, PublishError};
+use crate::timers::{Lifetime, TimerError};
 
 fn world<R>(function: &str, act: impl FnOnce(&mut World) -> R) -> R {
     let Some(world) = entered() else {
@@ -24,24 +25,29 @@ pub(crate) fn publish(
     body: &[u8],
     headers: &[(&str, &str)],
 ) -> Result<u64, PublishError> {
-    world("publish", |world| {
-        if let Some(refusal) = world.refusal {
-            return Err(refusal);
+    world("publish", |world| world.publish(outlet, body, headers))
+}
+
+pub(crate) fn publish_batch(outlet: &str, messages: &[Outgoing<'_>]) -> Result<u64, PublishError> {
+    world("publish_batch", |world| {
+        let first = world.next_sequence(outlet);
+        for message in messages {
+            world.publish(outlet, message.body, message.headers)?;
         }
-        let sequence = world.sequences.entry(outlet.to_owned()).or_default();
-        *sequence += 1;
-        let sequence = *sequence;
-        world.published.push(Published {
-            outlet: outlet.to_owned(),
-            sequence,
-            headers: headers
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-            body: body.to_vec(),
-        });
-        Ok(sequence)
+        Ok(first)
     })
+}
+
+pub(crate) fn node_facts() -> Facts {
+    world("node::facts", |world| world.facts.clone())
+}
+
+pub(crate) fn node_uptime_ms() -> u64 {
+    world("node::uptime", |world| world.passed_ms())
+}
+
+pub(crate) fn node_clock_synchronised() -> bool {
+    world("node::clock_synchronised", |world| world.clock_synchronised)
 }
 
 #[allow(
@@ -77,43 +83,41 @@ pub(crate) fn log(level: Level, context: &str, text: &str) {
     }
 }
 
-#[allow(
-    clippy::unnecessary_wraps,
-    reason = "the agent can fail where a test cannot"
-)]
-pub(crate) fn set_timer_once(name: &str, delay_ms: u64) -> Result<(), TimerError> {
-    set_timer(
-        "timers::once",
-        name,
-        Timer::Once(Duration::from_millis(delay_ms)),
-    )
+pub(crate) fn set_timer_once(
+    name: &str,
+    delay_ms: u64,
+    lifetime: Lifetime,
+) -> Result<(), TimerError> {
+    let timer = Timer::Once(Duration::from_millis(delay_ms));
+    set_timer("timers::once", name, timer, lifetime)
+}
+
+pub(crate) fn set_timer_repeating(
+    name: &str,
+    period_ms: u64,
+    lifetime: Lifetime,
+) -> Result<(), TimerError> {
+    let timer = Timer::Every(Duration::from_millis(period_ms));
+    set_timer("timers::every", name, timer, lifetime)
 }
 
 #[allow(
     clippy::unnecessary_wraps,
     reason = "the agent can fail where a test cannot"
 )]
-pub(crate) fn set_timer_repeating(name: &str, period_ms: u64) -> Result<(), TimerError> {
-    set_timer(
-        "timers::every",
-        name,
-        Timer::Every(Duration::from_millis(period_ms)),
-    )
-}
-
-#[allow(
-    clippy::unnecessary_wraps,
-    reason = "the agent can fail where a test cannot"
-)]
-fn set_timer(function: &str, name: &str, timer: Timer) -> Result<(), TimerError> {
-    world(function, |world| {
-        world.timers.insert(name.to_owned(), timer)
-    });
+fn set_timer(
+    function: &str,
+    name: &str,
+    timer: Timer,
+    lifetime: Lifetime,
+) -> Result<(), TimerError> {
+    world(function, |world| world.set_timer(name, timer, lifetime));
     Ok(())
 }
 
 pub(crate) fn cancel_timer(name: &str) -> bool {
     world("timers::cancel", |world| {
+        world.kept.remove(name);
         world.timers.remove(name).is_some()
     })
 }

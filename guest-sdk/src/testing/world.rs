@@ -2,13 +2,14 @@
 //! a call. The imports find it through a thread-local, because they are plain functions.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{BEGINNING_MS, LogLine, Published};
+use crate::node::Facts;
 use crate::publish::PublishError;
-use crate::timers::Tick;
+use crate::timers::{Lifetime, Tick};
 
 /// A timer that a microservice has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +21,14 @@ pub enum Timer {
 }
 
 /// Everything that one microservice sees and leaves behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct World {
     pub(super) configuration: BTreeMap<String, String>,
+    pub(super) facts: Facts,
+    pub(super) clock_synchronised: bool,
     pub(super) timers: BTreeMap<String, Timer>,
+    /// Names of those that outlive the microservice.
+    pub(super) kept: BTreeSet<String>,
     pub(super) published: Vec<Published>,
     pub(super) sequences: BTreeMap<String, u64>,
     pub(super) logs: Vec<LogLine>,
@@ -32,7 +37,77 @@ pub(super) struct World {
     passed: Duration,
 }
 
+impl Default for World {
+    fn default() -> Self {
+        let text = |text: &str| text.to_owned();
+        Self {
+            configuration: BTreeMap::new(),
+            facts: Facts {
+                id: text("n-test"),
+                name: text("node-1"),
+                site: text("s-test"),
+                labels: Vec::new(),
+                location: None,
+            },
+            clock_synchronised: true,
+            timers: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            published: Vec::new(),
+            sequences: BTreeMap::new(),
+            logs: Vec::new(),
+            refusal: None,
+            passed: Duration::ZERO,
+        }
+    }
+}
+
 impl World {
+    /// The sequence that the outlet's next message will have.
+    pub(super) fn next_sequence(&self, outlet: &str) -> u64 {
+        self.sequences.get(outlet).copied().unwrap_or_default() + 1
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        outlet: &str,
+        body: &[u8],
+        headers: &[(&str, &str)],
+    ) -> Result<u64, PublishError> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let sequence = self.next_sequence(outlet);
+        self.sequences.insert(outlet.to_owned(), sequence);
+        self.published.push(Published {
+            outlet: outlet.to_owned(),
+            sequence,
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            body: body.to_vec(),
+        });
+        Ok(sequence)
+    }
+
+    pub(super) fn set_timer(&mut self, name: &str, timer: Timer, lifetime: Lifetime) {
+        self.timers.insert(name.to_owned(), timer);
+        match lifetime {
+            Lifetime::Instance => self.kept.remove(name),
+            Lifetime::Kept => self.kept.insert(name.to_owned()),
+        };
+    }
+
+    /// The microservice has stopped: what it set and was not to be kept is gone.
+    pub(super) fn forget_timers(&mut self) {
+        self.timers.retain(|name, _| self.kept.contains(name));
+    }
+
+    /// Milliseconds since the beginning.
+    pub(super) fn passed_ms(&self) -> u64 {
+        u64::try_from(self.passed.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Lets time go on until the timer `name` has run out, and then as many times as were missed.
     pub(super) fn run_out(&mut self, name: &str, missed: u32) -> Tick {
         let passed = match self.timers.get(name) {
@@ -42,12 +117,12 @@ impl World {
         };
         if let Some(Timer::Once(_)) = self.timers.get(name) {
             self.timers.remove(name);
+            self.kept.remove(name);
         }
         self.passed += passed;
-        let passed_ms = u64::try_from(self.passed.as_millis()).unwrap_or(u64::MAX);
         Tick {
             name: name.to_owned(),
-            scheduled_ms: BEGINNING_MS.saturating_add(passed_ms),
+            scheduled_ms: BEGINNING_MS.saturating_add(self.passed_ms()),
             missed,
         }
     }

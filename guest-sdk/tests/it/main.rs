@@ -7,8 +7,11 @@ use std::time::Duration;
 use haar_guest::log::Level;
 use haar_guest::testing::{Harness, Timer, message};
 use haar_guest::{
-    Message, Microservice, PublishError, Rejection, Tick, config, log, publish, timers,
+    Message, Microservice, Outgoing, PublishError, Rejection, Tick, config, log, node, publish,
+    publish_batch, timers,
 };
+
+mod request;
 
 /// Does what the text of a message says.
 #[derive(Default)]
@@ -42,6 +45,30 @@ impl Microservice for Obedient {
                 timers::every("often", Duration::from_secs(2)).unwrap();
             }
             "cancel" => assert!(timers::cancel("often") && !timers::cancel("never")),
+            "batch" => {
+                let bodies = ["one", "two", "three"];
+                let batch = bodies.map(|body| Outgoing {
+                    body: body.as_bytes(),
+                    headers: &[("kind", "number")],
+                });
+                let first = publish_batch("out", &batch)?;
+                assert_eq!(publish_batch("out", &[])?, first + 3);
+            }
+            "node" => {
+                let (facts, minutes) = (node::facts(), node::uptime().as_secs() / 60);
+                let line = facts.label("line").unwrap_or("none").to_owned();
+                let synchronised = node::clock_synchronised();
+                publish(
+                    "out",
+                    format!("{} {line} {minutes} {synchronised}", facts.name),
+                    &[],
+                )?;
+            }
+            "keep" => {
+                timers::keep_every("hourly", Duration::from_secs(3_600)).unwrap();
+                timers::keep_once("later", Duration::from_secs(5)).unwrap();
+                timers::once("later", Duration::from_secs(6)).unwrap();
+            }
             "changes" => {
                 publish("out", self.changes.to_string(), &[])?;
             }
@@ -213,6 +240,7 @@ fn a_message_is_wanted_again_when_only_the_moment_kept_it_from_being_published()
     for (error, again) in [
         (PublishError::UnknownOutlet, false),
         (PublishError::TooLarge { limit_bytes: 10 }, false),
+        (PublishError::TooMany { limit: 10 }, false),
         (PublishError::RateLimited { retry_ms: 5 }, true),
         (PublishError::BacklogFull, true),
         (PublishError::NotReady, true),
@@ -257,6 +285,63 @@ fn after_a_stop_the_next_call_starts_a_new_one() {
     assert!(harness.timers().is_empty());
     obey(&mut harness, "changes");
     assert_eq!(harness.published()[0].text(), "0");
+}
+
+#[test]
+fn a_batch_is_numbered_in_its_order_and_refused_as_a_whole() {
+    let mut harness = Harness::new();
+    obey(&mut harness, "batch");
+    let published = harness.published();
+    let numbered: Vec<_> = published
+        .iter()
+        .map(|message| (message.sequence, message.text()))
+        .collect();
+    let expected = [(1, "one"), (2, "two"), (3, "three")];
+    assert_eq!(
+        numbered,
+        expected.map(|(number, text)| (number, text.to_owned()))
+    );
+    assert_eq!(
+        published[2].headers,
+        [("kind".to_owned(), "number".to_owned())]
+    );
+    harness.refuse_publishing(Some(PublishError::BacklogFull));
+    assert!(harness.deliver(message("in", "batch")).is_err());
+    assert_eq!(harness.published(), []);
+}
+
+#[test]
+fn a_timer_that_is_kept_outlives_the_microservice_until_it_is_replaced_or_cancelled() {
+    let mut harness = Harness::new();
+    obey(&mut harness, "keep");
+    harness.stop();
+    let kept = [(
+        "hourly".to_owned(),
+        Timer::Every(Duration::from_secs(3_600)),
+    )];
+    assert_eq!(harness.timers(), kept.into());
+    harness.tick_late("hourly", 2).unwrap();
+    assert_eq!(harness.published()[0].text(), "hourly 1700010800000 2");
+}
+
+#[test]
+fn a_test_says_what_the_node_is() {
+    let mut harness = Harness::new();
+    obey(&mut harness, "keep");
+    harness.tick("hourly").unwrap();
+    harness.published();
+    obey(&mut harness, "node");
+    harness.set_node(node::Facts {
+        id: "n-1".to_owned(),
+        name: "hall".to_owned(),
+        site: "s-1".to_owned(),
+        labels: vec![("line".to_owned(), "7".to_owned())],
+        location: None,
+    });
+    harness.set_clock_synchronised(false);
+    obey(&mut harness, "node");
+    let told: Vec<_> = harness.published().iter().map(|one| one.text()).collect();
+    assert_eq!(told, ["node-1 none 60 true", "hall 7 60 false"]);
 }
 
 #[test]

@@ -78,21 +78,8 @@ impl Bench {
         spec: &Microservice,
         pre: InstancePre<State>,
     ) -> Running {
-        let (orders, given) = watch::channel(Orders::of(spec));
-        let (started, _) = oneshot::channel();
-        let logs: Arc<Logs> = Arc::default();
-        let inbox = registry.inbox(&spec.name, &spec.limits);
-        let counters: Arc<Counters> = Arc::default();
-        let setup = Setup {
-            pre,
-            spec: Arc::new(spec.clone()),
-            inbox: Arc::clone(&inbox),
-            surroundings: Arc::clone(&self.surroundings),
-            logger: Logger::new(spec.name.clone(), logs, spec.limits.log_lines_per_second),
-            counters: Arc::clone(&counters),
-            orders: given,
-            started,
-        };
+        let (setup, orders) = self.setup(registry, spec, pre);
+        let (inbox, counters) = (Arc::clone(&setup.inbox), Arc::clone(&setup.counters));
         let mut task = JoinSet::new();
         task.spawn_on(instance::run(setup), self.runtime.handle());
         Running {
@@ -102,12 +89,37 @@ impl Bench {
             task,
         }
     }
+
+    /// What an instance is started with.
+    pub fn setup(
+        &self,
+        registry: &mut Registry,
+        spec: &Microservice,
+        pre: InstancePre<State>,
+    ) -> (Setup, watch::Sender<Orders>) {
+        let (orders, given) = watch::channel(Orders::of(spec));
+        let (started, _) = oneshot::channel();
+        let logs: Arc<Logs> = Arc::default();
+        let inbox = registry.inbox(&spec.name, &spec.limits);
+        let counters: Arc<Counters> = Arc::default();
+        let setup = Setup {
+            pre,
+            spec: Arc::new(spec.clone()),
+            inbox,
+            surroundings: Arc::clone(&self.surroundings),
+            logger: Logger::new(spec, logs, Arc::clone(&counters)),
+            counters,
+            orders: given,
+            started,
+        };
+        (setup, orders)
+    }
 }
 
 /// An instance that runs.
 pub struct Running {
-    inbox: Arc<Inbox>,
-    counters: Arc<Counters>,
+    pub inbox: Arc<Inbox>,
+    pub counters: Arc<Counters>,
     orders: watch::Sender<Orders>,
     task: JoinSet<Exit>,
 }
@@ -163,6 +175,11 @@ impl Running {
         while !done(counters) {
             std::thread::yield_now();
         }
+    }
+
+    /// Ends it in the middle of its call.
+    pub async fn abort(mut self) {
+        self.task.shutdown().await;
     }
 
     pub async fn stop(mut self) {

@@ -9,6 +9,7 @@ use super::node::{Effect, Node};
 use super::slot::Slot;
 use crate::local_api::logging::Logger;
 use crate::reconcile::{self, Action};
+use crate::runtime::guest::Counters;
 use crate::runtime::instance::Orders;
 
 impl Node {
@@ -34,9 +35,11 @@ impl Node {
                 running.configuration = spec.configuration.clone();
             }),
             Action::Adjust(spec) => self.respecify(&spec, |running| {
-                running.limits = spec.limits.clone();
-                running.outlets = spec.outlets.clone();
-                running.inlets = spec.inlets.clone();
+                let configuration = std::mem::take(&mut running.configuration);
+                *running = Microservice {
+                    configuration,
+                    ..Microservice::clone(&spec)
+                };
             }),
             Action::Stop(name) => self.stop(&name, now_ms),
         }
@@ -46,13 +49,11 @@ impl Node {
     fn prepare(&mut self, spec: Arc<Microservice>, now_ms: u64) -> Effect {
         let logs = Arc::clone(&self.logs);
         let slot = self.slots.entry(spec.name.clone()).or_insert_with(|| {
-            let lines_per_second = spec.limits.log_lines_per_second;
-            Slot::new(
-                Logger::new(spec.name.clone(), logs, lines_per_second),
-                now_ms,
-            )
+            let counters = Arc::<Counters>::default();
+            let logger = Logger::new(&spec, logs, Arc::clone(&counters));
+            Slot::new(logger, counters, now_ms)
         });
-        slot.logger.set_limit(spec.limits.log_lines_per_second);
+        slot.logger.follow(&spec);
         slot.preparing = Some(Arc::clone(&spec));
         slot.refused = None;
         slot.waiting = None;
@@ -84,7 +85,7 @@ impl Node {
         let Some(slot) = self.slots.get_mut(&spec.name) else {
             return;
         };
-        slot.logger.set_limit(spec.limits.log_lines_per_second);
+        slot.logger.follow(spec);
         if let Some(running) = slot.running.as_mut() {
             change(Arc::make_mut(&mut running.spec));
             let orders = Orders::of(&running.spec);

@@ -66,6 +66,8 @@ impl Agent {
         let Some((logger, counters)) = self.node.instruments(&spec.name) else {
             return;
         };
+        logger.follow(&spec); // it may have changed while nothing ran
+        logger.begin_instance();
         let setup = Setup {
             pre,
             spec: Arc::clone(&spec),

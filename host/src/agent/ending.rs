@@ -22,6 +22,10 @@ impl Agent {
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
+        match self.store.count_dead_letters().await {
+            Ok(letters) => self.node.count_dead_letters(&letters),
+            Err(error) => tracing::warn!("dead letters can't be counted: {error:#}"),
+        }
         if let Some(status) = self.status().await {
             // Never waits: a relay that does not take it gets the next one, a whole snapshot too.
             self.node.changed = false;

@@ -1,6 +1,7 @@
 //! The agent: one owner of control state. A closed [`Event`] tells what happened; the state
 //! ([`node::Node`]) decides; the owner ([`run`]) acts.
 
+mod pauses;
 pub mod slot;
 pub mod node;
 mod actions;

@@ -245,12 +245,21 @@ impl Node {
         let reason = match exit {
             Exit::Stopped => return self.reconcile(now_ms), // wanted again by now
             Exit::NotStartable(reason) => reason.clone(),
-            Exit::Failed(failure) => failure.to_string(),
+            Exit::Failed(failure) => {
+                slot.report(failure, now_ms);
+                failure.to_string()
+            }
         };
         tracing::warn!(microservice = %name, "{reason}");
         slot.logger
             .agent(Level::Error, reason.lines().next().unwrap_or_default());
-        let at = slot.next_start(running.started, now, jitter);
+        let policy = self
+            .wanted
+            .get(name)
+            .unwrap_or(&running.spec)
+            .restart
+            .clone();
+        let at = slot.next_start(&policy, running.started, now, jitter);
         slot.waiting = Some(Waiting::Start(at));
         slot.show(Phase::BackOff, Some(reason), now_ms);
         self.woken(now, now_ms)

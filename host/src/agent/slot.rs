@@ -12,38 +12,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haar_protocol::assignment::{Microservice, MicroserviceName};
+use haar_protocol::limits::RestartPolicy;
 use haar_protocol::log::Level;
-use haar_protocol::status::{MicroserviceStatus, State as Phase};
+use haar_protocol::status::{Exceeded, FailureReport, MicroserviceStatus, State as Phase};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+use super::pauses;
+use crate::bus::inbox::Inbox;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
 use crate::reconcile::Observed;
+use crate::runtime::failure::Failure;
 use crate::runtime::guest::Counters;
 use crate::runtime::instance::Orders;
 
-/// How long an instance may take for its last call.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-/// The pause before each start after a failure: at once, then longer and longer.
-const PAUSES: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_secs(10),
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-];
-/// The pause before a module is tried again that could not be had.
-const FETCH_PAUSES: [Duration; 5] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-    Duration::from_secs(30),
-];
-/// An instance that has run for so long has recovered: its next failure counts as the first.
-const RECOVERED: Duration = Duration::from_secs(600);
+/// What an instance has beside its last calls before it is ended by force: it ends by itself when
+/// they take too long.
+const STOP_SLACK: Duration = Duration::from_secs(1);
 
 /// An instance with its task.
 #[derive(Debug)]
@@ -95,6 +83,8 @@ pub struct Slot {
     pub reason: Option<String>,
     /// Since when: milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// The last failure of an instance.
+    pub last_failure: Option<FailureReport>,
     /// Where its lines go.
     pub logger: Logger,
     /// What is counted of it.
@@ -103,7 +93,7 @@ pub struct Slot {
 
 impl Slot {
     /// A microservice that nothing is known of yet.
-    pub fn new(logger: Logger, now_ms: u64) -> Self {
+    pub fn new(logger: Logger, counters: Arc<Counters>, now_ms: u64) -> Self {
         Self {
             running: None,
             preparing: None,
@@ -117,8 +107,9 @@ impl Slot {
             phase: Phase::Preparing,
             reason: None,
             since_ms: now_ms,
+            last_failure: None,
             logger,
-            counters: Arc::default(),
+            counters,
         }
     }
 
@@ -136,12 +127,14 @@ impl Slot {
         let Some(running) = &self.running else {
             return;
         };
+        let limits = &running.spec.limits;
+        let grace = Duration::from_millis(limits.stop_grace.0);
         running
             .orders
-            .send_modify(|orders| orders.stop = Some(STOP_GRACE));
+            .send_modify(|orders| orders.stop = Some(grace));
         // It may be in the middle of a call, and then has its last one.
-        let call = Duration::from_millis(running.spec.limits.call_timeout.0);
-        self.stop_deadline = Some(Instant::now() + call + STOP_GRACE);
+        let call = Duration::from_millis(limits.call_timeout.0);
+        self.stop_deadline = Some(Instant::now() + call + grace + STOP_SLACK);
         self.show(Phase::Stopping, None, now_ms);
     }
 
@@ -163,6 +156,17 @@ impl Slot {
         }
     }
 
+    /// Keeps what people need to know of a failure.
+    pub fn report(&mut self, failure: &Failure, now_ms: u64) {
+        self.last_failure = Some(FailureReport {
+            time_ms: now_ms,
+            cause: failure.cause,
+            details: failure.details.clone(),
+            backtrace: failure.backtrace.clone(),
+            last_lines: self.logger.last_lines(),
+        });
+    }
+
     /// The part of it that the plan is made from.
     pub fn observed(&self) -> Observed {
         Observed {
@@ -181,20 +185,26 @@ impl Slot {
         }
     }
 
-    /// When the next start may be, after one more failure at `now`. `jitter` is a random number:
-    /// up to a fifth is added, so that a fleet that failed together does not start together.
-    pub fn next_start(&mut self, ran_since: Option<Instant>, now: Instant, jitter: u8) -> Instant {
-        if ran_since.is_some_and(|since| now - since >= RECOVERED) {
+    /// When the next start may be, after one more failure at `now`. `chance` is a random number.
+    pub fn next_start(
+        &mut self,
+        policy: &RestartPolicy,
+        ran_since: Option<Instant>,
+        now: Instant,
+        chance: u8,
+    ) -> Instant {
+        let recovered_after = Duration::from_millis(policy.recovered_after.0);
+        if ran_since.is_some_and(|since| now - since >= recovered_after) {
             self.failures = 0;
         }
-        let pause = pause(&PAUSES, self.failures, jitter);
+        let pause = pauses::before_start(policy, self.failures, chance);
         self.failures = self.failures.saturating_add(1);
         now + pause
     }
 
     /// When the next attempt to get the module may be.
-    pub fn next_prepare(&mut self, now: Instant, jitter: u8) -> Instant {
-        let pause = pause(&FETCH_PAUSES, self.failures, jitter);
+    pub fn next_prepare(&mut self, now: Instant, chance: u8) -> Instant {
+        let pause = pauses::before_fetch(self.failures, chance);
         self.failures = self.failures.saturating_add(1);
         now + pause
     }
@@ -212,6 +222,7 @@ impl Slot {
         &self,
         name: &MicroserviceName,
         wanted: Option<&Arc<Microservice>>,
+        inbox: Option<&Arc<Inbox>>,
     ) -> Option<MicroserviceStatus> {
         use std::sync::atomic::Ordering::Relaxed;
         let running = self.running.as_ref().map(|running| &running.spec);
@@ -232,21 +243,17 @@ impl Slot {
             fuel: self.counters.fuel.load(Relaxed),
             memory_bytes: self.counters.memory_bytes.load(Relaxed),
             log_lines_dropped: self.logger.dropped(),
-            cpu_ms: 0,
-            inbox_messages: 0,
-            key_value_bytes: 0,
-            files_bytes: 0,
-            dead_letters: 0,
-            exceeded: Default::default(),
-            last_failure: None,
+            cpu_ms: self.counters.cpu_ns.load(Relaxed) / 1_000_000,
+            inbox_messages: inbox.map_or(0, |inbox| inbox.len() as u64),
+            key_value_bytes: self.counters.key_value_bytes.load(Relaxed),
+            files_bytes: self.counters.files_bytes.load(Relaxed),
+            dead_letters: self.counters.dead_letters.load(Relaxed),
+            exceeded: Exceeded {
+                inbox_messages: inbox.map_or(0, |inbox| inbox.overflowed()),
+                log: self.logger.dropped(),
+                ..self.counters.exceeded.snapshot()
+            },
+            last_failure: self.last_failure.clone(),
         })
     }
-}
-
-fn pause(pauses: &[Duration], failures: u32, jitter: u8) -> Duration {
-    let index = usize::try_from(failures)
-        .unwrap_or(usize::MAX)
-        .min(pauses.len() - 1);
-    let pause = pauses[index];
-    pause + pause * u32::from(jitter) / (5 * 255)
 }

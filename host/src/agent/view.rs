@@ -1,6 +1,8 @@
 //! What others may ask of the control state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::status::{MicroserviceStatus, RefusedAssignment};
@@ -60,8 +62,22 @@ impl Node {
     pub fn microservices(&self) -> Vec<MicroserviceStatus> {
         self.slots
             .iter()
-            .filter_map(|(name, slot)| slot.status(name, self.wanted.get(name)))
+            .filter_map(|(name, slot)| {
+                slot.status(
+                    name,
+                    self.wanted.get(name),
+                    self.registry.existing_inbox(name),
+                )
+            })
             .collect()
+    }
+
+    /// Notes how many dead letters each microservice has, for the status.
+    pub fn count_dead_letters(&self, letters: &BTreeMap<MicroserviceName, u64>) {
+        for (name, slot) in &self.slots {
+            let kept = letters.get(name).copied().unwrap_or(0);
+            slot.counters.dead_letters.store(kept, Ordering::Relaxed);
+        }
     }
 
     /// When something waits for its time.

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -20,6 +20,7 @@ pub struct Inbox {
     /// for the few instructions of a push or a batch of pops, never across an await.
     queue: Mutex<Queue>,
     capacity: AtomicU32,
+    overflowed: AtomicU64,
     arrived: Notify,
 }
 
@@ -42,16 +43,20 @@ impl Queue {
         Some(delivery)
     }
 
-    /// Drops and counts the oldest messages until no more wait than may. The newest one stays.
-    fn shrink(&mut self, capacity: usize) {
+    /// Drops and counts the oldest messages until no more wait than may; the newest one may be of
+    /// any size. Returns how many.
+    fn shrink(&mut self, capacity: usize) -> u64 {
+        let mut dropped = 0;
         while self.deliveries.len() > capacity
             || (self.bytes > BYTES_MAX && self.deliveries.len() > 1)
         {
             let Some(oldest) = self.pop() else {
-                return;
+                break;
             };
             count(&oldest.entry.counters.dropped);
+            dropped += 1;
         }
+        dropped
     }
 }
 
@@ -61,6 +66,7 @@ impl Inbox {
         Self {
             queue: Mutex::default(),
             capacity: AtomicU32::new(capacity),
+            overflowed: AtomicU64::new(0),
             arrived: Notify::new(),
         }
     }
@@ -78,7 +84,8 @@ impl Inbox {
             let mut queue = self.lock();
             let was_empty = queue.deliveries.is_empty();
             queue.push(delivery);
-            queue.shrink(capacity);
+            self.overflowed
+                .fetch_add(queue.shrink(capacity), Ordering::Relaxed);
             was_empty
         };
         if was_empty {
@@ -105,7 +112,8 @@ impl Inbox {
         rest.append(&mut queue.deliveries);
         queue.bytes = rest.iter().map(|delivery| delivery.message.bytes()).sum();
         queue.deliveries = rest;
-        queue.shrink(capacity);
+        self.overflowed
+            .fetch_add(queue.shrink(capacity), Ordering::Relaxed);
         drop(queue);
         self.arrived.notify_one();
     }
@@ -124,6 +132,11 @@ impl Inbox {
     /// Messages that wait.
     pub fn len(&self) -> usize {
         self.lock().deliveries.len()
+    }
+
+    /// Messages dropped because there were more than may wait.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
     }
 
     /// True when none waits.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use haar_protocol::ids::RouteId;
 
 /// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Id of the site.
     pub site: String,
@@ -20,6 +20,9 @@ pub struct Source {
     pub outlet: String,
 }
 
+/// Pairs of name and value, in the publisher's order.
+pub type Headers = Vec<(String, String)>;
+
 /// A message as it was published. One allocation, shared by all its receivers on the node.
 #[derive(Debug)]
 pub struct Message {
@@ -30,7 +33,7 @@ pub struct Message {
     /// When it was published: milliseconds since the Unix epoch by the publishing node's clock.
     pub published_ms: u64,
     /// Headers that the publisher set.
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// The message itself.
     pub body: Vec<u8>,
 }

@@ -25,9 +25,9 @@ use haar_protocol::frame;
 use haar_protocol::ids::NodeId;
 
 use inbox::Inbox;
-use message::{Delivery, Entry, Message, count};
+use message::{Delivery, Entry, Headers, Message, count};
 use peer::Outbound;
-use table::{InstancePorts, RouteTable, Target};
+use table::{InstancePorts, Outlet, RouteTable, Target};
 
 /// The bus. One for the agent.
 #[derive(Debug)]
@@ -75,10 +75,45 @@ impl Bus {
         cache: &mut PortCache,
         publisher: &MicroserviceName,
         outlet: &str,
-        headers: Vec<(String, String)>,
+        headers: Headers,
         body: Vec<u8>,
         now_ms: u64,
     ) -> Result<u64, UnknownOutlet> {
+        let outlet = self.outlet(cache, publisher, outlet)?;
+        let sequence = outlet.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        send(outlet, sequence, headers, body, now_ms);
+        Ok(sequence)
+    }
+
+    /// Publishes messages, each as headers and body, in their order. Returns the sequence of the
+    /// first one; the others follow it without a gap. None: the sequence that comes next.
+    ///
+    /// # Errors
+    /// When the microservice has no such outlet.
+    pub fn publish_batch(
+        &self,
+        cache: &mut PortCache,
+        publisher: &MicroserviceName,
+        outlet: &str,
+        messages: Vec<(Headers, Vec<u8>)>,
+        now_ms: u64,
+    ) -> Result<u64, UnknownOutlet> {
+        let outlet = self.outlet(cache, publisher, outlet)?;
+        let count = messages.len() as u64;
+        let first = outlet.sequence.fetch_add(count, Ordering::Relaxed) + 1;
+        for (sequence, (headers, body)) in (first..).zip(messages) {
+            send(outlet, sequence, headers, body, now_ms);
+        }
+        Ok(first)
+    }
+
+    /// The outlet as the table in force has it.
+    fn outlet<'a>(
+        &self,
+        cache: &'a mut PortCache,
+        publisher: &MicroserviceName,
+        outlet: &str,
+    ) -> Result<&'a Outlet, UnknownOutlet> {
         let table = self.table.load();
         let current = matches!(&cache.seen, Some((seen, _)) if Arc::ptr_eq(seen, &table));
         if !current {
@@ -87,34 +122,7 @@ impl Bus {
         let Some((_, Some(ports))) = &cache.seen else {
             return Err(UnknownOutlet);
         };
-        let outlet = ports.outlet(outlet).ok_or(UnknownOutlet)?;
-        let sequence = outlet.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        if outlet.targets.is_empty() {
-            return Ok(sequence);
-        }
-        let message = Arc::new(Message {
-            source: Arc::clone(&outlet.source),
-            sequence,
-            published_ms: now_ms,
-            headers,
-            body,
-        });
-        for target in &outlet.targets {
-            match target {
-                Target::Local { inbox, entry } => {
-                    count(&entry.counters.sent);
-                    deliver(&message, inbox, entry);
-                }
-                Target::Remote { queue, counters } => {
-                    count(&counters.sent);
-                    queue.push(Outbound {
-                        message: Arc::clone(&message),
-                        counters: Arc::clone(counters),
-                    });
-                }
-            }
-        }
-        Ok(sequence)
+        ports.outlet(outlet).ok_or(UnknownOutlet)
     }
 
     /// Takes a frame that node `from` sent: each message enters the inlets that this node's own
@@ -147,6 +155,35 @@ impl Bus {
             });
             for arrival in arrivals {
                 deliver(&message, &arrival.inbox, &arrival.entry);
+            }
+        }
+    }
+}
+
+/// Sends one message to everything that the outlet leads to.
+fn send(outlet: &Outlet, sequence: u64, headers: Headers, body: Vec<u8>, now_ms: u64) {
+    if outlet.targets.is_empty() {
+        return;
+    }
+    let message = Arc::new(Message {
+        source: Arc::clone(&outlet.source),
+        sequence,
+        published_ms: now_ms,
+        headers,
+        body,
+    });
+    for target in &outlet.targets {
+        match target {
+            Target::Local { inbox, entry } => {
+                count(&entry.counters.sent);
+                deliver(&message, inbox, entry);
+            }
+            Target::Remote { queue, counters } => {
+                count(&counters.sent);
+                queue.push(Outbound {
+                    message: Arc::clone(&message),
+                    counters: Arc::clone(counters),
+                });
             }
         }
     }

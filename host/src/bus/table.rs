@@ -110,6 +110,11 @@ impl Registry {
         Arc::clone(inbox)
     }
 
+    /// The inbox of a microservice that has one.
+    pub fn existing_inbox(&self, name: &MicroserviceName) -> Option<&Arc<Inbox>> {
+        self.inboxes.get(name)
+    }
+
     /// The counters of all routes, with the name of the node at the other end.
     pub fn counters(&self) -> impl Iterator<Item = (&Name, &RouteCounters)> {
         self.counters

@@ -16,12 +16,14 @@ pub mod imports {
             world imports {
                 import haar:local/messaging@0.1.0;
                 import haar:local/timers@0.1.0;
-                import wasi:config/store@0.2.0-rc.1;
                 import wasi:logging/logging@0.1.0-draft;
             }
         ",
         world: "haar:host/imports",
-        imports: { default: trappable },
+        imports: {
+            "haar:local/timers@0.1.0": async | trappable,
+            default: trappable,
+        },
     });
 }
 

@@ -1,15 +1,18 @@
-//! `wasi:logging`, and the one door through which all lines of an instance pass: rate, length and
-//! characters are bounded here, whatever the stream.
+//! `wasi:logging`, and the one door through which all lines of an instance pass: level, rate,
+//! length and characters are bounded here, whatever the stream.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_protocol::log::{Level, LogLine, Stream};
 
 use super::bindings::imports::wasi::logging::logging;
 use super::state::{State, now_ms};
+use crate::bus::message::count;
 use crate::logs::Logs;
+use crate::runtime::guest::Counters;
 use crate::runtime::rate::Rate;
 
 /// The longest line in bytes; what is over is cut and marked.
@@ -17,7 +20,12 @@ const LINE_BYTES_MAX: usize = 4_096;
 /// The longest context in bytes.
 const CONTEXT_BYTES_MAX: usize = 128;
 
-/// Writes log lines of one instance. Cheap to clone.
+/// Lines that are kept for the report of a failure.
+const LAST_LINES_MAX: usize = 10;
+/// Bytes that are kept of each of them.
+const LAST_LINE_BYTES_MAX: usize = 512;
+
+/// Writes log lines of one microservice, whatever instance of it runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Logger(Arc<Inner>);
 
@@ -25,49 +33,100 @@ pub struct Logger(Arc<Inner>);
 struct Inner {
     name: MicroserviceName,
     logs: Arc<Logs>,
-    /// Taken by the instance's own calls, and by the agent when it speaks about the instance.
-    rate: Mutex<Rate>,
-    lines_per_second: AtomicU64,
+    counters: Arc<Counters>,
     dropped: AtomicU64,
+    /// Taken by the calls of the instance, one at a time, and by the control loop when limits
+    /// change or an instance has failed.
+    gate: Mutex<Gate>,
+}
+
+/// What decides whether a line is taken.
+#[derive(Debug)]
+struct Gate {
+    level: Level,
+    lines_per_second: u32,
+    bytes_per_second: u32,
+    lines: Rate,
+    bytes: Rate,
+    last: VecDeque<String>,
+}
+
+impl Gate {
+    /// True when the rates allow a line of so many bytes.
+    fn passes(&mut self, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.lines.take(self.lines_per_second).is_ok()
+            && self.bytes.take_many(self.bytes_per_second, bytes).is_ok()
+    }
+
+    fn remember(&mut self, text: &str) {
+        if self.last.len() == LAST_LINES_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back(clean(text, LAST_LINE_BYTES_MAX));
+    }
 }
 
 impl Logger {
-    /// A logger of `name` that lets so many lines a second pass.
-    pub fn new(name: MicroserviceName, logs: Arc<Logs>, lines_per_second: u32) -> Self {
+    /// A logger of a microservice, with its level and limits. What they keep out is counted in
+    /// `counters`.
+    pub fn new(spec: &Microservice, logs: Arc<Logs>, counters: Arc<Counters>) -> Self {
+        let gate = Gate {
+            level: spec.log_level,
+            lines_per_second: spec.limits.log_lines_per_second,
+            bytes_per_second: bytes_per_second(spec),
+            lines: Rate::default(),
+            bytes: Rate::default(),
+            last: VecDeque::new(),
+        };
         Self(Arc::new(Inner {
-            name,
+            name: spec.name.clone(),
             logs,
-            rate: Mutex::default(),
-            lines_per_second: AtomicU64::new(lines_per_second.into()),
+            counters,
             dropped: AtomicU64::new(0),
+            gate: Mutex::new(gate),
         }))
     }
 
-    /// Changes the limit.
-    pub fn set_limit(&self, lines_per_second: u32) {
-        self.0
-            .lines_per_second
-            .store(lines_per_second.into(), Ordering::Relaxed);
+    /// Puts the level and the limits of `spec` in force, from the next line on.
+    pub fn follow(&self, spec: &Microservice) {
+        let mut gate = self.gate();
+        gate.level = spec.log_level;
+        gate.lines_per_second = spec.limits.log_lines_per_second;
+        gate.bytes_per_second = bytes_per_second(spec);
     }
 
-    /// Lines dropped by the limit.
+    /// Lines dropped by the limits.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes a line of the instance, if its rate allows.
+    /// The last lines that the running instance wrote, or the one that has just failed; the oldest
+    /// first. At most 10, long ones cut. Without those that the limits kept out.
+    pub fn last_lines(&self) -> Vec<String> {
+        self.gate().last.iter().cloned().collect()
+    }
+
+    /// Another instance begins: it has no lines yet.
+    pub fn begin_instance(&self) {
+        self.gate().last.clear();
+    }
+
+    /// Writes a line of the instance, if it is important enough and the rates allow. Lines below
+    /// the level don't count.
     pub fn write(&self, level: Level, stream: Stream, context: &str, text: &str) {
-        let limit =
-            u32::try_from(self.0.lines_per_second.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let allowed = self
-            .0
-            .rate
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take(limit);
-        if allowed.is_err() {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        {
+            let mut gate = self.gate();
+            if level < gate.level {
+                return;
+            }
+            let bytes = text.len().min(LINE_BYTES_MAX) + context.len().min(CONTEXT_BYTES_MAX);
+            if !gate.passes(bytes) {
+                count(&self.0.dropped);
+                count(&self.0.counters.exceeded.log);
+                return;
+            }
+            gate.remember(text);
         }
         self.append(level, stream, context, text);
     }
@@ -89,6 +148,15 @@ impl Logger {
             text: clean(text, LINE_BYTES_MAX),
         });
     }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// More bytes a second than the type holds are no limit.
+fn bytes_per_second(spec: &Microservice) -> u32 {
+    u32::try_from(spec.limits.log_bytes_per_second.0).unwrap_or(u32::MAX)
 }
 
 /// Cuts a text to `most` bytes at a character's border, and replaces control characters, which
@@ -138,6 +206,92 @@ impl logging::Host for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A logger of a microservice, and the ring that its lines go to.
+    fn logger(change: impl FnOnce(&mut Microservice)) -> (Logger, Arc<Logs>, Arc<Counters>) {
+        let (logs, counters) = (Arc::<Logs>::default(), Arc::<Counters>::default());
+        let logger = Logger::new(&spec(change), Arc::clone(&logs), Arc::clone(&counters));
+        (logger, logs, counters)
+    }
+
+    fn spec(change: impl FnOnce(&mut Microservice)) -> Microservice {
+        let json = serde_json::json!({
+            "application": "app",
+            "microservice": "m",
+            "module": haar_protocol::ids::Digest::of(b"m"),
+            "module_bytes": 1,
+            "module_label": "m@1",
+            "limits": {},
+            "grants": {},
+            "configuration": {},
+            "outlets": {},
+            "inlets": {},
+        });
+        let mut spec: Microservice = serde_json::from_value(json).unwrap();
+        change(&mut spec);
+        spec
+    }
+
+    fn taken(logs: &Logs) -> Vec<String> {
+        let lines = logs.take(usize::MAX, usize::MAX);
+        lines.into_iter().map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn lines_below_the_level_are_not_taken_and_use_up_no_rate() {
+        let (logger, logs, counters) = logger(|spec| {
+            spec.log_level = Level::Warn;
+            spec.limits.log_lines_per_second = 1;
+        });
+        for _ in 0..10 {
+            logger.write(Level::Info, Stream::Stdout, "", "quiet");
+        }
+        logger.write(Level::Warn, Stream::Stderr, "", "loud");
+        assert_eq!(taken(&logs), ["loud"]);
+        assert_eq!(logger.dropped(), 0);
+        assert_eq!(counters.exceeded.snapshot().log, 0);
+    }
+
+    #[test]
+    fn the_level_changes_with_the_next_line() {
+        let (logger, logs, _) = logger(|_| {});
+        logger.write(Level::Debug, Stream::Log, "", "one");
+        logger.follow(&spec(|spec| spec.log_level = Level::Debug));
+        logger.write(Level::Debug, Stream::Log, "", "two");
+        logger.follow(&spec(|spec| spec.log_level = Level::Critical));
+        logger.write(Level::Error, Stream::Log, "", "three");
+        assert_eq!(taken(&logs), ["two"]);
+    }
+
+    #[test]
+    fn more_bytes_than_allowed_are_dropped_and_counted_by_whole_lines() {
+        let (logger, logs, counters) = logger(|spec| {
+            spec.limits.log_bytes_per_second = haar_protocol::quantity::ByteSize(1_000);
+        });
+        logger.write(Level::Info, Stream::Log, "", &"a".repeat(600));
+        logger.write(Level::Info, Stream::Log, "", &"b".repeat(2_000));
+        logger.write(Level::Info, Stream::Log, "c", &"c".repeat(399));
+        let lengths: Vec<usize> = taken(&logs).iter().map(String::len).collect();
+        assert_eq!(lengths, [600, 399]);
+        assert_eq!((logger.dropped(), counters.exceeded.snapshot().log), (1, 1));
+    }
+
+    #[test]
+    fn the_last_lines_are_those_of_one_instance_and_bounded() {
+        let (logger, _, _) = logger(|_| {});
+        for index in 0..15 {
+            logger.write(Level::Info, Stream::Log, "", &format!("line {index}"));
+        }
+        logger.agent(Level::Error, "the agent's own words");
+        let last = logger.last_lines();
+        assert_eq!(last.len(), LAST_LINES_MAX);
+        assert_eq!((last[0].as_str(), last[9].as_str()), ("line 5", "line 14"));
+        logger.begin_instance();
+        logger.write(Level::Info, Stream::Stdout, "", &"x".repeat(100_000));
+        let last = logger.last_lines();
+        assert_eq!(last.len(), 1);
+        assert!(last[0].len() < LAST_LINE_BYTES_MAX + 4, "{}", last[0].len());
+    }
 
     #[test]
     fn a_long_line_is_cut_at_a_character_and_marked() {

@@ -2,11 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use super::bindings::imports::haar::local::{messaging, types};
+use super::bindings::imports::haar::local::messaging::{self, PublishError};
+use super::bindings::imports::haar::local::types;
 use super::state::{State, now_ms};
+use crate::bus::UnknownOutlet;
+use crate::bus::message::count;
 
 /// Bytes that a header costs beside its name and value.
 const HEADER_BYTES: u64 = 8;
+/// Messages in one batch. As in `wit/messaging.wit`.
+const BATCH_MESSAGES_MAX: u32 = 1_024;
 
 impl types::Host for State {}
 
@@ -16,37 +21,92 @@ impl messaging::Host for State {
         outlet: String,
         body: Vec<u8>,
         headers: Vec<(String, String)>,
-    ) -> wasmtime::Result<Result<u64, messaging::PublishError>> {
-        if !self.open.load(Ordering::Relaxed) {
-            return Ok(Err(messaging::PublishError::NotReady));
+    ) -> wasmtime::Result<Result<u64, PublishError>> {
+        Ok(self.publish_one(&outlet, body, headers))
+    }
+
+    fn publish_batch(
+        &mut self,
+        outlet: String,
+        messages: Vec<messaging::Outgoing>,
+    ) -> wasmtime::Result<Result<u64, PublishError>> {
+        Ok(self.publish_all(&outlet, messages))
+    }
+}
+
+impl State {
+    fn publish_one(
+        &mut self,
+        outlet: &str,
+        body: Vec<u8>,
+        headers: Vec<(String, String)>,
+    ) -> Result<u64, PublishError> {
+        self.check_open()?;
+        self.check_size(&body, &headers)?;
+        self.take_publishes(1)?;
+        self.surroundings
+            .bus
+            .publish(&mut self.ports, &self.name, outlet, headers, body, now_ms())
+            .map_err(|UnknownOutlet| PublishError::UnknownOutlet)
+    }
+
+    /// Every check comes before the first message leaves: all of them go, or none.
+    fn publish_all(
+        &mut self,
+        outlet: &str,
+        messages: Vec<messaging::Outgoing>,
+    ) -> Result<u64, PublishError> {
+        self.check_open()?;
+        let per_second = self.limits.publish_per_second;
+        let messages_count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        if messages_count > per_second {
+            count(&self.counters.exceeded.publish_per_second);
         }
+        let most = per_second.min(BATCH_MESSAGES_MAX);
+        if messages_count > most {
+            return Err(PublishError::TooMany(most));
+        }
+        for message in &messages {
+            self.check_size(&message.body, &message.headers)?;
+        }
+        self.take_publishes(messages_count)?;
+        let messages = messages
+            .into_iter()
+            .map(|message| (message.headers, message.body))
+            .collect();
+        self.surroundings
+            .bus
+            .publish_batch(&mut self.ports, &self.name, outlet, messages, now_ms())
+            .map_err(|UnknownOutlet| PublishError::UnknownOutlet)
+    }
+
+    fn check_open(&self) -> Result<(), PublishError> {
+        if self.open.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(PublishError::NotReady)
+        }
+    }
+
+    fn check_size(&self, body: &[u8], headers: &[(String, String)]) -> Result<(), PublishError> {
         let limit = self.limits.message_size.0;
         let headers_bytes: u64 = headers
             .iter()
             .map(|(name, value)| (name.len() + value.len()) as u64 + HEADER_BYTES)
             .sum();
         if body.len() as u64 + headers_bytes > limit {
-            return Ok(Err(messaging::PublishError::TooLarge(limit)));
+            count(&self.counters.exceeded.message_size);
+            return Err(PublishError::TooLarge(limit));
         }
-        if let Err(wait_ms) = self.publish_rate.take(self.limits.publish_per_second) {
-            return Ok(Err(messaging::PublishError::RateLimited(wait_ms)));
-        }
-        let published = self.surroundings.bus.publish(
-            &mut self.ports,
-            &self.name,
-            &outlet,
-            headers,
-            body,
-            now_ms(),
-        );
-        Ok(published.map_err(|_| messaging::PublishError::UnknownOutlet))
+        Ok(())
     }
 
-    fn publish_batch(
-        &mut self,
-        _outlet: String,
-        _messages: Vec<messaging::Outgoing>,
-    ) -> wasmtime::Result<Result<u64, messaging::PublishError>> {
-        Ok(Err(messaging::PublishError::NotReady)) // replaced in the next commit
+    fn take_publishes(&mut self, messages: u32) -> Result<(), PublishError> {
+        self.publish_rate
+            .take_many(self.limits.publish_per_second, messages)
+            .map_err(|wait_ms| {
+                count(&self.counters.exceeded.publish_per_second);
+                PublishError::RateLimited(wait_ms)
+            })
     }
 }

@@ -7,6 +7,7 @@ pub mod state;
 pub mod messaging;
 pub mod timers;
 pub mod configuration;
+pub mod key_value;
 pub mod logging;
 pub mod stdio;
 pub mod wasi;
@@ -25,5 +26,14 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
     bindings::add_to_linker(&mut linker)?;
+    configuration::add_to_linker(&mut linker)?;
     Ok(linker)
+}
+
+/// Adds what microservices with the grant `key_value` may import too.
+///
+/// # Errors
+/// As above.
+pub fn add_key_value(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    key_value::add_to_linker(linker)
 }

@@ -9,6 +9,7 @@ use haar_protocol::limits::Limits;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::key_value::KeyValue;
 use super::logging::Logger;
 use super::timers::Timers;
 use crate::bus::PortCache;
@@ -37,6 +38,8 @@ pub struct State {
     pub publish_rate: Rate,
     /// True from the moment that it may publish to the moment that it stops.
     pub open: Arc<AtomicBool>,
+    /// How it uses its key-value store.
+    pub key_value: KeyValue,
     /// Its timers.
     pub timers: Timers,
     /// Where its log lines go.

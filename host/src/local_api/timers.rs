@@ -1,183 +1,162 @@
 //! `haar:local/timers`: timers of an instance. A repeating timer that comes late ticks once and
-//! reports what it missed; it never ticks in a burst.
+//! reports what it missed; it never ticks in a burst. Those that are kept stand in the store too:
+//! written before `set` answers, brought up to date now and then, read when an instance starts.
 
-use std::collections::BTreeMap;
+mod schedule;
 
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::log::Level;
+use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
+use wasmtime::error::Context as _;
 
-use super::bindings::imports::haar::local::timers;
+use super::bindings::imports::haar::local::timers::{self, Lifetime, TimerError};
 use super::state::{State, now_ms};
+use crate::bus::message::count;
+use crate::store::Store;
+use schedule::{DELAY_MS_MAX, Timer};
+pub use schedule::{DueTick, Timers};
 
 /// The shortest period of a repeating timer in milliseconds.
 const PERIOD_MS_MIN: u64 = 1;
-/// The longest delay or period in milliseconds: a year.
-const DELAY_MS_MAX: u64 = 365 * 86_400_000;
+/// Bytes of a name. As in `wit/timers.wit`.
+const NAME_BYTES_MAX: u32 = 128;
+/// How often in a second an instance may set timers that are kept: each one wears the flash. As in
+/// `wit/timers.wit`.
+const KEPT_PER_SECOND: u32 = 20;
+/// What is stored of a repeating timer is as old as this at most.
+const SAVE_PAUSE: Duration = Duration::from_secs(60);
 
-/// The timers of one instance, by name.
-#[derive(Debug, Default)]
-pub struct Timers {
-    timers: BTreeMap<String, Timer>,
+/// The timers that a new instance finds set.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn load(store: &Store, name: &MicroserviceName) -> anyhow::Result<Timers> {
+    let kept = store.kept_timers(name).await?;
+    Ok(Timers::resume(kept, Instant::now(), now_ms()))
 }
 
-#[derive(Debug)]
-struct Timer {
-    due: Instant,
-    scheduled_ms: u64,
-    period_ms: Option<u64>,
-}
-
-/// A tick that is due.
-#[derive(Debug, PartialEq, Eq)]
-pub struct DueTick {
-    /// The timer.
-    pub name: String,
-    /// When it should have ticked: milliseconds since the Unix epoch.
-    pub scheduled_ms: u64,
-    /// Ticks that passed unseen since the last one.
-    pub missed: u32,
-}
-
-impl Timers {
-    /// When the next timer is due.
-    pub fn next(&self) -> Option<Instant> {
-        self.timers.values().map(|timer| timer.due).min()
-    }
-
-    /// Takes the timer that has been due for longest, if one is due at `now`, and sets it anew
-    /// when it repeats.
-    pub fn take_due(&mut self, now: Instant) -> Option<DueTick> {
-        let (name, timer) = self
+/// To be called when the handler of a tick has returned: what ticked for the last time is no longer
+/// kept, and what goes on is brought up to date.
+pub async fn ticked(state: &mut State, tick: &DueTick) {
+    let outcome = if let Some(name) = state.timers.take_ticked() {
+        state
+            .surroundings
+            .store
+            .drop_timer(&state.name, &name)
+            .await
+    } else if let Some(timer) =
+        state
             .timers
-            .iter_mut()
-            .filter(|(_, timer)| timer.due <= now)
-            .min_by_key(|(_, timer)| timer.due)?;
-        let mut tick = DueTick {
-            name: name.clone(),
-            scheduled_ms: timer.scheduled_ms,
-            missed: 0,
-        };
-        let Some(period_ms) = timer.period_ms else {
-            self.timers.remove(&tick.name);
-            return Some(tick);
-        };
-        let late_ms = u64::try_from((now - timer.due).as_millis()).unwrap_or(u64::MAX);
-        let missed = late_ms / period_ms;
-        tick.missed = u32::try_from(missed).unwrap_or(u32::MAX);
-        tick.scheduled_ms += missed * period_ms;
-        let ahead_ms = (missed + 1).saturating_mul(period_ms);
-        timer.due += Duration::from_millis(ahead_ms);
-        timer.scheduled_ms = timer.scheduled_ms.saturating_add(ahead_ms);
-        Some(tick)
-    }
-
-    fn set(
-        &mut self,
-        name: String,
-        delay_ms: u64,
-        period_ms: Option<u64>,
-        most: u32,
-    ) -> Result<(), timers::TimerError> {
-        if !self.timers.contains_key(&name) && self.timers.len() >= most as usize {
-            return Err(timers::TimerError::TooMany(most));
-        }
-        let delay_ms = delay_ms.min(DELAY_MS_MAX);
-        let due = Instant::now() + Duration::from_millis(delay_ms);
-        self.timers.insert(
-            name,
-            Timer {
-                due,
-                scheduled_ms: now_ms().saturating_add(delay_ms),
-                period_ms,
-            },
-        );
+            .take_unsaved(&tick.name, SAVE_PAUSE, Instant::now(), now_ms())
+    {
+        state
+            .surroundings
+            .store
+            .keep_timer(&state.name, timer)
+            .await
+    } else {
         Ok(())
+    };
+    if let Err(error) = outcome {
+        let text = format!(
+            "what is kept of the timer `{}` can't be changed, so a new instance will see old ticks again: {error:#}",
+            tick.name
+        );
+        state.logger.agent(Level::Warn, &text);
+    }
+}
+
+/// To be called when an instance has ended, in whatever way: the next one goes on where it was.
+pub async fn save(state: &mut State) {
+    let unsaved = state.timers.take_all_unsaved(Instant::now(), now_ms());
+    let mut writes = JoinSet::new(); // at once, so that they are committed at once
+    for timer in unsaved {
+        let (store, name) = (state.surroundings.store.clone(), state.name.clone());
+        writes.spawn(async move { store.keep_timer(&name, timer).await });
+    }
+    for outcome in writes.join_all().await {
+        if let Err(error) = outcome {
+            let text = format!("a kept timer can't be brought up to date: {error:#}");
+            state.logger.agent(Level::Warn, &text);
+        }
     }
 }
 
 impl timers::Host for State {
-    fn set_once(
+    async fn set_once(
         &mut self,
         name: String,
         delay: u64,
-        _lifetime: timers::Lifetime,
-    ) -> wasmtime::Result<Result<(), timers::TimerError>> {
-        Ok(self.timers.set(name, delay, None, self.limits.timers))
+        lifetime: Lifetime,
+    ) -> wasmtime::Result<Result<(), TimerError>> {
+        Ok(self.set_timer(name, delay, None, lifetime).await)
     }
 
-    fn set_repeating(
+    async fn set_repeating(
         &mut self,
         name: String,
         period: u64,
-        _lifetime: timers::Lifetime,
-    ) -> wasmtime::Result<Result<(), timers::TimerError>> {
+        lifetime: Lifetime,
+    ) -> wasmtime::Result<Result<(), TimerError>> {
         if period < PERIOD_MS_MIN {
-            return Ok(Err(timers::TimerError::TooShort(PERIOD_MS_MIN)));
+            return Ok(Err(TimerError::TooShort(PERIOD_MS_MIN)));
         }
-        let period = period.min(DELAY_MS_MAX);
-        Ok(self
-            .timers
-            .set(name, period, Some(period), self.limits.timers))
+        Ok(self.set_timer(name, period, Some(period), lifetime).await)
     }
 
-    fn cancel(&mut self, name: String) -> wasmtime::Result<bool> {
-        Ok(self.timers.timers.remove(&name).is_some())
+    async fn cancel(&mut self, name: String) -> wasmtime::Result<bool> {
+        if self.timers.is_stored(&name) {
+            let dropped = self.surroundings.store.drop_timer(&self.name, &name).await;
+            // There is no answer that says so, and "removed" would be a lie.
+            dropped
+                .map_err(|error| wasmtime::Error::msg(format!("{error:#}")))
+                .with_context(|| format!("the kept timer `{name}` can't be removed"))?;
+        }
+        Ok(self.timers.remove(&name))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn timers_at(due: Instant, period_ms: Option<u64>) -> Timers {
-        let timer = Timer {
-            due,
-            scheduled_ms: 1_000,
-            period_ms,
-        };
-        Timers {
-            timers: BTreeMap::from([("t".to_owned(), timer)]),
+impl State {
+    async fn set_timer(
+        &mut self,
+        name: String,
+        delay_ms: u64,
+        period_ms: Option<u64>,
+        lifetime: Lifetime,
+    ) -> Result<(), TimerError> {
+        if name.len() > NAME_BYTES_MAX as usize {
+            return Err(TimerError::NameTooLong(NAME_BYTES_MAX));
         }
-    }
-
-    #[test]
-    fn a_late_repeating_timer_ticks_once_and_reports_what_it_missed() {
-        let start = Instant::now();
-        let mut timers = timers_at(start, Some(100));
-        let now = start + Duration::from_millis(350);
-        let tick = timers.take_due(now);
-        assert_eq!(
-            tick,
-            Some(DueTick {
-                name: "t".into(),
-                scheduled_ms: 1_300,
-                missed: 3
-            })
-        );
-        assert_eq!(timers.take_due(now), None);
-        assert_eq!(timers.next(), Some(start + Duration::from_millis(400)));
-    }
-
-    #[test]
-    fn a_one_shot_timer_ticks_once_and_is_gone() {
-        let start = Instant::now();
-        let mut timers = timers_at(start, None);
-        assert_eq!(timers.take_due(start - Duration::from_millis(1)), None);
-        assert!(
-            timers
-                .take_due(start + Duration::from_secs(9))
-                .is_some_and(|tick| tick.missed == 0)
-        );
-        assert_eq!(timers.next(), None);
-    }
-
-    #[test]
-    fn no_more_timers_than_allowed_are_set_but_one_may_be_replaced() {
-        let mut timers = Timers::default();
-        assert!(timers.set("a".into(), 1, None, 1).is_ok());
-        assert!(timers.set("a".into(), 2, None, 1).is_ok());
-        assert!(matches!(
-            timers.set("b".into(), 1, None, 1),
-            Err(timers::TimerError::TooMany(1))
-        ));
+        if !self.timers.has_room(&name, self.limits.timers) {
+            count(&self.counters.exceeded.timers);
+            return Err(TimerError::TooMany(self.limits.timers));
+        }
+        let now = Instant::now();
+        let delay_ms = delay_ms.min(DELAY_MS_MAX);
+        let period_ms = period_ms.map(|period_ms| period_ms.min(DELAY_MS_MAX));
+        let mut timer = Timer::new(delay_ms, period_ms, now, now_ms());
+        let store = &self.surroundings.store;
+        let stored = match lifetime {
+            Lifetime::Kept => {
+                if self.timers.kept_changes.take(KEPT_PER_SECOND).is_err() {
+                    count(&self.counters.exceeded.timers);
+                    return Err(TimerError::NotStored(format!(
+                        "kept timers may be set {KEPT_PER_SECOND} times in a second"
+                    )));
+                }
+                timer = timer.stored(now);
+                let kept = timer.to_kept(&name);
+                store.keep_timer(&self.name, kept).await
+            }
+            // One that was kept is replaced by one that is not.
+            Lifetime::Instance if self.timers.is_stored(&name) => {
+                store.drop_timer(&self.name, &name).await
+            }
+            Lifetime::Instance => Ok(()),
+        };
+        stored.map_err(|error| TimerError::NotStored(format!("{error:#}")))?;
+        self.timers.set(name, timer);
+        Ok(())
     }
 }

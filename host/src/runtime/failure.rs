@@ -2,81 +2,132 @@
 
 use std::fmt;
 
-use wasmtime::Trap;
+use haar_protocol::status::FailureCause as Cause;
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
-/// Why a call ended the instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// It burnt more fuel than one call may.
-    Fuel,
-    /// It needed more memory than its limit.
-    Memory,
-    /// It recursed too deep.
-    Stack,
-    /// It took longer than one call may.
-    Deadline,
-    /// It ran into `unreachable`: a panic, usually.
-    Unreachable,
-    /// It touched memory that it does not have: too deep a recursion, usually.
-    OutOfBounds,
-    /// Anything else that WebAssembly traps on, or a failing host function.
-    Other,
-}
+use super::memory::Denied;
 
-impl fmt::Display for Cause {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Cause::Fuel => "out of fuel",
-            Cause::Memory => "out of memory",
-            Cause::Stack => "stack overflow",
-            Cause::Deadline => "took too long",
-            Cause::Unreachable => "panicked",
-            Cause::OutOfBounds => "touched memory out of bounds (recursed too deep?)",
-            Cause::Other => "trapped",
-        })
-    }
-}
+/// Frames of a backtrace that are kept.
+const FRAMES_MAX: usize = 16;
+/// Bytes of a frame's text that are kept: names of generic functions are long.
+const FRAME_BYTES_MAX: usize = 256;
+/// Bytes of the details that are kept.
+const DETAILS_BYTES_MAX: usize = 1_024;
 
 /// A call that ended the instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Why.
     pub cause: Cause,
-    /// The details: limits, the trap's text and the guest's backtrace.
+    /// What exceeded which limit, or the engine's own words.
     pub details: String,
+    /// Frames of the guest, the innermost first.
+    pub backtrace: Vec<String>,
+}
+
+impl Failure {
+    /// A failure without a backtrace.
+    pub fn new(cause: Cause, details: impl Into<String>) -> Self {
+        Self {
+            cause,
+            details: details.into(),
+            backtrace: Vec::new(),
+        }
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.cause, self.details)
+        write!(formatter, "{}: {}", self.cause, self.details)?;
+        match self.backtrace.first() {
+            Some(frame) => write!(formatter, ", in {frame}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// Lines of the engine's text that are kept: the trap and the top of the backtrace.
-const DETAIL_LINES_MAX: usize = 12;
-
-/// Tells why `error` came out of a call. `denied_bytes` is the growth that was denied in this
-/// call, if any: a guest that can't allocate panics, and the panic alone would hide the cause.
-pub fn classify(error: &wasmtime::Error, denied_bytes: Option<u64>) -> Failure {
-    let text = format!("{error:?}");
-    let mut details: Vec<&str> = text.lines().take(DETAIL_LINES_MAX).collect();
-    let denied = denied_bytes
-        .map(|bytes| format!("a growth to {bytes} bytes was denied by the limit `memory`"));
-    if let Some(denied) = &denied {
-        details.insert(0, denied);
-    }
-    let cause = match error.downcast_ref::<Trap>() {
+/// Tells why `error` came out of a call. `denied` is the growth that was denied in this call, if
+/// any: a guest that can't allocate panics, and the panic alone would hide the cause.
+pub fn classify(error: &wasmtime::Error, denied: Option<Denied>) -> Failure {
+    let trap = error.downcast_ref::<Trap>();
+    let cause = match trap {
         Some(Trap::OutOfFuel) => Cause::Fuel,
         Some(Trap::StackOverflow) => Cause::Stack,
         // Compilers that use LLVM keep the data of frames at the start of linear memory: when that
         // stack overflows, an address below zero is touched.
-        Some(Trap::MemoryOutOfBounds) if denied_bytes.is_none() => Cause::OutOfBounds,
-        Some(_) | None if denied_bytes.is_some() => Cause::Memory,
+        Some(Trap::MemoryOutOfBounds) if denied.is_none() => Cause::OutOfBounds,
+        Some(_) | None if denied.is_some() => Cause::Memory,
         Some(Trap::UnreachableCodeReached) => Cause::Unreachable,
         Some(_) | None => Cause::Other,
     };
+    let words = match trap {
+        Some(trap) => trap.to_string(),
+        None => without_backtrace(error),
+    };
+    let details = match denied {
+        Some(denied) => format!("{denied} ({words})"),
+        None => words,
+    };
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(|backtrace| {
+        let frames = backtrace.frames().iter();
+        frames.flat_map(frame_lines).take(FRAMES_MAX).collect()
+    });
     Failure {
         cause,
-        details: details.join("\n"),
+        details: cut(&details, DETAILS_BYTES_MAX),
+        backtrace: backtrace.unwrap_or_default(),
     }
+}
+
+/// The error and its causes in one line; the engine puts its own text of the backtrace among them.
+fn without_backtrace(error: &wasmtime::Error) -> String {
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| cause.to_string())
+        .filter(|text| !text.starts_with("error while executing"))
+        .collect();
+    causes.join(": ")
+}
+
+/// A frame as people read it: function, file and line. A compiler may have inlined several
+/// functions into one frame; each has a line of its own then.
+fn frame_lines(frame: &FrameInfo) -> Vec<String> {
+    if frame.symbols().is_empty() {
+        let name = frame.func_name().map_or_else(
+            || format!("function {}", frame.func_index()),
+            |name| rustc_demangle::demangle(name).to_string(),
+        );
+        return vec![cut(&without_hash(&name), FRAME_BYTES_MAX)];
+    }
+    let symbols = frame.symbols().iter();
+    symbols
+        .map(|symbol| {
+            let name = symbol.name().or(frame.func_name()).unwrap_or("?");
+            let name = without_hash(&rustc_demangle::demangle(name).to_string());
+            let line = match (symbol.file(), symbol.line()) {
+                (Some(file), Some(line)) => format!("{name} ({file}:{line})"),
+                (Some(file), None) => format!("{name} ({file})"),
+                _ => name,
+            };
+            cut(&line, FRAME_BYTES_MAX)
+        })
+        .collect()
+}
+
+/// Rust's legacy names end in `::h` and 16 digits that say nothing to people.
+fn without_hash(name: &str) -> String {
+    match name.rsplit_once("::h") {
+        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            path.to_owned()
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use haar_protocol::status::FailureCause as Cause;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use super::YIELD_FUEL;
 use super::exceeded::Exceeded;
-use super::failure::{Cause, Failure, classify};
+use super::failure::{Failure, classify};
 use crate::bus::message::Delivery;
 use crate::local_api::bindings::handler::exports::haar::local::handler::{Message, Rejection};
 use crate::local_api::bindings::handler::haar::local::types::Source;
@@ -18,6 +19,10 @@ use crate::local_api::bindings::ticks::exports::haar::local::ticks::Tick;
 use crate::local_api::bindings::{handler::Handling, lifecycle::Living, ticks::Ticking};
 use crate::local_api::state::State;
 use crate::local_api::timers::DueTick;
+
+/// Bytes that a guest may hand to the host in one call. Lists whose elements overlap in the guest's
+/// memory could otherwise make the host allocate far more than the guest has.
+const HOSTCALL_BYTES_MAX: usize = 8 << 20;
 
 const HANDLER: &str = "haar:local/handler@0.1.0";
 const LIFECYCLE: &str = "haar:local/lifecycle@0.1.0";
@@ -41,8 +46,27 @@ pub struct Counters {
     pub key_value_bytes: AtomicU64,
     /// Bytes in the private data directory, when last looked at.
     pub files_bytes: AtomicU64,
+    /// Dead letters that are kept, when last looked at.
+    pub dead_letters: AtomicU64,
     /// How often each limit was exceeded.
     pub exceeded: Exceeded,
+}
+
+impl Counters {
+    /// Counts a failure and the limit that was exceeded.
+    pub(super) fn failed(&self, failure: Failure) -> Failure {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let limit = match failure.cause {
+            Cause::Fuel => Some(&self.exceeded.fuel),
+            Cause::Deadline => Some(&self.exceeded.call_timeout),
+            Cause::Stack => Some(&self.exceeded.stack),
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            limit.fetch_add(1, Ordering::Relaxed);
+        }
+        failure
+    }
 }
 
 /// A component that runs.
@@ -66,6 +90,7 @@ impl Guest {
     ) -> Result<Self, Failure> {
         let mut store = Store::new(pre.engine(), state);
         store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         let plain = |error: wasmtime::Error| classify(&error, None);
         store
             .fuel_async_yield_interval(Some(YIELD_FUEL))
@@ -76,8 +101,11 @@ impl Guest {
         let limit = Duration::from_millis(store.data().limits.call_timeout.0);
         let instance = match tokio::time::timeout(limit, pre.instantiate_async(&mut store)).await {
             Ok(Ok(instance)) => instance,
-            Ok(Err(error)) => return Err(classify(&error, store.data().memory.denied_bytes)),
-            Err(_) => return Err(too_late(limit)),
+            Ok(Err(error)) => {
+                let failure = classify(&error, store.data().memory.denied);
+                return Err(counters.failed(failure));
+            }
+            Err(_) => return Err(counters.failed(too_late(limit))),
         };
         let mut has = |name: &str| instance.get_export_index(&mut store, None, name).is_some();
         let (handles, lives, ticks) = (has(HANDLER), has(LIFECYCLE), has(TICKS));
@@ -139,15 +167,15 @@ impl Guest {
         self.finish(outcome, limit)
     }
 
-    /// Calls `stop`, which may take no longer than `grace`.
+    /// Calls `stop`, which may take as long as `grace`, whatever the limit of other calls.
     pub async fn stop(&mut self, grace: Duration) -> Result<(), Failure> {
         let Some(lifecycle) = &self.lifecycle else {
             return Ok(());
         };
-        let limit = begin(&mut self.store)?.min(grace);
+        begin(&mut self.store)?;
         let call = lifecycle.haar_local_lifecycle().call_stop(&mut self.store);
-        let outcome = tokio::time::timeout(limit, call).await;
-        self.finish(outcome, limit)
+        let outcome = tokio::time::timeout(grace, call).await;
+        self.finish(outcome, grace)
     }
 
     /// Calls `handle` with a message.
@@ -205,11 +233,10 @@ impl Guest {
             .store(state.memory.bytes, Ordering::Relaxed);
         let failure = match outcome {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => classify(&error, state.memory.denied_bytes),
+            Ok(Err(error)) => classify(&error, state.memory.denied),
             Err(_) => too_late(limit),
         };
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        Err(failure)
+        Err(self.counters.failed(failure))
     }
 }
 
@@ -220,15 +247,16 @@ fn begin(store: &mut Store<State>) -> Result<Duration, Failure> {
         .set_fuel(fuel)
         .map_err(|error| classify(&error, None))?;
     let state = store.data_mut();
-    state.memory.denied_bytes = None;
+    state.memory.denied = None;
     Ok(Duration::from_millis(state.limits.call_timeout.0))
 }
 
 fn too_late(limit: Duration) -> Failure {
-    Failure {
-        cause: Cause::Deadline,
-        details: format!("the limit `call_timeout` is {} ms", limit.as_millis()),
-    }
+    let limit_ms = limit.as_millis();
+    Failure::new(
+        Cause::Deadline,
+        format!("the limit `call_timeout` is {limit_ms} ms"),
+    )
 }
 
 fn message<'a>(delivery: &'a Delivery, headers: &'a [(&'a str, &'a str)]) -> Message<'a> {

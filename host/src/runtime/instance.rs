@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use haar_protocol::assignment::Microservice;
-use haar_protocol::limits::Limits;
+use haar_protocol::assignment::{Microservice, MicroserviceName};
+use haar_protocol::limits::{Limits, RetryPolicy};
 use haar_protocol::log::Level;
+use haar_protocol::status::FailureCause as Cause;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use wasmtime::component::{InstancePre, ResourceTable};
 
-use super::failure::{Cause, Failure};
+use super::cpu::{Metered, Share};
+use super::failure::Failure;
 use super::guest::{Counters, Guest};
 use super::memory::MemoryLimiter;
 use super::rate::Rate;
@@ -27,19 +29,20 @@ use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
+use crate::local_api::key_value::KeyValue;
 use crate::local_api::logging::Logger;
-use crate::local_api::state::State;
-use crate::local_api::timers::Timers;
+use crate::local_api::state::{State, now_ms};
+use crate::local_api::timers::{self, Timers};
 use crate::local_api::wasi;
+use crate::store::dead_letters::DeadLetter;
 
 /// Messages that are taken out of the inbox at a time.
 const BATCH: usize = 64;
-/// How often a message of a live route is delivered at most when it is rejected with `retry`.
-const ATTEMPTS_MAX: u32 = 5;
-/// Rejected messages that wait for another attempt; the oldest is dropped when there are more.
+/// Rejected messages that wait for another attempt; the oldest becomes a dead letter when there
+/// are more.
 const RETRIES_MAX: usize = 64;
-/// The pause before the second attempt; it doubles with each further one.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before another attempt.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Orders {
     pub configuration: Arc<BTreeMap<String, String>>,
     /// Limits; what depends on them changes with the next call.
     pub limits: Limits,
+    /// What happens to messages that are not handled.
+    pub retry: RetryPolicy,
     /// To finish: one last call, no longer than this.
     pub stop: Option<Duration>,
 }
@@ -58,6 +63,7 @@ impl Orders {
         Self {
             configuration: Arc::new(spec.configuration.clone()),
             limits: spec.limits.clone(),
+            retry: spec.retry.clone(),
             stop: None,
         }
     }
@@ -94,10 +100,24 @@ pub struct Setup {
     pub started: oneshot::Sender<()>,
 }
 
-/// Runs the instance until it is stopped or fails.
+/// Runs the instance until it is stopped or fails, within its share of the processor.
 pub async fn run(setup: Setup) -> Exit {
+    let share: Arc<Share> = Arc::default();
+    share.set(setup.spec.limits.cpu.map(|percent| percent.0));
+    let counters = Arc::clone(&setup.counters);
+    Metered::new(live(setup, Arc::clone(&share)), share, counters).await
+}
+
+async fn live(setup: Setup, share: Arc<Share>) -> Exit {
     let open = Arc::new(AtomicBool::new(true));
-    let state = match state(&setup, Arc::clone(&open)) {
+    let name = &setup.spec.name;
+    let timers = match timers::load(&setup.surroundings.store, name).await {
+        Ok(timers) => timers,
+        Err(error) => {
+            return Exit::NotStartable(format!("its kept timers can't be read: {error:#}"));
+        }
+    };
+    let state = match state(&setup, timers, Arc::clone(&open)) {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
     };
@@ -111,6 +131,7 @@ pub async fn run(setup: Setup) -> Exit {
         counters,
         orders,
         started,
+        spec,
         ..
     } = setup;
     let mut instance = Instance {
@@ -119,28 +140,37 @@ pub async fn run(setup: Setup) -> Exit {
         logger,
         counters,
         orders,
+        share,
+        retry: spec.retry.clone(),
+        failed_over: None,
         batch: VecDeque::new(),
         retries: VecDeque::new(),
     };
     let exit = instance.live(started).await;
     open.store(false, Ordering::Relaxed);
-    instance.leave_the_rest();
+    timers::save(instance.guest.state()).await;
+    instance.leave_the_rest(&exit).await;
     exit
 }
 
-fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+/// The data behind the store of a new instance, which may publish while `open` is true.
+///
+/// # Errors
+/// When a granted directory can't be opened.
+pub fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
     Ok(State {
         name: spec.name.clone(),
         limits: spec.limits.clone(),
-        memory: MemoryLimiter::new(spec.limits.memory.0),
+        memory: MemoryLimiter::new(&spec.limits, Arc::clone(&setup.counters)),
         configuration: Arc::new(spec.configuration.clone()),
         surroundings: Arc::clone(&setup.surroundings),
         counters: Arc::clone(&setup.counters),
         ports: PortCache::default(),
         publish_rate: Rate::default(),
         open,
-        timers: Timers::default(),
+        key_value: KeyValue::default(),
+        timers,
         logger: setup.logger.clone(),
         wasi: wasi::context(&spec.grants, &setup.logger)?,
         table: ResourceTable::new(),
@@ -153,6 +183,10 @@ struct Instance {
     logger: Logger,
     counters: Arc<Counters>,
     orders: watch::Receiver<Orders>,
+    share: Arc<Share>,
+    retry: RetryPolicy,
+    /// The message over which the instance failed.
+    failed_over: Option<Delivery>,
     /// Messages taken out of the inbox and not handled yet.
     batch: VecDeque<Delivery>,
     /// Rejected messages with the time of their next attempt.
@@ -164,11 +198,7 @@ impl Instance {
         match self.guest.start().await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {
-                let details = format!("`start` returned an error: {reason}");
-                return Exit::Failed(Failure {
-                    cause: Cause::Other,
-                    details,
-                });
+                return Exit::Failed(Failure::new(Cause::Start, reason));
             }
             Err(failure) => return Exit::Failed(failure),
         }
@@ -211,8 +241,10 @@ impl Instance {
             self.guest.stop(grace).await?;
             return Ok(Some(Exit::Stopped));
         }
+        self.retry = orders.retry;
+        self.share.set(orders.limits.cpu.map(|percent| percent.0));
         let state = self.guest.state();
-        state.memory.bytes_max = orders.limits.memory.0;
+        state.memory.set_limits(&orders.limits);
         state.limits = orders.limits;
         if state.configuration == orders.configuration {
             return Ok(None);
@@ -228,7 +260,7 @@ impl Instance {
     }
 
     async fn tick(&mut self) -> Result<(), Failure> {
-        let Some(tick) = self.guest.state().timers.take_due(Instant::now()) else {
+        let Some(tick) = self.guest.state().timers.take_due(Instant::now(), now_ms()) else {
             return Ok(());
         };
         if let Err(reason) = self.guest.tick(&tick).await? {
@@ -237,6 +269,7 @@ impl Instance {
                 &format!("the tick `{}` returned an error: {reason}", tick.name),
             );
         }
+        timers::ticked(self.guest.state(), &tick).await;
         Ok(())
     }
 
@@ -274,11 +307,40 @@ impl Instance {
         next.is_some_and(|due| due <= Instant::now())
     }
 
-    /// What was taken and not handled goes back to the inbox, for the next instance.
-    fn leave_the_rest(&mut self) {
-        let retries = self.retries.drain(..).map(|(_, delivery)| delivery);
-        self.inbox
-            .put_back(retries.chain(self.batch.drain(..)).collect());
+    /// What was taken and not handled goes back to the inbox, for the next instance: first the
+    /// message over which this one failed, unless that was its last attempt.
+    async fn leave_the_rest(&mut self, exit: &Exit) {
+        let mut rest = VecDeque::new();
+        if let (Some(mut delivery), Exit::Failed(failure)) = (self.failed_over.take(), exit) {
+            if delivery.attempt < self.retry.attempts {
+                delivery.attempt += 1;
+                rest.push_back(delivery);
+            } else {
+                self.bury(delivery, failure.to_string()).await;
+            }
+        }
+        rest.extend(self.retries.drain(..).map(|(_, delivery)| delivery));
+        rest.append(&mut self.batch);
+        self.inbox.put_back(rest);
+    }
+
+    /// Puts a message aside that was delivered as often as it may be, for people to look at.
+    async fn bury(&mut self, delivery: Delivery, reason: String) {
+        let (inlet, attempts) = (&delivery.entry.inlet, delivery.attempt);
+        self.logger.agent(
+            Level::Warn,
+            &format!("inlet `{inlet}`: a dead letter after {attempts} attempts: {reason}"),
+        );
+        count(&delivery.entry.counters.dropped);
+        let state = self.guest.state();
+        let letter = dead_letter(state.name.clone(), &delivery, reason);
+        let store = state.surroundings.store.clone();
+        if let Err(error) = store.add_dead_letter(letter, self.retry.dead_letters).await {
+            self.logger.agent(
+                Level::Error,
+                &format!("the dead letter can't be kept: {error:#}"),
+            );
+        }
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
@@ -286,27 +348,30 @@ impl Instance {
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => {
-                count(&delivery.entry.counters.dropped);
+                self.failed_over = Some(delivery);
                 return Err(failure);
             }
         };
         match answer {
             Ok(()) => count(&delivery.entry.counters.handled),
-            Err(rejection) => self.reject(delivery, rejection),
+            Err(rejection) => self.reject(delivery, rejection).await,
         }
         Ok(())
     }
 
-    fn reject(&mut self, mut delivery: Delivery, rejection: Rejection) {
+    async fn reject(&mut self, mut delivery: Delivery, rejection: Rejection) {
         count(&self.counters.failures);
         let inlet = &delivery.entry.inlet;
         match rejection {
-            Rejection::Retry(reason) if delivery.attempt < ATTEMPTS_MAX => {
+            Rejection::Retry(reason) if delivery.attempt < self.retry.attempts => {
                 self.logger.agent(
                     Level::Debug,
                     &format!("inlet `{inlet}`: to be retried: {reason}"),
                 );
-                let pause = RETRY_PAUSE * 2u32.pow(delivery.attempt - 1);
+                let doubled = 2u32.saturating_pow(delivery.attempt - 1);
+                let pause = Duration::from_millis(self.retry.pause.0)
+                    .saturating_mul(doubled)
+                    .min(RETRY_PAUSE_MAX);
                 delivery.attempt += 1;
                 let due = Instant::now() + pause;
                 let position = self.retries.partition_point(|(other, _)| *other <= due);
@@ -314,16 +379,11 @@ impl Instance {
                 if self.retries.len() > RETRIES_MAX
                     && let Some((_, oldest)) = self.retries.pop_front()
                 {
-                    count(&oldest.entry.counters.dropped);
+                    let why = "too many messages wait for another attempt";
+                    self.bury(oldest, why.to_owned()).await;
                 }
             }
-            Rejection::Retry(reason) => {
-                self.logger.agent(
-                    Level::Warn,
-                    &format!("inlet `{inlet}`: dropped after {ATTEMPTS_MAX} attempts: {reason}"),
-                );
-                count(&delivery.entry.counters.dropped);
-            }
+            Rejection::Retry(reason) => self.bury(delivery, reason).await,
             Rejection::Discard(reason) => {
                 self.logger.agent(
                     Level::Warn,
@@ -332,6 +392,23 @@ impl Instance {
                 count(&delivery.entry.counters.dropped);
             }
         }
+    }
+}
+
+fn dead_letter(owner: MicroserviceName, delivery: &Delivery, reason: String) -> DeadLetter {
+    let message = &delivery.message;
+    DeadLetter {
+        owner,
+        inlet: delivery.entry.inlet.clone(),
+        source: message.source.as_ref().clone(),
+        sequence: message.sequence,
+        published_ms: message.published_ms,
+        content_type: delivery.entry.content_type.clone(),
+        headers: message.headers.clone(),
+        body: message.body.clone(),
+        attempts: delivery.attempt,
+        reason,
+        died_ms: now_ms(),
     }
 }
 

@@ -5,12 +5,14 @@ pub mod exceeded;
 pub mod surroundings;
 pub mod rate;
 pub mod memory;
+pub mod cpu;
 pub mod failure;
 pub mod guest;
 pub mod instance;
 
 use std::sync::Arc;
 
+use haar_protocol::grants::Grants;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -28,6 +30,7 @@ pub struct GuestRuntime {
     runtime: tokio::runtime::Runtime,
     engine: Engine,
     linker: Linker<State>,
+    key_value_linker: Linker<State>,
     fingerprint: String,
 }
 
@@ -40,6 +43,9 @@ impl GuestRuntime {
         let engine =
             haar_engine::configuration::engine().map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let linker = local_api::linker(&engine).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let mut key_value_linker = linker.clone();
+        local_api::add_key_value(&mut key_value_linker)
+            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .max_blocking_threads(BLOCKING_THREADS)
@@ -51,6 +57,7 @@ impl GuestRuntime {
             runtime,
             engine,
             linker,
+            key_value_linker,
             fingerprint,
         }))
     }
@@ -70,12 +77,20 @@ impl GuestRuntime {
         &self.fingerprint
     }
 
-    /// Connects a component's imports to the local API.
+    /// Connects a component's imports to the parts of the local API that it is granted.
     ///
     /// # Errors
-    /// When it imports what is not offered; the text names it.
-    pub fn link(&self, component: &Component) -> wasmtime::Result<InstancePre<State>> {
-        self.linker.instantiate_pre(component)
+    /// When it imports what is not offered, or not granted; the text names it.
+    pub fn link(
+        &self,
+        component: &Component,
+        grants: &Grants,
+    ) -> wasmtime::Result<InstancePre<State>> {
+        let linker = match grants.key_value {
+            true => &self.key_value_linker,
+            false => &self.linker,
+        };
+        linker.instantiate_pre(component)
     }
 
     /// Ends the threads without waiting for guests. For the end of the agent, when all instances

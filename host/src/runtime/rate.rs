@@ -16,14 +16,24 @@ impl Rate {
     /// # Errors
     /// The milliseconds to wait until one may be taken.
     pub fn take(&mut self, per_second: u32) -> Result<(), u64> {
-        if self.available_thousandths < 1_000 {
+        self.take_many(per_second, 1)
+    }
+
+    /// Takes so many things at once, or none. More than a second's worth are never there: the
+    /// caller asks for no more than `per_second`, or takes the wait for a refusal.
+    ///
+    /// # Errors
+    /// The milliseconds to wait until they may be taken.
+    pub fn take_many(&mut self, per_second: u32, count: u32) -> Result<(), u64> {
+        let wanted = u64::from(count) * 1_000;
+        if self.available_thousandths < wanted {
             self.refill(per_second, Instant::now());
         }
-        if self.available_thousandths >= 1_000 {
-            self.available_thousandths -= 1_000;
+        if self.available_thousandths >= wanted {
+            self.available_thousandths -= wanted;
             return Ok(());
         }
-        let lacking = 1_000 - self.available_thousandths;
+        let lacking = wanted - self.available_thousandths;
         Err(lacking.div_ceil(u64::from(per_second).max(1)))
     }
 
@@ -62,6 +72,19 @@ mod tests {
         assert_eq!(rate.available_thousandths, 2_500);
         rate.refill(10, start + Duration::from_secs(100));
         assert_eq!(rate.available_thousandths, 10_000);
+    }
+
+    #[test]
+    fn many_things_are_taken_at_once_or_not_at_all() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.take_many(10, 8), Ok(()));
+        assert!(rate.take_many(10, 10).is_err_and(|wait_ms| wait_ms > 0));
+        assert_eq!(
+            rate.take_many(10, 2),
+            Ok(()),
+            "what was refused took nothing"
+        );
+        assert_eq!(rate.take_many(0, 0), Ok(()));
     }
 
     #[test]

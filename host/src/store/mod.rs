@@ -1,8 +1,15 @@
 //! What the agent must not forget: one SQLite database in its data directory, owned by one thread.
 //! Others send it requests over a bounded channel and wait for the answer. A crash at any instant
-//! loses nothing that was answered.
+//! loses nothing that was answered. This file has what the agent keeps for itself; the others have
+//! what it keeps for microservices.
 
 mod schema;
+mod thread;
+
+mod owners;
+pub mod key_value;
+pub mod timers;
+pub mod dead_letters;
 
 use std::path::Path;
 
@@ -10,12 +17,10 @@ use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
-/// Requests that may wait for the thread.
-const QUEUE_REQUESTS: usize = 64;
+use thread::{Done, QUEUE_REQUESTS, Request};
+
 /// Statuses are numbered in blocks of this size, so that not every one costs a write to flash.
 const STATUS_BLOCK: u64 = 1_000;
-
-type Request = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A handle to the database. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug, Clone)]
@@ -51,36 +56,46 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("haar-store".into())
             .spawn(move || {
-                while let Some(request) = queue.blocking_recv() {
-                    request(&mut connection);
-                }
+                thread::serve(&connection, &mut queue);
             })?;
         Ok((Self { requests }, StoreThread(thread)))
     }
 
+    /// Has the thread do something. It is answered when what it changed is on the disk.
     async fn run<T: Send + 'static>(
         &self,
-        request: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let (answer, answered) = oneshot::channel();
         let request: Request = Box::new(move |connection| {
-            // Nobody waits any more: the agent is stopping.
-            let _ = answer.send(request(connection));
+            let result = match connection {
+                Ok(connection) => work(connection),
+                Err(reason) => Err(anyhow::Error::msg(reason)),
+            };
+            Done {
+                failed: result.is_err(),
+                answer: Box::new(move |kept| {
+                    let kept = kept.map_err(anyhow::Error::msg);
+                    // Or nobody waits any more: the agent is stopping.
+                    let _ = answer.send(result.and_then(|value| kept.map(|()| value)));
+                }),
+            }
         });
         self.requests
             .send(request)
             .await
             .ok()
             .context("the database thread has ended")?;
-        Ok(answered.await.context("the database thread has ended")??)
+        answered.await.context("the database thread has ended")?
     }
 
     /// The envelope of the assignment in force.
     pub async fn assignment(&self) -> anyhow::Result<Option<Vec<u8>>> {
         self.run(|connection| {
-            connection
+            let envelope = connection
                 .query_row("SELECT envelope FROM assignment", [], |row| row.get(0))
-                .optional()
+                .optional()?;
+            Ok(envelope)
         })
         .await
     }
@@ -93,10 +108,10 @@ impl Store {
                 "INSERT INTO assignment (id, number, envelope) VALUES (1, ?1, ?2)
                  ON CONFLICT (id) DO UPDATE SET number = excluded.number, envelope = excluded.envelope",
                 (number, envelope),
-            )
+            )?;
+            Ok(())
         })
         .await
-        .map(drop)
     }
 
     /// The first of a block of status sequences that were never used: see [`StatusSequence`].
@@ -104,12 +119,13 @@ impl Store {
         let block = i64::try_from(STATUS_BLOCK)?;
         let end: i64 = self
             .run(move |connection| {
-                connection.query_row(
+                let end = connection.query_row(
                     "INSERT INTO counter (name, value) VALUES ('status', 1 + ?1)
                      ON CONFLICT (name) DO UPDATE SET value = value + ?1 RETURNING value",
                     [block],
                     |row| row.get(0),
-                )
+                )?;
+                Ok(end)
             })
             .await?;
         Ok(u64::try_from(end - block)?)
@@ -148,4 +164,15 @@ impl StatusSequence {
         self.next += 1;
         Ok(self.next - 1)
     }
+}
+
+/// A number as SQLite has it. Nothing that we count comes near the end; what another node says may,
+/// and is cut.
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The same back.
+fn natural(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }

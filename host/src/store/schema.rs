@@ -5,8 +5,13 @@ use rusqlite::Connection;
 /// Marks the file as ours ("Haar" in ASCII), so that another program's database is never touched.
 const APPLICATION_ID: i32 = 0x4861_6172;
 
+/// Statements that stay prepared.
+const STATEMENTS_MAX: usize = 48;
+
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [START, MICROSERVICES];
+
+const START: &str = "
     CREATE TABLE assignment (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         number INTEGER NOT NULL,
@@ -16,7 +21,88 @@ const MIGRATIONS: [&str; 1] = ["
         name TEXT PRIMARY KEY,
         value INTEGER NOT NULL
     ) STRICT;
-"];
+";
+
+/// What is stored for microservices. Everything hangs on its owner and goes with it.
+const MICROSERVICES: &str = "
+    CREATE TABLE owner (
+        id INTEGER PRIMARY KEY,
+        application TEXT NOT NULL,
+        microservice TEXT NOT NULL,
+        -- For how long it has not been assigned, as far as that was seen; null while it is.
+        gone_ms INTEGER,
+        -- What its pairs take, counted with each change.
+        key_value_bytes INTEGER NOT NULL DEFAULT 0,
+        -- Counts changes of its pairs, for their versions.
+        key_value_changes INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (application, microservice)
+    ) STRICT;
+    CREATE TABLE bucket (
+        id INTEGER PRIMARY KEY,
+        owner INTEGER NOT NULL REFERENCES owner (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        UNIQUE (owner, name)
+    ) STRICT;
+    CREATE TABLE pair (
+        bucket INTEGER NOT NULL REFERENCES bucket (id) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        -- Number of the change that wrote it: tells it from every earlier value.
+        version INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (bucket, key)
+    ) STRICT;
+    CREATE TABLE timer (
+        owner INTEGER NOT NULL REFERENCES owner (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        scheduled_ms INTEGER NOT NULL,
+        period_ms INTEGER,
+        PRIMARY KEY (owner, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dead_letter (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner INTEGER NOT NULL REFERENCES owner (id) ON DELETE CASCADE,
+        bytes INTEGER NOT NULL,
+        inlet TEXT NOT NULL,
+        -- Site, node, application, microservice and outlet as JSON.
+        source TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        published_ms INTEGER NOT NULL,
+        content_type TEXT NOT NULL,
+        -- Pairs of name and value as JSON.
+        headers TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        died_ms INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX dead_letter_owner ON dead_letter (owner, id, bytes);
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY,
+        owner INTEGER NOT NULL REFERENCES owner (id) ON DELETE CASCADE,
+        direction INTEGER NOT NULL CHECK (direction IN (0, 1)),
+        port TEXT NOT NULL,
+        -- What its messages take, counted with each change.
+        bytes INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (owner, direction, port)
+    ) STRICT;
+    CREATE TABLE remembered (
+        -- Ids count up, so they are in the order in which messages passed.
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        history INTEGER NOT NULL REFERENCES history (id) ON DELETE CASCADE,
+        published_ms INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        node TEXT NOT NULL,
+        application TEXT NOT NULL,
+        microservice TEXT NOT NULL,
+        outlet TEXT NOT NULL,
+        content_type TEXT NOT NULL,
+        headers TEXT NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX remembered_order ON remembered (history, id);
+    CREATE INDEX remembered_age ON remembered (history, published_ms, id);
+";
 
 /// Sets the connection up and brings the tables up to date.
 pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
@@ -33,6 +119,10 @@ pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -256)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // What one busy moment made of the log is given back at the next checkpoint.
+    connection.pragma_update(None, "journal_size_limit", 1 << 20)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let version = usize::try_from(version)?;
     anyhow::ensure!(

@@ -19,6 +19,7 @@ async fn failure(guest: &str, body: &str, limit: impl Fn(&mut Limits)) -> String
     let sink = node.install(&artifacts::read(artifacts::SINK), &site.publisher);
     let mut victim = microservice("victim", bad, &["out"], &["in"]);
     limit(&mut victim.limits);
+    victim.retry.attempts = 1;
     let mut assignment = node.assignment(&site, 1);
     assignment.microservices = vec![
         victim,
@@ -53,7 +54,9 @@ async fn failure(guest: &str, body: &str, limit: impl Fn(&mut Limits)) -> String
     site.status(&node.id, |status| handled(status) > before + 10)
         .await;
     let line = site
-        .line(&node.id, |line| line.stream == Stream::Agent)
+        .line(&node.id, |line| {
+            line.stream == Stream::Agent && !line.text.contains("dead letter")
+        })
         .await;
     node.stop().await;
     line.text

@@ -11,4 +11,12 @@ mod running;
 mod crossing;
 mod refusing;
 mod failing;
+mod recovering;
 mod offline;
+
+mod batches;
+mod requests;
+mod kept_timers;
+mod config_versions;
+mod levels;
+mod stopping;

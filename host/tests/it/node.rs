@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use haar_host::agent::run::{Agent, Options};
+use haar_host::config::Location;
 use haar_host::identity::Membership;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
@@ -34,6 +35,8 @@ pub struct Node {
     pub key: SecretKey,
     pub id: NodeId,
     pub data: tempfile::TempDir,
+    /// Where the device stands.
+    pub location: Option<Location>,
     membership: Membership,
     running: Option<(CancellationToken, std::thread::JoinHandle<()>)>,
 }
@@ -61,6 +64,7 @@ impl Node {
             key,
             id,
             data,
+            location: None,
             membership,
             running: None,
         }
@@ -73,7 +77,7 @@ impl Node {
             key: self.key.clone(),
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
-            location: None,
+            location: self.location,
         };
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {

@@ -2,16 +2,29 @@
 //! value of its kind. Goes on after an error as far as it can, so that a person sees all of them
 //! at once. What the single values mean together is for the checks that follow.
 
-use crate::grants::{Access, DirectoryGrant, Grants};
-use crate::limits::Limits;
+mod limits;
+mod grants;
+mod configuration;
 
-use super::check::{
-    CONFIGURATION_KEYS_MAX, DIRECTORIES_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX,
-};
+use crate::ids::MediaType;
+use crate::limits::Retention;
+use crate::log::Level;
+
+use super::check::{CONFIGURATION_KEYS_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX};
 use super::errors::{KeyPath, Problem};
-use super::tree::{Mark, Node};
+use super::tree::{Mark, Node, Value};
 use super::values::{Decoded, Decoder};
-use super::{ApiVersion, Delivery, Kind, Manifest, Microservice, Place, Route};
+use super::{ApiVersion, Delivery, Kind, Manifest, Microservice, Place, Port, Route};
+
+/// The levels of log lines, as people write them.
+const LEVELS: [(&str, Level); 6] = [
+    ("trace", Level::Trace),
+    ("debug", Level::Debug),
+    ("info", Level::Info),
+    ("warn", Level::Warn),
+    ("error", Level::Error),
+    ("critical", Level::Critical),
+];
 
 /// Decodes the manifest that stands in `root`, or says everything that is wrong with it.
 pub(super) fn decode(root: &Node) -> Result<Manifest, Vec<(Problem, Mark)>> {
@@ -59,6 +72,10 @@ impl Decoder {
             "limits",
             "grants",
             "configuration",
+            "configuration_schema",
+            "log_level",
+            "restart",
+            "retry",
             "outlets",
             "inlets",
         ];
@@ -71,11 +88,20 @@ impl Decoder {
         let configuration = self.optional(&fields, "configuration", |this, node, at| {
             this.map(node, at, CONFIGURATION_KEYS_MAX, Self::text)
         });
+        let configuration_schema =
+            self.optional(&fields, "configuration_schema", |this, node, at| {
+                this.map(node, at, CONFIGURATION_KEYS_MAX, Self::configuration_key)
+            });
+        let log_level = self.optional(&fields, "log_level", |this, node, at| {
+            this.one_of(node, at, &LEVELS)
+        });
+        let restart = self.optional(&fields, "restart", Self::restart);
+        let retry = self.optional(&fields, "retry", Self::retry);
         let outlets = self.optional(&fields, "outlets", |this, node, at| {
-            this.formed_map(node, at, PORTS_MAX)
+            this.named_map(node, at, PORTS_MAX, Self::port)
         });
         let inlets = self.optional(&fields, "inlets", |this, node, at| {
-            this.formed_map(node, at, PORTS_MAX)
+            this.named_map(node, at, PORTS_MAX, Self::port)
         });
         Some(Microservice {
             name: name?,
@@ -84,6 +110,10 @@ impl Decoder {
             limits: limits?.unwrap_or_default(),
             grants: grants?.unwrap_or_default(),
             configuration: configuration?.unwrap_or_default(),
+            configuration_schema: configuration_schema?,
+            log_level: log_level?.unwrap_or_default(),
+            restart: restart?.unwrap_or_default(),
+            retry: retry?.unwrap_or_default(),
             outlets: outlets?.unwrap_or_default(),
             inlets: inlets?.unwrap_or_default(),
         })
@@ -103,71 +133,27 @@ impl Decoder {
         })
     }
 
-    fn limits(&mut self, node: &Node, at: &KeyPath) -> Decoded<Limits> {
-        let known = [
-            "memory",
-            "fuel_per_call",
-            "call_timeout",
-            "inbox_messages",
-            "message_size",
-            "publish_per_second",
-            "log_lines_per_second",
-            "timers",
-        ];
-        let fields = self.fields(node, at, &known)?;
-        let memory = self.optional(&fields, "memory", Self::formed);
-        let fuel_per_call = self.optional(&fields, "fuel_per_call", Self::number);
-        let call_timeout = self.optional(&fields, "call_timeout", Self::formed);
-        let inbox_messages = self.optional(&fields, "inbox_messages", Self::number);
-        let message_size = self.optional(&fields, "message_size", Self::formed);
-        let publish_per_second = self.optional(&fields, "publish_per_second", Self::number);
-        let log_lines_per_second = self.optional(&fields, "log_lines_per_second", Self::number);
-        let timers = self.optional(&fields, "timers", Self::number);
-        let usual = Limits::default();
-        Some(Limits {
-            memory: memory?.unwrap_or(usual.memory),
-            fuel_per_call: fuel_per_call?.unwrap_or(usual.fuel_per_call),
-            call_timeout: call_timeout?.unwrap_or(usual.call_timeout),
-            inbox_messages: inbox_messages?.unwrap_or(usual.inbox_messages),
-            message_size: message_size?.unwrap_or(usual.message_size),
-            publish_per_second: publish_per_second?.unwrap_or(usual.publish_per_second),
-            log_lines_per_second: log_lines_per_second?.unwrap_or(usual.log_lines_per_second),
-            timers: timers?.unwrap_or(usual.timers),
-            ..usual
+    /// A media type alone, or a map with more about the port.
+    fn port(&mut self, node: &Node, at: &KeyPath) -> Decoded<Port> {
+        if !matches!(node.value, Value::Map(_)) {
+            return Some(Port::from(self.formed::<MediaType>(node, at)?));
+        }
+        let fields = self.fields(node, at, &["type", "history"])?;
+        let media_type = self.required(&fields, "type", Self::formed);
+        let history = self.optional(&fields, "history", Self::retention);
+        Some(Port {
+            media_type: media_type?,
+            history: history?,
         })
     }
 
-    fn grants(&mut self, node: &Node, at: &KeyPath) -> Decoded<Grants> {
-        let fields = self.fields(node, at, &["directories"])?;
-        let directories = self.optional(&fields, "directories", |this, node, at| {
-            this.list(node, at, DIRECTORIES_MAX, Self::directory)
-        });
-        Some(Grants {
-            directories: directories?.unwrap_or_default(),
-            ..Grants::default()
-        })
-    }
-
-    fn directory(&mut self, node: &Node, at: &KeyPath) -> Decoded<DirectoryGrant> {
-        let fields = self.fields(node, at, &["host", "guest", "access"])?;
-        let host = self.required(&fields, "host", Self::text);
-        let guest = self.required(&fields, "guest", Self::text);
-        let access = self.optional(&fields, "access", |this, node, at| {
-            this.one_of(
-                node,
-                at,
-                &[
-                    ("read-only", Access::ReadOnly),
-                    ("read-write", Access::ReadWrite),
-                ],
-            )
-        });
-        Some(DirectoryGrant {
-            host: host?,
-            guest: guest?,
-            access: access?.unwrap_or_default(),
-            quota: None,
-            optional: false,
+    fn retention(&mut self, node: &Node, at: &KeyPath) -> Decoded<Retention> {
+        let fields = self.fields(node, at, &["size", "age"])?;
+        let size = self.required(&fields, "size", Self::formed);
+        let age = self.required(&fields, "age", Self::formed);
+        Some(Retention {
+            size: size?,
+            age: age?,
         })
     }
 

@@ -5,6 +5,8 @@ mod parse;
 mod tree;
 mod decode;
 mod values;
+mod ports;
+mod configuration;
 mod check;
 mod routes;
 mod suggest;
@@ -17,16 +19,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::grants::Grants;
-use crate::ids::{MediaType, Name, PortName};
-use crate::limits::Limits;
+use crate::ids::{Name, PortName};
+use crate::limits::{Limits, RestartPolicy, RetryPolicy};
+use crate::log::Level;
 
 pub use check::{
-    CONFIGURATION_BYTES_MAX, CONFIGURATION_KEY_BYTES_MAX, CONFIGURATION_KEYS_MAX,
-    CONFIGURATION_VALUE_BYTES_MAX, DIRECTORIES_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX,
-    ROUTES_MAX,
+    CONFIGURATION_BYTES_MAX, CONFIGURATION_CHOICES_MAX, CONFIGURATION_KEY_BYTES_MAX,
+    CONFIGURATION_KEYS_MAX, CONFIGURATION_VALUE_BYTES_MAX, DIRECTORIES_MAX, LABELS_MAX,
+    MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX,
 };
+pub use configuration::{ConfigurationKey, ConfigurationType, Number};
 pub use errors::{ManifestError, ManifestErrors};
 pub use parse::{MANIFEST_BYTES_MAX, parse};
+pub use ports::Port;
 pub use routes::warnings;
 #[cfg(feature = "schema")]
 pub use schema::json_schema;
@@ -88,12 +93,29 @@ pub struct Microservice {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::configuration"))]
     pub configuration: BTreeMap<String, String>,
+    /// What the configuration may say; anything when left out. Without a value a key has its
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "BTreeMap<String, ConfigurationKey>")
+    )]
+    pub configuration_schema: Option<BTreeMap<String, ConfigurationKey>>,
+    /// Log lines below this level are not taken. Changing it does not restart the instance.
+    #[serde(default)]
+    pub log_level: Level,
+    /// What happens after a failure.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// What happens to a message that was not handled.
+    #[serde(default)]
+    pub retry: RetryPolicy,
     /// Named ways out, each with its media type.
     #[serde(default)]
-    pub outlets: BTreeMap<Name, MediaType>,
+    pub outlets: BTreeMap<Name, Port>,
     /// Named ways in, each with its media type.
     #[serde(default)]
-    pub inlets: BTreeMap<Name, MediaType>,
+    pub inlets: BTreeMap<Name, Port>,
 }
 
 /// Longest version of a module, in bytes.

@@ -7,7 +7,7 @@ use crate::ids::{MediaType, Name, PortName};
 
 use super::errors::{KeyPath, PROBLEMS_MAX, Problem};
 use super::suggest;
-use super::{Delivery, Manifest, Microservice};
+use super::{Delivery, Manifest, Microservice, Port};
 
 /// Which end of a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl End {
         }
     }
 
-    fn ports(self, microservice: &Microservice) -> &BTreeMap<Name, MediaType> {
+    fn ports(self, microservice: &Microservice) -> &BTreeMap<Name, Port> {
         match self {
             End::From => &microservice.outlets,
             End::To => &microservice.inlets,
@@ -117,8 +117,8 @@ fn find<'m>(
         });
         return None;
     };
-    if let Some(media_type) = end.ports(microservice).get(&port.port) {
-        return Some(media_type);
+    if let Some(found) = end.ports(microservice).get(&port.port) {
+        return Some(&found.media_type);
     }
     let names = end.ports(microservice).keys().map(Name::as_str);
     let what = end.what();

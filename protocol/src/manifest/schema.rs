@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONFIGURATION_KEY_BYTES_MAX, Manifest};
+use super::{CONFIGURATION_CHOICES_MAX, CONFIGURATION_KEY_BYTES_MAX, Manifest};
 
 /// The JSON Schema (draft 2020-12) of a manifest.
 pub fn json_schema() -> Value {
@@ -24,5 +24,25 @@ pub(super) fn configuration(_: &mut schemars::SchemaGenerator) -> schemars::Sche
         "propertyNames": {"minLength": 1, "maxLength": CONFIGURATION_KEY_BYTES_MAX},
         "additionalProperties": {"type": ["string", "number", "boolean"]},
         "default": {}
+    })
+}
+
+/// A single value, as the parser takes it: a text, or a number or boolean as its text.
+pub(super) fn scalar(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": ["string", "number", "boolean"]})
+}
+
+/// A number, or the text of one: numbers are kept as their texts.
+pub(super) fn number(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": ["number", "string"], "pattern": "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"})
+}
+
+/// A list of single values.
+pub(super) fn list_of_scalars(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "items": {"type": ["string", "number", "boolean"]},
+        "minItems": 1,
+        "maxItems": CONFIGURATION_CHOICES_MAX
     })
 }

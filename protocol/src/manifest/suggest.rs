@@ -16,7 +16,7 @@ pub(super) fn hint<'a>(
     }
     match known.len() {
         0 => None,
-        1..=12 => {
+        1..=16 => {
             let names: Vec<String> = known
                 .iter()
                 .map(|name| format!("`{}`", quotable(name)))

@@ -92,6 +92,20 @@ impl Decoder {
         }
     }
 
+    /// Puts the value of a key that may be left out into `slot`. What is wrong with it is reported
+    /// as ever; then nobody looks at the slot.
+    pub(super) fn set<T>(
+        &mut self,
+        fields: &Fields<'_>,
+        key: &str,
+        slot: &mut T,
+        decode: impl FnOnce(&mut Self, &Node, &KeyPath) -> Decoded<T>,
+    ) {
+        if let Some(Some(value)) = self.optional(fields, key, decode) {
+            *slot = value;
+        }
+    }
+
     /// The value as a list of at most `most` entries.
     pub(super) fn list<T>(
         &mut self,
@@ -134,16 +148,16 @@ impl Decoder {
         decoded.into_iter().collect()
     }
 
-    /// The value as a map whose keys and values each have a form.
-    pub(super) fn formed_map<K, T>(
+    /// The value as a map whose keys have a form.
+    pub(super) fn named_map<K, T>(
         &mut self,
         node: &Node,
         at: &KeyPath,
         most: usize,
+        mut decode: impl FnMut(&mut Self, &Node, &KeyPath) -> Decoded<T>,
     ) -> Decoded<BTreeMap<K, T>>
     where
         K: FromStr<Err = InvalidId> + Ord,
-        T: FromStr<Err = InvalidId>,
     {
         let entries = self.entries(node, at)?;
         self.bound(node, at, entries.len(), most)?;
@@ -152,7 +166,7 @@ impl Decoder {
             .map(|(key, value)| {
                 let at = at.key(&key.text);
                 let name = self.form(&key.text, key.mark, &at);
-                let value = self.formed(value, &at);
+                let value = decode(self, value, &at);
                 Some((name?, value?))
             })
             .collect();
@@ -246,6 +260,11 @@ impl Decoder {
                 )
             }
         }
+    }
+
+    /// The value as `true` or `false`.
+    pub(super) fn boolean(&mut self, node: &Node, at: &KeyPath) -> Decoded<bool> {
+        self.one_of(node, at, &[("true", true), ("false", false)])
     }
 
     /// The value as one of a few words.

@@ -58,7 +58,7 @@ fn a_field_of_a_newer_release_is_passed_over() {
 #[test]
 fn an_unknown_part_of_a_grant_is_refused_because_it_might_narrow_it() {
     let mut json = serde_json::to_value(assignment()).unwrap();
-    json["microservices"][0]["grants"]["directories"][0]["quota"] = "1MiB".into();
+    json["microservices"][0]["grants"]["directories"][0]["files_max"] = 3.into();
     assert!(serde_json::from_value::<Assignment>(json).is_err());
 }
 

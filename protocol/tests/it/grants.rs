@@ -2,7 +2,7 @@
 
 use haar_protocol::grants::{Grants, lacking};
 
-const OFFERED: [&str; 17] = [
+const OFFERED: [&str; 22] = [
     "haar:local/types@0.1.0",
     "haar:local/messaging@0.1.0",
     "haar:local/messaging@0.1.7",
@@ -19,14 +19,18 @@ const OFFERED: [&str; 17] = [
     "wasi:random/random@0.2.0",
     "wasi:random/insecure-seed@0.2.1",
     "wasi:config/store@0.2.0-rc.1",
+    "wasi:config/store@0.2.0-draft-2024-09-27",
+    "wasi:config/store@0.2.0-draft",
+    "wasi:config/runtime@0.2.0-draft",
+    "haar:local/history@0.1.0",
+    "haar:local/node@0.1.0",
     "wasi:logging/logging@0.1.0-draft",
 ];
 
-const LACKING: [&str; 30] = [
+const LACKING: [&str; 31] = [
     // Nobody offers them.
     "wasi:sockets/tcp@0.2.6",
     "wasi:http/outgoing-handler@0.2.6",
-    "wasi:keyvalue/store@0.2.0-draft",
     "wasi:io/other@0.2.0",
     "haar:local/other@0.1.0",
     "haar:other/messaging@0.1.0",
@@ -49,7 +53,9 @@ const LACKING: [&str; 30] = [
     "wasi:io/streams",
     "wasi:config/store@0.2.0",
     "wasi:config/store@0.2.0-rc.2",
-    "wasi:config/store@0.2.0-draft",
+    "wasi:config/runtime@0.2.0",
+    "wasi:keyvalue/store@0.2.0",
+    "wasi:keyvalue/other@0.2.0-draft",
     "wasi:logging/logging@0.1.0",
     "wasi:logging/logging@0.2.0",
     // No interfaces of packages.
@@ -58,12 +64,33 @@ const LACKING: [&str; 30] = [
     "@0.2.0",
 ];
 
+/// Offered with the grant `key_value`, and without it not.
+const KEY_VALUE: [&str; 4] = [
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft2",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft2",
+];
+
+fn imports(lists: &[&[&str]]) -> Vec<String> {
+    let names = lists.iter().flat_map(|list| list.iter());
+    names.map(|import| (*import).to_owned()).collect()
+}
+
 #[test]
 fn an_interface_is_offered_by_its_name_and_a_compatible_version_only() {
-    let imports: Vec<String> = OFFERED
-        .iter()
-        .chain(&LACKING)
-        .map(|import| (*import).to_owned())
-        .collect();
+    let imports = imports(&[&OFFERED, &LACKING]);
     assert_eq!(lacking(&imports, &Grants::default()), LACKING);
+}
+
+#[test]
+fn a_key_value_store_is_offered_to_those_who_are_granted_one() {
+    let imports = imports(&[&OFFERED, &KEY_VALUE, &LACKING]);
+    let granted = Grants {
+        key_value: true,
+        ..Grants::default()
+    };
+    assert_eq!(lacking(&imports, &granted), LACKING);
+    let without = lacking(&imports, &Grants::default());
+    assert_eq!(without, [KEY_VALUE.as_slice(), &LACKING].concat());
 }

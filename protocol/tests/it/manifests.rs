@@ -75,6 +75,53 @@ fn configuration_keeps_the_text_of_numbers_and_booleans() {
 }
 
 #[test]
+fn a_schema_fills_in_what_a_configuration_leaves_out() {
+    let sampler = &manifest().microservices[0];
+    assert!(!sampler.configuration.contains_key("retries"));
+    let effective = sampler.effective_configuration();
+    assert_eq!(effective["retries"], "3");
+    assert_eq!(
+        effective["unit"], "°C",
+        "what is said wins over the default"
+    );
+}
+
+/// A manifest whose schema has the one key `k`, set to `value`.
+fn with_schema(schema: &str, value: &str) -> Result<Manifest, ManifestErrors> {
+    let text = format!(
+        "{SMALL}  - name: a\n    module: a@1\n    place: {{node: b}}\n    configuration: {{k: {value}}}\n    configuration_schema: {{k: {{{schema}}}}}\n"
+    );
+    parse(&text, "app.yaml")
+}
+
+#[test]
+fn values_at_the_edge_of_a_schema_are_taken_and_those_beyond_are_not() {
+    let int = "type: integer, minimum: -9223372036854775808, maximum: 9223372036854775806";
+    for (schema, value, fits) in [
+        (int, "-9223372036854775808", true),
+        (int, "9223372036854775806", true),
+        (int, "9223372036854775807", false),
+        ("type: integer", "9223372036854775808", false),
+        ("type: integer", "1.0", false),
+        ("type: integer", "+1", false),
+        ("type: integer", "\" 1\"", false),
+        ("type: number, minimum: 0", "-0", true),
+        ("type: number, minimum: 0.5", "0.5", true),
+        ("type: number, minimum: 0.5", "0.49", false),
+        ("type: number, maximum: 1e3", "1000", true),
+        ("type: number", "inf", false),
+        ("type: number", ".5", false),
+        ("type: string, max_length: 2", "äö", true),
+        ("type: string, max_length: 2", "äöü", false),
+        ("type: boolean", "\"true\"", true),
+        ("type: boolean", "True", false),
+    ] {
+        let outcome = with_schema(schema, value);
+        assert_eq!(outcome.is_ok(), fits, "{schema}: {value}: {outcome:?}");
+    }
+}
+
+#[test]
 fn ports_without_a_route_are_warned_of() {
     let text = format!(
         "{SMALL}  - name: a\n    module: a@1\n    place: {{node: b}}\n    outlets: {{out: a/b}}\n    inlets: {{in: a/b}}\n"

@@ -1,0 +1,442 @@
+//! When the timers of an instance tick: pure, time is an argument. While an instance lives its
+//! timers run on the monotonic clock, so a step of the wall clock moves none of them. Only what is
+//! kept is resumed by the wall clock, which may have been wrong when it was written or be wrong
+//! now: whatever is stored, a timer ticks once and then in its rhythm.
+
+use std::collections::BTreeMap;
+
+use tokio::time::{Duration, Instant};
+
+use crate::runtime::rate::Rate;
+use crate::store::timers::KeptTimer;
+
+/// The longest delay or period in milliseconds: a year. What is kept and further away than that
+/// was written, or is read, by a wrong clock.
+pub(super) const DELAY_MS_MAX: u64 = 365 * 86_400_000;
+/// A wall clock that deviates by more than this from where it should be has been stepped.
+const STEP_MS_MIN: u64 = 1_000;
+
+/// The timers of one instance, by name.
+#[derive(Debug, Default)]
+pub struct Timers {
+    timers: BTreeMap<String, Timer>,
+    /// A kept timer that ticks once, and whose tick is being handled. It is still stored.
+    ticking: Option<String>,
+    /// How fast kept timers are set.
+    pub(super) kept_changes: Rate,
+}
+
+/// One timer.
+#[derive(Debug)]
+pub(super) struct Timer {
+    due: Instant,
+    /// When it is due by the wall clock: milliseconds since the Unix epoch.
+    scheduled_ms: u64,
+    period_ms: Option<u64>,
+    /// Ticks that passed unseen before the timer was resumed.
+    missed: u32,
+    /// What the store has of it, when it is kept.
+    stored: Option<Stored>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    scheduled_ms: u64,
+    at: Instant,
+}
+
+/// A tick that is due.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DueTick {
+    /// The timer.
+    pub name: String,
+    /// When it should have ticked: milliseconds since the Unix epoch.
+    pub scheduled_ms: u64,
+    /// Ticks that passed unseen since the last one.
+    pub missed: u32,
+}
+
+impl Timers {
+    /// Timers as they were kept.
+    pub(super) fn resume(kept: Vec<KeptTimer>, now: Instant, now_ms: u64) -> Self {
+        let timers = kept.into_iter().map(|one| {
+            let timer = Timer::resume(&one, now, now_ms);
+            (one.name, timer)
+        });
+        Self {
+            timers: timers.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// When the next timer is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.timers.values().map(|timer| timer.due).min()
+    }
+
+    /// Takes the timer that has been due for longest, if one is due at `now`, and sets it anew
+    /// when it repeats. `now_ms` is the same instant by the wall clock.
+    pub fn take_due(&mut self, now: Instant, now_ms: u64) -> Option<DueTick> {
+        let (name, timer) = self
+            .timers
+            .iter_mut()
+            .filter(|(_, timer)| timer.due <= now)
+            .min_by_key(|(_, timer)| timer.due)?;
+        let name = name.clone();
+        timer.realign(now, now_ms);
+        let (scheduled_ms, missed) = match timer.period_ms {
+            Some(period_ms) => timer.tick(period_ms, now),
+            None => (timer.scheduled_ms, timer.missed),
+        };
+        if timer.period_ms.is_none() {
+            self.ticking = timer.stored.is_some().then(|| name.clone());
+            self.timers.remove(&name);
+        }
+        Some(DueTick {
+            name,
+            scheduled_ms,
+            missed,
+        })
+    }
+
+    /// True when one more timer of this name may be set.
+    pub(super) fn has_room(&self, name: &str, most: u32) -> bool {
+        self.timers.contains_key(name) || self.timers.len() < most as usize
+    }
+
+    /// True when the store has a timer of this name.
+    pub(super) fn is_stored(&self, name: &str) -> bool {
+        self.ticking.as_deref() == Some(name)
+            || self
+                .timers
+                .get(name)
+                .is_some_and(|timer| timer.stored.is_some())
+    }
+
+    /// Sets a timer, in the place of one of the same name.
+    pub(super) fn set(&mut self, name: String, timer: Timer) {
+        self.ticking.take_if(|ticking| *ticking == name);
+        self.timers.insert(name, timer);
+    }
+
+    /// Removes a timer. False when there is none of this name.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        self.ticking.take_if(|ticking| ticking == name);
+        self.timers.remove(name).is_some()
+    }
+
+    /// A tick was handled. The name of a kept timer that has ticked for the last time.
+    pub(super) fn take_ticked(&mut self) -> Option<String> {
+        self.ticking.take()
+    }
+
+    /// What the store should have of the timer, when it is kept, has moved on, and was last written
+    /// `age` or longer ago. It is taken for written.
+    pub(super) fn take_unsaved(
+        &mut self,
+        name: &str,
+        age: Duration,
+        now: Instant,
+        now_ms: u64,
+    ) -> Option<KeptTimer> {
+        let timer = self.timers.get_mut(name)?;
+        timer.realign(now, now_ms);
+        let stored = timer.stored.as_mut()?;
+        if stored.scheduled_ms == timer.scheduled_ms || now < stored.at + age {
+            return None;
+        }
+        *stored = Stored {
+            scheduled_ms: timer.scheduled_ms,
+            at: now,
+        };
+        Some(timer.to_kept(name))
+    }
+
+    /// The same of all timers, however lately they were written.
+    pub(super) fn take_all_unsaved(&mut self, now: Instant, now_ms: u64) -> Vec<KeptTimer> {
+        let names: Vec<String> = self.timers.keys().cloned().collect();
+        names
+            .iter()
+            .filter_map(|name| self.take_unsaved(name, Duration::ZERO, now, now_ms))
+            .collect()
+    }
+}
+
+impl Timer {
+    /// A timer that is set at `now`, which is `now_ms` by the wall clock.
+    pub(super) fn new(delay_ms: u64, period_ms: Option<u64>, now: Instant, now_ms: u64) -> Self {
+        Self {
+            due: now + Duration::from_millis(delay_ms),
+            scheduled_ms: now_ms.saturating_add(delay_ms),
+            period_ms,
+            missed: 0,
+            stored: None,
+        }
+    }
+
+    /// The same timer, of which the store has what [`to_kept`](Self::to_kept) says.
+    pub(super) fn stored(mut self, at: Instant) -> Self {
+        self.stored = Some(Stored {
+            scheduled_ms: self.scheduled_ms,
+            at,
+        });
+        self
+    }
+
+    pub(super) fn to_kept(&self, name: &str) -> KeptTimer {
+        KeptTimer {
+            name: name.to_owned(),
+            scheduled_ms: self.scheduled_ms,
+            period_ms: self.period_ms,
+        }
+    }
+
+    fn resume(kept: &KeptTimer, now: Instant, now_ms: u64) -> Self {
+        let period_ms = kept.period_ms.map(|period| period.clamp(1, DELAY_MS_MAX));
+        let late_ms = now_ms.saturating_sub(kept.scheduled_ms);
+        let ahead_ms = kept.scheduled_ms.saturating_sub(now_ms);
+        let ago = |ms| now.checked_sub(Duration::from_millis(ms)).unwrap_or(now);
+        let (due, scheduled_ms, missed) = match period_ms {
+            // It stays in its rhythm: the tick that is due is the last one that passed.
+            Some(period_ms) if ahead_ms == 0 => {
+                let since_last_ms = late_ms % period_ms;
+                let missed = late_ms.min(DELAY_MS_MAX) / period_ms;
+                (ago(since_last_ms), now_ms - since_last_ms, missed)
+            }
+            // The next tick is never more than a period away, unless a clock was wrong.
+            Some(period_ms) => {
+                let ahead_ms = (ahead_ms - 1) % period_ms + 1;
+                let due = now + Duration::from_millis(ahead_ms);
+                (due, now_ms.saturating_add(ahead_ms), 0)
+            }
+            None if ahead_ms > DELAY_MS_MAX => (now, now_ms, 0),
+            None if ahead_ms > 0 => {
+                let due = now + Duration::from_millis(ahead_ms);
+                (due, kept.scheduled_ms, 0)
+            }
+            None => {
+                let late_ms = late_ms.min(DELAY_MS_MAX);
+                (ago(late_ms), now_ms - late_ms, 0)
+            }
+        };
+        Self {
+            due,
+            scheduled_ms,
+            period_ms,
+            missed: u32::try_from(missed).unwrap_or(u32::MAX),
+            stored: Some(Stored {
+                scheduled_ms: kept.scheduled_ms,
+                at: now,
+            }),
+        }
+    }
+
+    /// Goes on to the next tick in the future. Returns when the one that is reported was due, and
+    /// how many passed unseen before it.
+    fn tick(&mut self, period_ms: u64, now: Instant) -> (u64, u32) {
+        let late_ms = milliseconds(now.saturating_duration_since(self.due));
+        let passed = late_ms / period_ms;
+        let reported_ms = self.scheduled_ms.saturating_add(passed * period_ms);
+        let missed = u32::try_from(passed).unwrap_or(u32::MAX);
+        let missed = missed.saturating_add(std::mem::take(&mut self.missed));
+        self.due += Duration::from_millis((passed + 1) * period_ms);
+        self.scheduled_ms = reported_ms.saturating_add(period_ms);
+        (reported_ms, missed)
+    }
+
+    /// After a step of the wall clock, what it will show when the timer is due.
+    fn realign(&mut self, now: Instant, now_ms: u64) {
+        let late_ms = milliseconds(now.saturating_duration_since(self.due));
+        let ahead_ms = milliseconds(self.due.saturating_duration_since(now));
+        let shown_ms = now_ms.saturating_sub(late_ms).saturating_add(ahead_ms);
+        if shown_ms.abs_diff(self.scheduled_ms) > STEP_MS_MIN {
+            self.scheduled_ms = shown_ms;
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The wall clock in these tests.
+    const NOON_MS: u64 = 1_700_000_000_000;
+
+    fn of(timer: Timer) -> Timers {
+        let mut timers = Timers::default();
+        timers.set("t".to_owned(), timer);
+        timers
+    }
+
+    fn kept(scheduled_ms: u64, period_ms: Option<u64>) -> Vec<KeptTimer> {
+        let name = "t".to_owned();
+        vec![KeptTimer {
+            name,
+            scheduled_ms,
+            period_ms,
+        }]
+    }
+
+    fn tick(scheduled_ms: u64, missed: u32) -> Option<DueTick> {
+        let name = "t".to_owned();
+        Some(DueTick {
+            name,
+            scheduled_ms,
+            missed,
+        })
+    }
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_late_repeating_timer_ticks_once_and_reports_what_it_missed() {
+        let start = Instant::now();
+        let mut timers = of(Timer::new(100, Some(100), start, NOON_MS));
+        let (now, now_ms) = (start + ms(450), NOON_MS + 450);
+        assert_eq!(timers.take_due(now, now_ms), tick(NOON_MS + 400, 3));
+        assert_eq!(timers.take_due(now, now_ms), None);
+        assert_eq!(timers.next(), Some(start + ms(500)));
+    }
+
+    #[test]
+    fn a_one_shot_timer_ticks_once_and_is_gone() {
+        let start = Instant::now();
+        let mut timers = of(Timer::new(10, None, start, NOON_MS));
+        assert_eq!(timers.take_due(start, NOON_MS), None);
+        let due = timers.take_due(start + ms(9_000), NOON_MS + 9_000);
+        assert_eq!(due, tick(NOON_MS + 10, 0));
+        assert_eq!(timers.next(), None);
+        assert_eq!(timers.take_ticked(), None, "nothing of it is stored");
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_moves_no_timer_and_shows_in_its_ticks() {
+        let start = Instant::now();
+        let mut timers = of(Timer::new(1_000, Some(1_000), start, NOON_MS).stored(start));
+        let stepped_ms = NOON_MS + 86_400_000;
+        assert_eq!(timers.take_due(start + ms(500), stepped_ms + 500), None);
+        let due = timers.take_due(start + ms(1_000), stepped_ms + 1_000);
+        assert_eq!(due, tick(stepped_ms + 1_000, 0));
+        let unsaved = timers.take_all_unsaved(start + ms(1_001), stepped_ms + 1_001);
+        assert_eq!(unsaved, kept(stepped_ms + 2_000, Some(1_000)));
+    }
+
+    #[test]
+    fn what_was_due_while_the_node_was_off_ticks_once_and_stays_in_its_rhythm() {
+        let now = Instant::now();
+        let scheduled_ms = NOON_MS - 3_250;
+        let mut timers = Timers::resume(kept(scheduled_ms, Some(1_000)), now, NOON_MS);
+        assert_eq!(timers.take_due(now, NOON_MS), tick(NOON_MS - 250, 3));
+        assert_eq!(timers.take_due(now, NOON_MS), None);
+        assert_eq!(timers.next(), Some(now + ms(750)));
+        let due = timers.take_due(now + ms(750), NOON_MS + 750);
+        assert_eq!(due, tick(NOON_MS + 750, 0));
+    }
+
+    #[test]
+    fn what_is_not_due_yet_ticks_when_it_is() {
+        let now = Instant::now();
+        for period_ms in [None, Some(1_000)] {
+            let mut timers = Timers::resume(kept(NOON_MS + 700, period_ms), now, NOON_MS);
+            assert_eq!(timers.next(), Some(now + ms(700)));
+            let due = timers.take_due(now + ms(700), NOON_MS + 700);
+            assert_eq!(due, tick(NOON_MS + 700, 0));
+        }
+    }
+
+    #[test]
+    fn a_kept_timer_that_ticks_once_stays_stored_until_its_tick_was_handled() {
+        let now = Instant::now();
+        let mut timers = Timers::resume(kept(NOON_MS - 10, None), now, NOON_MS);
+        assert_eq!(timers.take_due(now, NOON_MS), tick(NOON_MS - 10, 0));
+        assert!(timers.is_stored("t"));
+        assert_eq!(timers.take_ticked().as_deref(), Some("t"));
+        assert!(!timers.is_stored("t"));
+    }
+
+    #[test]
+    fn a_timer_that_is_set_again_by_its_own_tick_is_not_removed_after_it() {
+        let now = Instant::now();
+        let mut timers = Timers::resume(kept(NOON_MS, None), now, NOON_MS);
+        timers.take_due(now, NOON_MS).unwrap();
+        let again = Timer::new(100, None, now, NOON_MS).stored(now);
+        timers.set("t".to_owned(), again);
+        assert_eq!(timers.take_ticked(), None);
+        assert!(timers.is_stored("t"));
+    }
+
+    #[test]
+    fn what_is_stored_is_brought_up_to_date_once_in_a_while_and_at_the_end() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let start = Instant::now();
+        let mut timers = of(Timer::new(1_000, Some(1_000), start, NOON_MS).stored(start));
+        let mut written = 0;
+        for second in 1..=150 {
+            let (now, now_ms) = (start + ms(second * 1_000), NOON_MS + second * 1_000);
+            timers.take_due(now, now_ms).unwrap();
+            written += u32::from(timers.take_unsaved("t", MINUTE, now, now_ms).is_some());
+        }
+        assert_eq!(written, 2);
+        let (now, now_ms) = (start + ms(150_100), NOON_MS + 150_100);
+        let unsaved = timers.take_all_unsaved(now, now_ms);
+        assert_eq!(unsaved, kept(NOON_MS + 151_000, Some(1_000)));
+        assert_eq!(timers.take_all_unsaved(now, now_ms), []);
+    }
+
+    #[test]
+    fn no_more_timers_than_allowed_are_set_but_one_may_be_replaced() {
+        let timers = of(Timer::new(1, None, Instant::now(), NOON_MS));
+        assert!(timers.has_room("t", 1) && timers.has_room("other", 2));
+        assert!(!timers.has_room("other", 1));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_stored_ticks_at_once_at_most_one_time_and_then_soon(
+            scheduled_ms: u64,
+            period_ms: Option<u64>,
+            now_ms: u64,
+        ) {
+            let now = Instant::now();
+            let mut timers = Timers::resume(kept(scheduled_ms, period_ms), now, now_ms);
+            timers.take_due(now, now_ms);
+            prop_assert_eq!(timers.take_due(now, now_ms), None);
+            let furthest = period_ms.unwrap_or(DELAY_MS_MAX).clamp(1, DELAY_MS_MAX);
+            if let Some(next) = timers.next() {
+                prop_assert!(next > now && next <= now + ms(furthest));
+            }
+        }
+
+        #[test]
+        fn ticks_that_were_seen_and_missed_add_up_however_often_it_is_resumed(
+            period_ms in 1..10_000_u64,
+            pauses in proptest::collection::vec(0..100_000_u64, 1..20),
+        ) {
+            let start = Instant::now();
+            let mut elapsed_ms = 0;
+            let mut stored = kept(NOON_MS + period_ms, Some(period_ms));
+            let mut ticks = 0;
+            for pause_ms in pauses {
+                elapsed_ms += pause_ms;
+                let (now, now_ms) = (start + ms(elapsed_ms), NOON_MS + elapsed_ms);
+                let mut timers = Timers::resume(stored.clone(), now, now_ms);
+                if let Some(tick) = timers.take_due(now, now_ms) {
+                    prop_assert_eq!((tick.scheduled_ms - NOON_MS) % period_ms, 0);
+                    ticks += 1 + u64::from(tick.missed);
+                }
+                if let [unsaved] = &timers.take_all_unsaved(now, now_ms)[..] {
+                    stored = vec![unsaved.clone()];
+                }
+            }
+            prop_assert_eq!(ticks, elapsed_ms / period_ms);
+        }
+    }
+}

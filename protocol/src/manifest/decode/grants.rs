@@ -1,0 +1,51 @@
+//! Grants.
+
+use crate::grants::{Access, DirectoryGrant, Grants};
+
+use super::super::check::DIRECTORIES_MAX;
+use super::super::errors::KeyPath;
+use super::super::tree::Node;
+use super::super::values::{Decoded, Decoder};
+
+impl Decoder {
+    pub(super) fn grants(&mut self, node: &Node, at: &KeyPath) -> Decoded<Grants> {
+        let known = ["directories", "key_value", "data_directory"];
+        let fields = self.fields(node, at, &known)?;
+        let directories = self.optional(&fields, "directories", |this, node, at| {
+            this.list(node, at, DIRECTORIES_MAX, Self::directory)
+        });
+        let key_value = self.optional(&fields, "key_value", Self::boolean);
+        let data_directory = self.optional(&fields, "data_directory", Self::text);
+        Some(Grants {
+            directories: directories?.unwrap_or_default(),
+            key_value: key_value?.unwrap_or_default(),
+            data_directory: data_directory?,
+        })
+    }
+
+    fn directory(&mut self, node: &Node, at: &KeyPath) -> Decoded<DirectoryGrant> {
+        let known = ["host", "guest", "access", "quota", "optional"];
+        let fields = self.fields(node, at, &known)?;
+        let host = self.required(&fields, "host", Self::text);
+        let guest = self.required(&fields, "guest", Self::text);
+        let access = self.optional(&fields, "access", |this, node, at| {
+            this.one_of(
+                node,
+                at,
+                &[
+                    ("read-only", Access::ReadOnly),
+                    ("read-write", Access::ReadWrite),
+                ],
+            )
+        });
+        let quota = self.optional(&fields, "quota", Self::formed);
+        let optional = self.optional(&fields, "optional", Self::boolean);
+        Some(DirectoryGrant {
+            host: host?,
+            guest: guest?,
+            access: access?.unwrap_or_default(),
+            quota: quota?,
+            optional: optional?.unwrap_or_default(),
+        })
+    }
+}

@@ -1,9 +1,9 @@
 //! What happens after a failure.
 
 use anyhow::ensure;
-use haar_conformance_artifacts::Guest;
+use haar_conformance_artifacts::{self as artifacts, Guest};
 use haar_protocol::status::State;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::case::{Case, Node};
 use crate::scene::Scene;
@@ -11,7 +11,12 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("failure");
 
-pub(super) static CASES: &[&Case] = &[&BACK_OFF, &INBOX];
+pub(super) static CASES: &[&Case] = &[&BACK_OFF, &INBOX, &REPORT, &DEAD_LETTER, &POLICY];
+
+/// Without another attempt a message is not what an instance dies of again.
+fn once() -> Value {
+    json!({ "retry": { "attempts": 1 } })
+}
 
 pub(super) static BACK_OFF: Case = Case::new(
     "a_failed_instance_starts_again_at_once_and_then_with_back_off",
@@ -22,7 +27,7 @@ pub(super) static BACK_OFF: Case = Case::new(
 );
 
 fn back_off(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let mut talk = Talk::start(scene, Guest::Trap, json!({}))?;
+    let mut talk = Talk::start(scene, Guest::Trap, once())?;
     talk.say(scene, "panic")?;
     let name = talk.name().to_owned();
     scene.wait_for(&name, SUBJECT, "was started again", |one| {
@@ -53,10 +58,100 @@ pub(super) static INBOX: Case = Case::new(
 );
 
 fn inbox(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let mut talk = Talk::start(scene, Guest::Trap, json!({}))?;
+    let mut talk = Talk::start(scene, Guest::Trap, once())?;
     talk.say(scene, "panic\nfirst\nsecond\nthird")?;
     for text in ["handled first", "handled second", "handled third"] {
         scene.wait_line(talk.name(), SUBJECT, text)?;
+    }
+    Ok(())
+}
+
+pub(super) static REPORT: Case = Case::new(
+    "a_failure_is_reported_with_file_and_line_and_the_last_log_lines",
+    &["R-FAIL-04"],
+    &[Guest::Trap],
+    NODE,
+    report,
+);
+
+fn report(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let module = artifacts::read(artifacts::TRAP_WITH_DEBUG_INFORMATION);
+    scene.site.push_component("trap-with-lines", &module)?;
+    let mut talk = Talk::start(scene, Guest::Trap, once())?;
+    let exact = format!("trap-with-lines@{}", crate::modules::VERSION);
+    talk.application
+        .set(SUBJECT, "module", exact.as_str().into());
+    scene.apply(&talk.application)?;
+    let name = talk.name().to_owned();
+    scene.wait_for(&name, SUBJECT, "runs the other module", |one| {
+        one.state == State::Running && one.module_label == exact
+    })?;
+    talk.say(scene, "the last words\ntrap")?;
+    let one = scene.wait_for(&name, SUBJECT, "reports a failure", |one| {
+        one.last_failure.is_some()
+    })?;
+    let report = one
+        .last_failure
+        .unwrap_or_else(|| unreachable!("it was just there"));
+    ensure!(
+        report
+            .backtrace
+            .iter()
+            .any(|frame| frame.contains("trap.rs:")),
+        "no file and line: {:#?}",
+        report.backtrace
+    );
+    ensure!(
+        report
+            .last_lines
+            .iter()
+            .any(|line| line.contains("the last words")),
+        "no last lines: {:#?}",
+        report.last_lines
+    );
+    Ok(())
+}
+
+pub(super) static DEAD_LETTER: Case = Case::new(
+    "a_message_that_is_never_handled_becomes_a_dead_letter",
+    &["R-FAIL-05"],
+    &[Guest::Reject],
+    NODE,
+    dead_letter,
+);
+
+fn dead_letter(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let more = json!({ "retry": { "attempts": 2, "pause": "10ms" } });
+    let mut talk = Talk::start(scene, Guest::Reject, more)?;
+    talk.say(scene, "retry")?;
+    let one = scene.wait_for(talk.name(), SUBJECT, "has a dead letter", |one| {
+        one.dead_letters == 1
+    })?;
+    ensure!(one.failures == 2, "it was delivered {} times", one.failures);
+    Ok(())
+}
+
+pub(super) static POLICY: Case = Case::new(
+    "the_pauses_of_the_manifest_are_the_pauses_of_the_restarts",
+    &["R-FAIL-07"],
+    &[Guest::Trap],
+    NODE,
+    policy,
+);
+
+fn policy(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let more = json!({
+        "retry": { "attempts": 1 },
+        "restart": { "pauses": ["0ms", "50ms"], "jitter": "0%" },
+    });
+    let mut talk = Talk::start(scene, Guest::Trap, more)?;
+    let name = talk.name().to_owned();
+    // By default the second failure in a row would cost ten seconds, the fifth a minute.
+    for restarts in 1..=5 {
+        talk.say(scene, "panic")?;
+        scene.wait_for(&name, SUBJECT, "was started again", |one| {
+            one.restarts == restarts && one.state == State::Running
+        })?;
     }
     Ok(())
 }

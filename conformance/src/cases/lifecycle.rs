@@ -12,7 +12,16 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("lifecycle");
 
-pub(super) static CASES: &[&Case] = &[&CONFIGURATION, &UPDATE, &START_ERROR, &STOP];
+pub(super) static CASES: &[&Case] = &[
+    &CONFIGURATION,
+    &VERSIONS,
+    &SCHEMA,
+    &UPDATE,
+    &START_ERROR,
+    &STOP,
+    &GRACE,
+    &IMPORTS,
+];
 
 pub(super) static CONFIGURATION: Case = Case::new(
     "a_new_configuration_reaches_the_instance_without_a_restart",
@@ -124,5 +133,118 @@ fn stop(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let name = application.name.clone();
     scene.delete(&name)?;
     scene.wait_line(&name, "polite", "messages=0 ")?;
+    Ok(())
+}
+
+pub(super) static GRACE: Case = Case::new(
+    "an_instance_has_its_grace_period_to_stop_and_no_more",
+    &["R-LIFE-05", "R-LIFE-06"],
+    &[Guest::Stopper],
+    NODE,
+    grace,
+);
+
+fn grace(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let application = scene
+        .application("app")
+        .with(
+            "quick",
+            Guest::Stopper,
+            json!({ "configuration": { "stop_ms": 200 }, "limits": { "stop_grace": "30s" } }),
+        )
+        .with(
+            "slow",
+            Guest::Stopper,
+            json!({ "configuration": { "stop_ms": 60_000 }, "limits": { "stop_grace": "200ms" } }),
+        );
+    scene.run(&application)?;
+    let name = application.name.clone();
+    scene.delete(&name)?;
+    scene.wait_line(&name, "quick", "stopped")?;
+    scene.wait_line(&name, "slow", "stopping")?;
+    let lines = scene.lines(&name, "slow")?;
+    ensure!(
+        lines.iter().all(|entry| entry.line.text != "stopped"),
+        "it had more than its grace"
+    );
+    Ok(())
+}
+
+pub(super) static VERSIONS: Case = Case::new(
+    "the_configuration_is_read_in_every_version_of_its_interface",
+    &["R-CONF-02"],
+    &[Guest::ConfigVersions],
+    NODE,
+    versions,
+);
+
+fn versions(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let application = scene.application("app").with(
+        "subject",
+        Guest::ConfigVersions,
+        json!({ "configuration": { "colour": "blue" } }),
+    );
+    scene.run(&application)?;
+    for interface in [
+        "0.2.0-rc.1 store",
+        "0.2.0-draft store",
+        "0.2.0-draft-2024-09-27 store",
+        "0.2.0-draft runtime",
+    ] {
+        let line = format!("{interface}: blue 1 true");
+        scene.wait_line(&application.name, "subject", &line)?;
+    }
+    Ok(())
+}
+
+pub(super) static SCHEMA: Case = Case::new(
+    "a_configuration_that_does_not_fit_its_schema_is_refused",
+    &["R-CONF-03"],
+    &[Guest::Config],
+    NODE,
+    schema,
+);
+
+fn schema(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let more = |threshold: &str| {
+        json!({
+            "configuration": { "threshold": threshold },
+            "configuration_schema": { "threshold": { "type": "integer" } },
+        })
+    };
+    let wrong = scene
+        .application("app")
+        .with("subject", Guest::Config, more("warm"));
+    let refusal = scene.refusal(&wrong)?;
+    ensure!(refusal.contains("threshold"), "{refusal}");
+    let right = scene
+        .application("app")
+        .with("subject", Guest::Config, more("40"));
+    scene.run(&right)
+}
+
+pub(super) static IMPORTS: Case = Case::new(
+    "every_import_answers_again_and_again",
+    &["R-CLOCK-01", "R-CONF-01"],
+    &[Guest::Costs],
+    NODE,
+    imports,
+);
+
+fn imports(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut talk = Talk::start(
+        scene,
+        Guest::Costs,
+        json!({ "configuration": { "key": "value" } }),
+    )?;
+    talk.say(
+        scene,
+        "nothing 10\nconfig 10000\nnow 10000\npublish 20\nlog 20",
+    )?;
+    talk.wait_at_least(scene, 20)?;
+    scene.wait_line(talk.name(), SUBJECT, "line 19")?;
+    scene.wait_for(talk.name(), SUBJECT, "has handled all of it", |one| {
+        one.calls >= 6 && one.failures == 0
+    })?;
     Ok(())
 }

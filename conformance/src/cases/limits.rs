@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use haar_conformance_artifacts::Guest;
-use haar_protocol::status::State;
+use haar_protocol::status::{Exceeded, State};
 use serde_json::{Value, json};
 
 use crate::case::{Case, Node};
@@ -11,7 +11,7 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("limits");
 
-pub(super) static CASES: &[&Case] = &[&FUEL, &DEADLINE, &PARKED, &MEMORY, &STACKS, &LIVE];
+pub(super) static CASES: &[&Case] = &[&FUEL, &DEADLINE, &PARKED, &MEMORY, &STACKS, &LIVE, &SHARE];
 
 /// Says something to a guest that it does not survive. It must be started again, healthy, and the
 /// agent must have logged why in these words.
@@ -20,9 +20,11 @@ fn dies(
     guest: Guest,
     limits: Value,
     command: &str,
-    words: &[&str],
+    (words, counted): (&str, fn(&Exceeded) -> u64),
 ) -> anyhow::Result<()> {
-    let mut talk = Talk::start(scene, guest, json!({ "limits": limits }))?;
+    // Without another attempt the message is not what it dies of again.
+    let more = json!({ "limits": limits, "retry": { "attempts": 1 } });
+    let mut talk = Talk::start(scene, guest, more)?;
     talk.say(scene, command)?;
     let one = scene.wait_for(talk.name(), SUBJECT, "was started again", |one| {
         one.restarts >= 1 && one.failures >= 1 && one.state == State::Running
@@ -32,34 +34,48 @@ fn dies(
         "it died {} times of one message",
         one.restarts
     );
+    ensure!(
+        counted(&one.exceeded) >= 1,
+        "it is not counted: {:?}",
+        one.exceeded
+    );
     let name = talk.name().to_owned();
-    let told = scene.wait_lines(&name, SUBJECT, &format!("one of {words:?}"), |lines| {
-        let mut texts = lines.iter().map(|entry| entry.line.text.clone());
-        texts.find(|text| words.iter().any(|word| text.starts_with(word)))
-    })?;
-    scene.note(told.split(':').next().unwrap_or_default());
+    scene.wait_line(&name, SUBJECT, words)?;
+    scene.note(words);
     Ok(())
 }
 
 pub(super) static FUEL: Case = Case::new(
     "a_call_that_spins_runs_out_of_fuel",
-    &["R-LIMIT-01", "R-FAIL-01"],
+    &["R-LIMIT-01", "R-LIMIT-14", "R-FAIL-01"],
     &[Guest::Spin],
     NODE,
     |scene| {
         let limits = json!({ "fuel_per_call": 50_000_000 });
-        dies(scene, Guest::Spin, limits, "spin", &["out of fuel"])
+        dies(
+            scene,
+            Guest::Spin,
+            limits,
+            "spin",
+            ("out of fuel", |exceeded| exceeded.fuel),
+        )
     },
 );
 
 pub(super) static DEADLINE: Case = Case::new(
     "a_call_that_spins_with_fuel_to_spare_runs_out_of_time",
-    &["R-LIMIT-02"],
+    &["R-LIMIT-02", "R-LIMIT-14"],
     &[Guest::Spin],
     NODE,
     |scene| {
         let limits = json!({ "fuel_per_call": 1_000_000_000_000u64, "call_timeout": "300ms" });
-        dies(scene, Guest::Spin, limits, "spin", &["took too long"])
+        dies(
+            scene,
+            Guest::Spin,
+            limits,
+            "spin",
+            ("took too long", |exceeded| exceeded.call_timeout),
+        )
     },
 );
 
@@ -70,7 +86,13 @@ pub(super) static PARKED: Case = Case::new(
     NODE,
     |scene| {
         let limits = json!({ "call_timeout": "300ms" });
-        dies(scene, Guest::Sleeper, limits, "600000", &["took too long"])
+        dies(
+            scene,
+            Guest::Sleeper,
+            limits,
+            "600000",
+            ("took too long", |exceeded| exceeded.call_timeout),
+        )
     },
 );
 
@@ -84,7 +106,11 @@ pub(super) static MEMORY: Case = Case::new(
 
 fn memory(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let limits = json!({ "memory": "4MiB" });
-    let mut talk = Talk::start(scene, Guest::Memory, json!({ "limits": limits }))?;
+    let mut talk = Talk::start(
+        scene,
+        Guest::Memory,
+        json!({ "limits": limits, "retry": { "attempts": 1 } }),
+    )?;
     talk.say(scene, "try-grow")?;
     let line = scene.wait_line(talk.name(), SUBJECT, "refused after ")?;
     let bytes = line
@@ -112,7 +138,7 @@ pub(super) static STACKS: Case = Case::new(
 );
 
 fn stacks(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let mut talk = Talk::start(scene, Guest::Recurse, json!({}))?;
+    let mut talk = Talk::start(scene, Guest::Recurse, json!({ "retry": { "attempts": 1 } }))?;
     talk.say(scene, "calls")?;
     let name = talk.name().to_owned();
     scene.wait_line(&name, SUBJECT, "stack overflow")?;
@@ -164,5 +190,24 @@ fn live(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         after.is_some_and(|one| one.since_ms == since.since_ms && one.restarts == 0),
         "it was started again"
     );
+    Ok(())
+}
+
+pub(super) static SHARE: Case = Case::new(
+    "an_instance_over_its_processor_share_is_held_back_and_counted",
+    &["R-LIMIT-15"],
+    &[Guest::Compute],
+    NODE,
+    share,
+);
+
+fn share(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "cpu": "5%", "call_timeout": "60s" });
+    let mut talk = Talk::start(scene, Guest::Compute, json!({ "limits": limits }))?;
+    talk.say(scene, &vec!["sha256 2000"; 20].join("\n"))?;
+    let one = scene.wait_for(talk.name(), SUBJECT, "is held back", |one| {
+        one.exceeded.cpu >= 1 && one.cpu_ms > 0
+    })?;
+    ensure!(one.failures == 0, "it was not held back but ended");
     Ok(())
 }

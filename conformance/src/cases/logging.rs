@@ -3,6 +3,7 @@
 use anyhow::ensure;
 use haar_conformance_artifacts::Guest;
 use haar_protocol::log::{LogLine, Stream};
+use haar_protocol::status::State;
 use serde_json::json;
 
 use crate::case::{Case, Node};
@@ -13,7 +14,7 @@ const NODE: Node = Node::Shared("logging");
 /// A line may have so many bytes, and be marked as cut.
 const LINE_BYTES_MAX: usize = 4_096 + '…'.len_utf8();
 
-pub(super) static CASES: &[&Case] = &[&STREAMS, &RATE];
+pub(super) static CASES: &[&Case] = &[&STREAMS, &RATE, &LEVEL];
 
 pub(super) static STREAMS: Case = Case::new(
     "standard_output_and_error_are_log_lines_of_bounded_size",
@@ -77,5 +78,33 @@ fn rate(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         "{} dropped, {kept} kept",
         one.log_lines_dropped
     );
+    Ok(())
+}
+
+pub(super) static LEVEL: Case = Case::new(
+    "the_level_of_a_microservice_changes_while_it_runs",
+    &["R-LOG-04"],
+    &[Guest::Levels],
+    NODE,
+    level,
+);
+
+fn level(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut talk = Talk::start(scene, Guest::Levels, json!({ "log_level": "warn" }))?;
+    let name = talk.name().to_owned();
+    scene.wait_line(&name, SUBJECT, "critical")?;
+    let before = scene.wait_for(&name, SUBJECT, "runs", |one| one.state == State::Running)?;
+    for entry in scene.lines(&name, SUBJECT)? {
+        let text = entry.line.text.as_str();
+        ensure!(
+            !["trace", "debug", "info"].contains(&text),
+            "`{text}` was taken"
+        );
+    }
+    talk.application.set(SUBJECT, "log_level", "debug".into());
+    scene.apply(&talk.application)?;
+    scene.wait_line(&name, SUBJECT, "debug")?;
+    let after = scene.wait_for(&name, SUBJECT, "runs", |one| one.state == State::Running)?;
+    ensure!(after.since_ms == before.since_ms, "it was started again");
     Ok(())
 }

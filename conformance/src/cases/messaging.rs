@@ -20,6 +20,9 @@ pub(super) static CASES: &[&Case] = &[
     &RATE,
     &REJECTED,
     &FULL_INBOX,
+    &BATCH,
+    &REQUESTS,
+    &ACKNOWLEDGED,
 ];
 
 pub(super) static ORDER: Case = Case::new(
@@ -293,5 +296,86 @@ fn full_inbox(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         node.microservices.iter().all(|one| one.restarts == 0),
         "something failed"
     );
+    Ok(())
+}
+
+pub(super) static BATCH: Case = Case::new(
+    "a_batch_is_published_as_a_whole_or_not_at_all",
+    &["R-MSG-12"],
+    &[Guest::Batch],
+    NODE,
+    batch,
+);
+
+fn batch(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "limits": { "message_size": "1KiB" } });
+    let mut talk = Talk::start(scene, Guest::Batch, limits)?;
+    let five = talk.ask_all(scene, "5 10", 5)?;
+    let sequences: Vec<_> = five
+        .iter()
+        .filter_map(|one| one.0["sequence"].as_u64())
+        .collect();
+    ensure!(sequences == [1, 2, 3, 4, 5], "{five:?}");
+    talk.say(scene, "3 10 2000")?;
+    let refused = scene.wait_line(talk.name(), SUBJECT, "3 10 2000: ")?;
+    ensure!(refused.contains("limit of 1024 bytes"), "{refused}");
+    // Nothing of it was published: the next message has the next number.
+    let next = talk.ask(scene, "1 10")?;
+    ensure!(next.0["sequence"] == 6, "{next:?}");
+    Ok(())
+}
+
+pub(super) static REQUESTS: Case = Case::new(
+    "a_reply_finds_its_request_over_two_routes",
+    &["R-MSG-13"],
+    &[Guest::Requester, Guest::Responder],
+    NODE,
+    requests,
+);
+
+fn requests(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    use crate::application::TYPE;
+    let application = scene
+        .application("app")
+        .with(
+            "requester",
+            Guest::Requester,
+            json!({
+                "configuration": { "questions": 5 },
+                "outlets": { "requests": TYPE },
+                "inlets": { "replies": TYPE },
+            }),
+        )
+        .with(
+            "responder",
+            Guest::Responder,
+            json!({ "inlets": { "requests": TYPE }, "outlets": { "replies": TYPE } }),
+        )
+        .route("requester.requests", "responder.requests")
+        .route("responder.replies", "requester.replies");
+    scene.run(&application)?;
+    for number in 1..=5 {
+        let line = format!("{number}: {}", number * number);
+        scene.wait_line(&application.name, "requester", &line)?;
+    }
+    Ok(())
+}
+
+pub(super) static ACKNOWLEDGED: Case = Case::new(
+    "every_acknowledged_message_is_counted_on_its_route",
+    &["R-MSG-17"],
+    &[Guest::Quiet],
+    NODE,
+    acknowledged,
+);
+
+fn acknowledged(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut talk = Talk::start(scene, Guest::Quiet, json!({}))?;
+    talk.say(scene, &vec!["hello"; 200].join("\n"))?;
+    scene.wait_until("200 messages are sent, delivered and handled", |node| {
+        node.routes.iter().any(|route| {
+            [route.sent, route.delivered, route.handled, route.dropped] == [200, 200, 200, 0]
+        })
+    })?;
     Ok(())
 }

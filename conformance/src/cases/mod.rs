@@ -44,6 +44,15 @@ pub(crate) fn matches(case: &Case, filter: &str) -> bool {
 /// The cases that run a guest. A new guest does not compile before it stands here.
 pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
     match guest {
+        Guest::Batch => vec![&messaging::BATCH],
+        Guest::Compute => vec![&limits::SHARE],
+        Guest::ConfigVersions => vec![&lifecycle::VERSIONS],
+        Guest::Costs => vec![&lifecycle::IMPORTS],
+        Guest::KeptTimers => vec![&timers::KEPT],
+        Guest::Levels => vec![&logging::LEVEL],
+        Guest::Quiet => vec![&messaging::ACKNOWLEDGED],
+        Guest::Requester | Guest::Responder => vec![&messaging::REQUESTS],
+        Guest::Stopper => vec![&lifecycle::GRACE],
         Guest::Abi => vec![&hostile::HUGE_LISTS],
         Guest::Config => vec![&lifecycle::CONFIGURATION, &offline::WITHOUT_NETWORK],
         Guest::Driver => vec![&messaging::SOURCE],

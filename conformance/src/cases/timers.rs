@@ -6,11 +6,11 @@ use serde_json::json;
 
 use crate::case::{Case, Node};
 use crate::scene::Scene;
-use crate::talk::Talk;
+use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("timers");
 
-pub(super) static CASES: &[&Case] = &[&TICKS, &MISSED, &TOO_MANY];
+pub(super) static CASES: &[&Case] = &[&TICKS, &MISSED, &TOO_MANY, &KEPT];
 
 pub(super) static TICKS: Case = Case::new(
     "one_shot_and_repeating_timers_tick_by_name_until_cancelled",
@@ -87,4 +87,37 @@ fn too_many(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         "{answer:?}"
     );
     Ok(())
+}
+
+pub(super) static KEPT: Case = Case::new(
+    "a_kept_timer_ticks_on_after_a_power_cut",
+    &["R-TIMER-04"],
+    &[Guest::KeptTimers],
+    NODE,
+    kept,
+);
+
+fn kept(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut talk = Talk::start(scene, Guest::KeptTimers, json!({}))?;
+    let name = talk.name().to_owned();
+    talk.say(scene, "every pulse 100")?;
+    scene.wait_line(&name, SUBJECT, "pulse missed=")?;
+    // From now on nobody asks for a timer any more.
+    talk.say(scene, "cancel nothing")?;
+    scene.wait_line(&name, SUBJECT, "cancel nothing: false")?;
+    let before = scene.status()?.status_sequence;
+    scene.kill_agent()?;
+    scene.start_agent()?;
+    scene.wait_until("the new agent has reported", |node| {
+        node.status_sequence > before
+    })?;
+    scene.wait_lines(&name, SUBJECT, "a tick in the second life", |lines| {
+        let texts: Vec<&str> = lines.iter().map(|entry| entry.line.text.as_str()).collect();
+        let second = texts.iter().rposition(|text| *text == "started")?;
+        let is_second = texts.iter().filter(|text| **text == "started").count() == 2;
+        let ticks = texts[second..]
+            .iter()
+            .any(|text| text.starts_with("pulse missed="));
+        (is_second && ticks).then_some(())
+    })
 }

@@ -43,17 +43,20 @@ impl Queue {
         Some(delivery)
     }
 
-    /// Drops and counts the oldest messages until no more wait than may. The newest one stays.
-    fn shrink(&mut self, capacity: usize, overflowed: &AtomicU64) {
+    /// Drops and counts the oldest messages until no more wait than may; the newest one may be of
+    /// any size. Returns how many.
+    fn shrink(&mut self, capacity: usize) -> u64 {
+        let mut dropped = 0;
         while self.deliveries.len() > capacity
             || (self.bytes > BYTES_MAX && self.deliveries.len() > 1)
         {
             let Some(oldest) = self.pop() else {
-                return;
+                break;
             };
-            count(overflowed);
             count(&oldest.entry.counters.dropped);
+            dropped += 1;
         }
+        dropped
     }
 }
 
@@ -81,26 +84,13 @@ impl Inbox {
             let mut queue = self.lock();
             let was_empty = queue.deliveries.is_empty();
             queue.push(delivery);
-            queue.shrink(capacity, &self.overflowed);
+            self.overflowed
+                .fetch_add(queue.shrink(capacity), Ordering::Relaxed);
             was_empty
         };
         if was_empty {
             self.arrived.notify_one();
         }
-    }
-
-    /// Puts a message in if nothing has to leave for it. False when there is no room.
-    pub fn push_where_room(&self, delivery: Delivery) -> bool {
-        let capacity = self.capacity.load(Ordering::Relaxed) as usize;
-        let mut queue = self.lock();
-        if queue.len() >= capacity {
-            return false;
-        }
-        count(&delivery.entry.counters.delivered);
-        queue.push_back(delivery);
-        drop(queue);
-        self.arrived.notify_one();
-        true
     }
 
     /// Moves up to `most` messages to the end of `batch`. Returns how many.
@@ -122,7 +112,8 @@ impl Inbox {
         rest.append(&mut queue.deliveries);
         queue.bytes = rest.iter().map(|delivery| delivery.message.bytes()).sum();
         queue.deliveries = rest;
-        queue.shrink(capacity, &self.overflowed);
+        self.overflowed
+            .fetch_add(queue.shrink(capacity), Ordering::Relaxed);
         drop(queue);
         self.arrived.notify_one();
     }

@@ -13,6 +13,8 @@ use haar_host::local_api::logging::Logger;
 use haar_host::local_api::state::State;
 use haar_host::logs::Logs;
 use haar_host::modules::Modules;
+use haar_host::modules::compile::Compiler;
+use haar_host::modules::compile::Compiler;
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
 use haar_host::runtime::instance::{self, Exit, Orders, Setup};
@@ -54,7 +56,13 @@ impl Bench {
                 facts: Default::default(),
             }),
             bus,
-            modules: Modules::open(node.data.path(), controller, credentials).unwrap(),
+            modules: Modules::open(
+                node.data.path(),
+                controller,
+                credentials,
+                Compiler::InProcess,
+            )
+            .unwrap(),
             publishers: node.assignment(site, 1).publishers,
         }
     }

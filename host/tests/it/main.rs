@@ -10,5 +10,7 @@ mod driver;
 mod running;
 mod crossing;
 mod refusing;
+mod compiling;
+mod filing;
 mod failing;
 mod offline;

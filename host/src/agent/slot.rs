@@ -235,9 +235,9 @@ impl Slot {
             cpu_ms: 0,
             inbox_messages: 0,
             key_value_bytes: 0,
-            files_bytes: 0,
+            files_bytes: self.counters.files_bytes.load(Relaxed),
             dead_letters: 0,
-            exceeded: Default::default(),
+            exceeded: self.counters.exceeded.snapshot(),
             last_failure: None,
         })
     }

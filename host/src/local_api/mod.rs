@@ -9,6 +9,7 @@ pub mod timers;
 pub mod configuration;
 pub mod logging;
 pub mod stdio;
+pub mod files;
 pub mod wasi;
 
 use wasmtime::Engine;

@@ -16,7 +16,7 @@ use haar_protocol::limits::Limits;
 use haar_protocol::log::Level;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use wasmtime::component::{InstancePre, ResourceTable};
+use wasmtime::component::InstancePre;
 
 use super::failure::{Cause, Failure};
 use super::guest::{Counters, Guest};
@@ -27,6 +27,7 @@ use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
+use crate::local_api::files::resource_table;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
 use crate::local_api::timers::Timers;
@@ -97,7 +98,7 @@ pub struct Setup {
 /// Runs the instance until it is stopped or fails.
 pub async fn run(setup: Setup) -> Exit {
     let open = Arc::new(AtomicBool::new(true));
-    let state = match state(&setup, Arc::clone(&open)) {
+    let state = match state(&setup, Arc::clone(&open)).await {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
     };
@@ -128,8 +129,10 @@ pub async fn run(setup: Setup) -> Exit {
     exit
 }
 
-fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+async fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
+    let (wasi, files) =
+        wasi::context(spec, &setup.surroundings, &setup.counters, &setup.logger).await?;
     Ok(State {
         name: spec.name.clone(),
         limits: spec.limits.clone(),
@@ -142,8 +145,9 @@ fn state(setup: &Setup, open: Arc<AtomicBool>) -> anyhow::Result<State> {
         open,
         timers: Timers::default(),
         logger: setup.logger.clone(),
-        wasi: wasi::context(&spec.grants, &setup.logger)?,
-        table: ResourceTable::new(),
+        wasi,
+        files,
+        table: resource_table(),
     })
 }
 
@@ -213,6 +217,7 @@ impl Instance {
         }
         let state = self.guest.state();
         state.memory.bytes_max = orders.limits.memory.0;
+        state.files.set_private_limit(orders.limits.files_size.0);
         state.limits = orders.limits;
         if state.configuration == orders.configuration {
             return Ok(None);

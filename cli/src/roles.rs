@@ -28,7 +28,7 @@ pub(crate) fn run_controller(arguments: ControllerArguments) -> Result<ExitCode>
 
 /// Runs `haar agent …`.
 pub(crate) fn run_agent(arguments: AgentArguments) -> Result<ExitCode> {
-    done(haar_host::cli::run(arguments.arguments))
+    done(haar_host::cli::run(arguments.arguments, &["agent"]))
 }
 
 /// Their errors are for people already.

@@ -23,6 +23,18 @@ pub fn engine() -> wasmtime::Result<Engine> {
     Engine::new(&configuration())
 }
 
+/// The same engine for a process that compiles and shall stay small: it starts no threads. Its
+/// code is the same.
+///
+/// # Errors
+/// See [`engine`].
+#[cfg(feature = "compiler")]
+pub fn engine_on_one_thread() -> wasmtime::Result<Engine> {
+    let mut config = configuration();
+    config.parallel_compilation(false);
+    Engine::new(&config)
+}
+
 fn configuration() -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);

@@ -13,9 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::run::{Agent, Options};
+#[cfg(feature = "compiler")]
+use crate::compiler_process::CompileArguments;
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::DataDirectory;
+use crate::modules::compile::Compiler;
 use crate::store::Store;
 
 /// Where an agent keeps its state unless told otherwise.
@@ -45,6 +48,10 @@ pub enum Action {
     Enrol(EnrolArguments),
     /// Run the microservices that the site assigns to this node
     Run(RunArguments),
+    /// Compile one module within limits: what the agent starts itself as
+    #[cfg(feature = "compiler")]
+    #[command(hide = true)]
+    CompileModule(CompileArguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -111,14 +118,17 @@ fn cpu_percent(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "write a whole number of percent of one core, such as 150%".to_owned())
 }
 
-/// Does what is asked.
+/// Does what is asked. `prefix` are the arguments of this program that stand before the agent's
+/// own, such as `agent`.
 ///
 /// # Errors
 /// With a text for a person.
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
     match arguments.action {
         Action::Enrol(arguments) => enrol_node(arguments),
-        Action::Run(arguments) => run_agent(&arguments),
+        Action::Run(arguments) => run_agent(&arguments, prefix),
+        #[cfg(feature = "compiler")]
+        Action::CompileModule(arguments) => crate::compiler_process::run(&arguments),
         Action::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -160,7 +170,7 @@ fn host_name() -> Option<Name> {
         .ok()
 }
 
-fn run_agent(arguments: &RunArguments) -> anyhow::Result<()> {
+fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     start_logging();
     let directory = DataDirectory::open(&arguments.data)?;
     let Some(membership) = directory.membership()? else {
@@ -192,6 +202,8 @@ fn run_agent(arguments: &RunArguments) -> anyhow::Result<()> {
         status_interval: settings.status_interval,
         guest_threads: settings.guest_threads,
         location: settings.location,
+        compiler: Compiler::of_this_program(prefix, settings.compile)
+            .context("can't find this program's own file")?,
     };
     let (store, store_thread) = Store::open(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

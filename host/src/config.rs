@@ -5,13 +5,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use haar_protocol::quantity::Millis;
+use haar_protocol::quantity::{ByteSize, Millis};
 use serde::Deserialize;
+
+use crate::modules::compile::CompileLimits;
 
 /// Default pause between two statuses when nothing changes but counters.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The shortest pause that may be set.
 const STATUS_INTERVAL_MS_MIN: u64 = 200;
+/// The least memory that a compiler may be given: below, it can't compile the smallest module.
+const COMPILE_MEMORY_MIN: ByteSize = ByteSize(32 << 20);
+/// The least and most time that a compiler may be given, in milliseconds.
+const COMPILE_TIME_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
 /// The file as people write it.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +26,14 @@ struct Raw {
     status_interval: Option<Millis>,
     guest_threads: Option<usize>,
     location: Option<Location>,
+    compile: RawCompile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCompile {
+    memory: Option<ByteSize>,
+    time: Option<Millis>,
 }
 
 /// Checked settings.
@@ -31,6 +45,8 @@ pub struct Settings {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// What compiling one module may take.
+    pub compile: CompileLimits,
 }
 
 /// Where a device stands (WGS 84).
@@ -95,7 +111,33 @@ impl Raw {
             status_interval,
             guest_threads,
             location,
+            compile: self.compile.check()?,
         })
+    }
+}
+
+impl RawCompile {
+    fn check(self) -> anyhow::Result<CompileLimits> {
+        let usual = CompileLimits::default();
+        let limits = CompileLimits {
+            memory: self.memory.unwrap_or(usual.memory),
+            time: self.time.unwrap_or(usual.time),
+        };
+        if limits.memory < COMPILE_MEMORY_MIN {
+            bail!(
+                "compile.memory = {} is too little for any module: at least {COMPILE_MEMORY_MIN}",
+                limits.memory
+            );
+        }
+        if !COMPILE_TIME_MS.contains(&limits.time.0) {
+            bail!(
+                "compile.time = {}: from {} to {}",
+                limits.time,
+                Millis(*COMPILE_TIME_MS.start()),
+                Millis(*COMPILE_TIME_MS.end())
+            );
+        }
+        Ok(limits)
     }
 }
 
@@ -138,5 +180,15 @@ mod tests {
         assert_eq!(read("").unwrap().status_interval, STATUS_INTERVAL);
         assert!(read("status_interval = \"1ms\"").is_err());
         assert!(read("guest_threads = 0").is_err());
+        let compile = read("compile = { memory = \"64MiB\", time = \"5s\" }")
+            .unwrap()
+            .compile;
+        assert_eq!(
+            (compile.memory, compile.time),
+            (ByteSize(64 << 20), Millis(5_000))
+        );
+        assert_eq!(read("").unwrap().compile, CompileLimits::default());
+        assert!(read("compile = { memory = \"1MiB\" }").is_err());
+        assert!(read("compile = { time = \"0s\" }").is_err());
     }
 }

@@ -54,7 +54,9 @@ impl Subject {
             .unwrap();
         let ours = bench.prepare(&spec);
         let (setup, _) = bench.setup(&mut Registry::default(), &spec, ours);
-        let state = instance::state(&setup, Default::default(), Arc::default()).unwrap();
+        let state = instance::state(&setup, Default::default(), Arc::default())
+            .await
+            .unwrap();
         let mut store = Store::new(&engine, state);
         if metered {
             store.set_fuel(u64::MAX).unwrap();

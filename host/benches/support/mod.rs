@@ -13,6 +13,7 @@ use haar_host::local_api::logging::Logger;
 use haar_host::local_api::state::State;
 use haar_host::logs::Logs;
 use haar_host::modules::Modules;
+use haar_host::modules::compile::Compiler;
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
 use haar_host::runtime::instance::{self, Exit, Orders, Setup};
@@ -54,7 +55,13 @@ impl Bench {
                 facts: Default::default(),
             }),
             bus,
-            modules: Modules::open(node.data.path(), controller, credentials).unwrap(),
+            modules: Modules::open(
+                node.data.path(),
+                controller,
+                credentials,
+                Compiler::InProcess,
+            )
+            .unwrap(),
             publishers: node.assignment(site, 1).publishers,
         }
     }
@@ -141,6 +148,7 @@ impl Running {
             content_type: text("application/octet-stream"),
             message_bytes_max: u64::MAX,
             counters: Arc::clone(&counters),
+            history: None,
         });
         for sequence in 1..=count as u64 {
             let message = Arc::new(Message {

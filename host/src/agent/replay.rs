@@ -35,6 +35,7 @@ impl Node {
                 content_type: letter.content_type,
                 message_bytes_max: spec.limits.message_size.0,
                 counters,
+                history: None, // it was recorded when it came
             }),
             message: Arc::new(Message {
                 source: Arc::new(letter.source),

@@ -33,6 +33,7 @@ use crate::identity::Membership;
 use crate::local_api::state::now_ms;
 use crate::logs::Logs;
 use crate::modules::Modules;
+use crate::modules::compile::Compiler;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
 use crate::runtime::surroundings::{Facts, Surroundings};
@@ -62,6 +63,8 @@ pub struct Options {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// Who compiles modules.
+    pub compiler: Compiler,
 }
 
 /// The agent with everything that it owns.
@@ -107,7 +110,12 @@ impl Agent {
             node: membership.node.clone(),
             key: options.key.clone(),
         };
-        let modules = Modules::open(data, controller.clone(), credentials)?;
+        let modules = Modules::open(
+            data,
+            controller.clone(),
+            credentials,
+            options.compiler.clone(),
+        )?;
         let runtime = GuestRuntime::new(options.guest_threads)?;
         let allegiance = Allegiance {
             site: membership.site.clone(),

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use haar_host::cli::{Command, run};
 
 fn main() -> ExitCode {
-    match run(Command::parse().arguments) {
+    match run(Command::parse().arguments, &[]) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {error:#}");

@@ -93,6 +93,22 @@ impl Inbox {
         }
     }
 
+    /// Puts a message in if nothing has to leave for it. False when there is no room.
+    pub fn push_where_room(&self, delivery: Delivery) -> bool {
+        let capacity = self.capacity.load(Ordering::Relaxed) as usize;
+        let mut queue = self.lock();
+        let bytes = queue.bytes + delivery.message.bytes();
+        let is_first = queue.deliveries.is_empty();
+        if queue.deliveries.len() >= capacity || (bytes > BYTES_MAX && !is_first) {
+            return false;
+        }
+        count(&delivery.entry.counters.delivered);
+        queue.push(delivery);
+        drop(queue);
+        self.arrived.notify_one();
+        true
+    }
+
     /// Moves up to `most` messages to the end of `batch`. Returns how many.
     pub fn take(&self, batch: &mut VecDeque<Delivery>, most: usize) -> usize {
         let mut queue = self.lock();

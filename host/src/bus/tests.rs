@@ -82,6 +82,7 @@ fn an_inbox_of_large_messages_is_full_before_it_has_many() {
         content_type: "text/plain".into(),
         message_bytes_max: 1 << 20,
         counters: Arc::clone(&counters),
+        history: None,
     });
     let inbox = Inbox::new(1_000);
     for sequence in 1..=MESSAGES {

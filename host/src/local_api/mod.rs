@@ -12,6 +12,7 @@ pub mod key_value;
 pub mod history;
 pub mod logging;
 pub mod stdio;
+pub mod files;
 pub mod wasi;
 
 use wasmtime::Engine;

@@ -9,6 +9,7 @@ use haar_protocol::limits::Limits;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::files::Files;
 use super::key_value::KeyValue;
 use super::logging::Logger;
 use super::timers::Timers;
@@ -48,6 +49,8 @@ pub struct State {
     pub logger: Logger,
     /// Directories, clocks, randomness, standard streams.
     pub wasi: WasiCtx,
+    /// What it has open below its directories, and their quotas.
+    pub files: Files,
     /// Resources of `wasi:*` that it holds.
     pub table: ResourceTable,
 }

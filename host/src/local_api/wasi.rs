@@ -1,20 +1,23 @@
 //! `wasi:*` from wasmtime-wasi: clocks, randomness, granted directories, standard output. No
 //! sockets: they are not linked, so a component that imports them does not start.
 
-use anyhow::Context as _;
-use haar_protocol::grants::{Access, Grants};
+use std::sync::Arc;
+
+use haar_protocol::assignment::Microservice;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
-use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
+use wasmtime_wasi::p2::bindings::{cli, clocks, random};
 use wasmtime_wasi::random::WasiRandom;
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiView as _};
+use wasmtime_wasi::{WasiCtx, WasiView as _};
 use wasmtime_wasi_io::bindings::wasi::io;
 
+use super::files::{self, Files, Granted};
 use super::logging::Logger;
 use super::state::State;
 use super::stdio::LogStream;
+use crate::runtime::guest::Counters;
+use crate::runtime::surroundings::Surroundings;
 
 /// Random bytes that one call may ask for.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
@@ -36,8 +39,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     random::random::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
     random::insecure::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
-    filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    files::add_to_linker(l)?;
     cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
@@ -55,25 +57,23 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 ///
 /// # Errors
 /// When a granted directory can't be opened; the text says which and why.
-pub fn context(grants: &Grants, logger: &Logger) -> anyhow::Result<WasiCtx> {
+pub async fn context(
+    spec: &Microservice,
+    surroundings: &Surroundings,
+    counters: &Arc<Counters>,
+    logger: &Logger,
+) -> anyhow::Result<(WasiCtx, Files)> {
     let mut builder = WasiCtx::builder();
     builder.stdout(LogStream::stdout(logger.clone()));
     builder.stderr(LogStream::stderr(logger.clone()));
     builder.max_random_size(RANDOM_BYTES_MAX);
-    for grant in &grants.directories {
-        let permissions = match grant.access {
-            Access::ReadOnly => FsPerms::ReadOnly,
-            Access::ReadWrite => FsPerms::ReadWrite,
-        };
-        builder
-            .preopened_dir(&grant.host, &grant.guest, permissions)
-            .map_err(|error| anyhow::anyhow!("{error:#}"))
-            .with_context(|| {
-                format!(
-                    "the granted directory {} of this node can't be opened",
-                    grant.host
-                )
-            })?;
+    let grants = &spec.grants;
+    let mut directories: Vec<Granted> = grants.directories.iter().map(Granted::of).collect();
+    if let Some(guest) = &grants.data_directory {
+        let host = surroundings.private_directory(&spec.name);
+        let quota = spec.limits.files_size.0;
+        directories.push(Granted::private(host, guest.clone(), quota));
     }
-    Ok(builder.build())
+    let files = Files::open(directories, &mut builder, counters, logger).await?;
+    Ok((builder.build(), files))
 }

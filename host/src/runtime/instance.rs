@@ -17,7 +17,7 @@ use haar_protocol::log::Level;
 use haar_protocol::status::FailureCause as Cause;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use wasmtime::component::{InstancePre, ResourceTable};
+use wasmtime::component::InstancePre;
 
 use super::cpu::{Metered, Share};
 use super::failure::Failure;
@@ -29,6 +29,7 @@ use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
+use crate::local_api::files::resource_table;
 use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
@@ -118,7 +119,7 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
         }
     };
     key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
-    let state = match state(&setup, timers, Arc::clone(&open)) {
+    let state = match state(&setup, timers, Arc::clone(&open)).await {
         Ok(state) => state,
         Err(error) => return Exit::NotStartable(format!("{error:#}")),
     };
@@ -158,8 +159,10 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
 ///
 /// # Errors
 /// When a granted directory can't be opened.
-pub fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
+    let (wasi, files) =
+        wasi::context(spec, &setup.surroundings, &setup.counters, &setup.logger).await?;
     Ok(State {
         name: spec.name.clone(),
         limits: spec.limits.clone(),
@@ -174,8 +177,9 @@ pub fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Re
         history_rate: Rate::default(),
         timers,
         logger: setup.logger.clone(),
-        wasi: wasi::context(&spec.grants, &setup.logger)?,
-        table: ResourceTable::new(),
+        wasi,
+        files,
+        table: resource_table(),
     })
 }
 
@@ -247,6 +251,7 @@ impl Instance {
         self.share.set(orders.limits.cpu.map(|percent| percent.0));
         let state = self.guest.state();
         state.memory.set_limits(&orders.limits);
+        state.files.set_private_limit(orders.limits.files_size.0);
         state.limits = orders.limits;
         if state.configuration == orders.configuration {
             return Ok(None);

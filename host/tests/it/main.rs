@@ -10,6 +10,8 @@ mod driver;
 mod running;
 mod crossing;
 mod refusing;
+mod compiling;
+mod filing;
 mod failing;
 mod recovering;
 mod storing;

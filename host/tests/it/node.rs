@@ -8,6 +8,7 @@ use std::time::Duration;
 use haar_host::agent::run::{Agent, Options};
 use haar_host::config::Location;
 use haar_host::identity::Membership;
+use haar_host::modules::compile::Compiler;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
     Assignment, Microservice, MicroserviceName, Peer, Port, Publisher, Route,
@@ -78,6 +79,7 @@ impl Node {
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
             location: self.location,
+            compiler: Compiler::InProcess,
         };
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {

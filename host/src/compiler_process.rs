@@ -1,0 +1,82 @@
+//! The child process that compiles one module: sets its own limits, reads one file, writes one
+//! file, and ends. It verifies nothing: whoever starts it has. See [`crate::modules::compile`].
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use haar_protocol::quantity::{ByteSize, Millis};
+use rustix::process::{Resource, Rlimit};
+
+use crate::modules::compile::{CODE_BYTES_MAX, CompileLimits};
+
+/// How much the process lets others go first (`nice`).
+const NICENESS: i32 = 10;
+/// The most characters of an engine's error that are passed on.
+const COMPLAINT_CHARACTERS_MAX: usize = 1_000;
+
+/// Arguments of `compile-module`.
+#[derive(Debug, Args)]
+pub struct CompileArguments {
+    /// The module
+    #[arg(long = "in", value_name = "FILE")]
+    pub input: PathBuf,
+    /// Where the code goes
+    #[arg(long = "out", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Memory that this process may take
+    #[arg(long, value_name = "SIZE", default_value_t = CompileLimits::default().memory)]
+    pub memory: ByteSize,
+    /// Processor time that it may take
+    #[arg(long, value_name = "TIME", default_value_t = CompileLimits::default().time)]
+    pub time: Millis,
+}
+
+/// Compiles one module within the limits. A limit that is hit ends the process by a signal.
+///
+/// # Errors
+/// With one line, when the limits can't be set, the files can't be read or written, or the engine
+/// can't compile the module.
+pub fn run(arguments: &CompileArguments) -> anyhow::Result<()> {
+    limit(arguments).context("can't set the limits of this process")?;
+    let module = std::fs::read(&arguments.input)
+        .with_context(|| format!("can't read {}", arguments.input.display()))?;
+    let engine = haar_engine::configuration::engine_on_one_thread().map_err(one_line)?;
+    let code = haar_engine::compile::compile(&engine, &module).map_err(one_line)?;
+    std::fs::write(&arguments.output, code)
+        .with_context(|| format!("can't write {}", arguments.output.display()))
+}
+
+/// Takes from this process what it does not need, for good.
+fn limit(arguments: &CompileArguments) -> std::io::Result<()> {
+    let seconds = arguments.time.0.div_ceil(1_000).max(1);
+    for (resource, most) in [
+        (Resource::Core, 0),
+        // Private memory rather than address space, of which the program's own file takes a part
+        // that says nothing of what compiling needs.
+        (Resource::Data, arguments.memory.0),
+        (Resource::Cpu, seconds),
+        (Resource::Fsize, CODE_BYTES_MAX),
+    ] {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        rustix::process::setrlimit(resource, limit)?;
+    }
+    rustix::process::setpriority_process(None, NICENESS)?;
+    // Nobody wants the code when the agent has ended.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    Ok(())
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn one_line(error: wasmtime::Error) -> anyhow::Error {
+    let text = format!("{error:#}").replace('\n', " ");
+    anyhow::Error::msg(
+        text.chars()
+            .take(COMPLAINT_CHARACTERS_MAX)
+            .collect::<String>(),
+    )
+}

@@ -1,0 +1,193 @@
+//! Module files and compiled code on this node's disk: fetched by digest, verified before every
+//! load. Fail closed: what is not wholly right is not run, and what is damaged is fetched anew.
+//!
+//! ```text
+//! modules/HEX.wasm    as pushed; its name is its SHA-256
+//! modules/HEX.part    a fetch that was cut off; goes on where it stopped
+//! compiled/HEX.part   what a compiler is writing
+//! compiled/HEX.code   compiled by this node, bound and signed with its key (see haar_engine::artifact)
+//! ```
+
+pub mod compile;
+mod fetch;
+mod sweep;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use compile::Compiler;
+use haar_engine::{artifact, configuration, load};
+use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::ids::Digest;
+use haar_protocol::keys::PublicKey;
+use haar_protocol::module;
+use wasmtime::component::{Component, InstancePre};
+
+use crate::controller::{Controller, Credentials};
+use crate::identity::sync_directory;
+use crate::local_api::state::State;
+use crate::runtime::GuestRuntime;
+
+/// Why a module is not there to run.
+#[derive(Debug)]
+pub enum PrepareError {
+    /// It never will be, as it is: not signed by a trusted publisher, not a component, imports
+    /// what is not offered, takes too much to compile. Not tried again until the assignment changes.
+    Refused(String),
+    /// It may be later: no network, no room on the disk. Tried again after a pause.
+    NotYet(String),
+}
+
+/// The module files of a node.
+#[derive(Debug)]
+pub struct Modules {
+    modules: PathBuf,
+    compiled: PathBuf,
+    controller: Controller,
+    credentials: Credentials,
+    compiler: Compiler,
+    /// Held by whoever compiles: one at a time, so that two modules that come together do not take
+    /// twice the memory.
+    compiling: Mutex<()>,
+}
+
+impl Modules {
+    /// The files below the data directory.
+    ///
+    /// # Errors
+    /// When the folders can't be made.
+    pub fn open(
+        data: &Path,
+        controller: Controller,
+        credentials: Credentials,
+        compiler: Compiler,
+    ) -> anyhow::Result<Arc<Self>> {
+        let folder = |name: &str| -> anyhow::Result<PathBuf> {
+            let path = data.join(name);
+            std::fs::create_dir_all(&path)
+                .with_context(|| format!("can't make {}", path.display()))?;
+            Ok(path)
+        };
+        Ok(Arc::new(Self {
+            modules: folder("modules")?,
+            compiled: folder("compiled")?,
+            controller,
+            credentials,
+            compiler,
+            compiling: Mutex::new(()),
+        }))
+    }
+
+    /// Makes the module of `spec` ready to start: fetches it when it is not here, verifies digest
+    /// and publishers' signatures, loads its code, compiling it first when needed. Blocks.
+    ///
+    /// # Errors
+    /// See [`PrepareError`].
+    pub fn prepare(
+        &self,
+        spec: &Microservice,
+        publishers: &[Publisher],
+        runtime: &GuestRuntime,
+    ) -> Result<InstancePre<State>, PrepareError> {
+        let file = match self.read(&spec.module) {
+            Some(file) => file,
+            None => {
+                self.fetch(spec)?;
+                let damaged = || {
+                    PrepareError::NotYet(
+                        "the fetched module can't be read back from the disk".into(),
+                    )
+                };
+                self.read(&spec.module).ok_or_else(damaged)?
+            }
+        };
+        verify(spec, &file, publishers)?;
+        let component = match self.load_cached(spec, runtime) {
+            Some(component) => component,
+            None => self.compile_and_load(spec, &file, runtime)?,
+        };
+        runtime.link(&component, &spec.grants).map_err(|error| {
+            PrepareError::Refused(format!(
+                "{} imports what it is not granted: {error:#}",
+                spec.module_label
+            ))
+        })
+    }
+
+    /// The file of that digest, if it is here and whole. One that is not whole is removed.
+    fn read(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let path = self.module_path(digest);
+        let file = std::fs::read(&path).ok()?;
+        if Digest::of(&file) == *digest {
+            return Some(file);
+        }
+        tracing::error!(
+            "{} is damaged: it is removed and fetched anew",
+            path.display()
+        );
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::error!("can't remove {}: {error}", path.display());
+        }
+        None
+    }
+
+    fn module_path(&self, digest: &Digest) -> PathBuf {
+        self.modules.join(format!("{}.wasm", digest.to_hex()))
+    }
+
+    fn code_path(&self, digest: &Digest) -> PathBuf {
+        self.compiled.join(format!("{}.code", digest.to_hex()))
+    }
+
+    /// Loads the code on disk, if it is there and good for this engine and this processor.
+    fn load_cached(&self, spec: &Microservice, runtime: &GuestRuntime) -> Option<Component> {
+        let path = self.code_path(&spec.module);
+        let artifact = std::fs::read(&path).ok()?;
+        match self.load(spec, &artifact, runtime) {
+            Ok(component) => Some(component),
+            Err(why) => {
+                tracing::info!("{}: {why}: it is compiled anew", path.display());
+                None
+            }
+        }
+    }
+
+    /// Every check of an artifact, then the engine's own.
+    fn load(
+        &self,
+        spec: &Microservice,
+        artifact: &[u8],
+        runtime: &GuestRuntime,
+    ) -> Result<Component, String> {
+        let trusted = [self.credentials.key.public()];
+        let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
+        let checked = artifact::open(artifact, &spec.module, fingerprint, &target, &trusted)
+            .map_err(|error| error.to_string())?;
+        load::load(runtime.engine(), &checked).map_err(|error| format!("{error:#}"))
+    }
+}
+
+fn verify(spec: &Microservice, file: &[u8], publishers: &[Publisher]) -> Result<(), PrepareError> {
+    let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
+    match module::verify(file, &trusted) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(PrepareError::Refused(format!(
+            "{}: {error}",
+            spec.module_label
+        ))),
+    }
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let part = path.with_extension("part");
+    let mut file = File::create(&part)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)?;
+    sync_directory(path);
+    Ok(())
+}

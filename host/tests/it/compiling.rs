@@ -1,0 +1,162 @@
+//! Modules are compiled in a process of their own, whose limits a hostile one can't pass.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use haar_conformance_artifacts as artifacts;
+use haar_host::controller::{Controller, Credentials};
+use haar_host::modules::compile::{CompileLimits, Compiler};
+use haar_host::modules::{Modules, PrepareError};
+use haar_host::runtime::GuestRuntime;
+use haar_protocol::quantity::{ByteSize, Millis};
+
+use crate::node::{Node, microservice};
+use crate::site::Site;
+
+/// The agent's real binary as the compiler.
+fn child(memory: ByteSize, time: Millis) -> Compiler {
+    Compiler::Child {
+        program: env!("CARGO_BIN_EXE_haar-agent").into(),
+        arguments: vec![],
+        limits: CompileLimits { memory, time },
+    }
+}
+
+/// A node's modules, compiled by that compiler.
+struct Bench {
+    site: Site,
+    node: Node,
+    compiler: Compiler,
+}
+
+impl Bench {
+    async fn new(compiler: Compiler) -> Self {
+        let site = Site::start().await;
+        let node = Node::enrol(&site, "one");
+        Self {
+            site,
+            node,
+            compiler,
+        }
+    }
+
+    /// Prepares modules one after the other. What each came to, in that order.
+    async fn prepare(&self, components: &[Vec<u8>]) -> Vec<Result<(), PrepareError>> {
+        let controller = Controller::new("https://127.0.0.1:1", &self.site.ca_pem()).unwrap();
+        let credentials = Credentials {
+            site: self.site.id(),
+            node: self.node.id.clone(),
+            key: self.node.key.clone(),
+        };
+        let data = self.node.data.path();
+        let modules = Modules::open(data, controller, credentials, self.compiler.clone()).unwrap();
+        let specs: Vec<_> = components
+            .iter()
+            .map(|component| self.node.install(component, &self.site.publisher))
+            .map(|module| microservice("it", module, &["out"], &["in"]))
+            .collect();
+        let publishers = self.node.assignment(&self.site, 1).publishers;
+        tokio::task::spawn_blocking(move || {
+            let runtime = GuestRuntime::new(1).unwrap();
+            let outcomes = specs
+                .iter()
+                .map(|spec| modules.prepare(spec, &publishers, &runtime).map(drop))
+                .collect();
+            runtime.shutdown();
+            outcomes
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Names of the files of compiled code.
+    fn compiled(&self) -> Vec<String> {
+        let folder = self.node.data.path().join("compiled");
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+fn refusal(outcome: &Result<(), PrepareError>) -> &str {
+    match outcome {
+        Err(PrepareError::Refused(reason)) => reason,
+        other => panic!("it was not refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_compiled_by_a_child_and_its_code_is_good() {
+    let bench = Bench::new(child(ByteSize(512 << 20), Millis(60_000))).await;
+    let outcomes = bench.prepare(&[artifacts::read(artifacts::ECHO)]).await;
+    assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    let compiled = bench.compiled();
+    assert!(
+        compiled.len() == 1 && compiled[0].ends_with(".code"),
+        "{compiled:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_takes_for_ever_to_compile_is_refused_and_the_next_one_is_not() {
+    let bench = Bench::new(child(ByteSize(4 << 30), Millis(2_000))).await;
+    let bomb = artifacts::compile_bomb();
+    let outcomes = bench.prepare(&[bomb, artifacts::empty_component()]).await;
+    let reason = refusal(&outcomes[0]);
+    assert!(reason.contains("within 4GiB and 2s"), "{reason}");
+    assert!(outcomes[1].is_ok(), "{outcomes:?}");
+    assert_eq!(bench.compiled().len(), 1, "something was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_takes_all_memory_to_compile_is_refused_and_the_next_one_is_not() {
+    let bench = Bench::new(child(ByteSize(64 << 20), Millis(600_000))).await;
+    let bombs = [
+        artifacts::compile_bomb(),
+        artifacts::component_with_doubling_instances(30),
+        artifacts::empty_component(),
+    ];
+    let outcomes = bench.prepare(&bombs).await;
+    for bomb in &outcomes[..2] {
+        let reason = refusal(bomb);
+        assert!(reason.contains("within 64MiB"), "{reason}");
+    }
+    assert!(outcomes[2].is_ok(), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_does_not_take_is_refused_with_its_words() {
+    let bench = Bench::new(child(ByteSize(512 << 20), Millis(60_000))).await;
+    let outcomes = bench
+        .prepare(&[artifacts::component_with_invalid_utf8_name()])
+        .await;
+    let reason = refusal(&outcomes[0]);
+    assert!(reason.contains("UTF-8"), "{reason}");
+}
+
+fn compile(input: &Path, output: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_haar-agent"))
+        .arg("compile-module")
+        .arg("--in")
+        .arg(input)
+        .arg("--out")
+        .arg(output)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_child_says_in_one_line_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in"), folder.path().join("out"));
+    let absent = compile(&input, &output);
+    std::fs::write(&input, b"no module").unwrap();
+    let no_module = compile(&input, &output);
+    for outcome in [absent, no_module] {
+        assert_eq!(outcome.status.code(), Some(1));
+        let words = String::from_utf8(outcome.stderr).unwrap();
+        assert_eq!(words.lines().count(), 1, "{words}");
+    }
+    assert!(!output.exists());
+}

@@ -1,0 +1,428 @@
+//! Files: a guest stays below the directories that it is granted, and within their quotas.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use haar_conformance_artifacts as artifacts;
+use haar_protocol::assignment::{Assignment, Microservice};
+use haar_protocol::grants::{Access, DirectoryGrant};
+use haar_protocol::log::Stream;
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::status::{State, Status};
+
+use crate::driver::Driver;
+use crate::node::{Node, microservice, of, route};
+use crate::site::{DEADLINE, Site};
+
+const SECRET: &str = "secret";
+
+/// A node with microservices that do with files what they are told.
+struct Office {
+    site: Site,
+    node: Node,
+    driver: Driver,
+    assignment: Assignment,
+    asked: u32,
+}
+
+impl Office {
+    /// Microservices called as given, each with what `grant` gives it.
+    async fn open(names: &[&str], grant: impl Fn(&mut Microservice)) -> Self {
+        let site = Site::start().await;
+        let (mut node, other) = (Node::enrol(&site, "one"), Node::enrol(&site, "other"));
+        let module = node.install(&artifacts::read(artifacts::FILES), &site.publisher);
+        let mut assignment = node.assignment(&site, 1);
+        for name in names {
+            let mut files = microservice(name, module, &["out"], &["in"]);
+            // Answers are lines, and some questions are asked again and again.
+            files.limits.log_lines_per_second = 10_000;
+            files.limits.log_bytes_per_second = ByteSize(16 << 20);
+            grant(&mut files);
+            assignment.microservices.push(files);
+            let ends = (other.port("driver", "out"), node.port(name, "in"));
+            assignment.routes.push(route(ends.0, ends.1));
+        }
+        assignment.peers = vec![other.peer()];
+        node.start();
+        site.assign(&assignment).await;
+        let driver = Driver::connect(&site, &other).await;
+        let office = Self {
+            site,
+            node,
+            driver,
+            assignment,
+            asked: 0,
+        };
+        office.until_all_run().await;
+        office
+    }
+
+    async fn until_all_run(&self) -> Status {
+        let all_run = |status: &Status| {
+            status.applied == self.assignment.number
+                && self.assignment.microservices.iter().all(|spec| {
+                    status.microservices.iter().any(|one| {
+                        one.name == spec.name
+                            && one.state == State::Running
+                            && one.module == spec.module
+                    })
+                })
+        };
+        self.site.status(&self.node.id, all_run).await
+    }
+
+    /// Tells a microservice what to do. What came of it, or the error.
+    async fn ask(&mut self, name: &str, command: &str) -> Result<String, String> {
+        self.asked += 1;
+        let tag = format!("#{}", self.asked);
+        let ends = self
+            .assignment
+            .routes
+            .iter()
+            .find(|route| route.to.microservice.microservice.as_str() == name)
+            .unwrap();
+        let body = format!("{tag} {command}");
+        self.driver
+            .send(&self.site, &self.node, ends.id, &body)
+            .await;
+        let (ok, error) = (format!("{tag} ok "), format!("{tag} error "));
+        let line = self
+            .site
+            .line(&self.node.id, |line| {
+                line.stream == Stream::Log
+                    && (line.text.starts_with(&ok) || line.text.starts_with(&error))
+            })
+            .await;
+        match line.text.strip_prefix(&ok) {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(line.text[error.len()..].to_owned()),
+        }
+    }
+
+    fn private(&self, name: &str) -> PathBuf {
+        self.node.data.path().join("private/app").join(name)
+    }
+
+    async fn close(mut self) {
+        self.node.stop().await;
+    }
+}
+
+fn directory(host: &Path, guest: &str, access: Access) -> DirectoryGrant {
+    DirectoryGrant {
+        host: host.to_str().unwrap().into(),
+        guest: guest.into(),
+        access,
+        quota: None,
+        optional: false,
+    }
+}
+
+fn with_private_directory(spec: &mut Microservice) {
+    spec.grants.data_directory = Some("/data".into());
+    spec.limits.files_size = ByteSize(64 << 10);
+}
+
+/// What the files of a directory hold, those in directories below it too.
+fn held(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                4_096 + held(&entry.path())
+            } else {
+                entry
+                    .metadata()
+                    .unwrap()
+                    .len()
+                    .next_multiple_of(4_096)
+                    .max(4_096)
+            }
+        })
+        .sum()
+}
+
+/// True for what a Rust guest makes of `error-code::quota`. The C library of its target does not
+/// ask why a stream failed: it says "I/O error" of each.
+fn is_full(error: &str) -> bool {
+    error.contains("Quota exceeded") || error.contains("I/O error")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_directory_holds_no_more_than_its_quota_whatever_the_guest_does() {
+    let mut office = Office::open(&["files"], with_private_directory).await;
+    let private = office.private("files");
+    for (command, undo) in [
+        ("fill /data/big 1000000", Some("remove /data/big")),
+        ("append /data/big 1000000", Some("remove /data/big")),
+        ("resize /data/big 1000000", None),
+        ("resize /data/big 4000000000000", Some("remove /data/big")),
+        ("create /data/empty 100", None),
+        ("make /data/folder 100", None),
+        ("symlink x /data/link", None),
+        ("link /data/empty1 /data/hard", None),
+    ] {
+        let error = office.ask("files", command).await.unwrap_err();
+        assert!(is_full(&error), "{command}: {error}");
+        let held = held(&private);
+        assert!(held <= 64 << 10, "{command}: {held} bytes are there");
+        if let Some(undo) = undo {
+            office.ask("files", undo).await.unwrap();
+        }
+    }
+    // What was removed is free again.
+    office.ask("files", "remove /data/empty0").await.unwrap();
+    office
+        .ask("files", "write /data/new something")
+        .await
+        .unwrap();
+    let status = office
+        .site
+        .status(&office.node.id, |status| {
+            of(status, "files").is_some_and(|one| one.exceeded.files_size >= 8)
+        })
+        .await;
+    assert_eq!(of(&status, "files").unwrap().restarts, 0);
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_granted_directory_holds_no_more_than_its_quota_and_a_larger_limit_comes_live() {
+    let granted = tempfile::tempdir().unwrap();
+    std::fs::write(granted.path().join("before"), [0; 30_000]).unwrap();
+    let mut office = Office::open(&["files"], |spec| {
+        with_private_directory(spec);
+        let mut grant = directory(granted.path(), "/granted", Access::ReadWrite);
+        grant.quota = Some(ByteSize(64 << 10));
+        spec.grants.directories.push(grant);
+    })
+    .await;
+    let error = office.ask("files", "fill /granted/a 100000").await;
+    assert!(is_full(&error.unwrap_err()));
+    assert!(held(granted.path()) <= 64 << 10);
+    assert!(held(granted.path()) > 60 << 10);
+    // The host makes room, which the next look at the directory finds.
+    std::fs::remove_file(granted.path().join("before")).unwrap();
+    let written = async {
+        while office
+            .ask("files", "append /granted/a 20000")
+            .await
+            .is_err()
+        {}
+    };
+    tokio::time::timeout(DEADLINE, written).await.unwrap();
+    // Between two quotas nothing is moved unseen.
+    let moved = office.ask("files", "rename /granted/a /data/a").await;
+    assert!(moved.is_err(), "{moved:?}");
+
+    let error = office.ask("files", "fill /data/a 100000").await;
+    assert!(is_full(&error.unwrap_err()));
+    office.assignment.number = 2;
+    office.assignment.microservices[0].limits.files_size = ByteSize(1 << 20);
+    office.site.assign(&office.assignment).await;
+    office.until_all_run().await;
+    office.ask("files", "fill /data/a 100000").await.unwrap();
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_directory_outlives_restart_and_update_and_is_seen_by_nobody_else() {
+    let mut office = Office::open(&["mine", "theirs"], with_private_directory).await;
+    office.ask("mine", "write /data/note kept").await.unwrap();
+    assert!(office.ask("theirs", "/data/note").await.is_err());
+    assert_eq!(office.ask("theirs", "list /data").await.unwrap(), "");
+    let mode = std::fs::metadata(office.private("mine")).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o700);
+
+    office.node.stop().await;
+    office
+        .site
+        .status(&office.node.id, |status| status.microservices.is_empty())
+        .await;
+    office.node.start();
+    office.until_all_run().await;
+    assert_eq!(office.ask("mine", "/data/note").await.unwrap(), "kept");
+
+    // Another module: the same with a custom section more.
+    let mut other = artifacts::read(artifacts::FILES);
+    other.extend_from_slice(&[0, 2, 1, b'x']);
+    let module = office.node.install(&other, &office.site.publisher);
+    office.assignment.number = 2;
+    for spec in &mut office.assignment.microservices {
+        (spec.module, spec.module_bytes) = module;
+    }
+    office.site.assign(&office.assignment).await;
+    let status = office.until_all_run().await;
+    assert_eq!(office.ask("mine", "/data/note").await.unwrap(), "kept");
+    assert_eq!(of(&status, "mine").unwrap().files_bytes, 4_096);
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leads_out_of_a_granted_directory() {
+    let (outside, granted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let secret = outside.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    std::fs::create_dir(granted.path().join("inner")).unwrap();
+    symlink(&secret, granted.path().join("planted")).unwrap();
+    symlink(outside.path(), granted.path().join("folder")).unwrap();
+    let mut office = Office::open(&["files"], |spec| {
+        let grant = directory(granted.path(), "/granted", Access::ReadWrite);
+        spec.grants.directories.push(grant);
+    })
+    .await;
+    let up = "../".repeat(20);
+    let path = secret.display();
+    // By `..`, by absolute paths, by links of the host, by links of its own.
+    for command in [
+        format!(
+            "/granted/../{}",
+            outside.path().file_name().unwrap().display()
+        ),
+        format!("/granted/{up}{path}"),
+        format!("/granted/inner/{up}{path}"),
+        format!("{path}"),
+        "/granted/planted".into(),
+        "/granted/folder/secret".into(),
+        "list /granted/folder".into(),
+        "write /granted/planted changed".into(),
+        "write /granted/folder/new x".into(),
+        "link /granted/planted/../../secret /granted/hard".into(),
+        format!("link {path} /granted/hard"),
+        format!("rename {path} /granted/moved"),
+        format!("rename /granted/inner {}/inner", outside.path().display()),
+    ] {
+        let outcome = office.ask("files", &command).await;
+        assert!(outcome.is_err(), "{command}: {outcome:?}");
+    }
+    for target in [format!("{path}"), format!("{up}{path}"), "planted".into()] {
+        // It may make such a link, or not: it leads nowhere.
+        let _ = office
+            .ask("files", &format!("symlink {target} /granted/own"))
+            .await;
+        let outcome = office.ask("files", "/granted/own").await;
+        assert!(outcome.is_err(), "{target}: {outcome:?}");
+        let _ = office.ask("files", "remove /granted/own").await;
+    }
+    // A hard link to a link is a link.
+    let _ = office
+        .ask("files", "link /granted/planted /granted/hard")
+        .await;
+    assert!(office.ask("files", "/granted/hard").await.is_err());
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), SECRET);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_turns_into_a_link_while_it_is_opened_leads_nowhere() {
+    let (outside, granted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(outside.path().join("file"), SECRET).unwrap();
+    let (door, inner) = (granted.path().join("door"), granted.path().join("inner"));
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("file"), "harmless").unwrap();
+    let link = granted.path().join("link");
+    symlink(outside.path(), &link).unwrap();
+    let mut office = Office::open(&["files"], |spec| {
+        let grant = directory(granted.path(), "/granted", Access::ReadOnly);
+        spec.grants.directories.push(grant);
+    })
+    .await;
+    let is_over = AtomicBool::new(false);
+    let (mut harmless, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for disguise in [&inner, &link] {
+                    std::fs::rename(disguise, &door).unwrap();
+                    std::fs::rename(&door, disguise).unwrap();
+                }
+            }
+        });
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                // One question opens the file a thousand times.
+                for _ in 0..20 {
+                    let answer = office.ask("files", "race /granted/door/file 1000").await;
+                    let answer = answer.unwrap();
+                    assert!(!answer.contains(SECRET), "{answer}");
+                    let counts: Vec<u64> = answer
+                        .split(' ')
+                        .map(|word| word.parse().unwrap())
+                        .collect();
+                    harmless += counts[0];
+                    refused += counts[1];
+                }
+            });
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(harmless > 0 && refused > 0, "{harmless} {refused}");
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_directory_is_read_and_nothing_else() {
+    let granted = tempfile::tempdir().unwrap();
+    std::fs::write(granted.path().join("file"), "content").unwrap();
+    std::fs::create_dir(granted.path().join("folder")).unwrap();
+    let mut office = Office::open(&["files"], |spec| {
+        let grant = directory(granted.path(), "/granted", Access::ReadOnly);
+        spec.grants.directories.push(grant);
+    })
+    .await;
+    assert_eq!(
+        office.ask("files", "/granted/file").await.unwrap(),
+        "content"
+    );
+    for command in [
+        "write /granted/file x",
+        "write /granted/new x",
+        "append /granted/file 10",
+        "resize /granted/file 0",
+        "remove /granted/file",
+        "rename /granted/file /granted/other",
+        "link /granted/file /granted/other",
+        "symlink file /granted/other",
+        "make /granted/new 1",
+    ] {
+        let outcome = office.ask("files", command).await;
+        assert!(outcome.is_err(), "{command}: {outcome:?}");
+    }
+    assert_eq!(
+        office.ask("files", "list /granted").await.unwrap(),
+        "file\u{fffd}folder"
+    );
+    assert_eq!(
+        std::fs::read_to_string(granted.path().join("file")).unwrap(),
+        "content"
+    );
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_optional_directory_may_be_missing_or_there() {
+    let granted = tempfile::tempdir().unwrap();
+    std::fs::write(granted.path().join("file"), "content").unwrap();
+    let mut office = Office::open(&["files"], |spec| {
+        for (host, guest) in [
+            ("/does/not/exist".as_ref(), "/absent"),
+            (granted.path(), "/there"),
+        ] {
+            let mut grant = directory(host, guest, Access::ReadOnly);
+            grant.optional = true;
+            spec.grants.directories.push(grant);
+        }
+    })
+    .await;
+    assert!(office.ask("files", "list /absent").await.is_err());
+    assert_eq!(office.ask("files", "/there/file").await.unwrap(), "content");
+    let told = |line: &haar_protocol::log::LogLine| {
+        line.stream == Stream::Agent && line.text.contains("/does/not/exist")
+    };
+    office.site.line(&office.node.id, told).await;
+    office.close().await;
+}

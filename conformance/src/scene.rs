@@ -16,8 +16,9 @@ use crate::interrupt;
 use crate::process::Process;
 use crate::site::{Agent, Site};
 
-/// How long something may take to come true. Machines are shared, and builds for development slow.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How long something may take to come true. Machines are shared, builds for development slow, and a
+/// compiler may take a minute of processor time before it is ended.
+const DEADLINE: Duration = Duration::from_secs(150);
 /// Log lines that are looked at.
 const LOG_LINES: u32 = 1_000;
 

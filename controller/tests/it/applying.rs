@@ -152,7 +152,10 @@ fn a_budget_counts_all_applications_together() {
             &format!("api_version: haar/v1\nkind: Application\nname: b\nmicroservices:\n{many}"),
         )
         .refused(422, "over_budget");
-    assert!(text.contains("microservices: 1 wanted, 0 of 4 free: over by 1"), "{text}");
+    assert!(
+        text.contains("microservices: 1 wanted, 0 of 4 free: over by 1"),
+        "{text}"
+    );
 }
 
 #[test]

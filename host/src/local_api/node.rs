@@ -59,10 +59,24 @@ fn uptime_ms(text: &str) -> Option<u64> {
 /// containers, and on systems that are not Linux.
 #[cfg(target_os = "linux")]
 fn clock_synchronised() -> bool {
-    // All zero: nothing is changed, only asked (adjtimex(2)).
-    let mut clock = rtime_clock::adjtime::Timex::new();
-    rtime_clock::adjtime::adjtimex(&mut clock).is_ok()
-        && u64::try_from(clock.0.maxerror).is_ok_and(|error_us| error_us < CLOCK_ERROR_US_LIMIT)
+    kernel_clock()
+        .and_then(|clock| u64::try_from(clock.maxerror).ok())
+        .is_some_and(|error_us| error_us < CLOCK_ERROR_US_LIMIT)
+}
+
+/// What the kernel says of its clock.
+#[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "no well-kept library offers this call: rustix and nix do not have it"
+)]
+fn kernel_clock() -> Option<libc::timex> {
+    // SAFETY: `timex` is a C structure of integers, of which all zero is a value, and one that asks
+    // and changes nothing (adjtimex(2)). The call writes into the structure only.
+    unsafe {
+        let mut clock: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut clock) != -1).then_some(clock)
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -93,13 +93,17 @@ impl fmt::Display for Shortage {
     }
 }
 
+/// Of one thing: its name, how much the node has, how much is given already, how much more is
+/// wanted, and how people read such amounts.
+type Row<'a> = (&'static str, u64, u64, u64, &'a dyn Fn(u64) -> String);
+
 impl Budget {
     /// What the node lacks to take `more` beside what it has given already; nothing when it fits.
     pub fn shortages(&self, given: &Demand, more: &Demand) -> Vec<Shortage> {
         let bytes = |amount| ByteSize(amount).to_string();
         let percent = |amount: u64| format!("{amount}%");
         let plain = |amount: u64| amount.to_string();
-        let rows: [(&str, u64, u64, u64, &dyn Fn(u64) -> String); 4] = [
+        let rows: [Row<'_>; 4] = [
             ("memory", self.memory.0, given.memory, more.memory, &bytes),
             (
                 "microservices",

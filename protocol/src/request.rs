@@ -116,6 +116,10 @@ pub enum Operation {
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way out or in"
+)]
 pub enum Outcome {
     /// The letters that were asked for.
     DeadLetters(DeadLetterPage),

@@ -134,7 +134,7 @@ fn misfit(microservice: &Microservice, key: &str, value: &str, at: &KeyPath) -> 
         });
     };
     let message = schema.check(value).err()?;
-    let hint = schema.description.as_deref().map(|text| quotable(text));
+    let hint = schema.description.as_deref().map(quotable);
     Some(Problem {
         at: at.clone(),
         message,

@@ -15,15 +15,10 @@ struct Ranges<'a> {
 }
 
 impl Ranges<'_> {
-    fn check<T, A: PartialOrd>(
-        &mut self,
-        key: &str,
-        value: A,
-        range: RangeInclusive<A>,
-        show: impl Fn(A) -> T,
-    ) where
+    fn check<T, A>(&mut self, key: &str, value: A, range: RangeInclusive<A>, show: impl Fn(A) -> T)
+    where
         T: Display,
-        A: Copy,
+        A: PartialOrd + Copy,
     {
         if !range.contains(&value) {
             self.problems

@@ -18,8 +18,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::guest::Counters;
 
-/// A bucket holds the share of so much time.
-const PERIOD: Duration = Duration::from_millis(100);
+/// A bucket holds the share of so many nanoseconds.
+const PERIOD_NS: u64 = 100_000_000;
 /// The longest turn of an instance that catches up.
 const TURN_NS_MAX: u64 = 1_000_000;
 /// Less than this is a turn of an instance that has nothing to do.
@@ -63,7 +63,7 @@ impl Bucket {
 
     fn fill(&mut self, percent: u64, now: Instant) {
         let elapsed = u64::try_from((now - self.filled).as_nanos()).unwrap_or(u64::MAX);
-        let full = PERIOD.as_nanos() as u64 * percent / 100;
+        let full = PERIOD_NS * percent / 100;
         // A long pause fills the bucket; more does not fit.
         let gained = elapsed.min(100 * full) * percent / 100;
         self.filled = now;

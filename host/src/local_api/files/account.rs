@@ -120,10 +120,11 @@ impl Account {
             return Ok(under_way);
         }
         let limit = self.limit.load(Ordering::Relaxed);
-        if charge.growth <= limit && self.look_again().await {
-            if let Some(under_way) = self.try_charge(charge) {
-                return Ok(under_way);
-            }
+        if charge.growth <= limit
+            && self.look_again().await
+            && let Some(under_way) = self.try_charge(charge)
+        {
+            return Ok(under_way);
         }
         let exceeded = &self.counters.exceeded.files_size;
         exceeded.fetch_add(1, Ordering::Relaxed);

@@ -326,7 +326,7 @@ async fn streams_that_wait_for_each_write_are_charged() {
                 Err(error) => break error,
             }
         };
-        assert!(written <= QUOTA && written >= QUOTA - BLOCK, "{written}");
+        assert!((QUOTA - BLOCK..=QUOTA).contains(&written), "{written}");
         assert!(held(guest.tree.path()) <= QUOTA);
         assert!(matches!(code(&mut guest, error), Some(ErrorCode::Quota)));
         let closed = guest.table.get_mut(&stream).unwrap().check_write();

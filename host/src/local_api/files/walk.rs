@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
@@ -91,7 +90,7 @@ impl Walk {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(descriptor, name, flags, Mode::empty()) {
-            Ok(inner) => Ok(Some(Dir::new(OwnedFd::from(inner))?)),
+            Ok(inner) => Ok(Some(Dir::new(inner)?)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None), // replaced meanwhile
             Err(error) => Err(error.into()),
         }

@@ -20,10 +20,10 @@ const COMPLAINT_CHARACTERS_MAX: usize = 1_000;
 pub struct CompileArguments {
     /// The module
     #[arg(long = "in", value_name = "FILE")]
-    pub input: PathBuf,
+    pub module: PathBuf,
     /// Where the code goes
     #[arg(long = "out", value_name = "FILE")]
-    pub output: PathBuf,
+    pub code: PathBuf,
     /// Memory that this process may take
     #[arg(long, value_name = "SIZE", default_value_t = CompileLimits::default().memory)]
     pub memory: ByteSize,
@@ -39,12 +39,12 @@ pub struct CompileArguments {
 /// can't compile the module.
 pub fn run(arguments: &CompileArguments) -> anyhow::Result<()> {
     limit(arguments).context("can't set the limits of this process")?;
-    let module = std::fs::read(&arguments.input)
-        .with_context(|| format!("can't read {}", arguments.input.display()))?;
+    let module = std::fs::read(&arguments.module)
+        .with_context(|| format!("can't read {}", arguments.module.display()))?;
     let engine = haar_engine::configuration::engine_on_one_thread().map_err(one_line)?;
     let code = haar_engine::compile::compile(&engine, &module).map_err(one_line)?;
-    std::fs::write(&arguments.output, code)
-        .with_context(|| format!("can't write {}", arguments.output.display()))
+    std::fs::write(&arguments.code, code)
+        .with_context(|| format!("can't write {}", arguments.code.display()))
 }
 
 /// Takes from this process what it does not need, for good.

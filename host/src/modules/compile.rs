@@ -176,10 +176,13 @@ fn in_child(
     let not_yet = |what: &str, error: std::io::Error| {
         PrepareError::NotYet(format!("the module can't be compiled: {what}: {error}"))
     };
+    // The agent's own directory may be a relative path; the child has another working directory.
+    let absolute =
+        |path| std::path::absolute(path).map_err(|error| not_yet("it has no absolute path", error));
     command
         .arg("compile-module")
-        .args([OsString::from("--in"), input.into()])
-        .args([OsString::from("--out"), output.into()])
+        .args([OsString::from("--in"), absolute(input)?.into()])
+        .args([OsString::from("--out"), absolute(output)?.into()])
         .args(["--memory", &limits.memory.to_string()])
         .args(["--time", &limits.time.to_string()])
         .env_clear()

@@ -52,7 +52,11 @@ fn every_artifact_is_a_component_that_exports_the_whole_contract() {
 fn every_agent_offers_what_the_artifacts_import_but_not_sockets() {
     for (name, path) in artifacts::ALL {
         let (imports, _) = surface(&artifacts::read(path));
-        let lacking = lacking(&imports, &Grants::default());
+        let grants = Grants {
+            key_value: name.starts_with("key_value"),
+            ..Grants::default()
+        };
+        let lacking = lacking(&imports, &grants);
         if name == "sockets" {
             assert!(
                 !lacking.is_empty()
@@ -72,7 +76,9 @@ fn every_agent_offers_what_the_artifacts_import_but_not_sockets() {
 
 #[test]
 fn the_examples_stay_small() {
-    for (name, path) in artifacts::ALL {
+    let with_debug_information = |name: &str| name == "trap_with_debug_information";
+    let small = artifacts::ALL.iter();
+    for (name, path) in small.filter(|(name, _)| !with_debug_information(name)) {
         let kibibytes = artifacts::read(path).len() / 1024;
         assert!(kibibytes < 256, "{name} has grown to {kibibytes} KiB");
     }

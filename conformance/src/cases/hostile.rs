@@ -227,7 +227,7 @@ fn key_values(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         Step::Begin(round) => {
             let more = json!({
                 "grants": { "key_value": true },
-                "limits": { "key_value_size": "32MiB" },
+                "limits": { "key_value_size": "2MiB" },
             });
             let application = scene.application(&format!("flood-{round}")).with(
                 "attacker",
@@ -236,13 +236,17 @@ fn key_values(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             );
             scene.apply(&application)?;
             scene.wait_for(&application.name, "attacker", "floods", |one| {
-                one.exceeded.key_value_per_second >= 1 && one.key_value_bytes > 0
+                one.key_value_bytes > 0
             })?;
             Ok(())
         }
         Step::End(round) => {
             let application = scene.name(&format!("flood-{round}"));
-            scene.wait_line(&application, "attacker", "refused after")?;
+            // Where the disk is slow, it is stopped by another limit than where it is fast.
+            scene.wait_for(&application, "attacker", "got what it deserves", |one| {
+                let exceeded = &one.exceeded;
+                exceeded.key_value_per_second + exceeded.key_value_size + exceeded.call_timeout >= 1
+            })?;
             scene.delete(&application)
         }
     })?;

@@ -18,7 +18,9 @@ impl Microservice for NodeFacts {
     }
 
     fn handle(&mut self, _message: Message) -> Result<(), Rejection> {
-        self.started.map(tell);
+        if let Some(started) = self.started {
+            tell(started);
+        }
         Ok(())
     }
 }

@@ -23,11 +23,21 @@ pub(crate) struct Case {
 pub(crate) enum Node {
     /// One for all cases of this name; they leave nothing behind on it.
     Shared(&'static str),
-    /// A fresh one, with so much memory for microservices.
+    /// A fresh one.
     Own {
-        /// As `haar-agent enrol --memory` takes it.
-        memory: &'static str,
+        /// What `haar-agent enrol` is told beside the token.
+        enrol: &'static [&'static str],
+        /// Its `agent.toml`.
+        settings: &'static str,
     },
+}
+
+impl Node {
+    /// A fresh one with so much memory for microservices that every case fits on it.
+    pub(crate) const OWN: Node = Node::Own {
+        enrol: &["--memory", "1GiB"],
+        settings: "",
+    };
 }
 
 impl Case {

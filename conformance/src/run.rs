@@ -123,9 +123,10 @@ fn act(
     site.ensure_controller()?;
     let agent = match case.node {
         Node::Shared(name) => site.take_shared(name)?,
-        Node::Own { memory } => {
+        Node::Own { enrol, settings } => {
             let name = case.name.replace('_', "-");
-            site.new_agent(name[..name.len().min(62)].trim_end_matches('-'), memory)?
+            let name = name[..name.len().min(62)].trim_end_matches('-');
+            site.new_agent(name, enrol, settings)?
         }
     };
     let measuring = Measuring {

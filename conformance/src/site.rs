@@ -172,7 +172,8 @@ impl Site {
             Some(agent) => Ok(agent),
             None => {
                 self.generation += 1;
-                self.new_agent(&format!("{name}-{}", self.generation), "1GiB")
+                let name = format!("{name}-{}", self.generation);
+                self.new_agent(&name, &["--memory", "1GiB"], "")
             }
         }
     }
@@ -182,11 +183,15 @@ impl Site {
         self.shared.insert(name, agent);
     }
 
-    /// Enrols a device and starts its agent.
-    pub(crate) fn new_agent(&self, name: &str, memory: &str) -> anyhow::Result<Agent> {
+    /// Enrols a device, writes its `agent.toml`, and starts its agent.
+    pub(crate) fn new_agent(
+        &self,
+        name: &str,
+        enrol: &[&str],
+        settings: &str,
+    ) -> anyhow::Result<Agent> {
         let token = self.token(name)?;
-        let place = ["--memory", memory];
-        self.enrol_with(&token, name, &place)?
+        self.enrol_with(&token, name, enrol)?
             .ok()
             .with_context(|| format!("enrolling {name}"))?;
         let mut agent = Agent {
@@ -194,6 +199,7 @@ impl Site {
             data: self.data(name),
             process: None,
         };
+        std::fs::write(agent.data.join("agent.toml"), settings)?;
         self.start_agent(&mut agent)?;
         Ok(agent)
     }

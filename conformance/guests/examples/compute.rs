@@ -48,6 +48,10 @@ fn sha256(seed: u32) -> u64 {
 /// The polynomial of Ethernet's checksum, reflected (IEEE 802.3).
 const POLYNOMIAL: u32 = 0xedb8_8320;
 
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "below 256, and nothing else is const here"
+)]
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut index = 0;

@@ -1,23 +1,31 @@
-//! Logs what it may know of its node, in one line: at the start and when a message comes.
+//! Logs what it may know of its node and of time, in one line: at the start and when a message
+//! comes.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Instant, SystemTime};
 
 use haar_guest::{Message, Microservice, Rejection, log, node};
 
 #[derive(Default)]
-struct NodeFacts;
+struct NodeFacts {
+    started: Option<Instant>,
+}
 
 impl Microservice for NodeFacts {
     fn start(&mut self) -> Result<(), String> {
-        tell();
+        tell(*self.started.insert(Instant::now()));
         Ok(())
     }
 
     fn handle(&mut self, _message: Message) -> Result<(), Rejection> {
-        tell();
+        if let Some(started) = self.started {
+            tell(started);
+        }
         Ok(())
     }
 }
 
-fn tell() {
+fn tell(started: Instant) {
     let facts = node::facts();
     let labels: Vec<String> = facts
         .labels
@@ -31,13 +39,19 @@ fn tell() {
         )
     });
     log::info!(
-        "id={} name={} site={} labels=[{}] location=[{place}] uptime_ms={} synchronised={}",
+        "id={} name={} site={} labels=[{}] location=[{place}] uptime_ms={} synchronised={} time_ms={} since_start_ns={} random={}",
         facts.id,
         facts.name,
         facts.site,
         labels.join(" "),
         node::uptime().as_millis(),
         node::clock_synchronised(),
+        SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_millis(),
+        started.elapsed().as_nanos(),
+        RandomState::new().hash_one(0),
     );
 }
 

@@ -1,6 +1,6 @@
 //! What happens after a failure.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use haar_conformance_artifacts::{self as artifacts, Guest};
 use haar_protocol::status::State;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("failure");
 
-pub(super) static CASES: &[&Case] = &[&BACK_OFF, &INBOX, &REPORT, &DEAD_LETTER, &POLICY];
+pub(super) static CASES: &[&Case] = &[&BACK_OFF, &INBOX, &REPORT, &DEAD_LETTER, &LETTERS, &POLICY];
 
 /// Without another attempt a message is not what an instance dies of again.
 fn once() -> Value {
@@ -129,6 +129,68 @@ fn dead_letter(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     })?;
     ensure!(one.failures == 2, "it was delivered {} times", one.failures);
     Ok(())
+}
+
+pub(super) static LETTERS: Case = Case::new(
+    "dead_letters_are_listed_shown_replayed_and_dropped",
+    &["R-FAIL-05", "R-FAIL-06"],
+    &[Guest::Trap],
+    NODE,
+    letters,
+);
+
+fn letters(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let more = json!({
+        "retry": { "attempts": 2, "pause": "10ms" },
+        "restart": { "pauses": ["0ms"], "jitter": "0%" },
+    });
+    let mut talk = Talk::start(scene, Guest::Trap, more)?;
+    let name = talk.name().to_owned();
+    talk.say(scene, "panic")?;
+    scene.wait_for(&name, SUBJECT, "died of it twice", |one| {
+        one.restarts == 2 && one.dead_letters == 1 && one.state == State::Running
+    })?;
+    let first = the_letter(scene, &name)?;
+    let id = first["id"].to_string();
+    ensure!(first["attempts"] == 2, "{first}");
+    let reason = first["reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains("panicked"), "{first}");
+    let shown = dead_letters(scene, "show", &[&id])?;
+    // In base64 (RFC 4648 section 4): `panic`.
+    ensure!(shown["body"] == "cGFuaWM=", "{shown}");
+    ensure!(shown["source"]["microservice"] == "driver", "{shown}");
+
+    let replayed = dead_letters(scene, "replay", &[&id])?;
+    ensure!(replayed["replayed"] == 1, "{replayed}");
+    scene.wait_for(&name, SUBJECT, "died of it twice more", |one| {
+        one.restarts == 4 && one.dead_letters == 1 && one.state == State::Running
+    })?;
+    let second = the_letter(scene, &name)?;
+    ensure!(second["id"] != first["id"], "an id was used twice");
+
+    let dropped = dead_letters(scene, "drop", &[&second["id"].to_string()])?;
+    ensure!(dropped["dropped"] == 1, "{dropped}");
+    scene.wait_for(&name, SUBJECT, "has no dead letter", |one| {
+        one.dead_letters == 0
+    })?;
+    let none = dead_letters(scene, "list", &["--application", &name])?;
+    ensure!(none["items"] == json!([]), "{none}");
+    Ok(())
+}
+
+/// The one dead letter of an application.
+fn the_letter(scene: &Scene<'_>, application: &str) -> anyhow::Result<Value> {
+    let survey = dead_letters(scene, "list", &["--application", application])?;
+    let items = survey["items"].as_array().context("no items")?;
+    ensure!(items.len() == 1, "{survey}");
+    Ok(items[0].clone())
+}
+
+/// What `haar dead-letters` says of our node.
+fn dead_letters(scene: &Scene<'_>, verb: &str, more: &[&str]) -> anyhow::Result<Value> {
+    let node = scene.agent.name.as_str();
+    let begin = ["dead-letters", verb, "--node", node, "--output", "json"];
+    scene.site.haar(&[&begin, more].concat())?.ok()?.json()
 }
 
 pub(super) static POLICY: Case = Case::new(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
-use haar_conformance_artifacts::Guest;
+use haar_conformance_artifacts::{self as artifacts, Guest};
 use haar_protocol::status::State;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::talk::{SUBJECT, Talk};
 const NODE: Node = Node::Shared("files");
 const SECRET: &str = "the secret of the node";
 
-pub(super) static CASES: &[&Case] = &[&GRANTS, &ESCAPES, &RENAME_RACE, &MISSING];
+pub(super) static CASES: &[&Case] = &[&GRANTS, &ESCAPES, &RENAME_RACE, &MISSING, &QUOTA, &PRIVATE];
 
 /// The grant of a directory as `/data`.
 fn grant(host: &Path, access: &str) -> Value {
@@ -204,5 +204,81 @@ fn missing(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         let reason = one.reason.as_deref().unwrap_or_default();
         one.state == State::BackOff && reason.contains("/does/not/exist")
     })?;
+    Ok(())
+}
+
+pub(super) static QUOTA: Case = Case::new(
+    "a_write_beyond_the_quota_of_a_directory_is_an_error",
+    &["R-FILE-08", "R-LIMIT-14"],
+    &[Guest::Files],
+    NODE,
+    quota,
+);
+
+fn quota(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    const QUOTA_BYTES: u64 = 64 << 10;
+    let folder = scene.folder("granted")?;
+    let mut more = grant(&folder, "read-write");
+    more["grants"]["directories"][0]["quota"] = "64KiB".into();
+    more["grants"]["data_directory"] = "/own".into();
+    more["limits"] = json!({ "files_size": "64KiB" });
+    let mut talk = Talk::start(scene, Guest::Files, more)?;
+    for directory in ["/data", "/own"] {
+        let beyond = talk.ask(scene, &format!("fill {directory}/much 100000"))?;
+        ensure!(
+            beyond.header("outcome") == Some("error") && beyond.text().starts_with("65536: "),
+            "{directory}: {beyond:?}"
+        );
+        talk.ask(scene, &format!("remove {directory}/much"))?;
+        let fits = talk.ask(scene, &format!("fill {directory}/little 30000"))?;
+        ensure!(
+            fits.header("outcome") == Some("ok"),
+            "{directory} after room was made: {fits:?}"
+        );
+        let beyond = talk.ask(scene, &format!("resize {directory}/sparse 1000000"))?;
+        ensure!(beyond.header("outcome") == Some("error"), "{beyond:?}");
+    }
+    let mut taken = 0;
+    for entry in fs::read_dir(&folder)? {
+        taken += entry?.metadata()?.len();
+    }
+    ensure!(taken <= QUOTA_BYTES, "{taken} bytes are taken");
+    scene.wait_for(talk.name(), SUBJECT, "counts what was refused", |one| {
+        one.exceeded.files_size >= 4
+    })?;
+    Ok(())
+}
+
+pub(super) static PRIVATE: Case = Case::new(
+    "the_private_data_directory_outlives_a_power_cut_and_another_module",
+    &["R-FILE-09"],
+    &[Guest::Files],
+    NODE,
+    private,
+);
+
+fn private(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let same = artifacts::read(Guest::Files.path());
+    scene.site.push_component("files-again", &same)?;
+    let more = json!({ "grants": { "data_directory": "/own" } });
+    let mut talk = Talk::start(scene, Guest::Files, more)?;
+    let name = talk.name().to_owned();
+    talk.say(scene, "#1 write /own/kept text")?;
+    scene.wait_line(&name, SUBJECT, "#1 ok")?;
+    scene.kill_agent()?;
+    scene.start_agent()?;
+    // In a round of its own, as the driver says its last words again when it starts again.
+    talk.say(scene, "#2 /own/kept")?;
+    scene.wait_line(&name, SUBJECT, "#2 ok text")?;
+
+    let exact = format!("files-again@{}", crate::modules::VERSION);
+    talk.application
+        .set(SUBJECT, "module", exact.as_str().into());
+    scene.apply(&talk.application)?;
+    scene.wait_for(&name, SUBJECT, "runs the other module", |one| {
+        one.state == State::Running && one.module_label == exact
+    })?;
+    talk.say(scene, "#3 /own/kept")?;
+    scene.wait_line(&name, SUBJECT, "#3 ok text")?;
     Ok(())
 }

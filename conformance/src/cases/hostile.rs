@@ -17,7 +17,7 @@ use crate::rest::Client;
 use crate::scene::Scene;
 
 /// Every attack has an agent of its own.
-const NODE: Node = Node::Own { memory: "1GiB" };
+const NODE: Node = Node::OWN;
 /// The memory limit of each microservice that says nothing of it.
 const MEMORY_BYTES: u64 = 16 << 20;
 
@@ -31,6 +31,7 @@ pub(super) static CASES: &[&Case] = &[
     &LOGS,
     &MESSAGES,
     &TIMERS,
+    &KEY_VALUES,
     &HUGE_LISTS,
     &TRAPS,
     &MALFORMED,
@@ -211,6 +212,47 @@ pub(super) static TIMERS: Case = Case::new(
     },
 );
 
+pub(super) static KEY_VALUES: Case = Case::new(
+    "hostile_key_value_flood",
+    &["R-HOSTILE-18"],
+    &[Guest::KeyValueFlood],
+    NODE,
+    key_values,
+);
+
+/// This attacker needs no messages: it floods from its start on.
+fn key_values(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut neighbour = Neighbour::start(scene, MEMORY_BYTES)?;
+    neighbour.under_attack(scene, |scene, step| match step {
+        Step::Begin(round) => {
+            let more = json!({
+                "grants": { "key_value": true },
+                "limits": { "key_value_size": "2MiB" },
+            });
+            let application = scene.application(&format!("flood-{round}")).with(
+                "attacker",
+                Guest::KeyValueFlood,
+                more,
+            );
+            scene.apply(&application)?;
+            scene.wait_for(&application.name, "attacker", "floods", |one| {
+                one.key_value_bytes > 0
+            })?;
+            Ok(())
+        }
+        Step::End(round) => {
+            let application = scene.name(&format!("flood-{round}"));
+            // Where the disk is slow, it is stopped by another limit than where it is fast.
+            scene.wait_for(&application, "attacker", "got what it deserves", |one| {
+                let exceeded = &one.exceeded;
+                exceeded.key_value_per_second + exceeded.key_value_size + exceeded.call_timeout >= 1
+            })?;
+            scene.delete(&application)
+        }
+    })?;
+    neighbour.judge(scene)
+}
+
 pub(super) static HUGE_LISTS: Case = Case::new(
     "hostile_huge_lists_across_the_border",
     &["R-HOSTILE-12", "R-HOSTILE-13"],
@@ -375,8 +417,14 @@ pub(super) static COMPILE_BOMB: Case = Case::new(
     "hostile_module_that_takes_for_ever_to_compile",
     &["R-HOSTILE-17"],
     &[],
-    NODE,
+    // Compilers get a minute by default, and what is refused after ten seconds is refused then.
+    Node::Own {
+        enrol: &["--memory", "1GiB"],
+        settings: "compile = { time = \"10s\" }",
+    },
     |scene| {
+        // One compiler that is ended is like the next one, and each takes its time.
+        scene.measuring.rounds = 1;
         let bomb = artifacts::compile_bomb();
         deployed(scene, "compile-bomb", &bomb, &["compile"])
     },

@@ -1,6 +1,6 @@
 //! Start, change of configuration, update, stop.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use haar_conformance_artifacts::Guest;
 use haar_protocol::status::State;
 use serde_json::json;
@@ -216,7 +216,18 @@ fn schema(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         .application("app")
         .with("subject", Guest::Config, more("warm"));
     let refusal = scene.refusal(&wrong)?;
-    ensure!(refusal.contains("threshold"), "{refusal}");
+    let file = format!("{}.yaml", wrong.name);
+    let text = std::fs::read_to_string(scene.site.folder().join(&file))?;
+    let mut lines = text.lines().zip(1..);
+    let (line, number) = lines
+        .find(|(line, _)| line.contains("\"warm\""))
+        .context("it is written in JSON, with a line for each value")?;
+    let column = line.find("\"warm\"").map_or(0, |index| index + 1);
+    let place = format!("{file}:{number}:{column}: ");
+    ensure!(
+        refusal.contains(&place) && refusal.contains("threshold"),
+        "it does not say `{place}`: {refusal}"
+    );
     let right = scene
         .application("app")
         .with("subject", Guest::Config, more("40"));

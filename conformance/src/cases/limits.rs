@@ -1,7 +1,10 @@
 //! What one call and one instance may use.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use haar_conformance_artifacts::Guest;
+use haar_protocol::rest::NodeDetail;
 use haar_protocol::status::{Exceeded, State};
 use serde_json::{Value, json};
 
@@ -11,7 +14,17 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("limits");
 
-pub(super) static CASES: &[&Case] = &[&FUEL, &DEADLINE, &PARKED, &MEMORY, &STACKS, &LIVE, &SHARE];
+pub(super) static CASES: &[&Case] = &[
+    &FUEL,
+    &DEADLINE,
+    &PARKED,
+    &MEMORY,
+    &STACKS,
+    &LIVE,
+    &SHARE,
+    &CONTENTION,
+    &PARTS,
+];
 
 /// Says something to a guest that it does not survive. It must be started again, healthy, and the
 /// agent must have logged why in these words.
@@ -209,5 +222,98 @@ fn share(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         one.exceeded.cpu >= 1 && one.cpu_ms > 0
     })?;
     ensure!(one.failures == 0, "it was not held back but ended");
+    Ok(())
+}
+
+pub(super) static CONTENTION: Case = Case::new(
+    "an_instance_has_its_share_of_a_processor_beside_others_that_spin",
+    &["R-LIMIT-11"],
+    &[Guest::Spin],
+    Node::OWN,
+    contention,
+);
+
+fn contention(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    const SPINNERS: usize = 4;
+    const SHARE: f64 = 0.10;
+    /// How much of the wall clock is looked at.
+    const WINDOW_MS: u64 = 6_000;
+    let spinning = json!({
+        "fuel_per_call": 1_000_000_000_000u64, "call_timeout": "600s", "stop_grace": "100ms",
+    });
+    let mut held = spinning.clone();
+    held["cpu"] = "10%".into();
+    let mut talk = Talk::start(scene, Guest::Spin, json!({ "limits": held }))?;
+    for number in 0..SPINNERS {
+        let name = format!("spinner-{number}");
+        let application = talk.application.clone();
+        talk.application = application
+            .with(&name, Guest::Spin, json!({ "limits": spinning }))
+            .route("driver.out", &format!("{name}.in"));
+    }
+    let application = talk.application.clone();
+    scene.run(&application)?;
+    talk.say(scene, "spin")?;
+    let used = |node: &NodeDetail, name: &str| {
+        crate::scene::of(node, &application.name, name).map_or(0, |one| one.cpu_ms)
+    };
+    let seen = |node: &NodeDetail| node.node.last_seen_ms.unwrap_or(0);
+    let before = scene.wait_until("all of them spin", |node| {
+        let mut others = (0..SPINNERS).map(|number| used(node, &format!("spinner-{number}")));
+        used(node, SUBJECT) >= 100 && others.all(|used_ms| used_ms >= 100)
+    })?;
+    let after = scene.wait_until("they have spun for a while", |node| {
+        seen(node) >= seen(&before) + WINDOW_MS
+    })?;
+    // What spins would have its call before it ends, and that may take ten minutes.
+    scene.kill_agent()?;
+    let share = |name: &str| {
+        let used_ms = used(&after, name) - used(&before, name);
+        Duration::from_millis(used_ms).as_secs_f64()
+            / Duration::from_millis(seen(&after) - seen(&before)).as_secs_f64()
+    };
+    let held = share(SUBJECT);
+    scene.figure("processor_share", held);
+    scene.note(format!("{:.1} % of a processor", held * 100.0));
+    for number in 0..SPINNERS {
+        let name = format!("spinner-{number}");
+        scene.note(format!("{name} {:.1} %", share(&name) * 100.0));
+    }
+    ensure!(
+        (SHARE / 2.0..=SHARE * 2.0).contains(&held),
+        "it has {:.1} % of a processor",
+        held * 100.0
+    );
+    Ok(())
+}
+
+pub(super) static PARTS: Case = Case::new(
+    "a_component_with_more_tables_or_instances_than_its_limits_does_not_run",
+    &["R-LIMIT-13"],
+    &[Guest::Echo],
+    NODE,
+    parts,
+);
+
+fn parts(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    for limit in ["table_elements", "core_instances"] {
+        // By default it would start again with its new limits after ten seconds.
+        let more = json!({ "limits": { limit: 1 }, "restart": { "pauses": ["500ms"] } });
+        let mut application =
+            scene
+                .application(&limit.replace('_', "-"))
+                .with(SUBJECT, Guest::Echo, more);
+        scene.apply(&application)?;
+        let name = application.name.clone();
+        let one = scene.wait_for(&name, SUBJECT, "does not run", |one| one.reason.is_some())?;
+        let reason = one.reason.unwrap_or_default();
+        ensure!(
+            reason.contains(&format!("`{limit}`")),
+            "{limit}: the node says `{reason}`"
+        );
+        application.limit(SUBJECT, limit, 500.into());
+        scene.apply(&application)?;
+        scene.wait_for(&name, SUBJECT, "runs", |one| one.state == State::Running)?;
+    }
     Ok(())
 }

@@ -14,7 +14,7 @@ const NODE: Node = Node::Shared("logging");
 /// A line may have so many bytes, and be marked as cut.
 const LINE_BYTES_MAX: usize = 4_096 + '…'.len_utf8();
 
-pub(super) static CASES: &[&Case] = &[&STREAMS, &RATE, &LEVEL];
+pub(super) static CASES: &[&Case] = &[&STREAMS, &RATE, &BYTES, &LEVEL];
 
 pub(super) static STREAMS: Case = Case::new(
     "standard_output_and_error_are_log_lines_of_bounded_size",
@@ -77,6 +77,35 @@ fn rate(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         one.log_lines_dropped >= 4_000 && kept <= 1_000,
         "{} dropped, {kept} kept",
         one.log_lines_dropped
+    );
+    Ok(())
+}
+
+pub(super) static BYTES: Case = Case::new(
+    "log_bytes_beyond_the_rate_are_dropped_and_counted",
+    &["R-LIMIT-12", "R-LIMIT-14"],
+    &[Guest::Limits],
+    NODE,
+    bytes,
+);
+
+fn bytes(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "log_lines_per_second": 10_000, "log_bytes_per_second": "1KiB" });
+    let mut talk = Talk::start(scene, Guest::Limits, json!({ "limits": limits }))?;
+    let answer = talk.ask(scene, "log 5000")?;
+    ensure!(
+        answer.text() == "5000 ok",
+        "the guest was disturbed: {answer:?}"
+    );
+    let one = scene.wait_for(talk.name(), SUBJECT, "dropped lines", |one| {
+        one.log_lines_dropped > 0
+    })?;
+    // A line has about nine bytes, and the limits for lines let all of them through.
+    ensure!(
+        one.log_lines_dropped >= 2_500 && one.exceeded.log == one.log_lines_dropped,
+        "{} dropped, and counted: {}",
+        one.log_lines_dropped,
+        one.exceeded.log
     );
     Ok(())
 }

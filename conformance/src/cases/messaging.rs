@@ -87,7 +87,9 @@ pub(super) static BETWEEN_NODES: Case = Case::new(
 );
 
 fn between_nodes(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let other = scene.site.new_agent("messaging-far", "256MiB")?;
+    let other = scene
+        .site
+        .new_agent("messaging-far", &["--memory", "256MiB"], "")?;
     let application = scene
         .application("app")
         .with(

@@ -1,10 +1,13 @@
 //! All cases, one file for each group of requirements, and the guests with the cases that run them.
 
 mod messaging;
+mod history;
 mod lifecycle;
 mod timers;
+mod key_value;
 mod logging;
 mod files;
+mod node;
 mod limits;
 mod failure;
 mod trust;
@@ -19,12 +22,15 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 12] = [
+    let groups: [&'static [&'static Case]; 15] = [
         messaging::CASES,
+        history::CASES,
         lifecycle::CASES,
         timers::CASES,
+        key_value::CASES,
         logging::CASES,
         files::CASES,
+        node::CASES,
         limits::CASES,
         failure::CASES,
         trust::CASES,
@@ -48,6 +54,11 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Compute => vec![&limits::SHARE],
         Guest::ConfigVersions => vec![&lifecycle::VERSIONS],
         Guest::Costs => vec![&lifecycle::IMPORTS],
+        Guest::History => vec![&history::QUERIES, &history::PAGES, &history::RETENTION],
+        Guest::KeyValue => vec![&key_value::OPERATIONS, &key_value::KEPT, &key_value::QUOTA],
+        Guest::KeyValueDraft => vec![&key_value::DRAFTS],
+        Guest::KeyValueFlood => vec![&hostile::KEY_VALUES],
+        Guest::NodeFacts => vec![&node::FACTS, &node::CLOCKS],
         Guest::KeptTimers => vec![&timers::KEPT],
         Guest::Levels => vec![&logging::LEVEL],
         Guest::Quiet => vec![&messaging::ACKNOWLEDGED],

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::case::{Case, Node};
 use crate::scene::Scene;
 
-const NODE: Node = Node::Own { memory: "256MiB" };
+const NODE: Node = Node::OWN;
 
 pub(super) static CASES: &[&Case] = &[&WITHOUT_NETWORK, &KILLED, &STATUS];
 

@@ -14,6 +14,10 @@ const FRAME_BYTES_MAX: usize = 256;
 /// Bytes of the details that are kept.
 const DETAILS_BYTES_MAX: usize = 1_024;
 
+/// How the engine says that a component has more instances, memories or tables than its limiter
+/// lets it have; there is no type of error for it (wasmtime's `StoreOpaque::bump_resource_counts`).
+const PARTS: &str = "count too high at";
+
 /// A call that ended the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -66,6 +70,9 @@ pub fn classify(error: &wasmtime::Error, denied: Option<Denied>) -> Failure {
     };
     let details = match denied {
         Some(denied) => format!("{denied} ({words})"),
+        None if words.contains(PARTS) => {
+            format!("more parts than the limit `core_instances` allows ({words})")
+        }
         None => words,
     };
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(|backtrace| {

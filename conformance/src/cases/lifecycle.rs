@@ -246,16 +246,16 @@ fn imports(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let mut talk = Talk::start(
         scene,
         Guest::Costs,
-        json!({ "configuration": { "key": "value" } }),
+        json!({ "configuration": { "key": "value" }, "grants": { "key_value": true } }),
     )?;
     talk.say(
         scene,
-        "nothing 10\nconfig 10000\nnow 10000\npublish 20\nlog 20",
+        "nothing 10\nconfig 10000\nnow 10000\npublish 20\nbatch 1\nset 5\nget 5\nlog 20",
     )?;
     talk.wait_at_least(scene, 20)?;
     scene.wait_line(talk.name(), SUBJECT, "line 19")?;
     scene.wait_for(talk.name(), SUBJECT, "has handled all of it", |one| {
-        one.calls >= 6 && one.failures == 0
+        one.calls >= 9 && one.failures == 0
     })?;
     Ok(())
 }

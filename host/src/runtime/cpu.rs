@@ -22,8 +22,9 @@ use super::guest::Counters;
 const PERIOD_NS: u64 = 100_000_000;
 /// The longest turn of an instance that catches up.
 const TURN_NS_MAX: u64 = 1_000_000;
-/// Less than this is a turn of an instance that has nothing to do.
-const IDLE_TURN_NS: u64 = 20_000;
+/// Less than this is a turn of an instance that has nothing to do. Simple loops burn the fuel of a
+/// turn in less than 20 microseconds.
+const IDLE_TURN_NS: u64 = 3_000;
 /// An instance that waits for its share waits until it has at least so much of it: not for every
 /// microsecond, which would cost more than it gives.
 const WAKE_NS: i64 = 100_000;

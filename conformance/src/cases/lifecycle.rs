@@ -21,6 +21,7 @@ pub(super) static CASES: &[&Case] = &[
     &STOP,
     &GRACE,
     &IMPORTS,
+    &TOGETHER,
 ];
 
 pub(super) static CONFIGURATION: Case = Case::new(
@@ -258,4 +259,21 @@ fn imports(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         one.calls >= 9 && one.failures == 0
     })?;
     Ok(())
+}
+
+pub(super) static TOGETHER: Case = Case::new(
+    "microservices_of_one_module_that_come_together_all_run",
+    &["R-LIFE-08"],
+    &[Guest::Echo],
+    // A fresh one: it has not fetched the module yet.
+    Node::OWN,
+    together,
+);
+
+fn together(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut application = scene.application("app");
+    for number in 0..16 {
+        application = application.with(&format!("echo-{number}"), Guest::Echo, json!({}));
+    }
+    scene.run(&application)
 }

@@ -118,15 +118,17 @@ impl Modules {
         file: &[u8],
         runtime: &GuestRuntime,
     ) -> Result<Component, PrepareError> {
+        let _one_at_a_time = self
+            .compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Another instance of the module may have waited for the compiler before us.
+        if let Some(component) = self.load_cached(spec, runtime) {
+            return Ok(component);
+        }
         let path = self.code_path(&spec.module);
-        let code = {
-            let _one_at_a_time = self
-                .compiling
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let (input, output) = (self.module_path(&spec.module), path.with_extension("part"));
-            self.compiler.compile(file, &input, &output, runtime)?
-        };
+        let (input, output) = (self.module_path(&spec.module), path.with_extension("part"));
+        let code = self.compiler.compile(file, &input, &output, runtime)?;
         let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
         let sealed = artifact::seal(
             &spec.module,

@@ -15,7 +15,7 @@ mod sweep;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use compile::Compiler;
@@ -49,8 +49,10 @@ pub struct Modules {
     controller: Controller,
     credentials: Credentials,
     compiler: Compiler,
+    /// Held by whoever fetches: instances of one module that come together would write one file.
+    fetching: Mutex<()>,
     /// Held by whoever compiles: one at a time, so that two modules that come together do not take
-    /// twice the memory.
+    /// twice the memory, and instances of one module do not write one file.
     compiling: Mutex<()>,
 }
 
@@ -77,6 +79,7 @@ impl Modules {
             controller,
             credentials,
             compiler,
+            fetching: Mutex::new(()),
             compiling: Mutex::new(()),
         }))
     }
@@ -94,15 +97,7 @@ impl Modules {
     ) -> Result<InstancePre<State>, PrepareError> {
         let file = match self.read(&spec.module) {
             Some(file) => file,
-            None => {
-                self.fetch(spec)?;
-                let damaged = || {
-                    PrepareError::NotYet(
-                        "the fetched module can't be read back from the disk".into(),
-                    )
-                };
-                self.read(&spec.module).ok_or_else(damaged)?
-            }
+            None => self.read_or_fetch(spec)?,
         };
         verify(spec, &file, publishers)?;
         let component = match self.load_cached(spec, runtime) {
@@ -114,6 +109,18 @@ impl Modules {
                 "{} imports what it is not granted: {error:#}",
                 spec.module_label
             ))
+        })
+    }
+
+    /// Fetches the file, unless another instance of the module has done so meanwhile.
+    fn read_or_fetch(&self, spec: &Microservice) -> Result<Vec<u8>, PrepareError> {
+        let _one_at_a_time = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = self.read(&spec.module) {
+            return Ok(file);
+        }
+        self.fetch(spec)?;
+        self.read(&spec.module).ok_or_else(|| {
+            PrepareError::NotYet("the fetched module can't be read back from the disk".into())
         })
     }
 

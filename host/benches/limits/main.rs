@@ -194,7 +194,8 @@ const BARE: &str = r#"(component
         (func (export "take") (param i32 i32)))
     (core instance $i (instantiate $m))
     (func (export "take") (param "body" (list u8))
-        (canon lift (core func $i "take") (memory $i "memory") (realloc (func $i "realloc")))))"#;
+        (canon lift (core func $i "take")
+            (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))"#;
 
 /// The same engine, a channel, and calls with fuel.
 async fn through_the_engine(bench: &Bench, size: usize) -> f64 {

@@ -51,7 +51,7 @@ impl Costs {
             "get" => {
                 self.bucket()?.get("key")?;
             }
-            "set" => self.bucket()?.set("key", &BODY)?,
+            "set" => self.bucket()?.set("key", BODY)?,
             _ => return call(what, index),
         }
         Ok(())

@@ -83,6 +83,9 @@ impl Client {
             .tls_config(tls)
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
+            // Every request on a connection of its own: one that the server has just closed, after
+            // an answer that did not need the whole body, may still look open here.
+            .max_idle_connections(0)
             .build()
             .new_agent();
         Self {

@@ -9,7 +9,7 @@ use wasm_encoder::{
 };
 
 /// Stands in a file where bytes that are no UTF-8 will be.
-const PLACEHOLDER: &str = "acme:hostile/XXXX";
+const NAME_TO_DAMAGE: &str = "acme:hostile/XXXX";
 /// No text in UTF-8 has these bytes (Unicode Standard, table 3-7).
 const NO_UTF8: [u8; 4] = [0xff, 0xfe, 0xc0, 0x80];
 
@@ -139,7 +139,7 @@ pub fn component_with_invalid_utf8_name() -> Vec<u8> {
     let mut types = ComponentTypeSection::new();
     types.instance(&InstanceType::new());
     let mut imports = ComponentImportSection::new();
-    imports.import(PLACEHOLDER, ComponentTypeRef::Instance(0));
+    imports.import(NAME_TO_DAMAGE, ComponentTypeRef::Instance(0));
     let mut component = Component::new();
     component.section(&types).section(&imports);
     without_utf8(component.finish())
@@ -148,7 +148,7 @@ pub fn component_with_invalid_utf8_name() -> Vec<u8> {
 /// A component that exports an instance under a name that is not UTF-8.
 pub fn component_with_invalid_utf8_export() -> Vec<u8> {
     let mut exports = ComponentExportSection::new();
-    exports.export(PLACEHOLDER, ComponentExportKind::Instance, 0, None);
+    exports.export(NAME_TO_DAMAGE, ComponentExportKind::Instance, 0, None);
     let mut component = Component::new();
     component.section(&empty_instance()).section(&exports);
     without_utf8(component.finish())
@@ -158,7 +158,7 @@ pub fn component_with_invalid_utf8_export() -> Vec<u8> {
 pub fn component_with_invalid_utf8_section() -> Vec<u8> {
     let mut component = Component::new();
     component.section(&CustomSection {
-        name: PLACEHOLDER.into(),
+        name: NAME_TO_DAMAGE.into(),
         data: (&[]).into(),
     });
     without_utf8(component.finish())
@@ -272,10 +272,10 @@ fn no_component_arguments()
 /// Puts bytes that are no UTF-8 over the end of the placeholder.
 fn without_utf8(mut file: Vec<u8>) -> Vec<u8> {
     let position = file
-        .windows(PLACEHOLDER.len())
-        .position(|window| window == PLACEHOLDER.as_bytes())
+        .windows(NAME_TO_DAMAGE.len())
+        .position(|window| window == NAME_TO_DAMAGE.as_bytes())
         .expect("the file holds the placeholder");
-    let end = position + PLACEHOLDER.len();
+    let end = position + NAME_TO_DAMAGE.len();
     file[end - NO_UTF8.len()..end].copy_from_slice(&NO_UTF8);
     file
 }

@@ -6,12 +6,14 @@
 //!      └───────────┴─────────── a call fails ───────────────────────────► Exit::Failed
 //! ```
 
+mod aftermath;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use haar_protocol::assignment::{Microservice, MicroserviceName};
+use haar_protocol::assignment::Microservice;
 use haar_protocol::limits::{Limits, RetryPolicy};
 use haar_protocol::log::Level;
 use haar_protocol::status::FailureCause as Cause;
@@ -28,23 +30,15 @@ use super::surroundings::Surroundings;
 use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
-use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
 use crate::local_api::files::resource_table;
 use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::{self, Timers};
 use crate::local_api::wasi;
-use crate::store::dead_letters::DeadLetter;
 
 /// Messages that are taken out of the inbox at a time.
 const BATCH: usize = 64;
-/// Rejected messages that wait for another attempt; the oldest becomes a dead letter when there
-/// are more.
-const RETRIES_MAX: usize = 64;
-/// The longest pause before another attempt.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(3_600);
-
 /// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
@@ -314,42 +308,6 @@ impl Instance {
         next.is_some_and(|due| due <= Instant::now())
     }
 
-    /// What was taken and not handled goes back to the inbox, for the next instance: first the
-    /// message over which this one failed, unless that was its last attempt.
-    async fn leave_the_rest(&mut self, exit: &Exit) {
-        let mut rest = VecDeque::new();
-        if let (Some(mut delivery), Exit::Failed(failure)) = (self.failed_over.take(), exit) {
-            if delivery.attempt < self.retry.attempts {
-                delivery.attempt += 1;
-                rest.push_back(delivery);
-            } else {
-                self.bury(delivery, failure.to_string()).await;
-            }
-        }
-        rest.extend(self.retries.drain(..).map(|(_, delivery)| delivery));
-        rest.append(&mut self.batch);
-        self.inbox.put_back(rest);
-    }
-
-    /// Puts a message aside that was delivered as often as it may be, for people to look at.
-    async fn bury(&mut self, delivery: Delivery, reason: String) {
-        let (inlet, attempts) = (&delivery.entry.inlet, delivery.attempt);
-        self.logger.agent(
-            Level::Warn,
-            &format!("inlet `{inlet}`: a dead letter after {attempts} attempts: {reason}"),
-        );
-        count(&delivery.entry.counters.dropped);
-        let state = self.guest.state();
-        let letter = dead_letter(state.name.clone(), &delivery, reason);
-        let store = state.surroundings.store.clone();
-        if let Err(error) = store.add_dead_letter(letter, self.retry.dead_letters).await {
-            self.logger.agent(
-                Level::Error,
-                &format!("the dead letter can't be kept: {error:#}"),
-            );
-        }
-    }
-
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
         let answer = self.guest.handle(&delivery).await;
         let answer = match answer {
@@ -364,58 +322,6 @@ impl Instance {
             Err(rejection) => self.reject(delivery, rejection).await,
         }
         Ok(())
-    }
-
-    async fn reject(&mut self, mut delivery: Delivery, rejection: Rejection) {
-        count(&self.counters.failures);
-        let inlet = &delivery.entry.inlet;
-        match rejection {
-            Rejection::Retry(reason) if delivery.attempt < self.retry.attempts => {
-                self.logger.agent(
-                    Level::Debug,
-                    &format!("inlet `{inlet}`: to be retried: {reason}"),
-                );
-                let doubled = 2u32.saturating_pow(delivery.attempt - 1);
-                let pause = Duration::from_millis(self.retry.pause.0)
-                    .saturating_mul(doubled)
-                    .min(RETRY_PAUSE_MAX);
-                delivery.attempt += 1;
-                let due = Instant::now() + pause;
-                let position = self.retries.partition_point(|(other, _)| *other <= due);
-                self.retries.insert(position, (due, delivery));
-                if self.retries.len() > RETRIES_MAX
-                    && let Some((_, oldest)) = self.retries.pop_front()
-                {
-                    let why = "too many messages wait for another attempt";
-                    self.bury(oldest, why.to_owned()).await;
-                }
-            }
-            Rejection::Retry(reason) => self.bury(delivery, reason).await,
-            Rejection::Discard(reason) => {
-                self.logger.agent(
-                    Level::Warn,
-                    &format!("inlet `{inlet}`: discarded: {reason}"),
-                );
-                count(&delivery.entry.counters.dropped);
-            }
-        }
-    }
-}
-
-fn dead_letter(owner: MicroserviceName, delivery: &Delivery, reason: String) -> DeadLetter {
-    let message = &delivery.message;
-    DeadLetter {
-        owner,
-        inlet: delivery.entry.inlet.clone(),
-        source: message.source.as_ref().clone(),
-        sequence: message.sequence,
-        published_ms: message.published_ms,
-        content_type: delivery.entry.content_type.clone(),
-        headers: message.headers.clone(),
-        body: message.body.clone(),
-        attempts: delivery.attempt,
-        reason,
-        died_ms: now_ms(),
     }
 }
 

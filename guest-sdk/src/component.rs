@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use bindings::exports::haar::local::{handler, lifecycle, ticks};
 
-use crate::message::{Message, Rejection, Source};
+use crate::message::Rejection;
 use crate::microservice::Microservice;
 use crate::timers::Tick;
 
@@ -70,8 +70,9 @@ impl<S: Microservice> lifecycle::Guest for Exported<S> {
 }
 
 impl<S: Microservice> handler::Guest for Exported<S> {
-    fn handle(message: handler::Message) -> Result<(), handler::Rejection> {
-        with(|service: &mut S| service.handle(message.into())).map_err(handler::Rejection::from)
+    fn handle(message: handler::Delivery) -> Result<(), handler::Rejection> {
+        with(|service: &mut S| service.handle(origin::message(message)))
+            .map_err(handler::Rejection::from)
     }
 }
 
@@ -86,28 +87,6 @@ impl<S: Microservice> ticks::Guest for Exported<S> {
     }
 }
 
-impl From<handler::Message> for Message {
-    fn from(message: handler::Message) -> Self {
-        let source = message.source;
-        Self {
-            inlet: message.inlet,
-            source: Source {
-                site: source.site,
-                node: source.node,
-                application: source.application,
-                microservice: source.microservice,
-                outlet: source.outlet,
-            },
-            sequence: message.sequence,
-            published_ms: message.published,
-            content_type: message.content_type,
-            headers: message.headers,
-            body: message.body,
-            attempt: message.attempt,
-        }
-    }
-}
-
 impl From<Rejection> for handler::Rejection {
     fn from(rejection: Rejection) -> Self {
         match rejection {
@@ -118,6 +97,7 @@ impl From<Rejection> for handler::Rejection {
 }
 
 pub(crate) mod history;
+mod origin;
 pub(crate) mod key_value;
 
 /// What the agent offers, in this crate's own types.

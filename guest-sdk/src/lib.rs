@@ -69,6 +69,7 @@ mod microservice;
 
 mod message;
 mod publish;
+mod text;
 
 pub mod config;
 pub mod history;
@@ -101,6 +102,7 @@ use testing::{history as agent_history, key_value as agent_key_value};
 pub use message::{Message, Rejection, Source};
 pub use microservice::Microservice;
 pub use publish::{Outgoing, PublishError, publish, publish_batch};
+pub use text::Text;
 pub use timers::Tick;
 
 /// Makes a type that implements [`Microservice`] the microservice of this component. Write it

@@ -1,7 +1,10 @@
 //! What enters a microservice, and how it says no. Mirrors `message`, `source` and `rejection` of
 //! `haar:local`, as types that exist on the development machine too.
 
+use std::sync::Arc;
+
 use crate::publish::PublishError;
+use crate::text::Text;
 
 /// Where a message comes from. The agent stamps it: no microservice can choose it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,16 +25,16 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Name of the inlet that it enters.
-    pub inlet: String,
-    /// Who published it.
-    pub source: Source,
+    pub inlet: Text,
+    /// Who published it. Shared by all messages of the source.
+    pub source: Arc<Source>,
     /// Its number among the messages of its source's outlet, from 1 up.
     pub sequence: u64,
     /// When it was published: milliseconds since 1970-01-01T00:00:00Z, by the publishing node's
     /// clock.
     pub published_ms: u64,
     /// Media type: the one that the route is registered for.
-    pub content_type: String,
+    pub content_type: Text,
     /// Headers that the publisher set, in its order. Names may repeat.
     pub headers: Vec<(String, String)>,
     /// The message itself.

@@ -46,14 +46,14 @@ impl Microservice for Sink {
                 self.samples_us.push(latency_us);
             }
         }
-        let source = message.source;
+        let source = &message.source;
         let last = self
             .last
             .entry([
-                source.node,
-                source.application,
-                source.microservice,
-                source.outlet,
+                source.node.clone(),
+                source.application.clone(),
+                source.microservice.clone(),
+                source.outlet.clone(),
             ])
             .or_insert(message.sequence.saturating_sub(1));
         if message.sequence <= *last {

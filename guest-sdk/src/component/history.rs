@@ -1,8 +1,9 @@
 //! `haar:local/history` as the component imports it.
 
-use super::bindings::haar::local::{history, types};
+use super::bindings::haar::local::history;
+use super::origin;
 use crate::history::{Direction, HistoryError, Page, Query};
-use crate::message::{Message, Source};
+use crate::message::Message;
 
 pub(crate) fn read(query: &Query, next: Option<&str>) -> Result<Page, HistoryError> {
     let query = history::Query {
@@ -31,20 +32,13 @@ pub(crate) fn read(query: &Query, next: Option<&str>) -> Result<Page, HistoryErr
     }
 }
 
-fn message(message: types::Message) -> Message {
-    let source = message.source;
+fn message(message: history::Message) -> Message {
     Message {
-        inlet: message.inlet,
-        source: Source {
-            site: source.site,
-            node: source.node,
-            application: source.application,
-            microservice: source.microservice,
-            outlet: source.outlet,
-        },
+        inlet: message.inlet.into(),
+        source: origin::source(message.source).into(),
         sequence: message.sequence,
         published_ms: message.published,
-        content_type: message.content_type,
+        content_type: message.content_type.into(),
         headers: message.headers,
         body: message.body,
         attempt: message.attempt,

@@ -9,6 +9,8 @@ pub(crate) mod imports;
 pub(crate) mod key_value;
 mod world;
 
+use std::sync::Arc;
+
 use crate::log::Level;
 use crate::message::{Message, Source};
 
@@ -22,17 +24,17 @@ const BEGINNING_MS: u64 = 1_700_000_000_000;
 /// `node-1`. For other values: `Message { sequence: 7, ..message("in", "body") }`.
 pub fn message(inlet: &str, body: impl AsRef<[u8]>) -> Message {
     Message {
-        inlet: inlet.to_owned(),
-        source: Source {
+        inlet: inlet.into(),
+        source: Arc::new(Source {
             site: "s-test".to_owned(),
             node: "node-1".to_owned(),
             application: "application".to_owned(),
             microservice: "sender".to_owned(),
             outlet: "out".to_owned(),
-        },
+        }),
         sequence: 1,
         published_ms: BEGINNING_MS,
-        content_type: "application/octet-stream".to_owned(),
+        content_type: "application/octet-stream".into(),
         headers: Vec::new(),
         body: body.as_ref().to_vec(),
         attempt: 1,
@@ -77,8 +79,9 @@ impl Published {
     /// of several microservices in a row.
     pub fn into_message(self, node: &str, inlet: &str) -> Message {
         let mut entering = message(inlet, self.body);
-        node.clone_into(&mut entering.source.node);
-        entering.source.outlet = self.outlet;
+        let source = Arc::make_mut(&mut entering.source);
+        node.clone_into(&mut source.node);
+        source.outlet = self.outlet;
         entering.sequence = self.sequence;
         entering.headers = self.headers;
         entering

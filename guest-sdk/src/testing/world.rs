@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BEGINNING_MS, LogLine, Published};
@@ -144,8 +145,9 @@ impl World {
     /// What was published enters the outlet's history.
     pub(super) fn remember_published(&mut self, published: &Published) {
         let mut message = super::message("", &published.body);
-        "microservice".clone_into(&mut message.source.microservice);
-        message.source.outlet.clone_from(&published.outlet);
+        let source = Arc::make_mut(&mut message.source);
+        "microservice".clone_into(&mut source.microservice);
+        source.outlet.clone_from(&published.outlet);
         message.sequence = published.sequence;
         message.headers.clone_from(&published.headers);
         message.published_ms = self.now_ms();
@@ -162,7 +164,7 @@ impl World {
             ..message.clone()
         };
         self.passed_messages
-            .push((Direction::Inlet, inlet, message));
+            .push((Direction::Inlet, inlet.to_string(), message));
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
+use haar_host::bus::message::{Entry, Source};
 use haar_host::bus::table::Registry;
 use haar_host::local_api;
 use haar_host::local_api::bindings::handler::Handling;
 use haar_host::local_api::bindings::handler::exports::haar::local::handler;
-use haar_host::local_api::bindings::handler::haar::local::types;
 use haar_host::local_api::state::State;
 use haar_host::runtime::instance;
 use wasmtime::component::Component;
@@ -16,7 +16,7 @@ use wasmtime::{Config, Engine, Store};
 
 use crate::node::{Node, microservice};
 use crate::site::Site;
-use crate::support::Bench;
+use crate::support::{self, Bench};
 
 const ROUNDS: usize = 7;
 /// As in `haar_host::runtime`.
@@ -39,6 +39,8 @@ struct Subject {
     store: Store<State>,
     handling: Handling,
     metered: bool,
+    source: Arc<Source>,
+    entry: Arc<Entry>,
 }
 
 impl Subject {
@@ -68,6 +70,8 @@ impl Subject {
             store,
             handling,
             metered,
+            source: support::source(),
+            entry: support::entry(),
         }
     }
 
@@ -75,18 +79,12 @@ impl Subject {
         if self.metered {
             self.store.set_fuel(u64::MAX).unwrap();
         }
-        let message = handler::Message {
-            inlet: "in",
-            source: types::Source {
-                site: "",
-                node: "",
-                application: "",
-                microservice: "",
-                outlet: "",
-            },
+        let delivery = support::delivery(&self.source, &self.entry, 1, body.as_bytes());
+        self.store.data_mut().handling = Some(delivery);
+        let message = handler::Delivery {
+            origin: self.entry.origin,
             sequence: 1,
             published: 0,
-            content_type: "text/plain",
             headers: &[],
             body: body.as_bytes(),
             attempt: 1,

@@ -123,6 +123,46 @@ impl Bench {
     }
 }
 
+/// A message as it waits in an inbox.
+pub fn delivery(source: &Arc<Source>, entry: &Arc<Entry>, sequence: u64, body: &[u8]) -> Delivery {
+    Delivery {
+        message: Arc::new(Message {
+            source: Arc::clone(source),
+            sequence,
+            published_ms: 0,
+            headers: vec![],
+            body: body.to_vec(),
+        }),
+        entry: Arc::clone(entry),
+        attempt: 1,
+    }
+}
+
+/// Where the messages come from.
+pub fn source() -> Arc<Source> {
+    let text = |word: &str| word.to_owned();
+    Arc::new(Source {
+        site: text("site"),
+        node: text("node"),
+        application: text("application"),
+        microservice: text("microservice"),
+        outlet: text("outlet"),
+    })
+}
+
+/// A route of its own into the inlet `in`.
+pub fn entry() -> Arc<Entry> {
+    let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
+    Arc::new(Entry {
+        origin: counters.origin,
+        inlet: "in".to_owned(),
+        content_type: "application/octet-stream".to_owned(),
+        message_bytes_max: u64::MAX,
+        counters,
+        history: None,
+    })
+}
+
 /// An instance that runs.
 pub struct Running {
     pub inbox: Arc<Inbox>,
@@ -134,37 +174,11 @@ pub struct Running {
 impl Running {
     /// Puts messages into the inbox. Returns what is counted of them.
     pub fn deliver(&self, count: usize, body: &[u8]) -> Arc<RouteCounters> {
-        let text = |word: &str| word.to_owned();
-        let source = Arc::new(Source {
-            site: text("site"),
-            node: text("node"),
-            application: text("application"),
-            microservice: text("microservice"),
-            outlet: text("outlet"),
-        });
-        let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
-        let entry = Arc::new(Entry {
-            inlet: text("in"),
-            content_type: text("application/octet-stream"),
-            message_bytes_max: u64::MAX,
-            counters: Arc::clone(&counters),
-            history: None,
-        });
+        let (source, entry) = (source(), entry());
         for sequence in 1..=count as u64 {
-            let message = Arc::new(Message {
-                source: Arc::clone(&source),
-                sequence,
-                published_ms: 0,
-                headers: vec![],
-                body: body.to_vec(),
-            });
-            self.inbox.push(Delivery {
-                message,
-                entry: Arc::clone(&entry),
-                attempt: 1,
-            });
+            self.inbox.push(delivery(&source, &entry, sequence, body));
         }
-        counters
+        Arc::clone(&entry.counters)
     }
 
     /// Spins until so many messages were handled.

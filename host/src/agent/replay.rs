@@ -6,7 +6,7 @@ use haar_protocol::assignment::{Assignment, Microservice, Route};
 use haar_protocol::ids::{InvalidId, PortName, RouteId};
 
 use super::node::Node;
-use crate::bus::message::{Delivery, Entry, Message, RouteCounters};
+use crate::bus::message::{Delivery, Entry, Message, RouteCounters, next_origin};
 use crate::store::dead_letters::DeadLetter;
 
 impl Node {
@@ -31,6 +31,7 @@ impl Node {
         };
         let delivery = Delivery {
             entry: Arc::new(Entry {
+                origin: next_origin(),
                 inlet: letter.inlet,
                 content_type: letter.content_type,
                 message_bytes_max: spec.limits.message_size.0,

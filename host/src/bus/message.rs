@@ -1,7 +1,7 @@
 //! A message inside the node, and what is counted of a route.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use haar_protocol::ids::RouteId;
 
@@ -55,6 +55,9 @@ impl Message {
 /// The end of a route in an inlet of this node.
 #[derive(Debug)]
 pub struct Entry {
+    /// What stands for inlet, type and source where they would cost too much: see
+    /// `origin-number` in `wit/types.wit`.
+    pub origin: u32,
     /// Name of the inlet.
     pub inlet: String,
     /// The only type that passes.
@@ -83,6 +86,8 @@ pub struct Delivery {
 pub struct RouteCounters {
     /// The route.
     pub id: RouteId,
+    /// See [`Entry::origin`]: a route from one node has one as long as its counters live.
+    pub origin: u32,
     /// Messages that entered the route here.
     pub sent: AtomicU64,
     /// Messages that were put into an inbox here.
@@ -98,12 +103,19 @@ impl RouteCounters {
     pub fn new(id: RouteId) -> Self {
         Self {
             id,
+            origin: next_origin(),
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
     }
+}
+
+/// A number that stands for no other origin in this process.
+pub fn next_origin() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Adds one. Counters are read for people only, so no order with other memory is needed.

@@ -345,6 +345,7 @@ impl<'a> Builder<'a> {
         let counters = self.counters(route, &peer_name);
         let target = self.microservice(&route.to).map(|microservice| {
             let entry = Arc::new(Entry {
+                origin: counters.origin,
                 inlet: route.to.port.to_string(),
                 content_type: route.content_type.to_string(),
                 message_bytes_max: microservice.limits.message_size.0,

@@ -45,6 +45,7 @@ fn node() -> NodeId {
 fn a_full_inbox_lets_the_oldest_go_and_counts_it() {
     let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
     let entry = Arc::new(Entry {
+        origin: counters.origin,
         inlet: "in".into(),
         content_type: "text/plain".into(),
         message_bytes_max: 10,
@@ -78,6 +79,7 @@ fn an_inbox_of_large_messages_is_full_before_it_has_many() {
     const MESSAGES: u64 = 100;
     let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
     let entry = Arc::new(Entry {
+        origin: counters.origin,
         inlet: "in".into(),
         content_type: "text/plain".into(),
         message_bytes_max: 1 << 20,

@@ -3,7 +3,7 @@
 use haar_protocol::ids::Digest;
 
 use super::bindings::imports::haar::local::history::{self, HistoryError, Page};
-use super::bindings::imports::haar::local::types;
+use super::bindings::imports::haar::local::messaging;
 use super::state::{State, now_ms};
 use crate::bus::history::{Direction, HistoryPort};
 use crate::bus::message::Message;
@@ -90,11 +90,11 @@ impl State {
     }
 }
 
-fn remembered(message: Message, content_type: String, inlet: &str) -> types::Message {
+fn remembered(message: Message, content_type: String, inlet: &str) -> history::Message {
     let source = &*message.source;
-    types::Message {
+    history::Message {
         inlet: inlet.to_owned(),
-        source: types::Source {
+        source: messaging::Source {
             site: source.site.clone(),
             node: source.node.clone(),
             application: source.application.clone(),

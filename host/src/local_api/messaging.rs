@@ -32,6 +32,26 @@ impl messaging::Host for State {
     ) -> wasmtime::Result<Result<u64, PublishError>> {
         Ok(self.publish_all(&outlet, messages))
     }
+
+    fn origin_of(&mut self, number: u32) -> wasmtime::Result<Option<messaging::Origin>> {
+        let handling = self.handling.as_ref();
+        Ok(handling
+            .filter(|delivery| delivery.entry.origin == number)
+            .map(|delivery| {
+                let source = &delivery.message.source;
+                messaging::Origin {
+                    inlet: delivery.entry.inlet.clone(),
+                    source: messaging::Source {
+                        site: source.site.clone(),
+                        node: source.node.clone(),
+                        application: source.application.clone(),
+                        microservice: source.microservice.clone(),
+                        outlet: source.outlet.clone(),
+                    },
+                    content_type: delivery.entry.content_type.clone(),
+                }
+            }))
+    }
 }
 
 impl State {

@@ -14,6 +14,7 @@ use super::key_value::KeyValue;
 use super::logging::Logger;
 use super::timers::Timers;
 use crate::bus::PortCache;
+use crate::bus::message::Delivery;
 use crate::runtime::guest::Counters;
 use crate::runtime::memory::MemoryLimiter;
 use crate::runtime::rate::Rate;
@@ -33,6 +34,8 @@ pub struct State {
     pub surroundings: Arc<Surroundings>,
     /// What is counted of the microservice.
     pub counters: Arc<Counters>,
+    /// The message that it handles now.
+    pub handling: Option<Delivery>,
     /// Its view of the route table.
     pub ports: PortCache,
     /// How fast it publishes.

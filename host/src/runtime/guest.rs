@@ -13,8 +13,7 @@ use super::YIELD_FUEL;
 use super::exceeded::Exceeded;
 use super::failure::{Failure, classify};
 use crate::bus::message::Delivery;
-use crate::local_api::bindings::handler::exports::haar::local::handler::{Message, Rejection};
-use crate::local_api::bindings::handler::haar::local::types::Source;
+use crate::local_api::bindings::handler::exports::haar::local::handler::{self, Rejection};
 use crate::local_api::bindings::ticks::exports::haar::local::ticks::Tick;
 use crate::local_api::bindings::{handler::Handling, lifecycle::Living, ticks::Ticking};
 use crate::local_api::state::State;
@@ -186,6 +185,7 @@ impl Guest {
             )));
         };
         let limit = begin(&mut self.store)?;
+        self.store.data_mut().handling = Some(delivery.clone());
         let headers: Vec<(&str, &str)> = delivery
             .message
             .headers
@@ -194,8 +194,9 @@ impl Guest {
             .collect();
         let call = handler
             .haar_local_handler()
-            .call_handle(&mut self.store, message(delivery, &headers));
+            .call_handle(&mut self.store, to_wit(delivery, &headers));
         let outcome = tokio::time::timeout(limit, call).await;
+        self.store.data_mut().handling = None;
         self.finish(outcome, limit)
     }
 
@@ -259,20 +260,12 @@ fn too_late(limit: Duration) -> Failure {
     )
 }
 
-fn message<'a>(delivery: &'a Delivery, headers: &'a [(&'a str, &'a str)]) -> Message<'a> {
+fn to_wit<'a>(delivery: &'a Delivery, headers: &'a [(&'a str, &'a str)]) -> handler::Delivery<'a> {
     let message = &delivery.message;
-    Message {
-        inlet: &delivery.entry.inlet,
-        source: Source {
-            site: &message.source.site,
-            node: &message.source.node,
-            application: &message.source.application,
-            microservice: &message.source.microservice,
-            outlet: &message.source.outlet,
-        },
+    handler::Delivery {
+        origin: delivery.entry.origin,
         sequence: message.sequence,
         published: message.published_ms,
-        content_type: &delivery.entry.content_type,
         headers,
         body: &message.body,
         attempt: delivery.attempt,

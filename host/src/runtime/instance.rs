@@ -164,6 +164,7 @@ pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyh
         configuration: Arc::new(spec.configuration.clone()),
         surroundings: Arc::clone(&setup.surroundings),
         counters: Arc::clone(&setup.counters),
+        handling: None,
         ports: PortCache::default(),
         publish_rate: Rate::default(),
         open,

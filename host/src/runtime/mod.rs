@@ -22,6 +22,11 @@ use crate::local_api::state::State;
 /// Units of fuel after which a guest lets others run: about a tenth of a millisecond, at a cost
 /// of 0 to 30 % on ordinary code (measured in RUNTIME.md; below 10,000 it doubles the cost).
 pub(crate) const YIELD_FUEL: u64 = 100_000;
+/// Turns after which a thread looks for tasks that others have woken, and for timers and sockets.
+/// Tokio's own numbers are for tasks that give way at once: with turns of a tenth of a millisecond,
+/// spinning guests would keep the others waiting for several milliseconds.
+const TURNS_TO_WOKEN: u32 = 3;
+const TURNS_TO_TIMERS: u32 = 7;
 /// Threads for host functions that block (files).
 const BLOCKING_THREADS: usize = 4;
 
@@ -50,6 +55,8 @@ impl GuestRuntime {
             .worker_threads(threads.max(1))
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_name("haar-guest")
+            .global_queue_interval(TURNS_TO_WOKEN)
+            .event_interval(TURNS_TO_TIMERS)
             .enable_time()
             .build()?;
         let fingerprint = haar_engine::configuration::fingerprint();

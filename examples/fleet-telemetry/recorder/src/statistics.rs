@@ -88,7 +88,7 @@ mod tests {
     fn from(node: &str) -> Source {
         Source {
             node: node.to_owned(),
-            ..message("readings", "").source
+            ..message("readings", "").source.as_ref().clone()
         }
     }
 

@@ -19,7 +19,7 @@ use crate::scene::{Scene, json_line, of};
 const RATIO_MAX: f64 = 1.2;
 /// Below this p99 a ratio above the limit is reported and not counted as a failure: see
 /// REQUIREMENTS.md, "How latency is judged".
-const P99_NS_MIN: f64 = 5_000_000.0;
+const P99_NS_MIN: f64 = 1_000_000.0;
 /// A round in which other processes used a larger share of the machine is reported and not judged.
 const OTHERS_MAX: f64 = 0.35;
 /// What an attack may cost the agent beyond the memory limits of its microservices: buffers of a

@@ -121,6 +121,8 @@ pub struct Exceeded {
     pub memory: u64,
     /// Growths of tables that were denied.
     pub table_elements: u64,
+    /// Instances that did not start because their component has more parts.
+    pub core_instances: u64,
     /// Calls that recursed too deep.
     pub stack: u64,
     /// Times that the instance was held back for its processor share.
@@ -145,12 +147,13 @@ pub struct Exceeded {
 
 impl Exceeded {
     /// Each limit by its name, with how often it was exceeded.
-    pub fn by_name(&self) -> [(&'static str, u64); 14] {
+    pub fn by_name(&self) -> [(&'static str, u64); 15] {
         let Exceeded {
             fuel,
             call_timeout,
             memory,
             table_elements,
+            core_instances,
             stack,
             cpu,
             publish_per_second,
@@ -167,6 +170,7 @@ impl Exceeded {
             ("call_timeout", call_timeout),
             ("memory", memory),
             ("table_elements", table_elements),
+            ("core_instances", core_instances),
             ("stack", stack),
             ("cpu", cpu),
             ("publish_per_second", publish_per_second),

@@ -311,6 +311,13 @@ fn parts(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             reason.contains(&format!("`{limit}`")),
             "{limit}: the node says `{reason}`"
         );
+        let exceeded = one.exceeded.by_name();
+        ensure!(
+            exceeded
+                .iter()
+                .any(|(name, times)| *name == limit && *times > 0),
+            "{limit} is not counted: {exceeded:?}"
+        );
         application.limit(SUBJECT, limit, 500.into());
         scene.apply(&application)?;
         scene.wait_for(&name, SUBJECT, "runs", |one| one.state == State::Running)?;

@@ -70,7 +70,7 @@ pub fn classify(error: &wasmtime::Error, denied: Option<Denied>) -> Failure {
     };
     let details = match denied {
         Some(denied) => format!("{denied} ({words})"),
-        None if words.contains(PARTS) => {
+        None if has_too_many_parts(error) => {
             format!("more parts than the limit `core_instances` allows ({words})")
         }
         None => words,
@@ -84,6 +84,11 @@ pub fn classify(error: &wasmtime::Error, denied: Option<Denied>) -> Failure {
         details: cut(&details, DETAILS_BYTES_MAX),
         backtrace: backtrace.unwrap_or_default(),
     }
+}
+
+/// True when a component has more parts than `core_instances` allows.
+pub fn has_too_many_parts(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().contains(PARTS))
 }
 
 /// The error and its causes in one line; the engine puts its own text of the backtrace among them.

@@ -11,8 +11,8 @@ use wasmtime::component::InstancePre;
 
 use super::YIELD_FUEL;
 use super::exceeded::Exceeded;
-use super::failure::{Failure, classify};
-use crate::bus::message::Delivery;
+use super::failure::{Failure, classify, has_too_many_parts};
+use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::{self, Rejection};
 use crate::local_api::bindings::ticks::exports::haar::local::ticks::Tick;
 use crate::local_api::bindings::{handler::Handling, lifecycle::Living, ticks::Ticking};
@@ -101,6 +101,9 @@ impl Guest {
         let instance = match tokio::time::timeout(limit, pre.instantiate_async(&mut store)).await {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) => {
+                if has_too_many_parts(&error) {
+                    count(&counters.exceeded.core_instances);
+                }
                 let failure = classify(&error, store.data().memory.denied);
                 return Err(counters.failed(failure));
             }

@@ -1,0 +1,225 @@
+//! What two nodes say to each other inside the seal: batches of messages and acknowledgements. One
+//! version byte, one byte for the kind, and the postcard encoding of the rest; decoded field by field,
+//! so that nothing is allocated beyond what the frame's own size justifies.
+
+use haar_protocol::frame::FRAME_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+
+const VERSION: u8 = 1;
+const BATCHES: u8 = 1;
+const ACKS: u8 = 2;
+/// The most bytes of a frame before it is sealed: what the relay takes, less the seal.
+pub const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - crate::session::OVERHEAD_BYTES;
+/// The most streams in one frame.
+pub const STREAMS_MAX: usize = 1_024;
+/// The most messages in one batch.
+pub const MESSAGES_MAX: usize = 4_096;
+/// What the shortest of each takes in a frame: its numbers and lengths of one byte each.
+const BATCH_BYTES_MIN: usize = 5;
+const MESSAGE_BYTES_MIN: usize = 4;
+const HEADER_BYTES_MIN: usize = 2;
+const ACK_BYTES_MIN: usize = 5;
+
+/// One message on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Message<'a> {
+    /// Sequence of the outlet.
+    pub sequence: u64,
+    /// When it was published: milliseconds since the Unix epoch by the sender's clock.
+    pub published_ms: u64,
+    /// Headers that the publisher set.
+    pub headers: Vec<(&'a str, &'a str)>,
+    /// The message itself.
+    #[serde(serialize_with = "whole")]
+    pub body: &'a [u8],
+}
+
+/// Messages of one stream, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Batch<'a> {
+    /// Number of the route, see [`haar_protocol::ids::RouteId`].
+    pub route: u64,
+    /// Tells the sender's log from those that it had before: a larger one is newer.
+    pub epoch: u64,
+    /// Nothing up to here will be sent again: it is acknowledged, expired or dropped.
+    pub base: u64,
+    /// The receiver must have everything up to here before it may take the messages: the sequence
+    /// before the first one, where none was left out.
+    pub after: u64,
+    /// The messages. None: only to be answered.
+    pub messages: Vec<Message<'a>>,
+}
+
+/// What a receiver has of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Number of the route.
+    pub route: u64,
+    /// The epoch of the log that it speaks of.
+    pub epoch: u64,
+    /// Everything up to here is on the receiver's disk.
+    pub stored: u64,
+    /// Bytes of messages that it takes beyond that.
+    pub room: u64,
+    /// Something is missing after `stored`: send again from there.
+    pub resend: bool,
+}
+
+/// A frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// Messages.
+    Batches(Vec<Batch<'a>>),
+    /// Acknowledgements.
+    Acks(Vec<Ack>),
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// More bytes, streams or messages than a frame may have.
+    #[error("the frame is too large")]
+    TooLarge,
+    /// Of a version that this release does not read.
+    #[error("the frame is of version {0}, which this release does not read")]
+    UnknownVersion(u8),
+    /// Truncated, with bytes left over, out of order, or not a frame.
+    #[error("the frame is malformed")]
+    Malformed,
+}
+
+/// Bytes that `message` takes in a frame at most, for filling frames without trying.
+pub fn message_bytes_max(headers: &[(String, String)], body_bytes: usize) -> usize {
+    haar_protocol::frame::encoded_bytes_max(headers, body_bytes)
+}
+
+/// Encodes a frame.
+///
+/// # Errors
+/// `TooLarge` when it does not fit.
+pub fn encode(frame: &Frame<'_>) -> Result<Vec<u8>, FrameError> {
+    let bytes = match frame {
+        Frame::Batches(batches) => {
+            let large = |batch: &Batch<'_>| batch.messages.len() > MESSAGES_MAX;
+            if batches.len() > STREAMS_MAX || batches.iter().any(large) {
+                return Err(FrameError::TooLarge);
+            }
+            postcard::to_extend(batches, vec![VERSION, BATCHES])
+        }
+        Frame::Acks(acks) => {
+            if acks.len() > STREAMS_MAX {
+                return Err(FrameError::TooLarge);
+            }
+            postcard::to_extend(acks, vec![VERSION, ACKS])
+        }
+    };
+    match bytes {
+        Ok(bytes) if bytes.len() <= PLAIN_BYTES_MAX => Ok(bytes),
+        Ok(_) => Err(FrameError::TooLarge),
+        Err(_) => Err(FrameError::Malformed),
+    }
+}
+
+/// Decodes a frame. The messages borrow from it.
+///
+/// # Errors
+/// See [`FrameError`].
+pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    if frame.len() > PLAIN_BYTES_MAX {
+        return Err(FrameError::TooLarge);
+    }
+    let [version, kind, rest @ ..] = frame else {
+        return Err(FrameError::Malformed);
+    };
+    if *version != VERSION {
+        return Err(FrameError::UnknownVersion(*version));
+    }
+    let (frame, rest) = match *kind {
+        BATCHES => {
+            let (batches, rest) = list(rest, STREAMS_MAX, BATCH_BYTES_MIN, take_batch)?;
+            (Frame::Batches(batches), rest)
+        }
+        ACKS => {
+            let (acks, rest) = list(rest, STREAMS_MAX, ACK_BYTES_MIN, take)?;
+            (Frame::Acks(acks), rest)
+        }
+        _ => return Err(FrameError::Malformed),
+    };
+    match rest {
+        [] => Ok(frame),
+        _ => Err(FrameError::Malformed),
+    }
+}
+
+fn take_batch(rest: &[u8]) -> Result<(Batch<'_>, &[u8]), FrameError> {
+    let (route, rest) = take(rest)?;
+    let (epoch, rest) = take(rest)?;
+    let (base, rest) = take(rest)?;
+    let (after, rest) = take(rest)?;
+    let (messages, rest) = list(rest, MESSAGES_MAX, MESSAGE_BYTES_MIN, take_message)?;
+    let mut last = after;
+    for message in &messages {
+        if message.sequence <= last {
+            return Err(FrameError::Malformed);
+        }
+        last = message.sequence;
+    }
+    if after < base {
+        return Err(FrameError::Malformed);
+    }
+    Ok((
+        Batch {
+            route,
+            epoch,
+            base,
+            after,
+            messages,
+        },
+        rest,
+    ))
+}
+
+fn take_message(rest: &[u8]) -> Result<(Message<'_>, &[u8]), FrameError> {
+    let (sequence, rest) = take(rest)?;
+    let (published_ms, rest) = take(rest)?;
+    let (headers, rest) = list(rest, usize::MAX, HEADER_BYTES_MIN, take)?;
+    let (body, rest) = take(rest)?;
+    Ok((
+        Message {
+            sequence,
+            published_ms,
+            headers,
+            body,
+        },
+        rest,
+    ))
+}
+
+/// Reads a list item by item: postcard's own would reserve memory for as many as the frame claims.
+fn list<'a, T>(
+    rest: &'a [u8],
+    most: usize,
+    item_bytes_min: usize,
+    item: impl Fn(&'a [u8]) -> Result<(T, &'a [u8]), FrameError>,
+) -> Result<(Vec<T>, &'a [u8]), FrameError> {
+    let (count, mut rest): (u32, &[u8]) = take(rest)?;
+    if count as usize > most {
+        return Err(FrameError::TooLarge);
+    }
+    let mut items = Vec::with_capacity((count as usize).min(rest.len() / item_bytes_min));
+    for _ in 0..count {
+        let (one, left) = item(rest)?;
+        items.push(one);
+        rest = left;
+    }
+    Ok((items, rest))
+}
+
+fn take<'a, T: Deserialize<'a>>(rest: &'a [u8]) -> Result<(T, &'a [u8]), FrameError> {
+    postcard::take_from_bytes(rest).map_err(|_| FrameError::Malformed)
+}
+
+/// Writes the bytes in one go; the encoding is the same as of a list, byte by byte.
+fn whole<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}

@@ -1,0 +1,152 @@
+//! Both directions of the link to one node, with the seal around them.
+
+use crate::frame::{self, Ack, Batch, Frame};
+use crate::receiver::{Receiver, Verdict};
+use crate::sender::{Acknowledged, Sender, Settings, Want};
+use crate::session::{Opened, Refusal, Session};
+
+/// Between two hellos to a node that does not answer, or that answers what can't be opened.
+const HELLO_MS_MIN: u64 = 500;
+/// The longest such pause.
+const HELLO_MS_MAX: u64 = 30_000;
+
+/// The link to one node.
+#[derive(Debug)]
+pub struct Link {
+    session: Session,
+    /// Streams to the node.
+    pub sender: Sender,
+    /// Streams from the node.
+    pub receiver: Receiver,
+    connected: bool,
+    /// Sealed, and to be sent before anything else.
+    answers: Vec<Vec<u8>>,
+    /// When to say hello.
+    hello_ms: Option<u64>,
+    hello_pause_ms: u64,
+}
+
+impl Link {
+    /// A link without streams, not connected.
+    pub fn new(session: Session, settings: Settings) -> Self {
+        Self {
+            session,
+            sender: Sender::new(settings),
+            receiver: Receiver::new(),
+            connected: false,
+            answers: Vec::new(),
+            hello_ms: None,
+            hello_pause_ms: HELLO_MS_MIN,
+        }
+    }
+
+    /// True when frames can be sealed.
+    pub fn is_open(&self) -> bool {
+        self.connected && self.session.is_open()
+    }
+
+    /// This node has a way to the relay, or has lost it.
+    pub fn connected(&mut self, connected: bool, now_ms: u64) {
+        self.connected = connected;
+        self.answers.clear();
+        self.hello_pause_ms = HELLO_MS_MIN;
+        self.hello_ms = (connected && !self.session.is_open()).then_some(now_ms);
+        self.sender.connected(connected && self.session.is_open());
+        if connected {
+            self.receiver.connected();
+        }
+    }
+
+    /// Opens what came from the node. A frame is handed on to [`frame::decode`], its parts to
+    /// [`batch`](Self::batch) and [`acknowledged`](Self::acknowledged).
+    ///
+    /// # Errors
+    /// When it is not from that node, for this one, and new.
+    pub fn open(&mut self, bytes: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, Refusal> {
+        match self.session.open(bytes) {
+            Ok(Opened::Data(frame)) => Ok(Some(frame)),
+            Ok(Opened::Answer(answer)) => {
+                self.answer(answer);
+                Ok(None)
+            }
+            Ok(Opened::Begun(answer)) => {
+                self.answer(answer);
+                self.hello_ms = None;
+                self.hello_pause_ms = HELLO_MS_MIN;
+                self.sender.connected(self.connected);
+                self.receiver.connected();
+                Ok(None)
+            }
+            Ok(Opened::Nothing) => Ok(None),
+            Err(refusal) => {
+                // One of the two may have started again: whoever sees it says so, not too often.
+                let is_session = matches!(refusal, Refusal::OtherSession | Refusal::NotAuthentic);
+                if is_session && self.connected && self.hello_ms.is_none() {
+                    self.hello_ms = Some(now_ms + HELLO_MS_MIN);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Judges a batch that came.
+    pub fn batch(&mut self, batch: &Batch<'_>) -> Verdict {
+        self.receiver.batch(batch)
+    }
+
+    /// Takes an acknowledgement that came.
+    pub fn acknowledged(&mut self, ack: &Ack, now_ms: u64) -> Acknowledged {
+        self.sender.acknowledged(ack, now_ms)
+    }
+
+    /// What is to be sent beside messages: hellos and acknowledgements, sealed. Call it until there
+    /// is nothing more.
+    pub fn outgoing(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+        if !self.connected {
+            return None;
+        }
+        if let Some(answer) = self.answers.pop() {
+            return Some(answer);
+        }
+        if self.hello_ms.is_some_and(|due| due <= now_ms) {
+            self.hello_ms = (!self.session.is_open()).then(|| now_ms + self.hello_pause_ms);
+            self.hello_pause_ms = (2 * self.hello_pause_ms).min(HELLO_MS_MAX);
+            return Some(self.session.hello());
+        }
+        if !self.session.is_open() {
+            return None;
+        }
+        let acks = self.receiver.acks();
+        if acks.is_empty() {
+            return None;
+        }
+        self.seal(&Frame::Acks(acks))
+    }
+
+    /// What to read and send next, see [`Sender::next`].
+    pub fn next(&mut self, now_ms: u64) -> Option<Want> {
+        if !self.is_open() {
+            return None;
+        }
+        self.sender.next(now_ms)
+    }
+
+    /// Encodes and seals a frame; none while the other node has not answered, or when it is larger
+    /// than a frame may be.
+    pub fn seal(&mut self, frame: &Frame<'_>) -> Option<Vec<u8>> {
+        let bytes = frame::encode(frame).ok()?;
+        self.session.seal(&bytes)
+    }
+
+    /// When there is something to do although nothing has happened.
+    pub fn wake_ms(&self) -> Option<u64> {
+        let hello = self.hello_ms.filter(|_| self.connected);
+        hello.into_iter().chain(self.sender.wake_ms()).min()
+    }
+
+    fn answer(&mut self, answer: Vec<u8>) {
+        // One is enough: the newest says the same.
+        self.answers.clear();
+        self.answers.push(answer);
+    }
+}

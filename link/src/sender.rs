@@ -1,0 +1,348 @@
+//! The sending side of a link: which stream to read next, from where, and when to send again.
+//!
+//! Cumulative acknowledgements and go-back-N: the receiver takes what follows what it has, and
+//! nothing else, so order needs no buffer on its side. What is not acknowledged in time is sent again
+//! from the last acknowledgement, first in one batch, then at full speed when that was answered.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::frame::Ack;
+
+/// How a link behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The first pause before what is not acknowledged is sent again; it doubles each time.
+    pub resend_ms_min: u64,
+    /// The longest one.
+    pub resend_ms_max: u64,
+    /// Bytes of messages in one batch, unless one message alone is larger.
+    pub batch_bytes: u64,
+    /// Bytes of messages of one stream that are sent and not acknowledged, at most.
+    pub in_flight_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            resend_ms_min: 500,
+            resend_ms_max: 30_000,
+            batch_bytes: 128 << 10,
+            in_flight_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What is to be read from the log and sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// The stream.
+    pub route: u64,
+    /// For the batch.
+    pub epoch: u64,
+    /// For the batch.
+    pub base: u64,
+    /// Messages with larger sequences are wanted, from the smallest up.
+    pub after: u64,
+    /// So many bytes of them; the first one is sent whatever its size. Zero: a batch of no message,
+    /// to be answered.
+    pub bytes: u64,
+}
+
+/// What an acknowledgement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// Nothing new.
+    Nothing,
+    /// Everything up to here is with the receiver: the log may forget it.
+    Upto(u64),
+    /// The receiver has what this log never had: the log is an older copy of itself, and must begin
+    /// a new epoch.
+    Beyond,
+}
+
+#[derive(Debug)]
+struct Stream {
+    epoch: u64,
+    priority: u8,
+    /// The last sequence in the log.
+    head: u64,
+    /// Acknowledged, or not to be sent any more.
+    base: u64,
+    /// Handed to the network, since it last went back.
+    sent: u64,
+    /// Sent and not acknowledged: sequence and bytes.
+    in_flight: VecDeque<(u64, u64)>,
+    in_flight_bytes: u64,
+    /// Bytes that the receiver takes beyond `base`.
+    room: u64,
+    /// When to send again from `base`, or to ask.
+    resend_ms: Option<u64>,
+    /// Times in a row that nothing came back.
+    failures: u32,
+    /// It has gone back to this base already for a receiver that misses something.
+    went_back_to: Option<u64>,
+    /// A batch without messages is due.
+    ask: bool,
+}
+
+impl Stream {
+    fn go_back(&mut self) {
+        self.sent = self.base;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    fn has_more(&self) -> bool {
+        self.sent < self.head
+    }
+}
+
+/// The sending side of the link to one node.
+#[derive(Debug)]
+pub struct Sender {
+    settings: Settings,
+    connected: bool,
+    streams: BTreeMap<u64, Stream>,
+    /// The stream that was served last: the next one of its priority comes first.
+    last: u64,
+}
+
+impl Sender {
+    /// No streams yet, and no connection.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            connected: false,
+            streams: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// Adds a stream as the log has it, or changes its priority.
+    pub fn open(&mut self, route: u64, epoch: u64, base: u64, head: u64, priority: u8) {
+        if let Some(stream) = self.streams.get_mut(&route)
+            && stream.epoch == epoch
+        {
+            stream.priority = priority;
+            stream.head = stream.head.max(head);
+            return;
+        }
+        self.streams.insert(
+            route,
+            Stream {
+                epoch,
+                priority,
+                head,
+                base,
+                sent: base,
+                in_flight: VecDeque::new(),
+                in_flight_bytes: 0,
+                room: self.settings.batch_bytes,
+                resend_ms: None,
+                failures: 0,
+                went_back_to: None,
+                ask: false,
+            },
+        );
+    }
+
+    /// Forgets a stream: nothing of it is sent any more.
+    pub fn close(&mut self, route: u64) {
+        self.streams.remove(&route);
+    }
+
+    /// The log has more: up to `head`.
+    pub fn stored(&mut self, route: u64, head: u64) {
+        if let Some(stream) = self.streams.get_mut(&route) {
+            stream.head = stream.head.max(head);
+        }
+    }
+
+    /// There is a way to the node, or there is none, or the node at its other end has begun anew:
+    /// everything that is not acknowledged is sent again.
+    pub fn connected(&mut self, connected: bool) {
+        self.connected = connected;
+        for stream in self.streams.values_mut() {
+            stream.go_back();
+            stream.failures = u32::from(connected);
+            stream.resend_ms = None;
+            stream.went_back_to = None;
+            stream.room = stream.room.max(self.settings.batch_bytes);
+            stream.ask = false;
+        }
+    }
+
+    /// What to send next; none when there is nothing to send now. Answer with [`sent`](Self::sent).
+    pub fn next(&mut self, now_ms: u64) -> Option<Want> {
+        if !self.connected {
+            return None;
+        }
+        self.time_out(now_ms);
+        let settings = self.settings;
+        let route = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.ask || budget(stream, &settings) > 0)
+            .min_by_key(|(route, stream)| (255 - stream.priority, **route <= self.last, **route))
+            .map(|(route, _)| *route)?;
+        self.last = route;
+        let stream = self.streams.get_mut(&route)?;
+        let bytes = budget(stream, &settings);
+        Some(Want {
+            route,
+            epoch: stream.epoch,
+            base: stream.base,
+            after: stream.sent,
+            bytes,
+        })
+    }
+
+    /// What was sent for `want`: sequence and bytes of each message, and how far the log was read.
+    /// Returns how far the log may forget where what was read had no message to send.
+    pub fn sent(
+        &mut self,
+        want: &Want,
+        messages: &[(u64, u64)],
+        read_to: u64,
+        now_ms: u64,
+    ) -> Option<u64> {
+        let settings = self.settings;
+        let stream = self.streams.get_mut(&want.route)?;
+        if stream.epoch != want.epoch || stream.sent != want.after {
+            return None; // it has gone back meanwhile
+        }
+        stream.ask = false;
+        if want.bytes == 0 {
+            stream.resend_ms = Some(now_ms + pause_ms(&settings, stream.failures));
+            return None;
+        }
+        stream.sent = read_to.max(stream.sent);
+        stream.in_flight.extend(messages);
+        stream.in_flight_bytes += messages.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        if stream.in_flight.is_empty() {
+            let moved = stream.sent > stream.base;
+            stream.base = stream.sent;
+            return moved.then_some(stream.base);
+        }
+        if stream.resend_ms.is_none() {
+            stream.resend_ms = Some(now_ms + pause_ms(&settings, stream.failures));
+        }
+        None
+    }
+
+    /// The receiver says what it has.
+    pub fn acknowledged(&mut self, ack: &Ack, now_ms: u64) -> Acknowledged {
+        let settings = self.settings;
+        let Some(stream) = self.streams.get_mut(&ack.route) else {
+            return Acknowledged::Nothing;
+        };
+        if ack.epoch != stream.epoch || ack.stored < stream.base {
+            return Acknowledged::Nothing; // an old one
+        }
+        if ack.stored > stream.head {
+            return Acknowledged::Beyond;
+        }
+        let progress = ack.stored > stream.base;
+        while let Some((sequence, bytes)) = stream.in_flight.front() {
+            if *sequence > ack.stored {
+                break;
+            }
+            stream.in_flight_bytes -= bytes;
+            stream.in_flight.pop_front();
+        }
+        stream.base = ack.stored;
+        stream.sent = stream.sent.max(ack.stored);
+        if stream.in_flight.is_empty() {
+            // What follows in the log up to there had nothing to send.
+            stream.base = stream.sent;
+        }
+        stream.room = ack.room;
+        if progress {
+            stream.failures = 0;
+            stream.went_back_to = None;
+        }
+        if ack.resend && stream.went_back_to != Some(stream.base) {
+            stream.went_back_to = Some(stream.base);
+            stream.go_back();
+        }
+        stream.resend_ms = match stream.in_flight.is_empty() {
+            // A receiver that is full is asked now and then: its word that it has room again may
+            // be lost.
+            true if stream.room == 0 && stream.has_more() => {
+                Some(now_ms + pause_ms(&settings, stream.failures))
+            }
+            true => None,
+            false if progress => Some(now_ms + pause_ms(&settings, stream.failures)),
+            false => stream.resend_ms,
+        };
+        if progress {
+            Acknowledged::Upto(stream.base)
+        } else {
+            Acknowledged::Nothing
+        }
+    }
+
+    /// Nothing up to `base` is to be sent any more: it expired, or made room for newer messages.
+    pub fn skip(&mut self, route: u64, base: u64) {
+        let Some(stream) = self.streams.get_mut(&route) else {
+            return;
+        };
+        if base > stream.base {
+            stream.base = base;
+            stream.sent = stream.sent.max(base);
+            while let Some((sequence, bytes)) = stream.in_flight.front() {
+                if *sequence > base {
+                    break;
+                }
+                stream.in_flight_bytes -= bytes;
+                stream.in_flight.pop_front();
+            }
+            if stream.in_flight.is_empty() {
+                stream.resend_ms = None;
+            }
+        }
+    }
+
+    /// When [`next`](Self::next) has something to do although nothing has happened.
+    pub fn wake_ms(&self) -> Option<u64> {
+        let streams = self.streams.values().filter(|_| self.connected);
+        streams.filter_map(|stream| stream.resend_ms).min()
+    }
+
+    fn time_out(&mut self, now_ms: u64) {
+        for stream in self.streams.values_mut() {
+            if stream.resend_ms.is_none_or(|due| due > now_ms) {
+                continue;
+            }
+            stream.resend_ms = None;
+            stream.failures = stream.failures.saturating_add(1);
+            if stream.room == 0 {
+                stream.ask = true;
+            } else {
+                stream.go_back();
+            }
+        }
+    }
+}
+
+/// Bytes that may be sent of the stream now.
+fn budget(stream: &Stream, settings: &Settings) -> u64 {
+    if !stream.has_more() {
+        return 0;
+    }
+    let window = match stream.failures {
+        0 => stream.room.min(settings.in_flight_bytes),
+        // Nobody may be listening: one batch, until it is answered.
+        _ => stream.room.min(settings.batch_bytes),
+    };
+    window
+        .saturating_sub(stream.in_flight_bytes)
+        .min(settings.batch_bytes)
+}
+
+fn pause_ms(settings: &Settings, failures: u32) -> u64 {
+    let doubled = settings
+        .resend_ms_min
+        .saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(settings.resend_ms_max)
+}

@@ -1,0 +1,10 @@
+//! The links as a whole, from outside.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that can't go on ends at once, with the line"
+)]
+
+mod frames;
+mod sessions;
+mod simulation;

@@ -1,0 +1,299 @@
+//! The two nodes: a sender with its log, a receiver with its inbox, and what their disks hold.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use haar_link::frame::{Batch, Frame, Message, decode};
+use haar_link::link::Link;
+use haar_link::receiver::Verdict;
+use haar_link::sender::{Acknowledged, Settings};
+use haar_link::session::{Boot, Ends, Session};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+/// Streams between the two.
+pub(super) const ROUTES: [u64; 3] = [11, 22, 33];
+/// Bytes of messages that a stream's inbox takes.
+const ROOM_BYTES: u64 = 400;
+const EPOCH: u64 = 7;
+
+pub(super) const SETTINGS: Settings = Settings {
+    resend_ms_min: 50,
+    resend_ms_max: 2_000,
+    batch_bytes: 100,
+    in_flight_bytes: 300,
+};
+
+fn link(own: (&str, u8), other: (&str, u8), boot: u64) -> Link {
+    let ends = Ends {
+        site: "s",
+        own: own.0,
+        other: other.0,
+    };
+    let secret = |seed: u8| StaticSecret::from([seed; 32]);
+    let mut id: Boot = [own.1; 16];
+    id[..8].copy_from_slice(&boot.to_le_bytes());
+    let key = PublicKey::from(&secret(other.1));
+    let session = Session::new(ends, id, &secret(own.1), &key).unwrap();
+    Link::new(session, SETTINGS)
+}
+
+/// What the sender's disk has of a stream.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Log {
+    /// Sequences that were published and not forgotten, with their sizes.
+    pub(super) messages: BTreeMap<u64, u64>,
+    pub(super) head: u64,
+    pub(super) base: u64,
+}
+
+/// The sending node. Its log is on the disk; everything else goes with a crash.
+pub(super) struct Source {
+    pub(super) logs: BTreeMap<u64, Log>,
+    pub(super) link: Link,
+    boots: u64,
+}
+
+impl Source {
+    pub(super) fn new() -> Self {
+        let logs = ROUTES.map(|route| (route, Log::default())).into();
+        let mut source = Self {
+            logs,
+            link: link(("a", 1), ("b", 2), 0),
+            boots: 0,
+        };
+        source.start();
+        source
+    }
+
+    /// After a crash: from what the disk has.
+    pub(super) fn start(&mut self) {
+        self.boots += 1;
+        self.link = link(("a", 1), ("b", 2), self.boots);
+        for (index, (route, log)) in (0..).zip(&self.logs) {
+            self.link
+                .sender
+                .open(*route, EPOCH, log.base, log.head, index);
+        }
+    }
+
+    pub(super) fn publish(&mut self, route: u64, bytes: u64, is_told: bool) -> u64 {
+        let log = self.logs.get_mut(&route).unwrap();
+        log.head += 1;
+        log.messages.insert(log.head, bytes);
+        if is_told {
+            self.link.sender.stored(route, log.head);
+        }
+        log.head
+    }
+
+    /// Drops the oldest message by policy. Returns its sequence.
+    pub(super) fn drop_oldest(&mut self, route: u64) -> Option<u64> {
+        let log = self.logs.get_mut(&route).unwrap();
+        let (sequence, _) = log.messages.pop_first()?;
+        log.base = log.base.max(sequence);
+        self.link.sender.skip(route, sequence);
+        Some(sequence)
+    }
+
+    /// The next sealed bytes to send, if any.
+    pub(super) fn pump(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+        if let Some(bytes) = self.link.outgoing(now_ms) {
+            return Some(bytes);
+        }
+        let want = self.link.next(now_ms)?;
+        let log = self.logs.get_mut(&want.route).unwrap();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let mut read_to = want.after;
+        if want.bytes > 0 {
+            read_to = log.head;
+            for (sequence, size) in log.messages.range(want.after + 1..) {
+                if !taken.is_empty() && bytes + size > want.bytes {
+                    read_to = taken.last().map_or(want.after, |(last, _)| *last);
+                    break;
+                }
+                bytes += size;
+                taken.push((*sequence, *size));
+            }
+        }
+        let body = [b'x'; 256];
+        let messages = taken
+            .iter()
+            .map(|(sequence, size)| Message {
+                sequence: *sequence,
+                published_ms: now_ms,
+                headers: vec![],
+                body: &body[..usize::try_from(*size).unwrap()],
+            })
+            .collect();
+        let frame = Frame::Batches(vec![Batch {
+            route: want.route,
+            epoch: want.epoch,
+            base: want.base,
+            after: want.after,
+            messages,
+        }]);
+        let is_empty = taken.is_empty() && want.bytes > 0;
+        let sealed = (!is_empty).then(|| self.link.seal(&frame).unwrap());
+        if let Some(base) = self.link.sender.sent(&want, &taken, read_to, now_ms) {
+            log.base = base;
+        }
+        sealed
+    }
+
+    /// What came from the receiver. `keeps` tells whether the disk hears of it before a crash.
+    pub(super) fn receive(&mut self, bytes: &[u8], keeps: bool, now_ms: u64) {
+        let Ok(Some(frame)) = self.link.open(bytes, now_ms) else {
+            return;
+        };
+        let Ok(Frame::Acks(acks)) = decode(&frame) else {
+            panic!("the receiver sends acknowledgements only");
+        };
+        for ack in acks {
+            match self.link.acknowledged(&ack, now_ms) {
+                Acknowledged::Upto(base) if keeps => {
+                    let log = self.logs.get_mut(&ack.route).unwrap();
+                    log.base = base;
+                    log.messages = log.messages.split_off(&(base + 1));
+                }
+                Acknowledged::Beyond => panic!("nobody restored a copy"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What the receiver's disk has of a stream.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Inbox {
+    pub(super) epoch: u64,
+    pub(super) stored: u64,
+    /// Sequences with their sizes, as they were stored.
+    pub(super) waiting: VecDeque<(u64, u64)>,
+    /// Every sequence that was ever stored.
+    pub(super) all: Vec<u64>,
+}
+
+/// Messages on their way to the disk.
+#[derive(Debug, Clone)]
+struct Write {
+    route: u64,
+    epoch: u64,
+    messages: Vec<(u64, u64)>,
+}
+
+/// The receiving node.
+pub(super) struct Sink {
+    pub(super) inboxes: BTreeMap<u64, Inbox>,
+    pub(super) link: Link,
+    writes: VecDeque<Write>,
+    boots: u64,
+}
+
+impl Sink {
+    pub(super) fn new() -> Self {
+        let inboxes = ROUTES.map(|route| (route, Inbox::default())).into();
+        let mut sink = Self {
+            inboxes,
+            link: link(("b", 2), ("a", 1), 0),
+            writes: VecDeque::new(),
+            boots: 0,
+        };
+        sink.start();
+        sink
+    }
+
+    /// After a crash.
+    pub(super) fn start(&mut self) {
+        self.boots += 1;
+        self.writes.clear();
+        self.link = link(("b", 2), ("a", 1), self.boots);
+        for (route, inbox) in &self.inboxes {
+            self.link
+                .receiver
+                .open(*route, inbox.epoch, inbox.stored, room(inbox));
+        }
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8], now_ms: u64) {
+        let Ok(Some(frame)) = self.link.open(bytes, now_ms) else {
+            return;
+        };
+        let Ok(Frame::Batches(batches)) = decode(&frame) else {
+            panic!("the sender sends batches only");
+        };
+        for batch in batches {
+            match self.link.batch(&batch) {
+                Verdict::Take(first) => {
+                    let messages = batch.messages[first..].iter();
+                    self.writes.push_back(Write {
+                        route: batch.route,
+                        epoch: batch.epoch,
+                        messages: messages
+                            .map(|message| (message.sequence, message.body.len() as u64))
+                            .collect(),
+                    });
+                }
+                Verdict::Nothing => {}
+                Verdict::Refused => panic!("it has a stream for every route"),
+            }
+        }
+    }
+
+    /// The disk finishes the oldest write, or fails: then nothing that was written after it counts.
+    /// False when there is none.
+    pub(super) fn finish_write(&mut self, fails: bool) -> bool {
+        let Some(write) = self.writes.pop_front() else {
+            return false;
+        };
+        if fails {
+            let all = std::iter::once(write).chain(self.writes.drain(..));
+            for write in all {
+                self.link.receiver.failed(write.route, write.epoch);
+            }
+            return true;
+        }
+        let last = write.messages.last().unwrap().0;
+        let (route, epoch) = (write.route, write.epoch);
+        self.keep(write);
+        self.link.receiver.stored(route, epoch, last);
+        let room = room(&self.inboxes[&route]);
+        self.link.receiver.set_room(route, room);
+        true
+    }
+
+    /// What was on its way when the node crashed: the first `count` writes made it.
+    pub(super) fn crash(&mut self, count: usize) {
+        for write in std::mem::take(&mut self.writes).into_iter().take(count) {
+            self.keep(write);
+        }
+        self.start();
+    }
+
+    fn keep(&mut self, write: Write) {
+        let inbox = self.inboxes.get_mut(&write.route).unwrap();
+        inbox.epoch = write.epoch;
+        for (sequence, bytes) in write.messages {
+            let last = inbox.all.last().copied().unwrap_or(0);
+            assert!(
+                sequence > last,
+                "{sequence} came after {last} on {}",
+                write.route
+            );
+            inbox.stored = sequence;
+            inbox.all.push(sequence);
+            inbox.waiting.push_back((sequence, bytes));
+        }
+    }
+
+    /// The handler takes the oldest message.
+    pub(super) fn handle(&mut self, route: u64) {
+        let inbox = self.inboxes.get_mut(&route).unwrap();
+        if inbox.waiting.pop_front().is_some() {
+            self.link.receiver.set_room(route, room(inbox));
+        }
+    }
+}
+
+fn room(inbox: &Inbox) -> u64 {
+    let waiting: u64 = inbox.waiting.iter().map(|(_, bytes)| bytes).sum();
+    ROOM_BYTES.saturating_sub(waiting)
+}

@@ -11,6 +11,7 @@ pub mod key_value;
 pub mod history;
 pub mod timers;
 pub mod dead_letters;
+pub mod log;
 
 use std::path::Path;
 

@@ -107,13 +107,16 @@ fn age(
 
 /// Deletes a part of what belongs to owners without a name. False when nothing is left.
 fn delete_part(connection: &Connection) -> anyhow::Result<bool> {
-    const LARGE: [&str; 3] = [
+    const LARGE: [&str; 4] = [
         "DELETE FROM pair WHERE rowid IN (SELECT pair.rowid FROM pair
          JOIN bucket ON bucket.id = pair.bucket WHERE bucket.owner = ?1 LIMIT ?2)",
         "DELETE FROM remembered WHERE id IN (SELECT remembered.id FROM remembered
          JOIN history ON history.id = remembered.history WHERE history.owner = ?1 LIMIT ?2)",
         "DELETE FROM dead_letter WHERE id IN
          (SELECT id FROM dead_letter WHERE owner = ?1 LIMIT ?2)",
+        "DELETE FROM logged WHERE key IN (SELECT logged.key FROM log
+         JOIN logged ON logged.key > log.id << 43 AND logged.key < (log.id + 1) << 43
+         WHERE log.owner = ?1 LIMIT ?2)",
     ];
     let nameless: Option<i64> = connection
         .prepare_cached("SELECT id FROM owner WHERE application = '' LIMIT 1")?

@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4861_6172;
 const STATEMENTS_MAX: usize = 48;
 
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 2] = [START, MICROSERVICES];
+const MIGRATIONS: [&str; 3] = [START, MICROSERVICES, MESSAGES];
 
 const START: &str = "
     CREATE TABLE assignment (
@@ -102,6 +102,42 @@ const MICROSERVICES: &str = "
     ) STRICT;
     CREATE INDEX remembered_order ON remembered (history, id);
     CREATE INDEX remembered_age ON remembered (history, published_ms, id);
+";
+
+/// The messages of durable routes, from when they are published or received to when everybody who
+/// wants them has them.
+const MESSAGES: &str = "
+    CREATE TABLE log (
+        -- Up to 2^20: it is the upper part of a message's key.
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner INTEGER NOT NULL REFERENCES owner (id) ON DELETE CASCADE,
+        -- The outlet; or route and node that the messages come from.
+        name TEXT NOT NULL,
+        -- Tells this log from earlier ones of the same name; of messages of another node, its word.
+        epoch INTEGER NOT NULL,
+        -- Position of the last message that was ever in it.
+        head INTEGER NOT NULL DEFAULT 0,
+        -- Sequence of that message, or of a later one that will never come.
+        sequence INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (owner, name)
+    ) STRICT;
+    CREATE TABLE consumer (
+        log INTEGER NOT NULL REFERENCES log (id) ON DELETE CASCADE,
+        -- Id of the route, and of the node where it ends.
+        route INTEGER NOT NULL,
+        node TEXT NOT NULL,
+        -- It needs nothing up to here any more.
+        base INTEGER NOT NULL,
+        PRIMARY KEY (log, route, node)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE logged (
+        -- Log and position: 2^43 * log + position.
+        key INTEGER PRIMARY KEY,
+        sequence INTEGER NOT NULL,
+        published_ms INTEGER NOT NULL,
+        headers BLOB NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
 ";
 
 /// Sets the connection up and brings the tables up to date.

@@ -1,0 +1,263 @@
+//! The log against a model of it, through restarts; and what is forgotten when.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::StoreThread;
+
+const EPOCH: u64 = 1_700_000_000_000;
+
+fn name(microservice: &str) -> MicroserviceName {
+    MicroserviceName {
+        application: "app".parse().unwrap(),
+        microservice: microservice.parse().unwrap(),
+    }
+}
+
+fn consumer(route: u64) -> Consumer {
+    Consumer {
+        route,
+        node: "naaaaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap(),
+    }
+}
+
+fn outlet(routes: &[u64]) -> WantedLog {
+    WantedLog {
+        owner: name("publisher"),
+        name: LogName::Outlet("out".parse().unwrap()),
+        consumers: routes.iter().copied().map(consumer).collect(),
+    }
+}
+
+fn arrival(route: u64) -> WantedLog {
+    WantedLog {
+        owner: name("receiver"),
+        name: LogName::Arrival {
+            route,
+            from: consumer(0).node,
+        },
+        consumers: vec![consumer(route)],
+    }
+}
+
+fn source() -> Arc<Source> {
+    let text = |text: &str| text.to_owned();
+    Arc::new(Source {
+        site: text("site"),
+        node: text("node"),
+        application: text("app"),
+        microservice: text("publisher"),
+        outlet: text("out"),
+    })
+}
+
+fn body(number: u64) -> (Headers, Vec<u8>) {
+    let headers = match number % 3 {
+        0 => vec![("name".to_owned(), format!("value {number}"))],
+        _ => vec![],
+    };
+    (headers, number.to_string().into_bytes())
+}
+
+fn message(sequence: u64) -> Arc<Message> {
+    let (headers, body) = body(sequence);
+    Arc::new(Message {
+        source: source(),
+        sequence,
+        published_ms: 5,
+        headers,
+        body,
+    })
+}
+
+async fn open_one(store: &Store, wanted: &WantedLog) -> OpenLog {
+    let owners = vec![name("publisher"), name("receiver")];
+    let opened = store.open_logs(owners, vec![wanted.clone()], EPOCH).await;
+    opened.unwrap().remove(0)
+}
+
+fn open_store(directory: &Path) -> (Store, StoreThread) {
+    Store::open(directory).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(u8),
+    Advance(usize, u64),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..5u8).prop_map(Step::Append),
+        4 => (0..2usize, 0..40u64).prop_map(|(consumer, base)| Step::Advance(consumer, base)),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+/// What must be in the log.
+#[derive(Default)]
+struct Model {
+    messages: BTreeMap<u64, (Headers, Vec<u8>)>,
+    head: u64,
+    bases: [u64; 2],
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_log_gives_sequences_without_gaps_and_keeps_what_any_consumer_needs(steps in steps()) {
+        let directory = tempfile::tempdir().unwrap();
+        runtime().block_on(async {
+            let (mut store, mut thread) = open_store(directory.path());
+            let wanted = outlet(&[1, u64::MAX]);
+            let log = open_one(&store, &wanted).await;
+            assert_eq!((log.epoch, log.head), (EPOCH, 0));
+            let mut model = Model::default();
+            for step in steps {
+                match step {
+                    Step::Append(count) => {
+                        let first = model.head + 1;
+                        let messages: Vec<_> = (first..).take(count.into()).map(body).collect();
+                        let (given, same) =
+                            store.append(log.id, 5, messages.clone()).await.unwrap();
+                        assert_eq!((given, &same), (first, &messages));
+                        model.head += u64::from(count);
+                        model.messages.extend((first..).zip(messages));
+                    }
+                    Step::Advance(index, base) => {
+                        let base = base.min(model.head);
+                        let consumer = wanted.consumers[index].clone();
+                        let advance = Advance { log: log.id, consumer, base };
+                        store.advance(vec![advance]).await.unwrap();
+                        model.bases[index] = model.bases[index].max(base);
+                        let unneeded = model.bases[0].min(model.bases[1]);
+                        model.messages.retain(|position, _| *position > unneeded);
+                    }
+                    Step::Restart => {
+                        drop(store);
+                        thread.join();
+                        (store, thread) = open_store(directory.path());
+                        // An epoch belongs to the log, and not to the start.
+                        let owners = vec![name("publisher")];
+                        let opened = store.open_logs(owners, vec![wanted.clone()], EPOCH + 1).await;
+                        let opened = opened.unwrap().remove(0);
+                        let bytes = |base: u64| model.messages.range(base + 1..).map(|(_, (headers, body))| {
+                            let headers = match headers.is_empty() {
+                                true => 0,
+                                false => postcard::to_stdvec(headers).unwrap().len(),
+                            };
+                            (headers + body.len()) as u64 + MESSAGE_BYTES
+                        }).sum::<u64>();
+                        let consumers = model.bases.map(|base| (base, bytes(base))).to_vec();
+                        let (head, epoch) = (model.head, EPOCH);
+                        let sequence = head;
+                        assert_eq!(opened, OpenLog { id: log.id, epoch, head, sequence, consumers });
+                    }
+                }
+                let read = store.read_log(log.id, 0, u64::MAX, source()).await.unwrap();
+                let read: BTreeMap<_, _> = read
+                    .into_iter()
+                    .map(|one| {
+                        assert_eq!(one.position, one.message.sequence);
+                        (one.position, (one.message.headers.clone(), one.message.body.clone()))
+                    })
+                    .collect();
+                assert_eq!(read, model.messages);
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn pages_have_as_many_bytes_as_asked_for_and_one_message_at_least() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _thread) = open_store(directory.path());
+    let log = open_one(&store, &outlet(&[1])).await;
+    let messages = vec![(vec![], vec![0; 1_000]); 10];
+    store.append(log.id, 5, messages).await.unwrap();
+    let positions = |messages: Vec<Logged>| {
+        let positions = messages.iter().map(|one| one.position);
+        positions.collect::<Vec<_>>()
+    };
+    let read = store.read_log(log.id, 3, 0, source()).await.unwrap();
+    assert_eq!(positions(read), [4]);
+    let read = store.read_log(log.id, 3, 2_500, source()).await.unwrap();
+    assert_eq!(positions(read), [4, 5]);
+    let read = store.read_log(log.id, 10, 2_500, source()).await.unwrap();
+    assert_eq!(positions(read), [0; 0]);
+}
+
+#[tokio::test]
+async fn what_came_from_another_node_has_positions_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _thread) = open_store(directory.path());
+    let log = open_one(&store, &arrival(7)).await;
+    assert_eq!((log.epoch, log.sequence), (0, 0));
+    let arrived = |epoch, sequences: &[u64]| Arrived {
+        log: log.id,
+        epoch,
+        messages: sequences.iter().copied().map(message).collect(),
+    };
+    let both = vec![arrived(9, &[3, 4, 8]), arrived(9, &[9])];
+    assert_eq!(store.keep_arrived(both).await.unwrap(), [1, 4]);
+    // The other node has lost its log, and counts from the start again.
+    let again = store.keep_arrived(vec![arrived(10, &[1])]).await.unwrap();
+    assert_eq!(again, [5]);
+    let opened = open_one(&store, &arrival(7)).await;
+    assert_eq!((opened.epoch, opened.sequence, opened.head), (10, 1, 5));
+    let read = store.read_log(log.id, 0, u64::MAX, source()).await.unwrap();
+    let read: Vec<_> = read
+        .iter()
+        .map(|one| (one.position, one.message.sequence))
+        .collect();
+    assert_eq!(read, [(1, 3), (2, 4), (3, 8), (4, 9), (5, 1)]);
+}
+
+#[tokio::test]
+async fn a_withdrawn_route_and_a_withdrawn_log_take_their_messages_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _thread) = open_store(directory.path());
+    let log = open_one(&store, &outlet(&[1, 2])).await;
+    let messages = (1..=4).map(body).collect();
+    store.append(log.id, 5, messages).await.unwrap();
+    let advance = |route, base| Advance {
+        log: log.id,
+        consumer: consumer(route),
+        base,
+    };
+    store.advance(vec![advance(1, 3)]).await.unwrap();
+    let left = || async {
+        store
+            .read_log(log.id, 0, u64::MAX, source())
+            .await
+            .unwrap()
+            .len()
+    };
+    assert_eq!(left().await, 4, "route 2 needs them");
+    let opened = open_one(&store, &outlet(&[1])).await;
+    assert_eq!((opened.id, left().await), (log.id, 1));
+    // A route that is new wants what comes from now on.
+    let opened = open_one(&store, &outlet(&[1, 2])).await;
+    assert_eq!(opened.consumers, [(3, MESSAGE_BYTES + 1), (4, 0)]);
+    let other = open_one(&store, &arrival(7)).await;
+    assert_ne!(other.id, log.id);
+    assert_eq!(left().await, 0);
+    let again = open_one(&store, &outlet(&[1])).await;
+    assert!(again.id > other.id && again.head == 0, "{again:?}");
+    assert!(
+        store.append(log.id, 5, vec![body(1)]).await.is_err(),
+        "it is gone"
+    );
+}

@@ -279,6 +279,7 @@ mod tests {
             sequence,
             sent_ms: 5_000,
             started_ms,
+            link_key: None,
             agent_version: "0.1.0".into(),
             target: "t".into(),
             applied: 1,

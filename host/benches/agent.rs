@@ -29,7 +29,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
-use haar_host::bus::table::Registry;
+use haar_host::bus::registry::Registry;
 use haar_protocol::status::Status;
 
 use node::{Node, configured, microservice, route};

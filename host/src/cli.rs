@@ -199,6 +199,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     let options = Options {
         membership,
         key,
+        link_secret: directory.link_secret(crate::enrol::random_seed)?,
         status_interval: settings.status_interval,
         guest_threads: settings.guest_threads,
         location: settings.location,

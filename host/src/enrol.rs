@@ -111,7 +111,7 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
     Ok(membership)
 }
 
-fn random_seed() -> anyhow::Result<[u8; 32]> {
+pub(crate) fn random_seed() -> anyhow::Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| anyhow::anyhow!("the machine has no randomness to give: {error}"))?;

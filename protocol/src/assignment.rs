@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::demand::{self, Demand};
 use crate::grants::Grants;
 use crate::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
-use crate::keys::PublicKey;
+use crate::keys::{LinkKey, PublicKey};
 use crate::limits::{Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
@@ -64,6 +64,9 @@ pub struct Peer {
     pub id: NodeId,
     /// Its name in the site.
     pub name: Name,
+    /// Its key for links, once it has told the site: without it nothing durable passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_key: Option<LinkKey>,
 }
 
 /// Names an instance on a node: application and microservice.

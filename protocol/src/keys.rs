@@ -210,3 +210,66 @@ impl fmt::Debug for SecretKey {
         write!(formatter, "SecretKey(of {})", self.public())
     }
 }
+
+/// A node's public key for links (X25519, RFC 7748): other nodes seal what they send to it with it.
+/// Text: 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(with = "String")
+)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkKey([u8; 32]);
+
+impl LinkKey {
+    /// The key with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for LinkKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for LinkKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl FromStr for LinkKey {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| {
+            InvalidId(format!(
+                "`{text}` is not a link key: write 64 hexadecimal digits"
+            ))
+        })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for LinkKey {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<LinkKey> for String {
+    fn from(key: LinkKey) -> String {
+        key.to_string()
+    }
+}

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::MicroserviceName;
 use crate::ids::{Digest, Name, NodeId, RouteId, SiteId};
+use crate::keys::LinkKey;
 use crate::limits::Budget;
 use crate::signed::Document;
 
@@ -30,6 +31,9 @@ pub struct Status {
     pub refused: Option<RefusedAssignment>,
     /// What the node has to give.
     pub budget: Budget,
+    /// The node's key for links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_key: Option<LinkKey>,
     /// Resident memory of the agent in bytes.
     pub resident_bytes: u64,
     /// What runs.
@@ -135,6 +139,8 @@ pub struct Exceeded {
     pub inbox_messages: u64,
     /// Log lines dropped for their rate in lines or bytes.
     pub log: u64,
+    /// Publishes refused because the log of durable routes was full, or could not be written.
+    pub backlog: u64,
     /// Timers not set because there were too many.
     pub timers: u64,
     /// Key-value writes refused for the store's size.
@@ -147,7 +153,7 @@ pub struct Exceeded {
 
 impl Exceeded {
     /// Each limit by its name, with how often it was exceeded.
-    pub fn by_name(&self) -> [(&'static str, u64); 15] {
+    pub fn by_name(&self) -> [(&'static str, u64); 16] {
         let Exceeded {
             fuel,
             call_timeout,
@@ -160,6 +166,7 @@ impl Exceeded {
             message_size,
             inbox_messages,
             log,
+            backlog,
             timers,
             key_value_size,
             key_value_per_second,
@@ -177,6 +184,7 @@ impl Exceeded {
             ("message_size", message_size),
             ("inbox_messages", inbox_messages),
             ("log", log),
+            ("backlog", backlog),
             ("timers", timers),
             ("key_value_size", key_value_size),
             ("key_value_per_second", key_value_per_second),

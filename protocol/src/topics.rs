@@ -9,6 +9,7 @@
 //! haar/SITE/NODE/up/log           node to site
 //! haar/SITE/NODE/up/response      node to site, signed
 //! haar/SITE/NODE/in/FROM/live     node FROM to NODE: frames of live routes
+//! haar/SITE/NODE/in/FROM/link     node FROM to NODE: sealed frames of durable routes
 //! ```
 
 use crate::ids::{NodeId, SiteId};
@@ -35,6 +36,13 @@ pub enum Topic {
         /// The receiving node.
         to: NodeId,
     },
+    /// Sealed frames of durable routes from one node to another.
+    Link {
+        /// The sending node.
+        from: NodeId,
+        /// The receiving node.
+        to: NodeId,
+    },
 }
 
 impl Topic {
@@ -48,6 +56,7 @@ impl Topic {
             Topic::Log(node) => format!("haar/{site}/{node}/up/log"),
             Topic::Response(node) => format!("haar/{site}/{node}/up/response"),
             Topic::Live { from, to } => format!("haar/{site}/{to}/in/{from}/live"),
+            Topic::Link { from, to } => format!("haar/{site}/{to}/in/{from}/link"),
         }
     }
 
@@ -67,6 +76,10 @@ impl Topic {
             ("up", "log", None) => Topic::Log(node),
             ("up", "response", None) => Topic::Response(node),
             ("in", from, Some("live")) => Topic::Live {
+                from: from.parse().ok()?,
+                to: node,
+            },
+            ("in", from, Some("link")) => Topic::Link {
                 from: from.parse().ok()?,
                 to: node,
             },
@@ -95,7 +108,7 @@ pub fn node_may_publish(site: &SiteId, node: &NodeId, topic: &str) -> bool {
         Some(Topic::Status(of) | Topic::Alive(of) | Topic::Log(of) | Topic::Response(of)) => {
             &of == node
         }
-        Some(Topic::Live { from, .. }) => &from == node,
+        Some(Topic::Live { from, .. } | Topic::Link { from, .. }) => &from == node,
         Some(Topic::Assignment(_) | Topic::Request(_)) | None => false,
     }
 }

@@ -82,6 +82,7 @@ pub(crate) fn enrol(
             agent_version: clipped(&request.agent_version),
             target: clipped(&request.target),
             enrolled_ms: write.now_ms,
+            link_key: None,
             online: false,
             last_seen_ms: None,
         },

@@ -44,6 +44,7 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
                 name: row.name,
                 labels: row.labels,
                 budget: row.budget,
+                link_key: row.link_key,
             },
         )
     });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use haar_protocol::ids::{Name, NodeId};
-use haar_protocol::keys::PublicKey;
+use haar_protocol::keys::{LinkKey, PublicKey};
 use haar_protocol::limits::Budget;
 use haar_relay::NodeDirectory;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -34,10 +34,11 @@ pub(crate) struct NodeRow {
     pub(crate) online: bool,
     /// When something was last heard of it.
     pub(crate) last_seen_ms: Option<u64>,
+    /// Its key for links, once it has told it.
+    pub(crate) link_key: Option<LinkKey>,
 }
 
-const COLUMNS: &str =
-    "id, name, key, labels, budget, agent_version, target, enrolled_ms, online, last_seen_ms";
+const COLUMNS: &str = "id, name, key, labels, budget, agent_version, target, enrolled_ms, online, last_seen_ms, link_key";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
     let texts: [String; 7] = [
@@ -51,6 +52,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
     ];
     let (enrolled_ms, online): (i64, bool) = (row.get(7)?, row.get(8)?);
     let last_seen_ms: Option<i64> = row.get(9)?;
+    let link_key: Option<String> = row.get(10)?;
     let [id, name, key, labels, budget, agent_version, target] = texts;
     let parsed = || {
         Ok(NodeRow {
@@ -64,6 +66,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
             enrolled_ms: from_sql(enrolled_ms),
             online,
             last_seen_ms: last_seen_ms.map(from_sql),
+            link_key: link_key.as_deref().map(parse).transpose()?,
         })
     };
     Ok(parsed())
@@ -171,6 +174,19 @@ pub(crate) fn set_agent(
             agent_version,
             target
         ])?;
+    Ok(())
+}
+
+/// Notes the key for links that the node has told.
+pub(crate) fn set_link_key(
+    connection: &Connection,
+    id: &NodeId,
+    key: &LinkKey,
+) -> Result<(), Failure> {
+    connection.execute(
+        "UPDATE nodes SET link_key = ?2 WHERE id = ?1",
+        params![id.as_str(), key.to_string()],
+    )?;
     Ok(())
 }
 

@@ -35,9 +35,11 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
     let peers = ends
         .into_iter()
         .filter_map(|end| {
+            let peer = fleet.nodes.get(end)?;
             Some(Peer {
                 id: end.clone(),
-                name: fleet.nodes.get(end)?.name.clone(),
+                name: peer.name.clone(),
+                link_key: peer.link_key,
             })
         })
         .collect();

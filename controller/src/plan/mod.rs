@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{MicroserviceName, Publisher};
 use haar_protocol::ids::{Digest, Name, NodeId, SiteId};
-use haar_protocol::keys::PublicKey;
+use haar_protocol::keys::{LinkKey, PublicKey};
 use haar_protocol::limits::Budget;
 use haar_protocol::manifest::Manifest;
 
@@ -55,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) labels: BTreeMap<String, String>,
     /// What it has to give.
     pub(crate) budget: Budget,
+    /// Its key for links.
+    pub(crate) link_key: Option<LinkKey>,
 }
 
 /// A module, as far as plans care.

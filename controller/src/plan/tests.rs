@@ -71,6 +71,7 @@ fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, N
             name: name(&format!("gw-{index}")),
             labels,
             budget,
+            link_key: None,
         },
     )
 }

@@ -116,9 +116,11 @@ fn take_one(
                 Ok(())
             }
         },
-        Topic::Assignment(_) | Topic::Request(_) | Topic::Response(_) | Topic::Live { .. } => {
-            Ok(())
-        }
+        Topic::Assignment(_)
+        | Topic::Request(_)
+        | Topic::Response(_)
+        | Topic::Live { .. }
+        | Topic::Link { .. } => Ok(()),
     }
 }
 
@@ -179,7 +181,11 @@ fn take_status(
     if (&version, &target, &status.budget) != (&row.agent_version, &row.target, &row.budget) {
         db::nodes::set_agent(&write.sql, id, &status.budget, &version, &target)?;
     }
-    if status.budget != row.budget {
+    let new_key = status.link_key.filter(|key| row.link_key != Some(*key));
+    if let Some(key) = &new_key {
+        db::nodes::set_link_key(&write.sql, id, key)?;
+    }
+    if status.budget != row.budget || new_key.is_some() {
         change::plan_anew(write, site)?;
     }
     db::statuses::put(&write.sql, id, &accepted.row)?;

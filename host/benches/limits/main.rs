@@ -34,7 +34,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
-use haar_host::bus::table::Registry;
+use haar_host::bus::registry::Registry;
 use haar_protocol::assignment::Microservice;
 use haar_protocol::quantity::{Millis, Percent};
 use wasmtime::Store;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
 use haar_host::bus::message::{Entry, Source};
-use haar_host::bus::table::Registry;
+use haar_host::bus::registry::Registry;
 use haar_host::local_api;
 use haar_host::local_api::bindings::handler::Handling;
 use haar_host::local_api::bindings::handler::exports::haar::local::handler;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use haar_host::bus::Bus;
 use haar_host::bus::inbox::Inbox;
 use haar_host::bus::message::{Delivery, Entry, Message, RouteCounters, Source};
-use haar_host::bus::table::Registry;
+use haar_host::bus::registry::Registry;
 use haar_host::controller::{Controller, Credentials};
 use haar_host::local_api::logging::Logger;
 use haar_host::local_api::state::State;
@@ -135,6 +135,7 @@ pub fn delivery(source: &Arc<Source>, entry: &Arc<Entry>, sequence: u64, body: &
         }),
         entry: Arc::clone(entry),
         attempt: 1,
+        place: None,
     }
 }
 

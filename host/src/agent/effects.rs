@@ -22,6 +22,9 @@ impl Agent {
                 Effect::Start(spec, pre) => self.launch(spec, pre),
                 Effect::Abort(name) => self.node.abort(&name),
                 Effect::SetTable(table) => {
+                    let peers = self.node.assignment().map(|assignment| &assignment.peers);
+                    let peers = peers.map_or(&[][..], Vec::as_slice);
+                    self.links.follow_durable(table.links(), peers);
                     self.surroundings.bus.set_table(table);
                     self.links.follow(self.node.registry.peers());
                 }

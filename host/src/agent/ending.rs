@@ -48,6 +48,7 @@ impl Agent {
             sequence,
             now_ms: now_ms(),
             started_ms: self.started_ms,
+            link_key: self.options.link_secret.public(),
         };
         let membership = &self.options.membership;
         match reporter::status(
@@ -87,6 +88,7 @@ impl Agent {
                 }
             }
         }
+        self.node.registry.logs.bases().store(&self.store).await;
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
         if let Some(status) = self.status().await
             && let Err(error) = self.session.try_publish(status)

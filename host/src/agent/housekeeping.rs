@@ -9,14 +9,17 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::bus::history::{HistoryPort, Recorder, Wakes};
+use crate::bus::log::Bases;
 use crate::bus::message::take_count;
-use crate::bus::table;
+use crate::bus::registry;
 use crate::local_api::state::now_ms;
 use crate::runtime::surroundings::Surroundings;
 use crate::store::Store;
 
 /// What passes ports is stored no more often than this, unless there is much of it.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Messages that are handled in this time are noted in one go. After a power cut they come again.
+const BASES_PAUSE: Duration = Duration::from_millis(100);
 /// How often owners are looked at when nothing changes.
 const LOOK_PAUSE: Duration = Duration::from_secs(3_600);
 
@@ -35,7 +38,7 @@ impl Kept {
             owners: microservices.iter().map(|one| one.name.clone()).collect(),
             histories: microservices
                 .iter()
-                .flat_map(|one| table::histories(one).map(|(port, ..)| port))
+                .flat_map(|one| registry::histories(one).map(|(port, ..)| port))
                 .collect(),
         }
     }
@@ -80,6 +83,15 @@ pub(super) async fn store_waiting(store: &Store, recorders: &[Arc<Recorder>]) {
     }
     if let Err(error) = store.remember(waiting, now_ms()).await {
         tracing::error!("histories can't be stored: {error:#}");
+    }
+}
+
+/// Stores how far the consumers of logs are, for ever.
+pub(super) async fn store_bases(bases: Arc<Bases>, store: Store) {
+    loop {
+        bases.arrived().await;
+        tokio::time::sleep(BASES_PAUSE).await;
+        bases.store(&store).await;
     }
 }
 

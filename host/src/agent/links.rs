@@ -1,37 +1,70 @@
-//! Live routes to and from other nodes: takes frames off the relay, and keeps one task for each
-//! peer that fills frames and hands them to the relay. Beside the control loop, not through it.
+//! Routes to and from other nodes: takes frames off the relay, and keeps two tasks for each peer, one
+//! that fills frames of live routes and hands them to the relay, and one for the durable ones
+//! ([`super::peer_link`]). Beside the control loop, not through it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use haar_link::session::{Boot, Ends, Refusal};
+use haar_protocol::assignment::Peer;
 use haar_protocol::ids::{NodeId, SiteId};
+use haar_protocol::keys::LinkKey;
 use haar_protocol::topics::Topic;
 use haar_relay::{Outgoing, Session, SessionEvent};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::Event;
+use super::peer_link::PeerLink;
 use crate::bus::Bus;
+use crate::bus::logs::LinkPlan;
 use crate::bus::message::count;
 use crate::bus::peer::PeerQueue;
+use crate::identity::LinkSecret;
+use crate::store::Store;
 
-/// Sorts what the relay delivers: frames go to the bus, requests
-/// to the task that answers them, the rest to the control loop.
-pub(super) async fn receive(
-    site: SiteId,
-    node: NodeId,
-    bus: Arc<Bus>,
-    mut relay: mpsc::Receiver<SessionEvent>,
-    connected: watch::Sender<bool>,
-    events: mpsc::Sender<Event>,
-    requests: mpsc::Sender<Bytes>,
-) {
+/// Sealed frames of one node that may wait to be opened.
+const FRAMES_MAX: usize = 64;
+
+/// Where what the relay delivers goes.
+pub(super) struct Intake {
+    pub(super) site: SiteId,
+    pub(super) node: NodeId,
+    pub(super) bus: Arc<Bus>,
+    pub(super) connected: watch::Sender<bool>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) requests: mpsc::Sender<Bytes>,
+    pub(super) doors: Arc<Doors>,
+}
+
+/// Sorts what the relay delivers: live frames go to the bus, sealed ones to the task of their link,
+/// requests to the task that answers them, the rest to the control loop.
+pub(super) async fn receive(intake: Intake, mut relay: mpsc::Receiver<SessionEvent>) {
+    let Intake {
+        site,
+        node,
+        bus,
+        connected,
+        events,
+        requests,
+        doors,
+    } = intake;
     while let Some(event) = relay.recv().await {
         let event = match event {
             SessionEvent::Message { topic, payload, .. } => match Topic::parse(&site, &topic) {
                 Some(Topic::Live { from, to }) if to == node => {
                     bus.receive(&from, &payload);
+                    continue;
+                }
+                Some(Topic::Link { from, to }) if to == node => {
+                    match doors.load().get(&from) {
+                        // What does not fit is sent again.
+                        Some(door) => drop(door.try_send(payload)),
+                        None => bus.refuse(),
+                    }
                     continue;
                 }
                 Some(Topic::Assignment(to)) if to == node => Event::Assignment(payload),
@@ -58,32 +91,115 @@ pub(super) async fn receive(
     }
 }
 
-/// The tasks that send to other nodes.
+/// Where sealed frames of other nodes go.
+pub(super) type Doors = ArcSwap<HashMap<NodeId, mpsc::Sender<Bytes>>>;
+
+/// What the tasks of all links need.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) site: SiteId,
+    pub(super) node: NodeId,
+    pub(super) session: Session,
+    pub(super) connected: watch::Receiver<bool>,
+    pub(super) bus: Arc<Bus>,
+    pub(super) store: Store,
+    pub(super) secret: LinkSecret,
+    /// This start of the agent.
+    pub(super) boot: Boot,
+    pub(super) began: Instant,
+    pub(super) doors: Arc<Doors>,
+}
+
+/// The tasks that exchange messages with other nodes.
 #[derive(Debug)]
 pub(super) struct Links {
-    site: SiteId,
-    node: NodeId,
-    session: Session,
-    connected: watch::Receiver<bool>,
+    means: Means,
     tasks: JoinSet<()>,
     peers: HashMap<NodeId, (Arc<PeerQueue>, AbortHandle)>,
+    durable: HashMap<NodeId, DurableLink>,
+}
+
+/// The task of the durable routes of one peer.
+#[derive(Debug)]
+struct DurableLink {
+    key: LinkKey,
+    plan: watch::Sender<LinkPlan>,
+    task: AbortHandle,
 }
 
 impl Links {
-    pub(super) fn new(
-        site: SiteId,
-        node: NodeId,
-        session: Session,
-        connected: watch::Receiver<bool>,
-    ) -> Self {
+    pub(super) fn new(means: Means) -> Self {
         Self {
-            site,
-            node,
-            session,
-            connected,
+            means,
             tasks: JoinSet::new(),
             peers: HashMap::new(),
+            durable: HashMap::new(),
         }
+    }
+
+    /// Keeps a task for each of `plans` whose key is known, and for no other.
+    pub(super) fn follow_durable(&mut self, plans: &BTreeMap<NodeId, LinkPlan>, peers: &[Peer]) {
+        let key = |node: &NodeId| peers.iter().find(|peer| &peer.id == node)?.link_key;
+        let mut doors = self.means.doors.load().as_ref().clone();
+        self.durable.retain(|node, link| {
+            let keep = plans.contains_key(node) && key(node) == Some(link.key);
+            if !keep {
+                link.task.abort();
+                doors.remove(node);
+            }
+            keep
+        });
+        for (node, plan) in plans {
+            if let Some(link) = self.durable.get(node) {
+                link.plan.send_replace(plan.clone());
+                continue;
+            }
+            let Some(key) = key(node) else {
+                tracing::warn!("durable routes wait: node {node} has not told its key for links");
+                continue;
+            };
+            match self.open(node, key, plan) {
+                Ok((link, door)) => {
+                    self.durable.insert(node.clone(), link);
+                    doors.insert(node.clone(), door);
+                }
+                Err(refusal) => tracing::error!("no link to node {node}: {refusal}"),
+            }
+        }
+        self.means.doors.store(Arc::new(doors));
+    }
+
+    fn open(
+        &mut self,
+        node: &NodeId,
+        key: LinkKey,
+        plan: &LinkPlan,
+    ) -> Result<(DurableLink, mpsc::Sender<Bytes>), Refusal> {
+        let means = &self.means;
+        let ends = Ends {
+            site: means.site.as_str(),
+            own: means.node.as_str(),
+            other: node.as_str(),
+        };
+        let seals = means.secret.session(ends, means.boot, &key)?;
+        let topic = Topic::Link {
+            from: means.node.clone(),
+            to: node.clone(),
+        };
+        let (plan, planned) = watch::channel(plan.clone());
+        let (door, frames) = mpsc::channel(FRAMES_MAX);
+        let link = PeerLink {
+            bus: Arc::clone(&means.bus),
+            store: means.store.clone(),
+            session: means.session.clone(),
+            topic: topic.text(&means.site),
+            connected: means.connected.clone(),
+            plan: planned,
+            frames,
+            began: means.began,
+        };
+        let task = self.tasks.spawn(link.run(seals));
+        Ok((DurableLink { key, plan, task }, door))
     }
 
     /// Keeps a task for each of `queues`, and for no other.
@@ -101,11 +217,11 @@ impl Links {
                 continue;
             }
             let topic = Topic::Live {
-                from: self.node.clone(),
+                from: self.means.node.clone(),
                 to: queue.node.clone(),
             }
-            .text(&self.site);
-            let (session, connected) = (self.session.clone(), self.connected.clone());
+            .text(&self.means.site);
+            let (session, connected) = (self.means.session.clone(), self.means.connected.clone());
             let task = self
                 .tasks
                 .spawn(send(Arc::clone(queue), topic, session, connected));

@@ -9,6 +9,7 @@ mod replay;
 mod view;
 
 mod links;
+mod peer_link;
 mod letters;
 mod requests;
 mod log_shipper;

@@ -13,7 +13,8 @@ use wasmtime::component::InstancePre;
 
 use super::slot::{Running, Slot, Waiting};
 use crate::accept::{Allegiance, InForce};
-use crate::bus::table::{Registry, RouteTable};
+use crate::bus::registry::Registry;
+use crate::bus::table::RouteTable;
 use crate::local_api::state::State;
 use crate::logs::Logs;
 use crate::modules::PrepareError;

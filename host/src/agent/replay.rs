@@ -46,6 +46,7 @@ impl Node {
                 body: letter.body,
             }),
             attempt: 1,
+            place: None,
         };
         let inbox = self.registry.inbox(&spec.name, &spec.limits);
         if inbox.push_where_room(delivery) {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use haar_protocol::keys::SecretKey;
+use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
 use haar_protocol::status::{RouteStatus, Status};
 
@@ -17,6 +17,8 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
+    /// The node's key for links.
+    pub(super) link_key: LinkKey,
 }
 
 /// Makes and signs a status.
@@ -37,6 +39,7 @@ pub(super) fn status(
         applied: node.in_force().map_or(0, |in_force| in_force.number),
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),
+        link_key: Some(frame.link_key),
         resident_bytes: resident_bytes(),
         microservices: node.microservices(),
         routes: routes(node),

@@ -20,16 +20,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::housekeeping::{self, Kept};
-use super::links::{self, Links};
+use super::links::{self, Doors, Intake, Links, Means};
 use super::log_shipper;
 use super::node::Node;
 use super::requests::{Desk, QUEUE_REQUESTS};
 use super::{Event, clock};
 use crate::accept::{self, Allegiance, Verdict};
-use crate::bus::Bus;
+use crate::bus::{Bus, logs};
 use crate::config::Location;
 use crate::controller::{Controller, Credentials};
-use crate::identity::Membership;
+use crate::identity::{LinkSecret, Membership};
 use crate::local_api::state::now_ms;
 use crate::logs::Logs;
 use crate::modules::Modules;
@@ -57,6 +57,8 @@ pub struct Options {
     pub membership: Membership,
     /// Its key.
     pub key: SecretKey,
+    /// Its secret for links.
+    pub link_secret: LinkSecret,
     /// A status is sent at least so often.
     pub status_interval: Duration,
     /// Threads for guests.
@@ -128,12 +130,17 @@ impl Agent {
         let (connected_sender, connected) = watch::channel(false);
         let mut work = JoinSet::new();
         let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
-        let ways = Ways {
+        let doors: Arc<Doors> = Arc::default();
+        let intake = Intake {
+            site: membership.site.clone(),
+            node: membership.node.clone(),
+            bus: Arc::clone(&bus),
             connected: connected_sender,
             events: events.clone(),
             requests,
+            doors: Arc::clone(&doors),
         };
-        let session = connect(&options, &bus, ways, &mut work)?;
+        let session = connect(&options, intake, &mut work)?;
         let (site, node) = (membership.site.clone(), membership.node.clone());
         let desk = Desk {
             site: site.clone(),
@@ -159,10 +166,25 @@ impl Agent {
             private_directories: data.join("private"),
             facts: ArcSwap::default(),
         });
+        let mut boot = [0; 16];
+        getrandom::fill(&mut boot)
+            .map_err(|error| anyhow::anyhow!("the machine has no randomness: {error}"))?;
+        let means = Means {
+            site,
+            node,
+            session: session.clone(),
+            connected: connected.clone(),
+            bus: Arc::clone(&surroundings.bus),
+            store: store.clone(),
+            secret: options.link_secret.clone(),
+            boot,
+            began: Instant::now(),
+            doors,
+        };
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
-            links: Links::new(site, node, session.clone(), connected.clone()),
+            links: Links::new(means),
             options,
             store,
             statuses,
@@ -201,6 +223,9 @@ impl Agent {
             self.store.clone(),
             wakes,
         ));
+        let bases = self.node.registry.logs.bases();
+        self.work
+            .spawn(housekeeping::store_bases(bases, self.store.clone()));
         self.work.spawn(housekeeping::delete_unowned(
             Arc::clone(&self.surroundings),
             self.kept.subscribe(),
@@ -213,7 +238,10 @@ impl Agent {
             return Ok(());
         };
         match accept::accept(&envelope, &self.node.allegiance, None) {
-            Ok(Verdict::Accept(assignment)) => self.assigned(*assignment, &envelope),
+            Ok(Verdict::Accept(assignment)) => {
+                self.open_logs(&assignment).await?;
+                self.assigned(*assignment, &envelope);
+            }
             Ok(Verdict::Same) => {}
             Err(refusal) => self
                 .node
@@ -289,11 +317,7 @@ impl Agent {
             Ok(Verdict::Same) => {}
             Ok(Verdict::Accept(assignment)) => {
                 // Stored before acted on: a power cut now must not bring the old one back.
-                match self
-                    .store
-                    .set_assignment(assignment.number, envelope.to_vec())
-                    .await
-                {
+                match self.store_assignment(&assignment, envelope).await {
                     Ok(()) => self.assigned(*assignment, envelope),
                     Err(error) => {
                         // A full disk may have room again: tried with the next status.
@@ -315,6 +339,34 @@ impl Agent {
                 self.node.assignment_refused(number, refusal.to_string());
             }
         }
+    }
+
+    async fn store_assignment(
+        &mut self,
+        assignment: &Assignment,
+        envelope: &[u8],
+    ) -> anyhow::Result<()> {
+        let envelope = envelope.to_vec();
+        self.store
+            .set_assignment(assignment.number, envelope)
+            .await?;
+        self.open_logs(assignment).await
+    }
+
+    /// Opens the logs of its durable routes, and takes them into use.
+    async fn open_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
+        let wanted = logs::wanted(assignment);
+        let owners = assignment.microservices.iter();
+        let owners = owners.map(|one| one.name.clone()).collect();
+        let opened = self
+            .store
+            .open_logs(owners, wanted.clone(), now_ms())
+            .await?;
+        let registry = &mut self.node.registry;
+        registry
+            .logs
+            .follow(wanted, opened, |log| logs::source(assignment, log));
+        Ok(())
     }
 
     fn assigned(&mut self, assignment: Assignment, envelope: &[u8]) {
@@ -368,20 +420,8 @@ impl Agent {
     }
 }
 
-/// Where what the relay delivers goes.
-struct Ways {
-    connected: watch::Sender<bool>,
-    events: mpsc::Sender<Event>,
-    requests: mpsc::Sender<Bytes>,
-}
-
 /// Starts the session with the relay.
-fn connect(
-    options: &Options,
-    bus: &Arc<Bus>,
-    ways: Ways,
-    work: &mut JoinSet<()>,
-) -> anyhow::Result<Session> {
+fn connect(options: &Options, intake: Intake, work: &mut JoinSet<()>) -> anyhow::Result<Session> {
     let membership = &options.membership;
     let (site, node) = (membership.site.clone(), membership.node.clone());
     let url = membership
@@ -402,15 +442,7 @@ fn connect(
     let (relay_events, relay) = mpsc::channel(EVENTS_MAX);
     let (session, task) = Session::start(session_options, relay_events, CancellationToken::new());
     work.spawn(task);
-    work.spawn(links::receive(
-        site,
-        node,
-        Arc::clone(bus),
-        relay,
-        ways.connected,
-        ways.events,
-        ways.requests,
-    ));
+    work.spawn(links::receive(intake, relay));
     Ok(session)
 }
 

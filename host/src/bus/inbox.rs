@@ -1,13 +1,18 @@
-//! The bounded queue in front of an instance. For `live` routes the newest wins: when it is full,
-//! the oldest message makes room and is counted as dropped on its route.
+//! What waits for an instance: a bounded queue for `live` routes, where the newest wins (when it is
+//! full, the oldest message makes room and is counted as dropped on its route), and the streams of
+//! durable routes, which lose nothing.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::message::{Delivery, count};
+use super::stream::Stream;
+use crate::store::Store;
 
 /// Bytes of messages that wait at most, roughly: a number of messages alone would let a neighbour
 /// that publishes large ones take the node's memory.
@@ -22,6 +27,10 @@ pub struct Inbox {
     capacity: AtomicU32,
     overflowed: AtomicU64,
     arrived: Notify,
+    /// Durable routes that end here.
+    streams: ArcSwap<Vec<Arc<Stream>>>,
+    /// The stream that is served next.
+    turn: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +77,63 @@ impl Inbox {
             capacity: AtomicU32::new(capacity),
             overflowed: AtomicU64::new(0),
             arrived: Notify::new(),
+            streams: ArcSwap::default(),
+            turn: AtomicU32::new(0),
         }
+    }
+
+    /// The durable routes that end here from now on.
+    pub fn set_streams(&self, streams: Vec<Arc<Stream>>) {
+        self.streams.store(Arc::new(streams));
+        self.tell();
+    }
+
+    /// There may be something.
+    pub fn tell(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Moves up to `most` messages of durable routes to the end of `batch`: from each in its turn.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn take_durable(
+        &self,
+        store: &Store,
+        batch: &mut VecDeque<Delivery>,
+        most: usize,
+    ) -> anyhow::Result<()> {
+        let streams = self.streams.load_full();
+        if streams.is_empty() {
+            return Ok(());
+        }
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
+        for offset in 0..streams.len() {
+            let left = most.saturating_sub(batch.len());
+            if left == 0 {
+                break;
+            }
+            let stream = &streams[(first + offset) % streams.len()];
+            stream.take(store, batch, left).await?;
+        }
+        Ok(())
+    }
+
+    /// When a message of a durable route is due although nothing has come.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        let streams = self.streams.load();
+        streams.iter().filter_map(|one| one.paused_until()).min()
+    }
+
+    fn has_message(&self) -> bool {
+        let streams = self.streams.load();
+        if !streams.is_empty() {
+            let now = Instant::now();
+            if streams.iter().any(|stream| stream.is_ready(now)) {
+                return true;
+            }
+        }
+        !self.lock().deliveries.is_empty()
     }
 
     /// Changes how many messages may wait. What is over is dropped at the next push.
@@ -119,11 +184,21 @@ impl Inbox {
 
     /// Puts messages back to the front, in their order: they were taken and not handled. What does
     /// not fit any more is dropped, the oldest first, and counted.
-    pub fn put_back(&self, mut rest: VecDeque<Delivery>) {
+    pub fn put_back(&self, rest: VecDeque<Delivery>) {
         if rest.is_empty() {
             return;
         }
         let capacity = self.capacity.load(Ordering::Relaxed) as usize;
+        let mut live = VecDeque::with_capacity(rest.len());
+        let mut durable: Vec<Delivery> = Vec::new();
+        for delivery in rest {
+            match delivery.place {
+                Some(_) => durable.push(delivery),
+                None => live.push_back(delivery),
+            }
+        }
+        put_back_durable(durable, None);
+        let mut rest = live;
         let mut queue = self.lock();
         rest.append(&mut queue.deliveries);
         queue.bytes = rest.iter().map(|delivery| delivery.message.bytes()).sum();
@@ -138,16 +213,18 @@ impl Inbox {
     pub async fn wait(&self) {
         loop {
             let arrived = self.arrived.notified();
-            if !self.lock().deliveries.is_empty() {
+            if self.has_message() {
                 return;
             }
             arrived.await;
         }
     }
 
-    /// Messages that wait.
+    /// Messages that wait, also on the disk.
     pub fn len(&self) -> usize {
-        self.lock().deliveries.len()
+        let streams = self.streams.load();
+        let durable: u64 = streams.iter().map(|stream| stream.len()).sum();
+        self.lock().deliveries.len() + usize::try_from(durable).unwrap_or(usize::MAX)
     }
 
     /// Messages dropped because there were more than may wait.
@@ -169,5 +246,19 @@ impl Inbox {
         self.queue
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Gives messages of durable routes back to their streams, in their order.
+pub fn put_back_durable(mut deliveries: Vec<Delivery>, until: Option<Instant>) {
+    while let Some(place) = deliveries.first().and_then(|first| first.place.as_ref()) {
+        let stream = Arc::clone(&place.stream);
+        let is_its = |delivery: &Delivery| {
+            let place = delivery.place.as_ref();
+            place.is_some_and(|place| Arc::ptr_eq(&place.stream, &stream))
+        };
+        let (its, others) = deliveries.into_iter().partition(is_its);
+        stream.put_back(its, until);
+        deliveries = others;
     }
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use haar_protocol::ids::RouteId;
 
 use super::history::Recorder;
+use super::stream::Stream;
 
 /// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// Id of the site.
     pub site: String,
@@ -79,6 +80,17 @@ pub struct Delivery {
     pub entry: Arc<Entry>,
     /// 1 on the first delivery.
     pub attempt: u32,
+    /// Where it stands on a durable route; none on a live one.
+    pub place: Option<Place>,
+}
+
+/// Where a message stands on a durable route.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The route's end here.
+    pub stream: Arc<Stream>,
+    /// Its position in the log.
+    pub position: u64,
 }
 
 /// Counters of one route towards one other node (or within this one), since the agent started.

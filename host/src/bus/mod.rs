@@ -9,9 +9,14 @@
 //! ```
 
 pub mod message;
+pub mod durable;
 pub mod history;
 pub mod inbox;
+pub mod log;
+pub mod logs;
 pub mod peer;
+pub mod registry;
+pub mod stream;
 pub mod table;
 
 #[cfg(test)]
@@ -78,7 +83,26 @@ impl Bus {
         self.frames_refused.load(Ordering::Relaxed)
     }
 
-    /// Publishes on every route of the outlet. Never waits. Returns the sequence.
+    /// The outlet, when a route of it is durable: messages go through [`durable::publish`] then.
+    ///
+    /// # Errors
+    /// When the microservice has no such outlet.
+    pub fn durable_outlet(
+        &self,
+        cache: &mut PortCache,
+        publisher: &MicroserviceName,
+        outlet: &str,
+    ) -> Result<Option<Arc<Outlet>>, UnknownOutlet> {
+        let outlet = self.outlet(cache, publisher, outlet)?;
+        Ok(outlet.log.is_some().then(|| Arc::clone(outlet)))
+    }
+
+    /// Counts something of another node that was refused.
+    pub fn refuse(&self) {
+        count(&self.frames_refused);
+    }
+
+    /// Publishes on every route of an outlet without a log. Never waits. Returns the sequence.
     ///
     /// # Errors
     /// When the microservice has no such outlet.
@@ -125,7 +149,7 @@ impl Bus {
         cache: &'a mut PortCache,
         publisher: &MicroserviceName,
         outlet: &str,
-    ) -> Result<&'a Outlet, UnknownOutlet> {
+    ) -> Result<&'a Arc<Outlet>, UnknownOutlet> {
         let table = self.table.load();
         let current = matches!(&cache.seen, Some((seen, _)) if Arc::ptr_eq(seen, &table));
         if !current {
@@ -184,19 +208,24 @@ fn send(outlet: &Outlet, sequence: u64, headers: Headers, body: Vec<u8>, now_ms:
         headers,
         body,
     });
+    pass_on(outlet, &message);
+}
+
+/// Passes a message to the outlet's history and its live routes.
+fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
     if let Some(history) = &outlet.history {
-        history.record(&message);
+        history.record(message);
     }
     for target in &outlet.targets {
         match target {
             Target::Local { inbox, entry } => {
                 count(&entry.counters.sent);
-                deliver(&message, inbox, entry);
+                deliver(message, inbox, entry);
             }
             Target::Remote { queue, counters } => {
                 count(&counters.sent);
                 queue.push(Outbound {
-                    message: Arc::clone(&message),
+                    message: Arc::clone(message),
                     counters: Arc::clone(counters),
                 });
             }
@@ -217,5 +246,6 @@ fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
         message: Arc::clone(message),
         entry: Arc::clone(entry),
         attempt: 1,
+        place: None,
     });
 }

@@ -1,19 +1,23 @@
-//! The route table: which outlet leads where on this node, compiled from an assignment. Inboxes,
-//! sequences and counters live on from table to table in the [`Registry`], which the control loop
-//! owns.
+//! The route table: which outlet leads where on this node, compiled from an assignment. What lives on
+//! from table to table is in the [`Registry`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName, Port, Route};
-use haar_protocol::ids::{MediaType, Name, NodeId, RouteId};
-use haar_protocol::limits::{Limits, Retention};
+use haar_protocol::ids::{Name, NodeId, RouteId};
+use haar_protocol::manifest::Delivery;
 
-use super::history::{Direction, HistoryPort, Recorder, Wakes};
+use super::history::{Direction, HistoryPort, Recorder};
 use super::inbox::Inbox;
+use super::log::{Listener, Log};
+use super::logs::{IncomingStream, LinkPlan, OutgoingStream};
 use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
+use super::registry::Registry;
+use super::stream::Stream;
+use crate::store::log::LogId;
 
 /// Which outlet leads where. Immutable.
 #[derive(Debug, Default)]
@@ -21,12 +25,13 @@ pub struct RouteTable {
     ports: HashMap<MicroserviceName, Arc<InstancePorts>>,
     arrivals: HashMap<(NodeId, u64), Vec<Arrival>>,
     recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
+    links: BTreeMap<NodeId, LinkPlan>,
 }
 
 /// The outlets of one microservice.
 #[derive(Debug, Default)]
 pub struct InstancePorts {
-    outlets: Vec<(String, Outlet)>,
+    outlets: Vec<(String, Arc<Outlet>)>,
 }
 
 /// One outlet with everything that it leads to.
@@ -34,10 +39,14 @@ pub struct InstancePorts {
 pub struct Outlet {
     /// Stamped on every message.
     pub source: Arc<Source>,
-    /// Number of the last message.
+    /// Number of the last message, when none of its routes is durable.
     pub sequence: Arc<AtomicU64>,
-    /// Where messages go.
+    /// Where messages go on live routes.
     pub targets: Vec<Target>,
+    /// Where messages go first, when one of its routes is durable.
+    pub log: Option<Arc<Log>>,
+    /// What is counted of its durable routes.
+    pub durable: Vec<Arc<RouteCounters>>,
     /// What remembers them, when they are kept.
     pub history: Option<Arc<Recorder>>,
 }
@@ -88,6 +97,11 @@ impl RouteTable {
         self.recorders.get(port).cloned()
     }
 
+    /// The durable routes to and from other nodes.
+    pub fn links(&self) -> &BTreeMap<NodeId, LinkPlan> {
+        &self.links
+    }
+
     /// Everything that records messages.
     pub fn recorders(&self) -> impl Iterator<Item = &Arc<Recorder>> {
         self.recorders.values()
@@ -96,7 +110,7 @@ impl RouteTable {
 
 impl InstancePorts {
     /// The outlet of that name. A microservice has a handful: a list is faster than a hash.
-    pub fn outlet(&self, name: &str) -> Option<&Outlet> {
+    pub fn outlet(&self, name: &str) -> Option<&Arc<Outlet>> {
         self.outlets
             .iter()
             .find(|(outlet, _)| outlet == name)
@@ -104,165 +118,24 @@ impl InstancePorts {
     }
 }
 
-/// What lives on from table to table. Owned by the control loop.
-#[derive(Debug, Default)]
-pub struct Registry {
-    inboxes: BTreeMap<MicroserviceName, Arc<Inbox>>,
-    sequences: BTreeMap<(MicroserviceName, Name), Arc<AtomicU64>>,
-    counters: BTreeMap<(RouteId, Name), Arc<RouteCounters>>,
-    peers: BTreeMap<NodeId, Arc<PeerQueue>>,
-    recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
-    wakes: Arc<Wakes>,
-}
-
-impl Registry {
-    /// What wakes the task that stores histories.
-    pub fn wakes(&self) -> Arc<Wakes> {
-        Arc::clone(&self.wakes)
-    }
-
-    /// The inbox of a microservice, made when it has none yet.
-    pub fn inbox(&mut self, name: &MicroserviceName, limits: &Limits) -> Arc<Inbox> {
-        let inbox = self
-            .inboxes
-            .entry(name.clone())
-            .or_insert_with(|| Arc::new(Inbox::new(limits.inbox_messages)));
-        inbox.set_capacity(limits.inbox_messages);
-        Arc::clone(inbox)
-    }
-
-    /// The inbox of a microservice that has one.
-    pub fn existing_inbox(&self, name: &MicroserviceName) -> Option<&Arc<Inbox>> {
-        self.inboxes.get(name)
-    }
-
-    /// The counters of all routes, with the name of the node at the other end.
-    pub fn counters(&self) -> impl Iterator<Item = (&Name, &RouteCounters)> {
-        self.counters
-            .iter()
-            .map(|((_, peer), counters)| (peer, counters.as_ref()))
-    }
-
-    /// The counters of a route towards the node called `peer`.
-    pub fn route_counters(&self, route: RouteId, peer: &Name) -> Option<Arc<RouteCounters>> {
-        self.counters.get(&(route, peer.clone())).cloned()
-    }
-
-    /// The queues towards other nodes.
-    pub fn peers(&self) -> impl Iterator<Item = &Arc<PeerQueue>> {
-        self.peers.values()
-    }
-
-    /// Compiles the table of `assignment`, and forgets what it no longer names.
-    pub fn compile(&mut self, assignment: &Assignment) -> RouteTable {
-        self.follow_histories(assignment);
-        let mut builder = Builder::new(self, assignment);
-        for microservice in &assignment.microservices {
-            builder.add_outlets(microservice);
-        }
-        for route in &assignment.routes {
-            builder.add_route(route);
-        }
-        let (table, used) = builder.finish();
-        self.forget(assignment, &used);
-        table
-    }
-
-    /// A recorder for each port that is kept. One lives on as long as nothing changes for its port.
-    fn follow_histories(&mut self, assignment: &Assignment) {
-        let mut before = std::mem::take(&mut self.recorders);
-        for microservice in &assignment.microservices {
-            for (port, retention, content_type) in histories(microservice) {
-                let recorder = before
-                    .remove(&port)
-                    .filter(|recorder| {
-                        recorder.retention == *retention && recorder.content_type == *content_type
-                    })
-                    .unwrap_or_else(|| {
-                        let (retention, content_type) = (retention.clone(), content_type.clone());
-                        let wakes = Arc::clone(&self.wakes);
-                        Arc::new(Recorder::new(port.clone(), retention, content_type, wakes))
-                    });
-                self.recorders.insert(port, recorder);
-            }
-        }
-    }
-
-    fn recorder(
-        &self,
-        owner: &MicroserviceName,
-        direction: Direction,
-        port: &Name,
-    ) -> Option<Arc<Recorder>> {
-        let port = HistoryPort {
-            owner: owner.clone(),
-            direction,
-            port: port.clone(),
-        };
-        self.recorders.get(&port).cloned()
-    }
-
-    fn forget(&mut self, assignment: &Assignment, used: &BTreeSet<(RouteId, Name)>) {
-        let here =
-            |name: &MicroserviceName| assignment.microservices.iter().any(|one| &one.name == name);
-        self.inboxes.retain(|name, inbox| {
-            let keep = here(name);
-            if !keep {
-                inbox.clear();
-            }
-            keep
-        });
-        self.sequences.retain(|(name, _), _| here(name));
-        self.counters.retain(|key, _| used.contains(key));
-        self.peers
-            .retain(|node, _| assignment.peers.iter().any(|peer| &peer.id == node));
-    }
-}
-
-/// The ports of a microservice that are kept, with how much and their types.
-pub fn histories(
-    microservice: &Microservice,
-) -> impl Iterator<Item = (HistoryPort, &Retention, &MediaType)> {
-    let inlets = (
-        Direction::Inlet,
-        &microservice.inlet_history,
-        &microservice.inlets,
-    );
-    let outlets = (
-        Direction::Outlet,
-        &microservice.outlet_history,
-        &microservice.outlets,
-    );
-    [inlets, outlets]
-        .into_iter()
-        .flat_map(move |(direction, kept, types)| {
-            kept.iter().filter_map(move |(port, retention)| {
-                let owner = microservice.name.clone();
-                let content_type = types.get(port)?;
-                let port = port.clone();
-                let port = HistoryPort {
-                    owner,
-                    direction,
-                    port,
-                };
-                Some((port, retention, content_type))
-            })
-        })
-}
-
 /// Builds one table.
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     registry: &'a mut Registry,
     assignment: &'a Assignment,
     names: HashMap<&'a NodeId, &'a Name>,
     outlets: BTreeMap<(MicroserviceName, Name), Outlet>,
     arrivals: HashMap<(NodeId, u64), Vec<Arrival>>,
+    links: BTreeMap<NodeId, LinkPlan>,
+    /// Who is told of more in a log.
+    listeners: BTreeMap<LogId, (Arc<Log>, Vec<Listener>)>,
+    /// Durable routes by the microservice where they end.
+    streams: BTreeMap<MicroserviceName, Vec<Arc<Stream>>>,
     /// The counters that the table uses.
     used: BTreeSet<(RouteId, Name)>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(registry: &'a mut Registry, assignment: &'a Assignment) -> Self {
+    pub(super) fn new(registry: &'a mut Registry, assignment: &'a Assignment) -> Self {
         let mut names: HashMap<&NodeId, &Name> = assignment
             .peers
             .iter()
@@ -275,6 +148,9 @@ impl<'a> Builder<'a> {
             names,
             outlets: BTreeMap::new(),
             arrivals: HashMap::new(),
+            links: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            streams: BTreeMap::new(),
             used: BTreeSet::new(),
         }
     }
@@ -289,7 +165,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn add_outlets(&mut self, microservice: &Microservice) {
+    pub(super) fn add_outlets(&mut self, microservice: &Microservice) {
         for outlet in microservice.outlets.keys() {
             let key = (microservice.name.clone(), outlet.clone());
             let sequence = Arc::clone(self.registry.sequences.entry(key.clone()).or_default());
@@ -303,6 +179,8 @@ impl<'a> Builder<'a> {
                     source,
                     sequence,
                     targets: Vec::new(),
+                    log: None,
+                    durable: Vec::new(),
                     history,
                 },
             );
@@ -333,7 +211,7 @@ impl<'a> Builder<'a> {
 
     /// A route of which neither end is here, or whose peer has no name, leads nowhere: the
     /// controller has no reason to send one, so it is passed over.
-    fn add_route(&mut self, route: &Route) {
+    pub(super) fn add_route(&mut self, route: &Route) {
         let other = if route.from.node == self.assignment.node {
             &route.to.node
         } else {
@@ -363,6 +241,10 @@ impl<'a> Builder<'a> {
             )
         });
         let from_here = route.from.node == self.assignment.node;
+        if route.delivery == Delivery::Durable {
+            self.add_durable(route, counters, target.map(|(_, entry)| entry));
+            return;
+        }
         match (from_here, target) {
             (true, Some((inbox, entry))) => self.add_target(route, Target::Local { inbox, entry }),
             (true, None) if route.to.node != self.assignment.node => {
@@ -388,6 +270,70 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// A durable route. What the store has not opened leads nowhere: the agent opens it before.
+    fn add_durable(
+        &mut self,
+        route: &Route,
+        counters: Arc<RouteCounters>,
+        entry: Option<Arc<Entry>>,
+    ) {
+        let Some(opened) = self.registry.logs.find(self.assignment, route) else {
+            return;
+        };
+        let (number, log) = (route.id.to_u64(), opened.log);
+        let from_here = route.from.node == self.assignment.node;
+        if from_here {
+            let key = (route.from.microservice.clone(), route.from.port.clone());
+            if let Some(outlet) = self.outlets.get_mut(&key) {
+                outlet.log = Some(Arc::clone(&log));
+                outlet.durable.push(counters);
+            }
+        } else {
+            let link = self.link(&route.from.node);
+            link.incoming.push(IncomingStream {
+                route: number,
+                log: Arc::clone(&log),
+            });
+            let arrived = Arc::clone(&link.arrived);
+            self.listen(&log, Listener::Link(arrived));
+        }
+        match (entry, self.microservice(&route.to)) {
+            (Some(entry), Some(microservice)) => {
+                let stream = self.registry.logs.stream(&opened.reader, entry);
+                let name = microservice.name.clone();
+                let inbox = self.registry.inbox(&name, &microservice.limits);
+                self.streams.entry(name).or_default().push(stream);
+                self.listen(&log, Listener::Inbox(inbox));
+            }
+            _ if route.to.node != self.assignment.node => {
+                let link = self.link(&route.to.node);
+                link.outgoing.push(OutgoingStream {
+                    route: number,
+                    reader: opened.reader,
+                });
+                let arrived = Arc::clone(&link.arrived);
+                self.listen(&log, Listener::Link(arrived));
+            }
+            _ => {}
+        }
+    }
+
+    fn link(&mut self, node: &NodeId) -> &mut LinkPlan {
+        let arrived = self.registry.logs.link(node);
+        self.links.entry(node.clone()).or_insert_with(|| LinkPlan {
+            arrived,
+            ..LinkPlan::default()
+        })
+    }
+
+    fn listen(&mut self, log: &Arc<Log>, listener: Listener) {
+        let (_, listeners) = self
+            .listeners
+            .entry(log.id)
+            .or_insert_with(|| (Arc::clone(log), Vec::new()));
+        listeners.push(listener);
+    }
+
     fn add_target(&mut self, route: &Route, target: Target) {
         let key = (route.from.microservice.clone(), route.from.port.clone());
         if let Some(outlet) = self.outlets.get_mut(&key) {
@@ -395,14 +341,20 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(self) -> (RouteTable, BTreeSet<(RouteId, Name)>) {
+    pub(super) fn finish(mut self) -> (RouteTable, BTreeSet<(RouteId, Name)>) {
+        for (log, listeners) in self.listeners.into_values() {
+            log.set_listeners(listeners);
+        }
+        for (name, inbox) in &self.registry.inboxes {
+            inbox.set_streams(self.streams.remove(name).unwrap_or_default());
+        }
         let mut ports: HashMap<MicroserviceName, InstancePorts> = HashMap::new();
         for ((name, outlet_name), outlet) in self.outlets {
             ports
                 .entry(name)
                 .or_default()
                 .outlets
-                .push((outlet_name.to_string(), outlet));
+                .push((outlet_name.to_string(), Arc::new(outlet)));
         }
         let ports = ports
             .into_iter()
@@ -412,6 +364,7 @@ impl<'a> Builder<'a> {
             ports,
             arrivals: self.arrivals,
             recorders: self.registry.recorders.clone(),
+            links: self.links,
         };
         (table, self.used)
     }

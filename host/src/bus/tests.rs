@@ -59,6 +59,7 @@ fn a_full_inbox_lets_the_oldest_go_and_counts_it() {
             message,
             entry: Arc::clone(&entry),
             attempt: 1,
+            place: None,
         });
     }
     let mut batch = VecDeque::new();
@@ -92,6 +93,7 @@ fn an_inbox_of_large_messages_is_full_before_it_has_many() {
             message: message(sequence, vec![0; 1 << 20]),
             entry: Arc::clone(&entry),
             attempt: 1,
+            place: None,
         });
         assert!((1..=4).contains(&inbox.len()));
     }

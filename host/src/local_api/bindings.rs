@@ -24,6 +24,8 @@ pub mod imports {
         world: "haar:host/imports",
         imports: {
             "haar:local/timers@0.1.0": async | trappable,
+            "haar:local/messaging.publish": async | trappable,
+            "haar:local/messaging.publish-batch": async | trappable,
             "haar:local/history.read": async | trappable,
             default: trappable,
         },

@@ -1,12 +1,17 @@
 //! `haar:local/messaging`: the way out of a microservice.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use haar_protocol::log::Level;
 
 use super::bindings::imports::haar::local::messaging::{self, PublishError};
 use super::bindings::imports::haar::local::types;
 use super::state::{State, now_ms};
 use crate::bus::UnknownOutlet;
-use crate::bus::message::count;
+use crate::bus::durable::{self, Refused};
+use crate::bus::message::{Headers, count};
+use crate::bus::table::Outlet;
 
 /// Bytes that a header costs beside its name and value.
 const HEADER_BYTES: u64 = 8;
@@ -16,21 +21,21 @@ const BATCH_MESSAGES_MAX: u32 = 1_024;
 impl types::Host for State {}
 
 impl messaging::Host for State {
-    fn publish(
+    async fn publish(
         &mut self,
         outlet: String,
         body: Vec<u8>,
         headers: Vec<(String, String)>,
     ) -> wasmtime::Result<Result<u64, PublishError>> {
-        Ok(self.publish_one(&outlet, body, headers))
+        Ok(self.publish_one(&outlet, body, headers).await)
     }
 
-    fn publish_batch(
+    async fn publish_batch(
         &mut self,
         outlet: String,
         messages: Vec<messaging::Outgoing>,
     ) -> wasmtime::Result<Result<u64, PublishError>> {
-        Ok(self.publish_all(&outlet, messages))
+        Ok(self.publish_all(&outlet, messages).await)
     }
 
     fn origin_of(&mut self, number: u32) -> wasmtime::Result<Option<messaging::Origin>> {
@@ -55,7 +60,7 @@ impl messaging::Host for State {
 }
 
 impl State {
-    fn publish_one(
+    async fn publish_one(
         &mut self,
         outlet: &str,
         body: Vec<u8>,
@@ -64,6 +69,9 @@ impl State {
         self.check_open()?;
         self.check_size(&body, &headers)?;
         self.take_publishes(1)?;
+        if let Some(durable) = self.durable_outlet(outlet)? {
+            return self.publish_durable(durable, vec![(headers, body)]).await;
+        }
         self.surroundings
             .bus
             .publish(&mut self.ports, &self.name, outlet, headers, body, now_ms())
@@ -71,7 +79,7 @@ impl State {
     }
 
     /// Every check comes before the first message leaves: all of them go, or none.
-    fn publish_all(
+    async fn publish_all(
         &mut self,
         outlet: &str,
         messages: Vec<messaging::Outgoing>,
@@ -94,10 +102,37 @@ impl State {
             .into_iter()
             .map(|message| (message.headers, message.body))
             .collect();
+        if let Some(durable) = self.durable_outlet(outlet)? {
+            return self.publish_durable(durable, messages).await;
+        }
         self.surroundings
             .bus
             .publish_batch(&mut self.ports, &self.name, outlet, messages, now_ms())
             .map_err(|UnknownOutlet| PublishError::UnknownOutlet)
+    }
+
+    fn durable_outlet(&mut self, outlet: &str) -> Result<Option<Arc<Outlet>>, PublishError> {
+        let bus = &self.surroundings.bus;
+        bus.durable_outlet(&mut self.ports, &self.name, outlet)
+            .map_err(|UnknownOutlet| PublishError::UnknownOutlet)
+    }
+
+    async fn publish_durable(
+        &mut self,
+        outlet: Arc<Outlet>,
+        messages: Vec<(Headers, Vec<u8>)>,
+    ) -> Result<u64, PublishError> {
+        let name = outlet.source.outlet.clone();
+        let store = &self.surroundings.store;
+        let published = durable::publish(store, outlet, messages, now_ms()).await;
+        published.map_err(|refused| {
+            count(&self.counters.exceeded.backlog);
+            if let Refused::NotStored(error) = refused {
+                let line = format!("outlet `{name}`: not published: {error:#}");
+                self.logger.agent(Level::Error, &line);
+            }
+            PublishError::BacklogFull
+        })
     }
 
     fn check_open(&self) -> Result<(), PublishError> {

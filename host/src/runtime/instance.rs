@@ -30,6 +30,7 @@ use super::surroundings::Surroundings;
 use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::{Delivery, count};
+use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
 use crate::local_api::files::resource_table;
 use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
@@ -37,8 +38,10 @@ use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::{self, Timers};
 use crate::local_api::wasi;
 
-/// Messages that are taken out of the inbox at a time.
+/// Messages that are taken out of the inbox at a time; as many of durable routes beside them.
 const BATCH: usize = 64;
+/// After a store that can't be read.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
@@ -218,6 +221,7 @@ impl Instance {
     async fn step(&mut self) -> Result<Option<Exit>, Failure> {
         let timer = self.guest.state().timers.next();
         let retry = self.retries.front().map(|(due, _)| *due);
+        let attempt = self.inbox.next_attempt();
         let (handles, has_more) = (self.guest.handles(), !self.batch.is_empty());
         tokio::select! {
             biased;
@@ -230,6 +234,7 @@ impl Instance {
             () = until(timer) => self.tick().await?,
             () = until(retry) => self.retry().await?,
             () = self.inbox.wait(), if handles && !has_more => self.handle_batch().await?,
+            () = until(attempt), if handles && !has_more => self.handle_batch().await?,
             () = std::future::ready(()), if has_more => self.handle_batch().await?,
         }
         Ok(None)
@@ -286,6 +291,13 @@ impl Instance {
     async fn handle_batch(&mut self) -> Result<(), Failure> {
         if self.batch.is_empty() {
             self.inbox.take(&mut self.batch, BATCH);
+            let store = self.guest.state().surroundings.store.clone();
+            let durable = self.inbox.take_durable(&store, &mut self.batch, 2 * BATCH);
+            if let Err(error) = durable.await {
+                self.logger
+                    .agent(Level::Error, &format!("the log can't be read: {error:#}"));
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
         }
         while let Some(delivery) = self.batch.pop_front() {
             self.handle(delivery).await?;
@@ -310,6 +322,16 @@ impl Instance {
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
+        let (bytes, most) = (
+            delivery.message.body.len(),
+            delivery.entry.message_bytes_max,
+        );
+        if bytes as u64 > most {
+            // On a live route it would not have entered the inbox.
+            let reason = format!("it has {bytes} bytes, `message_size` is {most}");
+            self.reject(delivery, Rejection::Discard(reason)).await;
+            return Ok(());
+        }
         let answer = self.guest.handle(&delivery).await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -319,7 +341,12 @@ impl Instance {
             }
         };
         match answer {
-            Ok(()) => count(&delivery.entry.counters.handled),
+            Ok(()) => {
+                count(&delivery.entry.counters.handled);
+                if let Some(place) = &delivery.place {
+                    place.stream.done(place.position);
+                }
+            }
             Err(rejection) => self.reject(delivery, rejection).await,
         }
         Ok(())

@@ -95,6 +95,8 @@ pub struct OpenLog {
     pub sequence: u64,
     /// Base and bytes beyond it, of each consumer, in the order in which they were wanted.
     pub consumers: Vec<(u64, u64)>,
+    /// Bytes that were deleted now, because a consumer is gone.
+    pub deleted: u64,
 }
 
 /// A message in a log.
@@ -162,7 +164,8 @@ impl Store {
     }
 
     /// Adds messages to the log of an outlet. Returns the sequence of the first one when all of them
-    /// are on the disk; the others follow it without a gap.
+    /// are on the disk; the others follow it without a gap. `committed` is told the same before, in
+    /// the order of the log, also when nobody waits any more.
     ///
     /// # Errors
     /// When the database can't be written: then none of them is there.
@@ -171,8 +174,9 @@ impl Store {
         log: LogId,
         published_ms: u64,
         messages: Vec<(Headers, Vec<u8>)>,
-    ) -> anyhow::Result<(u64, Vec<(Headers, Vec<u8>)>)> {
-        self.run(move |connection| {
+        committed: impl FnOnce(u64, Vec<(Headers, Vec<u8>)>) + Send + 'static,
+    ) -> anyhow::Result<u64> {
+        let work = move |connection: &Connection| {
             let count = integer(messages.len() as u64);
             let head: i64 = connection
                 .prepare_cached(
@@ -195,22 +199,31 @@ impl Store {
                 )?;
             }
             Ok((first, messages))
+        };
+        self.run_then(work, |(first, messages)| {
+            committed(first, messages);
+            first
         })
         .await
     }
 
-    /// Keeps what came from other nodes. Returns, for each, the position of its first message.
+    /// Keeps what came from other nodes. `committed` is told, for each, the position of its first
+    /// message.
     ///
     /// # Errors
     /// When the database can't be written: then nothing of it is there.
-    pub async fn keep_arrived(&self, arrived: Vec<Arrived>) -> anyhow::Result<Vec<u64>> {
-        self.run(move |connection| {
+    pub async fn keep_arrived(
+        &self,
+        arrived: Vec<Arrived>,
+        committed: impl FnOnce(Vec<(u64, Arrived)>) + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let work = move |connection: &Connection| {
             arrived
-                .iter()
-                .map(|arrived| keep(connection, arrived))
+                .into_iter()
+                .map(|arrived| Ok((keep(connection, &arrived)?, arrived)))
                 .collect()
-        })
-        .await
+        };
+        self.run_then(work, committed).await
     }
 
     /// Messages after a position: as many as have so many bytes together, and one at least where
@@ -229,12 +242,14 @@ impl Store {
             .await
     }
 
-    /// Notes what consumers need no more, and deletes what nobody needs.
+    /// Notes what consumers need no more, and deletes what nobody needs. Returns how many bytes were
+    /// deleted, for each.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub async fn advance(&self, advances: Vec<Advance>) -> anyhow::Result<()> {
+    pub async fn advance(&self, advances: Vec<Advance>) -> anyhow::Result<Vec<u64>> {
         self.run(move |connection| {
+            let mut deleted = Vec::with_capacity(advances.len());
             for advance in &advances {
                 connection
                     .prepare_cached(
@@ -247,9 +262,9 @@ impl Store {
                         advance.consumer.node.as_str(),
                         integer(advance.base),
                     ))?;
-                delete_unneeded(connection, advance.log)?;
+                deleted.push(delete_unneeded(connection, advance.log)?);
             }
-            Ok(())
+            Ok(deleted)
         })
         .await
     }
@@ -304,13 +319,14 @@ fn open(connection: &Connection, wanted: &WantedLog, epoch: u64) -> anyhow::Resu
             .execute((id.0, route(consumer), consumer.node.as_str(), integer(head)))?;
         consumers.push(backlog(connection, id, consumer)?);
     }
-    delete_unneeded(connection, id)?;
+    let deleted = delete_unneeded(connection, id)?;
     Ok(OpenLog {
         id,
         epoch,
         head,
         sequence,
         consumers,
+        deleted,
     })
 }
 
@@ -323,18 +339,8 @@ fn backlog(connection: &Connection, log: LogId, consumer: &Consumer) -> anyhow::
         })?;
     let base = natural(base);
     let bytes: i64 = connection
-        .prepare_cached(
-            "SELECT coalesce(sum(?3 + length(headers) + length(body)), 0) FROM logged
-             WHERE key > ?1 AND key < ?2",
-        )?
-        .query_row(
-            (
-                log.key(base),
-                LogId(log.0 + 1).key(0),
-                integer(MESSAGE_BYTES),
-            ),
-            |row| row.get(0),
-        )?;
+        .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM logged WHERE key > ?1 AND key < ?2")?
+        .query_row((log.key(base), LogId(log.0 + 1).key(0)), |row| row.get(0))?;
     Ok((base, natural(bytes)))
 }
 
@@ -374,19 +380,21 @@ fn insert(
     headers: &Headers,
     body: &[u8],
 ) -> anyhow::Result<()> {
+    let bytes = message_bytes(headers, body.len());
     let headers = match headers.is_empty() {
         true => Vec::new(),
         false => postcard::to_stdvec(headers)?,
     };
     connection
         .prepare_cached(
-            "INSERT INTO logged (key, sequence, published_ms, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO logged (key, sequence, published_ms, bytes, headers, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute((
             log.key(position),
             integer(sequence),
             integer(published_ms),
+            integer(bytes),
             headers,
             body,
         ))?;
@@ -461,8 +469,8 @@ fn read(
     Ok(messages)
 }
 
-/// Deletes what every consumer is past, or everything where there is none.
-fn delete_unneeded(connection: &Connection, log: LogId) -> anyhow::Result<()> {
+/// Deletes what every consumer is past, or everything where there is none. Returns its bytes.
+fn delete_unneeded(connection: &Connection, log: LogId) -> anyhow::Result<u64> {
     let base: i64 = connection
         .prepare_cached(
             "SELECT coalesce(min(consumer.base), log.head) FROM log
@@ -471,10 +479,16 @@ fn delete_unneeded(connection: &Connection, log: LogId) -> anyhow::Result<()> {
         .query_row([log.0], |row| row.get(0))
         .optional()?
         .unwrap_or(0);
-    connection
-        .prepare_cached("DELETE FROM logged WHERE key > ?1 AND key <= ?2")?
-        .execute((log.key(0), log.key(natural(base))))?;
-    Ok(())
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM logged WHERE key > ?1 AND key <= ?2
+         RETURNING bytes",
+    )?;
+    let mut deleted = 0;
+    let mut rows = delete.query((log.key(0), log.key(natural(base))))?;
+    while let Some(row) = rows.next()? {
+        deleted += natural(row.get(0)?);
+    }
+    Ok(deleted)
 }
 
 #[cfg(test)]

@@ -68,6 +68,16 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
+        self.run_then(work, |value| value).await
+    }
+
+    /// The same, and when what it changed is on the disk the thread does `then`, before anything
+    /// else: in the order of the changes, whether somebody still waits or not.
+    async fn run_then<T: Send + 'static, U: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> anyhow::Result<T> + Send + 'static,
+        then: impl FnOnce(T) -> U + Send + 'static,
+    ) -> anyhow::Result<U> {
         let (answer, answered) = oneshot::channel();
         let request: Request = Box::new(move |connection| {
             let result = match connection {
@@ -78,8 +88,8 @@ impl Store {
                 failed: result.is_err(),
                 answer: Box::new(move |kept| {
                     let kept = kept.map_err(anyhow::Error::msg);
-                    // Or nobody waits any more: the agent is stopping.
-                    let _ = answer.send(result.and_then(|value| kept.map(|()| value)));
+                    let outcome = result.and_then(|value| kept.map(|()| then(value)));
+                    let _ = answer.send(outcome); // or nobody waits any more
                 }),
             }
         });

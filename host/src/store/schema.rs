@@ -135,6 +135,7 @@ const MESSAGES: &str = "
         key INTEGER PRIMARY KEY,
         sequence INTEGER NOT NULL,
         published_ms INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
         headers BLOB NOT NULL,
         body BLOB NOT NULL
     ) STRICT;

@@ -9,6 +9,7 @@ mod driver;
 
 mod running;
 mod crossing;
+mod durable;
 mod refusing;
 mod compiling;
 mod filing;

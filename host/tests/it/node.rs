@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use haar_host::agent::run::{Agent, Options};
 use haar_host::config::Location;
-use haar_host::identity::Membership;
+use haar_host::identity::{LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
@@ -76,6 +76,7 @@ impl Node {
         let options = Options {
             membership: self.membership.clone(),
             key: self.key.clone(),
+            link_secret: self.link_secret(),
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
             location: self.location,
@@ -153,7 +154,12 @@ impl Node {
         Peer {
             id: self.id.clone(),
             name: self.name.clone(),
+            link_key: Some(self.link_secret().public()),
         }
+    }
+
+    fn link_secret(&self) -> LinkSecret {
+        LinkSecret::from_bytes(*Digest::of(self.id.as_str().as_bytes()).as_bytes())
     }
 }
 

@@ -187,7 +187,7 @@ pub struct Route {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Delivery {
-    /// Stored before `publish` returns, delivered at least once. Not available in this release.
+    /// Stored before `publish` returns, delivered in order, at least once.
     #[default]
     Durable,
     /// Never stored: bounded queues, drops counted.

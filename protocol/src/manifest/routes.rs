@@ -7,7 +7,7 @@ use crate::ids::{MediaType, Name, PortName};
 
 use super::errors::{KeyPath, PROBLEMS_MAX, Problem};
 use super::suggest;
-use super::{Delivery, Manifest, Microservice, Port};
+use super::{Manifest, Microservice, Port};
 
 /// Which end of a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,14 +83,6 @@ pub(super) fn check_routes(manifest: &Manifest, problems: &mut Vec<Problem>) {
             None => {
                 first.insert((&route.from, &route.to), index);
             }
-        }
-        if route.delivery == Delivery::Durable {
-            let message = "durable delivery is not available in this release";
-            problems.push(Problem::with_hint(
-                &at.key("delivery"),
-                message,
-                "write `delivery: live`",
-            ));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use haar_protocol::assignment::{Assignment, MicroserviceName, Peer, Port, Publisher, Route};
 use haar_protocol::grants::{Access, DirectoryGrant, Grants};
 use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, SiteId};
-use haar_protocol::keys::SecretKey;
+use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
@@ -95,6 +95,7 @@ pub(crate) fn assignment() -> Assignment {
         peers: vec![Peer {
             id: node(3),
             name: name("gateway-03"),
+            link_key: Some(LinkKey::from_bytes([3; 32])),
         }],
         microservices: vec![haar_protocol::assignment::Microservice {
             name: microservice_name(),
@@ -184,6 +185,7 @@ pub(crate) fn status() -> Status {
         target: "aarch64-unknown-linux-musl".to_owned(),
         applied: 7,
         refused: Some(refused()),
+        link_key: Some(LinkKey::from_bytes([2; 32])),
         budget: budget(),
         resident_bytes: 9_000_000,
         microservices: vec![microservice_status()],

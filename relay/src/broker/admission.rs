@@ -168,7 +168,13 @@ pub(super) fn may_subscribe(
 pub(super) fn may_retain(site: &SiteId, topic: &str) -> bool {
     match Topic::parse(site, topic) {
         Some(Topic::Assignment(_) | Topic::Status(_) | Topic::Alive(_)) => true,
-        Some(Topic::Request(_) | Topic::Response(_) | Topic::Log(_) | Topic::Live { .. })
+        Some(
+            Topic::Request(_)
+            | Topic::Response(_)
+            | Topic::Log(_)
+            | Topic::Live { .. }
+            | Topic::Link { .. },
+        )
         | None => false,
     }
 }

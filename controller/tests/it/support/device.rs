@@ -141,6 +141,7 @@ impl Device {
             sequence,
             sent_ms: now_ms(),
             started_ms: 1,
+            link_key: None,
             agent_version: "0.1.1".into(),
             target: "aarch64-linux".into(),
             applied,

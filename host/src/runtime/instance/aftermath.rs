@@ -2,6 +2,7 @@
 //! or put aside as dead letters.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use haar_protocol::assignment::MicroserviceName;
@@ -55,6 +56,7 @@ impl Instance {
                 &format!("the dead letter can't be kept: {error:#}"),
             );
         }
+        done(&delivery);
     }
 
     pub(super) async fn reject(&mut self, mut delivery: Delivery, rejection: Rejection) {
@@ -72,6 +74,10 @@ impl Instance {
                     .min(RETRY_PAUSE_MAX);
                 delivery.attempt += 1;
                 let due = Instant::now() + pause;
+                if delivery.place.is_some() {
+                    self.hold_back(delivery, due);
+                    return;
+                }
                 let position = self.retries.partition_point(|(other, _)| *other <= due);
                 self.retries.insert(position, (due, delivery));
                 if self.retries.len() > RETRIES_MAX
@@ -88,8 +94,34 @@ impl Instance {
                     &format!("inlet `{inlet}`: discarded: {reason}"),
                 );
                 count(&delivery.entry.counters.dropped);
+                done(&delivery);
             }
         }
+    }
+
+    /// Of a durable route nothing passes a message that waits for another attempt.
+    fn hold_back(&mut self, delivery: Delivery, due: Instant) {
+        let Some(place) = &delivery.place else {
+            return;
+        };
+        let stream = Arc::clone(&place.stream);
+        let is_behind = |other: &Delivery| {
+            let place = other.place.as_ref();
+            place.is_some_and(|place| Arc::ptr_eq(&place.stream, &stream))
+        };
+        let batch = std::mem::take(&mut self.batch).into_iter();
+        let (behind, others): (Vec<_>, Vec<_>) = batch.partition(is_behind);
+        self.batch = others.into();
+        let mut held_back = vec![delivery];
+        held_back.extend(behind);
+        stream.put_back(held_back, Some(due));
+    }
+}
+
+/// A message of a durable route is given up: the next one may come.
+fn done(delivery: &Delivery) {
+    if let Some(place) = &delivery.place {
+        place.stream.done(place.position);
     }
 }
 

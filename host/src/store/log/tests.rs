@@ -89,6 +89,29 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+type Messages = Vec<(Headers, Vec<u8>)>;
+
+/// Appends, and tells what was told of the commit.
+async fn append(store: &Store, log: LogId, messages: Messages) -> anyhow::Result<(u64, Messages)> {
+    let (told, tells) = std::sync::mpsc::sync_channel(1);
+    let committed = move |first, messages| told.send((first, messages)).unwrap();
+    let first = store.append(log, 5, messages, committed).await?;
+    let committed = tells.try_recv()?;
+    assert_eq!(committed.0, first);
+    Ok(committed)
+}
+
+/// Keeps, and tells the positions that were told of the commit.
+async fn keep_arrived(store: &Store, arrived: Vec<Arrived>) -> Vec<u64> {
+    let (told, tells) = std::sync::mpsc::sync_channel(1);
+    let committed = move |kept: Vec<(u64, Arrived)>| {
+        let positions = kept.iter().map(|(first, _)| *first);
+        told.send(positions.collect()).unwrap();
+    };
+    store.keep_arrived(arrived, committed).await.unwrap();
+    tells.try_recv().unwrap()
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(u8),
@@ -131,7 +154,7 @@ proptest! {
                         let first = model.head + 1;
                         let messages: Vec<_> = (first..).take(count.into()).map(body).collect();
                         let (given, same) =
-                            store.append(log.id, 5, messages.clone()).await.unwrap();
+                            append(&store, log.id, messages.clone()).await.unwrap();
                         assert_eq!((given, &same), (first, &messages));
                         model.head += u64::from(count);
                         model.messages.extend((first..).zip(messages));
@@ -153,17 +176,16 @@ proptest! {
                         let owners = vec![name("publisher")];
                         let opened = store.open_logs(owners, vec![wanted.clone()], EPOCH + 1).await;
                         let opened = opened.unwrap().remove(0);
-                        let bytes = |base: u64| model.messages.range(base + 1..).map(|(_, (headers, body))| {
-                            let headers = match headers.is_empty() {
-                                true => 0,
-                                false => postcard::to_stdvec(headers).unwrap().len(),
-                            };
-                            (headers + body.len()) as u64 + MESSAGE_BYTES
-                        }).sum::<u64>();
+                        let bytes = |base: u64| {
+                            let beyond = model.messages.range(base + 1..);
+                            beyond
+                                .map(|(_, (headers, body))| message_bytes(headers, body.len()))
+                                .sum::<u64>()
+                        };
                         let consumers = model.bases.map(|base| (base, bytes(base))).to_vec();
                         let (head, epoch) = (model.head, EPOCH);
                         let sequence = head;
-                        assert_eq!(opened, OpenLog { id: log.id, epoch, head, sequence, consumers });
+                        assert_eq!(opened, OpenLog { id: log.id, epoch, head, sequence, consumers, deleted: 0 });
                     }
                 }
                 let read = store.read_log(log.id, 0, u64::MAX, source()).await.unwrap();
@@ -186,7 +208,7 @@ async fn pages_have_as_many_bytes_as_asked_for_and_one_message_at_least() {
     let (store, _thread) = open_store(directory.path());
     let log = open_one(&store, &outlet(&[1])).await;
     let messages = vec![(vec![], vec![0; 1_000]); 10];
-    store.append(log.id, 5, messages).await.unwrap();
+    append(&store, log.id, messages).await.unwrap();
     let positions = |messages: Vec<Logged>| {
         let positions = messages.iter().map(|one| one.position);
         positions.collect::<Vec<_>>()
@@ -211,9 +233,9 @@ async fn what_came_from_another_node_has_positions_of_its_own() {
         messages: sequences.iter().copied().map(message).collect(),
     };
     let both = vec![arrived(9, &[3, 4, 8]), arrived(9, &[9])];
-    assert_eq!(store.keep_arrived(both).await.unwrap(), [1, 4]);
+    assert_eq!(keep_arrived(&store, both).await, [1, 4]);
     // The other node has lost its log, and counts from the start again.
-    let again = store.keep_arrived(vec![arrived(10, &[1])]).await.unwrap();
+    let again = keep_arrived(&store, vec![arrived(10, &[1])]).await;
     assert_eq!(again, [5]);
     let opened = open_one(&store, &arrival(7)).await;
     assert_eq!((opened.epoch, opened.sequence, opened.head), (10, 1, 5));
@@ -231,7 +253,7 @@ async fn a_withdrawn_route_and_a_withdrawn_log_take_their_messages_along() {
     let (store, _thread) = open_store(directory.path());
     let log = open_one(&store, &outlet(&[1, 2])).await;
     let messages = (1..=4).map(body).collect();
-    store.append(log.id, 5, messages).await.unwrap();
+    append(&store, log.id, messages).await.unwrap();
     let advance = |route, base| Advance {
         log: log.id,
         consumer: consumer(route),
@@ -257,7 +279,7 @@ async fn a_withdrawn_route_and_a_withdrawn_log_take_their_messages_along() {
     let again = open_one(&store, &outlet(&[1])).await;
     assert!(again.id > other.id && again.head == 0, "{again:?}");
     assert!(
-        store.append(log.id, 5, vec![body(1)]).await.is_err(),
+        append(&store, log.id, vec![body(1)]).await.is_err(),
         "it is gone"
     );
 }

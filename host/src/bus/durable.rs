@@ -1,0 +1,70 @@
+//! Publishing on durable routes: a message is in the log before the publisher hears of it.
+
+use std::sync::Arc;
+
+use super::message::{Headers, Message, count};
+use super::pass_on;
+use super::table::Outlet;
+use crate::store::Store;
+use crate::store::log::message_bytes;
+
+/// Why messages were not published.
+#[derive(Debug)]
+pub enum Refused {
+    /// The log of the outlet is full.
+    Full,
+    /// The store can't take them.
+    NotStored(anyhow::Error),
+}
+
+/// Publishes messages, each as headers and body, on every route of an outlet that has a log. Returns
+/// the sequence of the first one; the others follow it without a gap. None: the sequence that comes
+/// next, as far as is known.
+///
+/// # Errors
+/// See [`Refused`]: then none of them is published. Who does not wait for the answer does not know.
+pub async fn publish(
+    store: &Store,
+    outlet: Arc<Outlet>,
+    messages: Vec<(Headers, Vec<u8>)>,
+    now_ms: u64,
+) -> Result<u64, Refused> {
+    let Some(log) = outlet.log.clone() else {
+        return Err(Refused::NotStored(anyhow::anyhow!("the outlet has no log")));
+    };
+    if messages.is_empty() {
+        return Ok(log.head() + 1);
+    }
+    let bytes = messages
+        .iter()
+        .map(|(headers, body)| message_bytes(headers, body.len()))
+        .sum();
+    if !log.reserve(bytes) {
+        return Err(Refused::Full);
+    }
+    let committed = {
+        let log = Arc::clone(&log);
+        move |first: u64, messages: Vec<(Headers, Vec<u8>)>| {
+            let stamped = (first..).zip(messages).map(|(sequence, (headers, body))| {
+                let message = Arc::new(Message {
+                    source: Arc::clone(&outlet.source),
+                    sequence,
+                    published_ms: now_ms,
+                    headers,
+                    body,
+                });
+                for counters in &outlet.durable {
+                    count(&counters.sent);
+                }
+                pass_on(&outlet, &message);
+                message
+            });
+            log.committed(first, stamped.collect::<Vec<_>>(), None);
+        }
+    };
+    let stored = store.append(log.id, now_ms, messages, committed).await;
+    stored.map_err(|error| {
+        log.release(bytes);
+        Refused::NotStored(error)
+    })
+}

@@ -1,0 +1,310 @@
+//! Logs in use: what the node's store has of a durable outlet, or of a durable route from another
+//! node, with the newest messages at hand, so that who keeps up never reads the disk.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::inbox::Inbox;
+use super::message::{Message, Source};
+use crate::store::Store;
+use crate::store::log::{Advance, Consumer, LogId, Logged, OpenLog, message_bytes};
+
+/// Bytes of the newest messages that are kept at hand.
+const RECENT_BYTES_MAX: u64 = 256 << 10;
+
+/// A log in use. It lives on from route table to route table.
+#[derive(Debug)]
+pub struct Log {
+    /// Names it in the store.
+    pub id: LogId,
+    /// Where its messages come from.
+    pub source: Arc<Source>,
+    /// The most bytes that it may take.
+    limit_bytes: u64,
+    /// What it takes on the disk, roughly.
+    bytes: AtomicU64,
+    /// Position of the last message.
+    head: AtomicU64,
+    /// Taken by the thread of the store after a commit, and by who reads, never across an await.
+    recent: Mutex<Recent>,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+/// Who is told that there is more.
+#[derive(Debug, Clone)]
+pub enum Listener {
+    /// An inlet's inbox.
+    Inbox(Arc<Inbox>),
+    /// The link to, or from, another node.
+    Link(Arc<Notify>),
+}
+
+impl Listener {
+    fn tell(&self) {
+        match self {
+            Listener::Inbox(inbox) => inbox.tell(),
+            Listener::Link(link) => link.notify_one(),
+        }
+    }
+}
+
+/// The newest messages, without a gap.
+#[derive(Debug, Default)]
+struct Recent {
+    /// See [`OpenLog::epoch`].
+    epoch: u64,
+    /// Sequence of the last message.
+    sequence: u64,
+    messages: VecDeque<Logged>,
+    bytes: u64,
+}
+
+impl Recent {
+    fn add(&mut self, logged: Logged) {
+        self.sequence = logged.message.sequence;
+        let follows = |last: &Logged| last.position + 1 == logged.position;
+        if !self.messages.back().is_some_and(follows) {
+            self.messages.clear();
+            self.bytes = 0;
+        }
+        self.bytes += bytes_of(&logged.message);
+        self.messages.push_back(logged);
+        while self.bytes > RECENT_BYTES_MAX
+            && let Some(oldest) = self.messages.pop_front()
+        {
+            self.bytes -= bytes_of(&oldest.message);
+        }
+    }
+
+    /// Messages after a position, if the next one is here.
+    fn after(&self, position: u64, bytes: u64) -> Option<Vec<Logged>> {
+        let first = self.messages.front()?.position;
+        let index = usize::try_from((position + 1).checked_sub(first)?).ok()?;
+        if index >= self.messages.len() {
+            return None;
+        }
+        let mut total = 0;
+        let fits = |logged: &&Logged| {
+            let is_first = total == 0;
+            total += bytes_of(&logged.message);
+            is_first || total <= bytes
+        };
+        let messages = self.messages.range(index..).take_while(fits);
+        Some(messages.cloned().collect())
+    }
+}
+
+fn bytes_of(message: &Message) -> u64 {
+    message_bytes(&message.headers, message.body.len())
+}
+
+impl Log {
+    /// A log as the store has it. It may take `limit_bytes`.
+    pub fn new(open: &OpenLog, source: Arc<Source>, limit_bytes: u64) -> Self {
+        let held = open.consumers.iter().map(|(_, bytes)| *bytes).max();
+        Self {
+            id: open.id,
+            source,
+            limit_bytes,
+            bytes: AtomicU64::new(held.unwrap_or(0)),
+            head: AtomicU64::new(open.head),
+            recent: Mutex::new(Recent {
+                epoch: open.epoch,
+                sequence: open.sequence,
+                ..Recent::default()
+            }),
+            listeners: Mutex::default(),
+        }
+    }
+
+    /// Position of the last message.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// Epoch, and sequence of the last message.
+    pub fn last(&self) -> (u64, u64) {
+        let recent = self.recent();
+        (recent.epoch, recent.sequence)
+    }
+
+    /// Bytes that still fit.
+    pub fn room(&self) -> u64 {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.limit_bytes.saturating_sub(bytes)
+    }
+
+    /// Sets bytes aside for messages that are about to be stored. False when they do not fit.
+    pub fn reserve(&self, bytes: u64) -> bool {
+        let fits = |held: u64| {
+            let after = held.checked_add(bytes)?;
+            (after <= self.limit_bytes).then_some(after)
+        };
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.bytes.fetch_update(set, get, fits).is_ok()
+    }
+
+    /// Gives back what was set aside, or what was deleted.
+    pub fn release(&self, bytes: u64) {
+        let less = |held: u64| Some(held.saturating_sub(bytes));
+        let _ = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        for listener in self.listeners().iter() {
+            if let Listener::Link(link) = listener {
+                link.notify_one(); // it may have been waiting for room
+            }
+        }
+    }
+
+    /// Counts what was stored without asking: what comes from another node.
+    pub fn occupy(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Messages are on the disk, the first one at position `first`. Those of another node are of
+    /// an epoch.
+    pub fn committed(
+        &self,
+        first: u64,
+        messages: impl IntoIterator<Item = Arc<Message>>,
+        epoch: Option<u64>,
+    ) {
+        let mut position = first;
+        let mut recent = self.recent();
+        recent.epoch = epoch.unwrap_or(recent.epoch);
+        for message in messages {
+            recent.add(Logged { position, message });
+            position += 1;
+        }
+        self.head.fetch_max(position - 1, Ordering::Release);
+        drop(recent);
+        for listener in self.listeners().iter() {
+            listener.tell();
+        }
+    }
+
+    /// Tells these, and nobody else, from now on.
+    pub fn set_listeners(&self, listeners: Vec<Listener>) {
+        *self.listeners() = listeners;
+    }
+
+    /// Messages after a position, see [`Store::read_log`].
+    ///
+    /// # Errors
+    /// When they are not at hand, and the store can't be read.
+    pub async fn read(&self, store: &Store, after: u64, bytes: u64) -> anyhow::Result<Vec<Logged>> {
+        let at_hand = self.recent().after(after, bytes);
+        match at_hand {
+            Some(messages) => Ok(messages),
+            None => {
+                let source = Arc::clone(&self.source);
+                store.read_log(self.id, after, bytes, source).await
+            }
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A consumer of a log in use: how far it is.
+#[derive(Debug)]
+pub struct Reader {
+    /// The log.
+    pub log: Arc<Log>,
+    /// Who it is.
+    pub consumer: Consumer,
+    /// It needs nothing up to here.
+    base: AtomicU64,
+    is_noted: AtomicBool,
+    bases: Arc<Bases>,
+}
+
+/// Readers whose bases the store does not know yet.
+#[derive(Debug, Default)]
+pub struct Bases {
+    noted: Mutex<Vec<Arc<Reader>>>,
+    arrived: Notify,
+}
+
+impl Reader {
+    /// As the store has it.
+    pub fn new(log: Arc<Log>, consumer: Consumer, base: u64, bases: Arc<Bases>) -> Self {
+        Self {
+            log,
+            consumer,
+            base: AtomicU64::new(base),
+            is_noted: AtomicBool::new(false),
+            bases,
+        }
+    }
+
+    /// It needs nothing up to here.
+    pub fn base(&self) -> u64 {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// It needs nothing up to `base` any more. The store hears of it in a while: after a power cut
+    /// it may get messages again that it has had.
+    pub fn advance(self: &Arc<Self>, base: u64) {
+        self.base.fetch_max(base, Ordering::Relaxed);
+        if !self.is_noted.swap(true, Ordering::AcqRel) {
+            self.bases.noted().push(Arc::clone(self));
+            self.bases.arrived.notify_one();
+        }
+    }
+}
+
+impl Bases {
+    /// Waits until there is something to store.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Stores what was noted, and deletes what nobody needs.
+    pub async fn store(&self, store: &Store) {
+        let readers = std::mem::take(&mut *self.noted());
+        if readers.is_empty() {
+            return;
+        }
+        let advances = readers
+            .iter()
+            .map(|reader| {
+                reader.is_noted.store(false, Ordering::Release);
+                Advance {
+                    log: reader.log.id,
+                    consumer: reader.consumer.clone(),
+                    base: reader.base(),
+                }
+            })
+            .collect();
+        match store.advance(advances).await {
+            Ok(deleted) => {
+                for (reader, bytes) in readers.iter().zip(deleted) {
+                    reader.log.release(bytes);
+                }
+            }
+            Err(error) => {
+                tracing::error!("what was delivered can't be noted: {error:#}");
+                for reader in readers {
+                    reader.advance(0); // with the next one that can be noted
+                }
+            }
+        }
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! The logs that an assignment needs, and what is in use of them from route table to route table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use haar_protocol::assignment::{Assignment, MicroserviceName, Route};
+use haar_protocol::ids::NodeId;
+use haar_protocol::manifest::Delivery;
+use tokio::sync::Notify;
+
+use super::log::{Bases, Log, Reader};
+use super::message::{Entry, Source};
+use super::stream::Stream;
+use crate::store::log::{Consumer, LogId, LogName, OpenLog, WantedLog};
+
+/// Bytes that the log of an outlet may take on the disk.
+const OUTLET_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that may wait for an inlet from one other node: the other node keeps the rest.
+const ARRIVAL_BYTES_MAX: u64 = 4 << 20;
+
+/// What is in use. One for the agent.
+#[derive(Debug, Default)]
+pub struct Logs {
+    logs: BTreeMap<(MicroserviceName, LogName), Arc<Log>>,
+    readers: BTreeMap<(LogId, Consumer), Arc<Reader>>,
+    streams: BTreeMap<(LogId, Consumer), Arc<Stream>>,
+    links: BTreeMap<NodeId, Arc<Notify>>,
+    bases: Arc<Bases>,
+}
+
+/// The durable routes between this node and another.
+#[derive(Debug, Clone, Default)]
+pub struct LinkPlan {
+    /// Told when there is more to send, or room for more.
+    pub arrived: Arc<Notify>,
+    /// Routes to the other node.
+    pub outgoing: Vec<OutgoingStream>,
+    /// Routes from the other node.
+    pub incoming: Vec<IncomingStream>,
+}
+
+/// A durable route to another node.
+#[derive(Debug, Clone)]
+pub struct OutgoingStream {
+    /// Number of the route.
+    pub route: u64,
+    /// The outlet's log, and how far the other node is.
+    pub reader: Arc<Reader>,
+}
+
+/// A durable route from another node.
+#[derive(Debug, Clone)]
+pub struct IncomingStream {
+    /// Number of the route.
+    pub route: u64,
+    /// Where its messages are kept until they are handled.
+    pub log: Arc<Log>,
+}
+
+/// The log that a route needs on this node, with who owns it and who consumes it.
+fn needed(assignment: &Assignment, route: &Route) -> Option<(MicroserviceName, LogName, Consumer)> {
+    if route.delivery != Delivery::Durable {
+        return None;
+    }
+    let number = route.id.to_u64();
+    let (owner, name) = if route.from.node == assignment.node {
+        let outlet = LogName::Outlet(route.from.port.clone());
+        (route.from.microservice.clone(), outlet)
+    } else {
+        let arrival = LogName::Arrival {
+            route: number,
+            from: route.from.node.clone(),
+        };
+        (route.to.microservice.clone(), arrival)
+    };
+    let consumer = Consumer {
+        route: number,
+        node: route.to.node.clone(),
+    };
+    Some((owner, name, consumer))
+}
+
+/// The logs that the assignment needs.
+pub fn wanted(assignment: &Assignment) -> Vec<WantedLog> {
+    let mut wanted: BTreeMap<(MicroserviceName, LogName), Vec<Consumer>> = BTreeMap::new();
+    for route in &assignment.routes {
+        if let Some((owner, name, consumer)) = needed(assignment, route) {
+            wanted.entry((owner, name)).or_default().push(consumer);
+        }
+    }
+    wanted
+        .into_iter()
+        .map(|((owner, name), consumers)| WantedLog {
+            owner,
+            name,
+            consumers,
+        })
+        .collect()
+}
+
+/// Where the messages of a log come from, as their receivers see it.
+pub fn source(assignment: &Assignment, log: &WantedLog) -> Arc<Source> {
+    let route = assignment.routes.iter().find(|route| {
+        needed(assignment, route)
+            .is_some_and(|(owner, name, _)| owner == log.owner && name == log.name)
+    });
+    let Some(from) = route.map(|route| &route.from) else {
+        return Arc::default(); // it was made from the same assignment
+    };
+    let peer = assignment.peers.iter().find(|peer| peer.id == from.node);
+    let node = peer.map_or(&assignment.node_name, |peer| &peer.name);
+    Arc::new(Source {
+        site: assignment.site.to_string(),
+        node: node.to_string(),
+        application: from.microservice.application.to_string(),
+        microservice: from.microservice.microservice.to_string(),
+        outlet: from.port.to_string(),
+    })
+}
+
+/// A log of an assignment, as it is used for one route.
+pub(super) struct Use {
+    pub(super) log: Arc<Log>,
+    pub(super) reader: Arc<Reader>,
+}
+
+impl Logs {
+    /// What tells how far consumers are.
+    pub fn bases(&self) -> Arc<Bases> {
+        Arc::clone(&self.bases)
+    }
+
+    /// Takes what the store has opened into use, each with where its messages come from, and forgets
+    /// what is not among it.
+    pub fn follow(
+        &mut self,
+        wanted: Vec<WantedLog>,
+        opened: Vec<OpenLog>,
+        source: impl Fn(&WantedLog) -> Arc<Source>,
+    ) {
+        let mut readers = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        for (wanted, opened) in wanted.into_iter().zip(opened) {
+            let source = source(&wanted);
+            let limit = match wanted.name {
+                LogName::Outlet(_) => OUTLET_BYTES_MAX,
+                LogName::Arrival { .. } => ARRIVAL_BYTES_MAX,
+            };
+            let key = (wanted.owner, wanted.name);
+            let known = self.logs.get(&key).filter(|log| log.id == opened.id);
+            let log = match known {
+                Some(log) => {
+                    log.release(opened.deleted);
+                    Arc::clone(log)
+                }
+                None => Arc::new(Log::new(&opened, source, limit)),
+            };
+            for (consumer, (base, _)) in wanted.consumers.into_iter().zip(opened.consumers) {
+                let key = (log.id, consumer);
+                readers.insert(key.clone());
+                let bases = Arc::clone(&self.bases);
+                self.readers.entry(key).or_insert_with_key(|(_, consumer)| {
+                    Arc::new(Reader::new(Arc::clone(&log), consumer.clone(), base, bases))
+                });
+            }
+            names.insert(key.clone());
+            self.logs.insert(key, log);
+        }
+        self.logs.retain(|key, _| names.contains(key));
+        self.readers.retain(|key, _| readers.contains(key));
+        self.streams.retain(|key, _| readers.contains(key));
+    }
+
+    /// What was opened for a route.
+    pub(super) fn find(&self, assignment: &Assignment, route: &Route) -> Option<Use> {
+        let (owner, name, consumer) = needed(assignment, route)?;
+        let log = Arc::clone(self.logs.get(&(owner, name))?);
+        let reader = Arc::clone(self.readers.get(&(log.id, consumer))?);
+        Some(Use { log, reader })
+    }
+
+    /// The stream into an inlet of this node.
+    pub(super) fn stream(&mut self, reader: &Arc<Reader>, entry: Arc<Entry>) -> Arc<Stream> {
+        let key = (reader.log.id, reader.consumer.clone());
+        let stream = self
+            .streams
+            .entry(key)
+            .or_insert_with(|| Arc::new(Stream::new(Arc::clone(reader), Arc::clone(&entry))));
+        stream.set_entry(entry);
+        Arc::clone(stream)
+    }
+
+    /// What tells the link to a node.
+    pub(super) fn link(&mut self, node: &NodeId) -> Arc<Notify> {
+        Arc::clone(self.links.entry(node.clone()).or_default())
+    }
+}

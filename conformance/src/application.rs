@@ -62,6 +62,12 @@ impl Application {
         self
     }
 
+    /// The same for a durable route.
+    pub(crate) fn durable_route(mut self, from: &str, to: &str) -> Self {
+        self.routes.push(json!({ "from": from, "to": to }));
+        self
+    }
+
     /// Sets a value of a microservice's configuration.
     pub(crate) fn configure(&mut self, name: &str, key: &str, value: &str) {
         self.entry(name, "configuration")

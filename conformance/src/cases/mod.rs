@@ -1,6 +1,7 @@
 //! All cases, one file for each group of requirements, and the guests with the cases that run them.
 
 mod messaging;
+mod durable;
 mod history;
 mod lifecycle;
 mod timers;
@@ -22,8 +23,9 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 15] = [
+    let groups: [&'static [&'static Case]; 16] = [
         messaging::CASES,
+        durable::CASES,
         history::CASES,
         lifecycle::CASES,
         timers::CASES,
@@ -55,6 +57,7 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::ConfigVersions => vec![&lifecycle::VERSIONS],
         Guest::Costs => vec![&lifecycle::IMPORTS],
         Guest::History => vec![&history::QUERIES, &history::PAGES, &history::RETENTION],
+        Guest::Ledger => vec![&durable::KILLED, &durable::ACROSS],
         Guest::KeyValue => vec![&key_value::OPERATIONS, &key_value::KEPT, &key_value::QUOTA],
         Guest::KeyValueDraft => vec![&key_value::DRAFTS],
         Guest::KeyValueFlood => vec![&hostile::KEY_VALUES],

@@ -1,0 +1,134 @@
+//! Durable routes, through everything that can happen to their nodes.
+
+use anyhow::{Context as _, ensure};
+use haar_conformance_artifacts::Guest;
+use serde_json::{Value, json};
+
+use crate::application::Application;
+use crate::case::{Case, Node};
+use crate::scene::{Scene, json_line};
+use crate::site::Agent;
+
+const NODE: Node = Node::OWN;
+/// How often nodes are killed in a case.
+const KILLS: u32 = 4;
+
+pub(super) static CASES: &[&Case] = &[&KILLED, &ACROSS];
+
+/// A source that publishes steadily, and a ledger of what arrives, on these nodes.
+fn application(scene: &Scene<'_>, source_node: Option<&str>) -> Application {
+    let mut source = json!({ "configuration": { "period_ms": 5, "messages": 2 } });
+    if let Some(node) = source_node {
+        source["place"] = json!({ "node": node });
+    }
+    let ledger = json!({
+        "grants": { "key_value": true },
+        "limits": { "key_value_per_second": 100_000 },
+    });
+    scene
+        .application("app")
+        .with("source", Guest::Source, source)
+        .with("ledger", Guest::Ledger, ledger)
+        .durable_route("source.out", "ledger.in")
+}
+
+/// Waits until the ledger has so many messages more, and returns its account.
+fn account(scene: &mut Scene<'_>, application: &Application, more: u64) -> anyhow::Result<Value> {
+    let name = application.name.clone();
+    let messages = |line: &Value| line["messages"].as_u64().unwrap_or(0);
+    let before = scene
+        .lines(&name, "ledger")?
+        .iter()
+        .filter_map(json_line)
+        .map(|line| messages(&line))
+        .max();
+    let wanted = before.unwrap_or(0) + more;
+    scene.wait_lines(
+        &name,
+        "ledger",
+        "more messages are in the ledger",
+        |lines| {
+            let mut lines = lines.iter().filter_map(json_line);
+            lines.find(|line| messages(line) >= wanted)
+        },
+    )
+}
+
+fn check(scene: &mut Scene<'_>, account: &Value) -> anyhow::Result<()> {
+    scene.note(format!(
+        "{} messages, {} missing, {} repeats",
+        account["messages"], account["missing"], account["repeats"]
+    ));
+    ensure!(account["missing"] == 0, "messages are missing: {account}");
+    ensure!(
+        account["unexplained"] == 0,
+        "messages came again as if for the first time: {account}"
+    );
+    Ok(())
+}
+
+pub(super) static KILLED: Case = Case::new(
+    "a_durable_route_loses_nothing_when_its_node_is_killed",
+    &["R-MSG-15"],
+    &[Guest::Source, Guest::Ledger],
+    NODE,
+    |scene| {
+        let application = application(scene, None);
+        scene.run(&application)?;
+        for _ in 0..KILLS {
+            account(scene, &application, 100)?;
+            scene.kill_agent()?;
+            scene.start_agent()?;
+        }
+        let last = account(scene, &application, 100)?;
+        check(scene, &last)
+    },
+);
+
+pub(super) static ACROSS: Case = Case::new(
+    "a_durable_route_between_nodes_loses_nothing_when_nodes_and_relay_are_killed",
+    &["R-MSG-15", "R-OFFLINE-05"],
+    &[Guest::Source, Guest::Ledger],
+    NODE,
+    |scene| {
+        let mut sender = scene
+            .site
+            .new_agent("durable-sender", &["--memory", "256MiB"], "")?;
+        let application = application(scene, Some(&sender.name));
+        scene.apply(&application)?;
+        for round in 0..KILLS {
+            account(scene, &application, 100)?;
+            match round % 4 {
+                0 => {
+                    scene.kill_agent()?;
+                    scene.start_agent()?;
+                }
+                1 => {
+                    kill(&mut sender)?;
+                    scene.site.start_agent(&mut sender)?;
+                }
+                2 => {
+                    scene.site.kill_controller()?;
+                    scene.site.ensure_controller()?;
+                }
+                _ => {
+                    scene.site.kill_controller()?;
+                    scene.kill_agent()?;
+                    kill(&mut sender)?;
+                    scene.site.start_agent(&mut sender)?;
+                    scene.start_agent()?;
+                    scene.site.ensure_controller()?;
+                }
+            }
+        }
+        let last = account(scene, &application, 100).context("after the last kill")?;
+        check(scene, &last)?;
+        kill(&mut sender)
+    },
+);
+
+/// Ends an agent as a power cut does.
+fn kill(agent: &mut Agent) -> anyhow::Result<()> {
+    let process = agent.process.take();
+    process.context("the agent is not running")?.kill()
+}

@@ -163,3 +163,52 @@ async fn what_is_published_while_the_relay_is_away_arrives_when_it_comes() {
     scene.arrived(100).await;
     scene.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_its_own_route_passes_a_message_that_waits_for_another_attempt() {
+    let site = Site::start().await;
+    let mut node = Node::enrol(&site, "one");
+    let driver = node.install(&artifacts::read(artifacts::DRIVER), &site.publisher);
+    let reject = node.install(&artifacts::read(artifacts::REJECT), &site.publisher);
+    let mut assignment = node.assignment(&site, 1);
+    let say = |name: &str, lines: &str| {
+        let driver = microservice(name, driver, &["out"], &["in"]);
+        configured(driver, &[("say", lines)])
+    };
+    // The one with a long way to its last attempt is held up alone.
+    let mut subject = microservice("reject", reject, &["out"], &["in"]);
+    subject.retry.attempts = 3;
+    assignment.microservices = vec![
+        subject,
+        say("first", "retry 2\nplain\nretry\nplain"),
+        say("second", "plain"),
+    ];
+    assignment.routes = vec![
+        durable(route(node.port("first", "out"), node.port("reject", "in"))),
+        durable(route(node.port("second", "out"), node.port("reject", "in"))),
+        durable(route(node.port("reject", "out"), node.port("first", "in"))),
+    ];
+    node.start();
+    site.assign(&assignment).await;
+    let buried = |status: &haar_protocol::status::Status| {
+        crate::node::of(status, "reject").is_some_and(|one| one.dead_letters == 1)
+    };
+    site.status(&node.id, buried).await;
+    site.line(&node.id, |line| line.text.contains("\"sequence\":4,"))
+        .await;
+    let attempts: Vec<String> = site
+        .lines(&node.id)
+        .iter()
+        .filter(|line| line.text.contains("first") || line.text.contains("reject.out"))
+        .filter_map(|line| line.text.split_once("\"text\":"))
+        .map(|(_, text)| text.trim_matches(['"', '}']).to_owned())
+        .collect();
+    let (ones, threes) = (vec!["1"; 3], vec!["3"; 1]);
+    let mut sorted = attempts.clone();
+    sorted.sort();
+    assert_eq!(sorted, [ones, threes].concat(), "{attempts:?}");
+    // The line of `second` may pass the one that waits; those of `first` do not.
+    let waited = attempts.iter().position(|attempt| attempt == "3");
+    assert!(waited.is_some_and(|before| before <= 1), "{attempts:?}");
+    node.stop().await;
+}

@@ -240,6 +240,12 @@ impl Site {
         }
     }
 
+    /// What the node has logged.
+    pub fn lines(&self, node: &NodeId) -> Vec<LogLine> {
+        let reports = self.reports.borrow();
+        reports.lines.get(node).cloned().unwrap_or_default()
+    }
+
     /// Waits until the node has logged a line that is as it should be, and returns it.
     pub async fn line(&self, node: &NodeId, is_so: impl Fn(&LogLine) -> bool) -> LogLine {
         let mut reports = self.reports.subscribe();

@@ -1,0 +1,143 @@
+//! What it costs to publish so that a power cut takes nothing back:
+//! `cargo bench -p haar -p haar-host --bench durable`. Prints tables, asserts nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark that can't run ends at once, with the line"
+)]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people"
+)]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use haar_host::bus::durable;
+use haar_host::bus::log::Log;
+use haar_host::bus::message::Source;
+use haar_host::bus::table::Outlet;
+use haar_host::store::Store;
+use haar_host::store::log::{Advance, Consumer, LogName, WantedLog};
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::ids::NodeId;
+use haar_protocol::keys::SecretKey;
+use tokio::task::JoinSet;
+
+/// How long each figure is taken.
+const SECONDS: f64 = 3.0;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let folder = std::env::current_dir().unwrap().join("target");
+    let folder = if folder.is_dir() { folder } else { ".".into() };
+    let directory = tempfile::tempdir_in(folder).unwrap();
+    println!("publish: durable, local, into the log on the disk; {SECONDS} s each");
+    for (publishers, size) in [(1, 64), (64, 64), (1, 1_024), (64, 1_024)] {
+        // In turns: the disk is as noisy as the machine.
+        let syncs = syncs(directory.path(), size);
+        let figures = runtime.block_on(publish(directory.path(), publishers, size));
+        let per_second = figures.len() as f64 / SECONDS;
+        println!(
+            "  {publishers:>2} publishers, {size:>5} B: {per_second:>8.0} messages/s, {:>5.1} times the syncs of a file ({syncs:.0}/s); p50 {:.2} ms, p99 {:.2} ms",
+            per_second / syncs,
+            percentile(&figures, 50.0),
+            percentile(&figures, 99.0),
+        );
+    }
+}
+
+/// How often a second a file that grows can be synced.
+fn syncs(folder: &std::path::Path, size: usize) -> f64 {
+    let mut file = File::create(folder.join("syncs")).unwrap();
+    let body = vec![b'x'; size];
+    let began = Instant::now();
+    let mut syncs = 0;
+    while began.elapsed().as_secs_f64() < SECONDS / 3.0 {
+        file.write_all(&body).unwrap();
+        file.sync_data().unwrap();
+        syncs += 1;
+    }
+    f64::from(syncs) / began.elapsed().as_secs_f64()
+}
+
+fn percentile(sorted: &[Duration], percent: f64) -> f64 {
+    let index = (sorted.len() as f64 * percent / 100.0) as usize;
+    sorted[index.min(sorted.len() - 1)].as_secs_f64() * 1e3
+}
+
+/// Publishers that each wait for their message before the next one; what each call took, in order.
+async fn publish(folder: &std::path::Path, publishers: u64, size: usize) -> Vec<Duration> {
+    let directory = tempfile::tempdir_in(folder).unwrap();
+    let (store, thread) = Store::open(directory.path()).unwrap();
+    let owners: Vec<MicroserviceName> = (0..publishers).map(owner).collect();
+    let consumer = Consumer {
+        route: 1,
+        node: NodeId::of(&SecretKey::from_seed([1; 32]).public()),
+    };
+    let wanted = owners.iter().map(|owner| WantedLog {
+        owner: owner.clone(),
+        name: LogName::Outlet("out".parse().unwrap()),
+        consumers: vec![consumer.clone()],
+    });
+    let opened = store
+        .open_logs(owners.clone(), wanted.collect(), 1)
+        .await
+        .unwrap();
+    let source = Arc::new(Source::default());
+    let mut tasks = JoinSet::new();
+    let end = Instant::now() + Duration::from_secs_f64(SECONDS);
+    for open in opened {
+        let log = Arc::new(Log::new(&open, Arc::clone(&source), u64::MAX));
+        let outlet = Arc::new(Outlet {
+            source: Arc::clone(&source),
+            sequence: Arc::default(),
+            targets: vec![],
+            log: Some(log),
+            durable: vec![],
+            history: None,
+        });
+        let (store, consumer) = (store.clone(), consumer.clone());
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            while Instant::now() < end {
+                let began = Instant::now();
+                let messages = vec![(vec![], vec![b'x'; size])];
+                let sequence = durable::publish(&store, Arc::clone(&outlet), messages, 0)
+                    .await
+                    .unwrap();
+                took.push(began.elapsed());
+                if sequence % 1_000 == 0 {
+                    // As a receiver does that keeps up.
+                    let advance = Advance {
+                        log: open.id,
+                        consumer: consumer.clone(),
+                        base: sequence,
+                    };
+                    store.advance(vec![advance]).await.unwrap();
+                }
+            }
+            took
+        });
+    }
+    let mut took: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
+    took.sort_unstable();
+    drop(store);
+    thread.join();
+    took
+}
+
+fn owner(index: u64) -> MicroserviceName {
+    MicroserviceName {
+        application: "bench".parse().unwrap(),
+        microservice: format!("publisher-{index}").parse().unwrap(),
+    }
+}

@@ -6,9 +6,10 @@ use haar_protocol::topics::Topic;
 use haar_relay::Outgoing;
 use tokio::time::Instant;
 
+use super::connection::{alive, sleep_until};
 use super::housekeeping;
 use super::reporter::{self, Frame};
-use super::run::{Agent, alive, sleep_until};
+use super::run::Agent;
 use crate::local_api::state::now_ms;
 
 /// How long the end of the agent may take in all.

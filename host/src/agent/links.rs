@@ -197,6 +197,7 @@ impl Links {
             plan: planned,
             frames,
             began: means.began,
+            outdated: Vec::new(),
         };
         let task = self.tasks.spawn(link.run(seals));
         Ok((DurableLink { key, plan, task }, door))

@@ -8,6 +8,7 @@ mod actions;
 mod replay;
 mod view;
 
+mod connection;
 mod links;
 mod peer_link;
 mod letters;

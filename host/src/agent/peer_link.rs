@@ -13,11 +13,12 @@ use haar_relay::{Outgoing, Session};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::run::sleep_until;
+use super::connection::sleep_until;
 use crate::bus::Bus;
 use crate::bus::log::Log;
 use crate::bus::logs::{LinkPlan, OutgoingStream};
 use crate::bus::message::Message;
+use crate::local_api::state::now_ms;
 use crate::store::Store;
 use crate::store::log::{Arrived, message_bytes};
 
@@ -37,6 +38,8 @@ pub(super) struct PeerLink {
     pub(super) frames: mpsc::Receiver<Bytes>,
     /// Since when time is counted.
     pub(super) began: Instant,
+    /// Streams whose log is an old copy.
+    pub(super) outdated: Vec<u64>,
 }
 
 /// Messages on their way to the disk.
@@ -189,6 +192,7 @@ impl PeerLink {
             };
             self.take(link, plan, &bytes, &mut taken);
         }
+        self.renew(link, plan).await;
         if taken.is_empty() {
             return;
         }
@@ -216,7 +220,7 @@ impl PeerLink {
         }
     }
 
-    fn take(&self, link: &mut Link, plan: &LinkPlan, bytes: &[u8], taken: &mut Vec<Taken>) {
+    fn take(&mut self, link: &mut Link, plan: &LinkPlan, bytes: &[u8], taken: &mut Vec<Taken>) {
         let frame = match link.open(bytes, self.now_ms()) {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
@@ -271,17 +275,36 @@ impl PeerLink {
         });
     }
 
-    fn acknowledged(&self, link: &mut Link, plan: &LinkPlan, ack: &Ack) {
+    fn acknowledged(&mut self, link: &mut Link, plan: &LinkPlan, ack: &Ack) {
         let stream = plan.outgoing.iter().find(|one| one.route == ack.route);
         match (link.acknowledged(ack, self.now_ms()), stream) {
             (Acknowledged::Upto(base), Some(stream)) => stream.reader.advance(base),
-            (Acknowledged::Beyond, _) => {
-                self.bus.refuse();
-                tracing::error!(
-                    "the other node has messages that this node's log never had: was an old copy of it restored?"
-                );
-            }
+            (Acknowledged::Beyond, Some(_)) => self.outdated.push(ack.route),
             _ => {}
+        }
+    }
+
+    /// The other node has messages that the log of a stream never had: an old copy of the log was
+    /// restored. Its sequences would be taken for those that the other node has; so it becomes
+    /// another log, whose messages are all new.
+    async fn renew(&mut self, link: &mut Link, plan: &LinkPlan) {
+        for route in std::mem::take(&mut self.outdated) {
+            let Some(stream) = plan.outgoing.iter().find(|one| one.route == route) else {
+                continue;
+            };
+            let log = &stream.reader.log;
+            tracing::error!(
+                "the log of {} is an old copy: it was restored from a backup? What was published since is sent as new",
+                log.source.outlet
+            );
+            match log.renew(&self.store, now_ms()).await {
+                Ok(epoch) => {
+                    link.sender.close(route);
+                    let (base, head) = (stream.reader.base(), log.head());
+                    link.sender.open(route, epoch, base, head, 0);
+                }
+                Err(error) => tracing::error!("the log can't be renewed: {error:#}"),
+            }
         }
     }
 }

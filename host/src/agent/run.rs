@@ -6,21 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use haar_protocol::assignment::{Assignment, MicroserviceName};
-use haar_protocol::ids::{Digest, NodeId, SiteId};
+use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
-use haar_protocol::topics::{self, Topic};
-use haar_relay::{DisconnectReason, Endpoint, Identity, Outgoing, Session, SessionOptions};
+use haar_relay::{DisconnectReason, Session};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::{alive, connect, jitter, sleep_until};
 use super::housekeeping::{self, Kept};
-use super::links::{self, Doors, Intake, Links, Means};
+use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper;
 use super::node::Node;
 use super::requests::{Desk, QUEUE_REQUESTS};
@@ -41,8 +40,6 @@ use crate::store::{StatusSequence, Store};
 
 /// Events that may wait for the control loop.
 const EVENTS_MAX: usize = 256;
-/// Publishes that may wait for the relay.
-const RELAY_QUEUE_MESSAGES: usize = 64;
 /// Modules that are prepared at the same time.
 const PREPARING_MAX: usize = 2;
 /// A change is reported after this pause, together with what else changes meanwhile.
@@ -417,56 +414,5 @@ impl Agent {
             .node
             .exited(&name, run, &exit, Instant::now(), now_ms(), jitter());
         self.perform(effects);
-    }
-}
-
-/// Starts the session with the relay.
-fn connect(options: &Options, intake: Intake, work: &mut JoinSet<()>) -> anyhow::Result<Session> {
-    let membership = &options.membership;
-    let (site, node) = (membership.site.clone(), membership.node.clone());
-    let url = membership
-        .relays
-        .first()
-        .context("the enrolment names no relay: enrol again")?;
-    let session_options = SessionOptions {
-        endpoint: Endpoint::parse(url, Some(&membership.ca_pem))?,
-        identity: Identity {
-            client_id: node.to_string(),
-            site: site.clone(),
-            key: options.key.clone(),
-        },
-        will: Some(alive(&site, &node, "offline")),
-        subscriptions: topics::node_subscriptions(&site, &node),
-        queue_messages: RELAY_QUEUE_MESSAGES,
-    };
-    let (relay_events, relay) = mpsc::channel(EVENTS_MAX);
-    let (session, task) = Session::start(session_options, relay_events, CancellationToken::new());
-    work.spawn(task);
-    work.spawn(links::receive(intake, relay));
-    Ok(session)
-}
-
-pub(super) fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoing {
-    Outgoing {
-        topic: Topic::Alive(node.clone()).text(site),
-        payload: Bytes::from_static(word.as_bytes()),
-        at_least_once: true,
-        retain: true,
-    }
-}
-
-/// One random byte; no matter if the machine has none to give.
-fn jitter() -> u8 {
-    let mut byte = [0];
-    match getrandom::fill(&mut byte) {
-        Ok(()) => byte[0],
-        Err(_) => 0,
-    }
-}
-
-pub(super) async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

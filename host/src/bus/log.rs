@@ -125,6 +125,18 @@ impl Log {
         self.head.load(Ordering::Acquire)
     }
 
+    /// Makes another log of it, with the same messages: see [`Store::renew_log`]. Returns its epoch.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn renew(&self, store: &Store, now_ms: u64) -> anyhow::Result<u64> {
+        let (before, _) = self.last();
+        let epoch = now_ms.max(before + 1); // also where the clock went back
+        store.renew_log(self.id, epoch).await?;
+        self.recent().epoch = epoch;
+        Ok(epoch)
+    }
+
     /// Epoch, and sequence of the last message.
     pub fn last(&self) -> (u64, u64) {
         let recent = self.recent();

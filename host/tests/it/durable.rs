@@ -164,6 +164,39 @@ async fn what_is_published_while_the_relay_is_away_arrives_when_it_comes() {
     scene.stop().await;
 }
 
+fn copy_database(from: &std::path::Path, to: &std::path::Path) {
+    for end in ["", "-wal", "-shm"] {
+        let name = format!("agent.db{end}");
+        let _ = std::fs::remove_file(to.join(&name));
+        if from.join(&name).exists() {
+            std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_after_an_old_copy_of_the_database_was_restored_arrives() {
+    let mut scene = Scene::new().await;
+    scene.start_right().await;
+    scene.start_left().await;
+    scene.arrived(50).await;
+    scene.left.stop().await;
+    let backup = tempfile::tempdir().unwrap();
+    copy_database(scene.left.data.path(), backup.path());
+    scene.left.start();
+    scene.arrived(100).await;
+    scene.left.stop().await;
+    copy_database(backup.path(), scene.left.data.path());
+    scene.left.start();
+    scene
+        .site
+        .line(&scene.right.id, |line| {
+            line.text.starts_with("messages=150 ")
+        })
+        .await;
+    scene.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_its_own_route_passes_a_message_that_waits_for_another_attempt() {
     let site = Site::start().await;

@@ -6,5 +6,6 @@
 )]
 
 mod frames;
+mod senders;
 mod sessions;
 mod simulation;

@@ -1,0 +1,95 @@
+//! What a sender does in moments that the simulator seldom meets.
+
+use haar_link::frame::Ack;
+use haar_link::sender::{Acknowledged, Sender, Settings};
+
+const SETTINGS: Settings = Settings {
+    resend_ms_min: 100,
+    resend_ms_max: 1_000,
+    batch_bytes: 100,
+    in_flight_bytes: 300,
+};
+
+fn sender(base: u64, head: u64) -> Sender {
+    let mut sender = Sender::new(SETTINGS);
+    sender.open(1, 9, base, head, 0);
+    sender.connected(true);
+    sender
+}
+
+fn ack(stored: u64, room: u64) -> Ack {
+    Ack {
+        route: 1,
+        epoch: 9,
+        stored,
+        room,
+        resend: false,
+    }
+}
+
+#[test]
+fn a_receiver_that_has_more_than_the_log_ever_had_is_told_apart() {
+    let mut sender = sender(5, 7);
+    assert_eq!(sender.acknowledged(&ack(8, 100), 0), Acknowledged::Beyond);
+    assert_eq!(sender.acknowledged(&ack(7, 100), 0), Acknowledged::Upto(7));
+    // An old word, and one of another log, change nothing.
+    assert_eq!(sender.acknowledged(&ack(6, 0), 0), Acknowledged::Nothing);
+    let other = Ack {
+        epoch: 8,
+        ..ack(7, 0)
+    };
+    assert_eq!(sender.acknowledged(&other, 0), Acknowledged::Nothing);
+}
+
+#[test]
+fn a_full_receiver_is_asked_now_and_then_and_gets_more_when_it_has_room() {
+    let mut sender = sender(0, 3);
+    let want = sender.next(0).unwrap();
+    assert_eq!((want.after, want.bytes), (0, 100));
+    sender.sent(&want, &[(1, 90)], 1, 0);
+    assert_eq!(sender.acknowledged(&ack(1, 0), 0), Acknowledged::Upto(1));
+    assert_eq!(sender.next(0), None);
+    let due = sender.wake_ms().unwrap();
+    assert_eq!(sender.next(due - 1), None);
+    let question = sender.next(due).unwrap();
+    assert_eq!((question.after, question.bytes), (1, 0));
+    sender.sent(&question, &[], 1, due);
+    assert_eq!(sender.next(due), None);
+    assert!(sender.wake_ms().unwrap() > due, "it may be lost too");
+    sender.acknowledged(&ack(1, 50), due);
+    assert_eq!(sender.next(due).unwrap().bytes, 50);
+}
+
+#[test]
+fn nothing_is_sent_twice_before_its_time_and_then_more_and_more_seldom() {
+    let mut sender = sender(0, 1);
+    let (mut now, mut times) = (0, Vec::new());
+    for _ in 0..6 {
+        let want = sender.next(now).unwrap();
+        sender.sent(&want, &[(1, 90)], 1, now);
+        assert_eq!(sender.next(now), None);
+        times.push(now);
+        now = sender.wake_ms().unwrap();
+    }
+    let pauses: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.is_sorted(), "{pauses:?}");
+    assert_eq!(pauses[0], 100);
+    assert_eq!(*pauses.last().unwrap(), 1_000);
+}
+
+#[test]
+fn streams_of_a_higher_priority_come_first_and_those_of_one_priority_in_turns() {
+    let mut sender = Sender::new(SETTINGS);
+    for (route, priority) in [(1, 0), (2, 0), (3, 7)] {
+        sender.open(route, 9, 0, 10, priority);
+    }
+    sender.connected(true);
+    let mut order = Vec::new();
+    while let Some(want) = sender.next(0) {
+        let next = want.after + 1;
+        sender.sent(&want, &[(next, 60)], next, 0);
+        order.push(want.route);
+    }
+    assert_eq!(order[..2], [3, 3]);
+    assert_eq!(order[2..], [1, 2, 1, 2]);
+}

@@ -57,15 +57,21 @@ impl Driver {
             .await;
     }
 
-    /// Sends any bytes as a frame.
+    /// Sends any bytes as a frame of live routes.
     pub async fn send_frame(&self, site: &Site, to: &Node, payload: Vec<u8>) {
-        let topic = Topic::Live {
-            from: self.from.clone(),
-            to: to.id.clone(),
-        }
-        .text(&site.id());
+        let (from, to) = (self.from.clone(), to.id.clone());
+        self.send_to(site, &Topic::Live { from, to }, payload).await;
+    }
+
+    /// Sends any bytes as a sealed frame of durable routes.
+    pub async fn send_sealed(&self, site: &Site, to: &Node, payload: Vec<u8>) {
+        let (from, to) = (self.from.clone(), to.id.clone());
+        self.send_to(site, &Topic::Link { from, to }, payload).await;
+    }
+
+    async fn send_to(&self, site: &Site, topic: &Topic, payload: Vec<u8>) {
         let outgoing = Outgoing {
-            topic,
+            topic: topic.text(&site.id()),
             payload: payload.into(),
             at_least_once: true,
             retain: false,

@@ -13,6 +13,7 @@ mod durable;
 mod refusing;
 mod compiling;
 mod filing;
+mod forging;
 mod failing;
 mod recovering;
 mod storing;

@@ -10,7 +10,7 @@ use crate::demand::{self, Demand};
 use crate::grants::Grants;
 use crate::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
 use crate::keys::{LinkKey, PublicKey};
-use crate::limits::{Limits, RestartPolicy, Retention, RetryPolicy};
+use crate::limits::{Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
 use crate::signed::Document;
@@ -168,4 +168,7 @@ pub struct Route {
     pub content_type: MediaType,
     /// How messages are kept on their way.
     pub delivery: Delivery,
+    /// What becomes of those that can't be delivered yet, on a durable route.
+    #[serde(default)]
+    pub backlog: Backlog,
 }

@@ -229,3 +229,55 @@ pub struct Retention {
 pub const RETENTION_BYTES: std::ops::RangeInclusive<u64> = 1..=(1 << 30);
 /// The longest age of a [`Retention`], in milliseconds: ten years.
 pub const RETENTION_AGE_MS_MAX: u64 = 3_650 * 86_400_000;
+
+/// What a durable route does with messages that can't be delivered yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+#[serde(default)]
+pub struct Backlog {
+    /// Bytes that may wait in the log of the outlet, 64 for each message beside body and headers.
+    /// The routes of one outlet share its log: the largest size counts.
+    pub size: ByteSize,
+    /// What happens when the log is full. Where routes of one outlet say different things the
+    /// publisher is refused.
+    pub when_full: WhenFull,
+    /// Older messages are not delivered any more, and counted as dropped; by the clocks of both
+    /// nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Millis"))]
+    pub expiry: Option<Millis>,
+    /// Between two nodes, routes of a higher priority are sent first.
+    #[cfg_attr(feature = "schema", schemars(range(min = *PRIORITY.start(), max = *PRIORITY.end())))]
+    pub priority: u8,
+}
+
+/// What happens to a message that does not fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// `publish` returns `backlog-full`.
+    #[default]
+    Refuse,
+    /// The oldest messages make room, and are counted as dropped.
+    DropOldest,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self {
+            size: ByteSize(64 << 20),
+            when_full: WhenFull::Refuse,
+            expiry: None,
+            priority: 0,
+        }
+    }
+}
+
+/// See [`MEMORY_BYTES`].
+pub const BACKLOG_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(64 << 30);
+/// The longest expiry of a [`Backlog`], in milliseconds: ten years.
+pub const EXPIRY_MS_MAX: u64 = 3_650 * 86_400_000;
+/// See [`MEMORY_BYTES`].
+pub const PRIORITY: std::ops::RangeInclusive<u8> = 0..=9;

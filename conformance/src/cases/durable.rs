@@ -32,26 +32,29 @@ fn application(scene: &Scene<'_>, source_node: Option<&str>) -> Application {
         .durable_route("source.out", "ledger.in")
 }
 
-/// Waits until the ledger has so many messages more, and returns its account.
-fn account(scene: &mut Scene<'_>, application: &Application, more: u64) -> anyhow::Result<Value> {
-    let name = application.name.clone();
-    let messages = |line: &Value| line["messages"].as_u64().unwrap_or(0);
-    let before = scene
-        .lines(&name, "ledger")?
+/// Waits until the ledger has so many messages more than now, and returns its account.
+fn more(scene: &mut Scene<'_>, application: &Application, more: u64) -> anyhow::Result<Value> {
+    let lines = scene.lines(&application.name, "ledger")?;
+    let before = lines
         .iter()
         .filter_map(json_line)
-        .map(|line| messages(&line))
-        .max();
-    let wanted = before.unwrap_or(0) + more;
-    scene.wait_lines(
-        &name,
-        "ledger",
-        "more messages are in the ledger",
-        |lines| {
-            let mut lines = lines.iter().filter_map(json_line);
-            lines.find(|line| messages(line) >= wanted)
-        },
-    )
+        .map(|line| messages(&line));
+    let wanted = before.max().unwrap_or(0) + more;
+    account(scene, application, wanted)
+}
+
+/// Waits until the ledger has so many messages, and returns its account.
+fn account(scene: &mut Scene<'_>, application: &Application, wanted: u64) -> anyhow::Result<Value> {
+    let name = application.name.clone();
+    let what = format!("{wanted} messages are in the ledger");
+    scene.wait_lines(&name, "ledger", &what, |lines| {
+        let mut lines = lines.iter().filter_map(json_line);
+        lines.find(|line| messages(line) >= wanted)
+    })
+}
+
+fn messages(account: &Value) -> u64 {
+    account["messages"].as_u64().unwrap_or(0)
 }
 
 fn check(scene: &mut Scene<'_>, account: &Value) -> anyhow::Result<()> {
@@ -76,11 +79,11 @@ pub(super) static KILLED: Case = Case::new(
         let application = application(scene, None);
         scene.run(&application)?;
         for _ in 0..KILLS {
-            account(scene, &application, 100)?;
+            more(scene, &application, 100)?;
             scene.kill_agent()?;
             scene.start_agent()?;
         }
-        let last = account(scene, &application, 100)?;
+        let last = more(scene, &application, 100)?;
         check(scene, &last)
     },
 );
@@ -97,7 +100,7 @@ pub(super) static ACROSS: Case = Case::new(
         let application = application(scene, Some(&sender.name));
         scene.apply(&application)?;
         for round in 0..KILLS {
-            account(scene, &application, 100)?;
+            more(scene, &application, 100)?;
             match round % 4 {
                 0 => {
                     scene.kill_agent()?;
@@ -121,7 +124,7 @@ pub(super) static ACROSS: Case = Case::new(
                 }
             }
         }
-        let last = account(scene, &application, 100).context("after the last kill")?;
+        let last = more(scene, &application, 100).context("after the last kill")?;
         check(scene, &last)?;
         kill(&mut sender)
     },

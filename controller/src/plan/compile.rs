@@ -152,6 +152,7 @@ fn routes_at(
         to: port(application, to, &route.to),
         content_type: content_type.clone(),
         delivery: route.delivery,
+        backlog: route.backlog.clone().unwrap_or_default(),
     };
     let mut pairs = Vec::new();
     if from.contains(id) {

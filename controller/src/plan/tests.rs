@@ -99,6 +99,7 @@ fn application(
                 from: format!("m{from}.out").parse().unwrap(),
                 to: format!("m{to}.in").parse().unwrap(),
                 delivery: Delivery::Live,
+                backlog: None,
             })
             .collect(),
         microservices,

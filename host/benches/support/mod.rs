@@ -159,6 +159,7 @@ pub fn entry() -> Arc<Entry> {
         inlet: "in".to_owned(),
         content_type: "application/octet-stream".to_owned(),
         message_bytes_max: u64::MAX,
+        expiry_ms: None,
         counters,
         history: None,
     })

@@ -2,6 +2,7 @@
 //! the relay on the other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use haar_link::frame::{Ack, Batch, Frame, Message as Wire, decode};
@@ -20,7 +21,7 @@ use crate::bus::logs::{LinkPlan, OutgoingStream};
 use crate::bus::message::Message;
 use crate::local_api::state::now_ms;
 use crate::store::Store;
-use crate::store::log::{Arrived, message_bytes};
+use crate::store::log::{Arrived, Logged, message_bytes};
 
 /// Frames that are opened before what is in them is stored, together.
 const FRAMES_MAX: usize = 64;
@@ -85,6 +86,7 @@ impl PeerLink {
                 () = sleep_until(wake) => {}
             }
             for stream in &plan.outgoing {
+                link.sender.skip(stream.route, stream.reader.base());
                 link.sender.stored(stream.route, stream.reader.log.head());
             }
             for stream in &plan.incoming {
@@ -140,6 +142,8 @@ impl PeerLink {
                 return Some(());
             }
         };
+        let read_to = logged.last().map_or(log.head(), |last| last.position);
+        let logged = without_expired(stream, logged);
         let messages = logged.iter().map(|one| wire(&one.message)).collect();
         let batch = Batch {
             route: want.route,
@@ -161,7 +165,6 @@ impl PeerLink {
             true => None,
             false => link.seal(&Frame::Batches(vec![batch])),
         };
-        let read_to = sent.last().map_or(log.head(), |(last, _)| *last);
         let base = link.sender.sent(want, &sent, read_to, self.now_ms());
         if let Some(base) = base {
             stream.reader.advance(base);
@@ -301,7 +304,7 @@ impl PeerLink {
                 Ok(epoch) => {
                     link.sender.close(route);
                     let (base, head) = (stream.reader.base(), log.head());
-                    link.sender.open(route, epoch, base, head, 0);
+                    link.sender.open(route, epoch, base, head, stream.priority);
                 }
                 Err(error) => tracing::error!("the log can't be renewed: {error:#}"),
             }
@@ -323,13 +326,26 @@ fn follow(link: &mut Link, before: &LinkPlan, now: &LinkPlan) {
         let reader = &stream.reader;
         let (epoch, _) = reader.log.last();
         let (base, head) = (reader.base(), reader.log.head());
-        link.sender.open(stream.route, epoch, base, head, 0);
+        link.sender
+            .open(stream.route, epoch, base, head, stream.priority);
     }
     for stream in &now.incoming {
         let (epoch, sequence) = stream.log.last();
         let room = stream.log.room();
         link.receiver.open(stream.route, epoch, sequence, room);
     }
+}
+
+/// Leaves out, and counts, what is too old to be sent.
+fn without_expired(stream: &OutgoingStream, mut logged: Vec<Logged>) -> Vec<Logged> {
+    if let Some(expiry_ms) = stream.expiry_ms {
+        let (before, now_ms) = (logged.len(), now_ms());
+        logged.retain(|one| !one.message.is_older(expiry_ms, now_ms));
+        let expired = (before - logged.len()) as u64;
+        let dropped = &stream.counters.dropped;
+        dropped.fetch_add(expired, Ordering::Relaxed);
+    }
+    logged
 }
 
 fn wire(message: &Message) -> Wire<'_> {

@@ -35,6 +35,7 @@ impl Node {
                 inlet: letter.inlet,
                 content_type: letter.content_type,
                 message_bytes_max: spec.limits.message_size.0,
+                expiry_ms: None,
                 counters,
                 history: None, // it was recorded when it came
             }),

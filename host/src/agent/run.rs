@@ -360,9 +360,7 @@ impl Agent {
             .open_logs(owners, wanted.clone(), now_ms())
             .await?;
         let registry = &mut self.node.registry;
-        registry
-            .logs
-            .follow(wanted, opened, |log| logs::source(assignment, log));
+        registry.logs.follow(wanted, opened, assignment);
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! Publishing on durable routes: a message is in the log before the publisher hears of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::log::Log;
 use super::message::{Headers, Message, count};
 use super::pass_on;
 use super::table::Outlet;
@@ -39,7 +41,7 @@ pub async fn publish(
         .iter()
         .map(|(headers, body)| message_bytes(headers, body.len()))
         .sum();
-    if !log.reserve(bytes) {
+    if !log.reserve(bytes) && !make_room(store, &outlet, &log, bytes).await? {
         return Err(Refused::Full);
     }
     let committed = {
@@ -53,8 +55,8 @@ pub async fn publish(
                     headers,
                     body,
                 });
-                for counters in &outlet.durable {
-                    count(&counters.sent);
+                for route in &outlet.durable {
+                    count(&route.counters.sent);
                 }
                 pass_on(&outlet, &message);
                 message
@@ -67,4 +69,22 @@ pub async fn publish(
         log.release(bytes);
         Refused::NotStored(error)
     })
+}
+
+/// Lets the oldest messages go where the routes say so, a sixteenth of the log at a time: one by one
+/// would be a deletion for every message. False when that is no help.
+async fn make_room(store: &Store, outlet: &Outlet, log: &Log, bytes: u64) -> Result<bool, Refused> {
+    if !log.drops_oldest() || bytes > log.limit_bytes() {
+        return Ok(false);
+    }
+    let share = bytes.max(log.limit_bytes() / 16);
+    let dropped = store.drop_oldest(log.id, share).await;
+    let dropped = dropped.map_err(Refused::NotStored)?;
+    for route in &outlet.durable {
+        let before = route.reader.skip_to(dropped.upto);
+        let lost = dropped.upto.saturating_sub(before).min(dropped.messages);
+        route.counters.dropped.fetch_add(lost, Ordering::Relaxed);
+    }
+    log.release(dropped.bytes);
+    Ok(log.reserve(bytes))
 }

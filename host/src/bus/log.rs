@@ -23,7 +23,9 @@ pub struct Log {
     /// Where its messages come from.
     pub source: Arc<Source>,
     /// The most bytes that it may take.
-    limit_bytes: u64,
+    limit_bytes: AtomicU64,
+    /// The oldest messages make room when it is full.
+    drops_oldest: AtomicBool,
     /// What it takes on the disk, roughly.
     bytes: AtomicU64,
     /// Position of the last message.
@@ -102,13 +104,14 @@ fn bytes_of(message: &Message) -> u64 {
 }
 
 impl Log {
-    /// A log as the store has it. It may take `limit_bytes`.
+    /// A log as the store has it. It may take `limit_bytes`, and refuses what is more.
     pub fn new(open: &OpenLog, source: Arc<Source>, limit_bytes: u64) -> Self {
         let held = open.consumers.iter().map(|(_, bytes)| *bytes).max();
         Self {
             id: open.id,
             source,
-            limit_bytes,
+            limit_bytes: AtomicU64::new(limit_bytes),
+            drops_oldest: AtomicBool::new(false),
             bytes: AtomicU64::new(held.unwrap_or(0)),
             head: AtomicU64::new(open.head),
             recent: Mutex::new(Recent {
@@ -143,17 +146,33 @@ impl Log {
         (recent.epoch, recent.sequence)
     }
 
+    /// Changes how much it may take, and what happens to more.
+    pub fn set_limit(&self, bytes: u64, drops_oldest: bool) {
+        self.limit_bytes.store(bytes, Ordering::Relaxed);
+        self.drops_oldest.store(drops_oldest, Ordering::Relaxed);
+    }
+
+    /// True when the oldest messages make room for new ones.
+    pub fn drops_oldest(&self) -> bool {
+        self.drops_oldest.load(Ordering::Relaxed)
+    }
+
     /// Bytes that still fit.
     pub fn room(&self) -> u64 {
         let bytes = self.bytes.load(Ordering::Relaxed);
-        self.limit_bytes.saturating_sub(bytes)
+        self.limit_bytes().saturating_sub(bytes)
+    }
+
+    /// Bytes that it may take in all.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes.load(Ordering::Relaxed)
     }
 
     /// Sets bytes aside for messages that are about to be stored. False when they do not fit.
     pub fn reserve(&self, bytes: u64) -> bool {
         let fits = |held: u64| {
             let after = held.checked_add(bytes)?;
-            (after <= self.limit_bytes).then_some(after)
+            (after <= self.limit_bytes()).then_some(after)
         };
         let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
         self.bytes.fetch_update(set, get, fits).is_ok()
@@ -265,6 +284,11 @@ impl Reader {
     /// It needs nothing up to here.
     pub fn base(&self) -> u64 {
         self.base.load(Ordering::Relaxed)
+    }
+
+    /// Nothing up to `base` is there any more; the store knows. Returns where it was.
+    pub fn skip_to(&self, base: u64) -> u64 {
+        self.base.fetch_max(base, Ordering::Relaxed)
     }
 
     /// It needs nothing up to `base` any more. The store hears of it in a while: after a power cut

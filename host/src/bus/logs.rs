@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Route};
 use haar_protocol::ids::NodeId;
+use haar_protocol::limits::WhenFull;
 use haar_protocol::manifest::Delivery;
 use tokio::sync::Notify;
 
 use super::log::{Bases, Log, Reader};
-use super::message::{Entry, Source};
+use super::message::{Entry, RouteCounters, Source};
 use super::stream::Stream;
 use crate::store::log::{Consumer, LogId, LogName, OpenLog, WantedLog};
 
-/// Bytes that the log of an outlet may take on the disk.
-const OUTLET_BYTES_MAX: u64 = 64 << 20;
 /// Bytes that may wait for an inlet from one other node: the other node keeps the rest.
 const ARRIVAL_BYTES_MAX: u64 = 4 << 20;
 
@@ -46,6 +45,12 @@ pub struct OutgoingStream {
     pub route: u64,
     /// The outlet's log, and how far the other node is.
     pub reader: Arc<Reader>,
+    /// Routes of a higher one are sent first.
+    pub priority: u8,
+    /// Messages that are older than so many milliseconds are not sent.
+    pub expiry_ms: Option<u64>,
+    /// What is counted of the route here.
+    pub counters: Arc<RouteCounters>,
 }
 
 /// A durable route from another node.
@@ -98,8 +103,23 @@ pub fn wanted(assignment: &Assignment) -> Vec<WantedLog> {
         .collect()
 }
 
+/// How many bytes the routes of an outlet let its log have, and whether the oldest messages make room
+/// when they are not enough.
+fn backlog(assignment: &Assignment, log: &WantedLog) -> (u64, bool) {
+    let routes = assignment.routes.iter().filter(|route| {
+        needed(assignment, route)
+            .is_some_and(|(owner, name, _)| owner == log.owner && name == log.name)
+    });
+    let (mut size, mut drops_oldest) = (0, true);
+    for route in routes {
+        size = size.max(route.backlog.size.0);
+        drops_oldest &= route.backlog.when_full == WhenFull::DropOldest;
+    }
+    (size, drops_oldest)
+}
+
 /// Where the messages of a log come from, as their receivers see it.
-pub fn source(assignment: &Assignment, log: &WantedLog) -> Arc<Source> {
+fn source(assignment: &Assignment, log: &WantedLog) -> Arc<Source> {
     let route = assignment.routes.iter().find(|route| {
         needed(assignment, route)
             .is_some_and(|(owner, name, _)| owner == log.owner && name == log.name)
@@ -136,15 +156,15 @@ impl Logs {
         &mut self,
         wanted: Vec<WantedLog>,
         opened: Vec<OpenLog>,
-        source: impl Fn(&WantedLog) -> Arc<Source>,
+        assignment: &Assignment,
     ) {
         let mut readers = BTreeSet::new();
         let mut names = BTreeSet::new();
         for (wanted, opened) in wanted.into_iter().zip(opened) {
-            let source = source(&wanted);
-            let limit = match wanted.name {
-                LogName::Outlet(_) => OUTLET_BYTES_MAX,
-                LogName::Arrival { .. } => ARRIVAL_BYTES_MAX,
+            let source = source(assignment, &wanted);
+            let (limit, drops_oldest) = match wanted.name {
+                LogName::Outlet(_) => backlog(assignment, &wanted),
+                LogName::Arrival { .. } => (ARRIVAL_BYTES_MAX, false),
             };
             let key = (wanted.owner, wanted.name);
             let known = self.logs.get(&key).filter(|log| log.id == opened.id);
@@ -155,6 +175,7 @@ impl Logs {
                 }
                 None => Arc::new(Log::new(&opened, source, limit)),
             };
+            log.set_limit(limit, drops_oldest);
             for (consumer, (base, _)) in wanted.consumers.into_iter().zip(opened.consumers) {
                 let key = (log.id, consumer);
                 readers.insert(key.clone());

@@ -42,6 +42,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// True when it was published more than `age_ms` ago, by the clocks of both nodes.
+    pub fn is_older(&self, age_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.published_ms) > age_ms
+    }
+
     /// What it takes of memory, roughly.
     pub fn bytes(&self) -> usize {
         let headers = self.headers.iter();
@@ -65,6 +70,8 @@ pub struct Entry {
     pub content_type: String,
     /// The largest body that the microservice takes, in bytes.
     pub message_bytes_max: u64,
+    /// Messages of a durable route that are older than so many milliseconds are not delivered.
+    pub expiry_ms: Option<u64>,
     /// What is counted of the route here.
     pub counters: Arc<RouteCounters>,
     /// What remembers its messages, when they are kept.
@@ -82,6 +89,14 @@ pub struct Delivery {
     pub attempt: u32,
     /// Where it stands on a durable route; none on a live one.
     pub place: Option<Place>,
+}
+
+impl Delivery {
+    /// True when the route has said that the message is too old by now.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        let expiry = self.entry.expiry_ms.filter(|_| self.place.is_some());
+        expiry.is_some_and(|expiry_ms| self.message.is_older(expiry_ms, now_ms))
+    }
 }
 
 /// Where a message stands on a durable route.

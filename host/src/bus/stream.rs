@@ -93,7 +93,9 @@ impl Stream {
             return Ok(());
         }
         let read_to = {
-            let state = self.state();
+            let mut state = self.state();
+            // What made room for newer messages is gone.
+            state.read_to = state.read_to.max(self.reader.base());
             state.ready.is_empty().then_some(state.read_to)
         };
         if let Some(read_to) = read_to {

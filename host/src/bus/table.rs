@@ -11,7 +11,7 @@ use haar_protocol::manifest::Delivery;
 
 use super::history::{Direction, HistoryPort, Recorder};
 use super::inbox::Inbox;
-use super::log::{Listener, Log};
+use super::log::{Listener, Log, Reader};
 use super::logs::{IncomingStream, LinkPlan, OutgoingStream};
 use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
@@ -45,10 +45,19 @@ pub struct Outlet {
     pub targets: Vec<Target>,
     /// Where messages go first, when one of its routes is durable.
     pub log: Option<Arc<Log>>,
-    /// What is counted of its durable routes.
-    pub durable: Vec<Arc<RouteCounters>>,
+    /// Its durable routes.
+    pub durable: Vec<DurableRoute>,
     /// What remembers them, when they are kept.
     pub history: Option<Arc<Recorder>>,
+}
+
+/// A durable route from an outlet.
+#[derive(Debug)]
+pub struct DurableRoute {
+    /// What is counted of it here.
+    pub counters: Arc<RouteCounters>,
+    /// How far it is.
+    pub reader: Arc<Reader>,
 }
 
 /// One receiver.
@@ -227,6 +236,7 @@ impl<'a> Builder<'a> {
                 inlet: route.to.port.to_string(),
                 content_type: route.content_type.to_string(),
                 message_bytes_max: microservice.limits.message_size.0,
+                expiry_ms: route.backlog.expiry.map(|expiry| expiry.0),
                 counters: Arc::clone(&counters),
                 history: self.registry.recorder(
                     &microservice.name,
@@ -281,12 +291,16 @@ impl<'a> Builder<'a> {
             return;
         };
         let (number, log) = (route.id.to_u64(), opened.log);
+        let expiry_ms = route.backlog.expiry.map(|expiry| expiry.0);
         let from_here = route.from.node == self.assignment.node;
         if from_here {
             let key = (route.from.microservice.clone(), route.from.port.clone());
             if let Some(outlet) = self.outlets.get_mut(&key) {
                 outlet.log = Some(Arc::clone(&log));
-                outlet.durable.push(counters);
+                outlet.durable.push(DurableRoute {
+                    counters: Arc::clone(&counters),
+                    reader: Arc::clone(&opened.reader),
+                });
             }
         } else {
             let link = self.link(&route.from.node);
@@ -310,6 +324,9 @@ impl<'a> Builder<'a> {
                 link.outgoing.push(OutgoingStream {
                     route: number,
                     reader: opened.reader,
+                    priority: route.backlog.priority,
+                    expiry_ms,
+                    counters,
                 });
                 let arrived = Arc::clone(&link.arrived);
                 self.listen(&log, Listener::Link(arrived));

@@ -49,6 +49,7 @@ fn a_full_inbox_lets_the_oldest_go_and_counts_it() {
         inlet: "in".into(),
         content_type: "text/plain".into(),
         message_bytes_max: 10,
+        expiry_ms: None,
         counters: Arc::clone(&counters),
         history: None,
     });
@@ -84,6 +85,7 @@ fn an_inbox_of_large_messages_is_full_before_it_has_many() {
         inlet: "in".into(),
         content_type: "text/plain".into(),
         message_bytes_max: 1 << 20,
+        expiry_ms: None,
         counters: Arc::clone(&counters),
         history: None,
     });

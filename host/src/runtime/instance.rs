@@ -322,6 +322,13 @@ impl Instance {
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
+        if delivery.is_expired(now_ms()) {
+            count(&delivery.entry.counters.dropped);
+            if let Some(place) = &delivery.place {
+                place.stream.done(place.position);
+            }
+            return Ok(());
+        }
         let (bytes, most) = (
             delivery.message.body.len(),
             delivery.entry.message_bytes_max,

@@ -131,6 +131,17 @@ pub struct Advance {
     pub base: u64,
 }
 
+/// Messages that made room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// Position of the last of them.
+    pub upto: u64,
+    /// How many.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Bytes that a message counts for.
 pub fn message_bytes(headers: &[(String, String)], body: usize) -> u64 {
     let headers: usize = headers
@@ -255,6 +266,16 @@ impl Store {
         source: Arc<Source>,
     ) -> anyhow::Result<Vec<Logged>> {
         self.run(move |connection| rows::read(connection, log, after, bytes, &source))
+            .await
+    }
+
+    /// Deletes the oldest messages of a log, at least so many bytes of them, whoever needs them.
+    /// Returns up to which position, how many messages that were, and how many bytes.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn drop_oldest(&self, log: LogId, bytes: u64) -> anyhow::Result<Dropped> {
+        self.run(move |connection| rows::drop_oldest(connection, log, bytes))
             .await
     }
 

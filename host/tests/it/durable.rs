@@ -2,9 +2,11 @@
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Route};
+use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
+use haar_protocol::quantity::{ByteSize, Millis};
 
-use crate::node::{Node, configured, microservice, route};
+use crate::node::{Node, configured, microservice, of, route};
 use crate::site::Site;
 
 fn durable(mut route: Route) -> Route {
@@ -23,11 +25,17 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        let source = [("period_ms", "2"), ("total", "50")];
+        Self::with(Backlog::default(), &source).await
+    }
+
+    async fn with(backlog: Backlog, source_configuration: &[(&str, &str)]) -> Self {
         let site = Site::start().await;
         let (left, right) = (Node::enrol(&site, "left"), Node::enrol(&site, "right"));
         let source = left.install(&artifacts::read(artifacts::SOURCE), &site.publisher);
         let sink = right.install(&artifacts::read(artifacts::SINK), &site.publisher);
-        let crossing = durable(route(left.port("source", "out"), right.port("sink", "in")));
+        let mut crossing = durable(route(left.port("source", "out"), right.port("sink", "in")));
+        crossing.backlog = backlog;
         let mut to_right = right.assignment(&site, 1);
         to_right.microservices = vec![configured(
             microservice("sink", sink, &[], &["in"]),
@@ -38,7 +46,7 @@ impl Scene {
         let mut to_left = left.assignment(&site, 1);
         to_left.microservices = vec![configured(
             microservice("source", source, &["out"], &[]),
-            &[("period_ms", "2"), ("total", "50")],
+            source_configuration,
         )];
         to_left.routes = vec![crossing];
         to_left.peers = vec![right.peer()];
@@ -224,7 +232,7 @@ async fn nothing_of_its_own_route_passes_a_message_that_waits_for_another_attemp
     node.start();
     site.assign(&assignment).await;
     let buried = |status: &haar_protocol::status::Status| {
-        crate::node::of(status, "reject").is_some_and(|one| one.dead_letters == 1)
+        of(status, "reject").is_some_and(|one| one.dead_letters == 1)
     };
     site.status(&node.id, buried).await;
     site.line(&node.id, |line| line.text.contains("\"sequence\":4,"))
@@ -244,4 +252,74 @@ async fn nothing_of_its_own_route_passes_a_message_that_waits_for_another_attemp
     let waited = attempts.iter().position(|attempt| attempt == "3");
     assert!(waited.is_some_and(|before| before <= 1), "{attempts:?}");
     node.stop().await;
+}
+
+/// 200 messages of 1 KiB at once: more than a log of 16 KiB holds.
+const BURST: [(&str, &str); 3] = [("period_ms", "1"), ("burst", "200"), ("size", "1024")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_refuses_the_publisher_and_what_it_took_arrives() {
+    let backlog = Backlog {
+        size: ByteSize(16 << 10),
+        ..Backlog::default()
+    };
+    let mut scene = Scene::with(backlog, &BURST).await;
+    scene.start_left().await;
+    // Each message takes 64 bytes beside its body.
+    let (took, refused) = (15, 185);
+    let begin = format!("burst messages={took} refused={refused} ");
+    let said = |line: &haar_protocol::log::LogLine| line.text.starts_with(&begin);
+    scene.site.line(&scene.left.id, said).await;
+    scene
+        .site
+        .status(&scene.left.id, |status| {
+            of(status, "source").is_some_and(|one| one.exceeded.backlog == refused)
+        })
+        .await;
+    scene.start_right().await;
+    scene.arrived(took).await;
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_lets_the_oldest_messages_go_where_the_route_says_so() {
+    let backlog = Backlog {
+        size: ByteSize(16 << 10),
+        when_full: WhenFull::DropOldest,
+        ..Backlog::default()
+    };
+    let mut scene = Scene::with(backlog, &BURST).await;
+    scene.start_left().await;
+    let said =
+        |line: &haar_protocol::log::LogLine| line.text.starts_with("burst messages=200 refused=0 ");
+    scene.site.line(&scene.left.id, said).await;
+    let dropped = |status: &haar_protocol::status::Status| {
+        status.routes.iter().any(|route| route.dropped >= 185)
+    };
+    let status = scene.site.status(&scene.left.id, dropped).await;
+    let left = 200 - status.routes[0].dropped;
+    assert!(left > 0, "{:?}", status.routes);
+    scene.start_right().await;
+    scene.arrived(left).await;
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_messages_are_not_delivered_and_hold_nothing_up() {
+    let backlog = Backlog {
+        expiry: Some(Millis(1)),
+        ..Backlog::default()
+    };
+    let source = [("period_ms", "2"), ("total", "50")];
+    let mut scene = Scene::with(backlog, &source).await;
+    scene.start_left().await;
+    scene.published(50).await;
+    scene.start_right().await;
+    scene
+        .site
+        .status(&scene.left.id, |status| {
+            status.routes.iter().any(|route| route.dropped == 50)
+        })
+        .await;
+    scene.stop().await;
 }

@@ -235,6 +235,7 @@ pub fn route(from: Port, to: Port) -> Route {
         to,
         content_type,
         delivery: Delivery::Live,
+        backlog: Default::default(),
     }
 }
 

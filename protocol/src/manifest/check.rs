@@ -1,7 +1,7 @@
 //! What must hold between the values of a manifest, and how large each may be. Pure: works on the
 //! types alone and names what is wrong by its key; the parser finds the line.
 
-mod ranges;
+pub(super) mod ranges;
 mod grants;
 mod configuration;
 

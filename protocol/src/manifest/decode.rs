@@ -158,7 +158,7 @@ impl Decoder {
     }
 
     fn route(&mut self, node: &Node, at: &KeyPath) -> Decoded<Route> {
-        let fields = self.fields(node, at, &["from", "to", "delivery"])?;
+        let fields = self.fields(node, at, &["from", "to", "delivery", "backlog"])?;
         let from = self.required(&fields, "from", Self::formed);
         let to = self.required(&fields, "to", Self::formed);
         let delivery = self.optional(&fields, "delivery", |this, node, at| {
@@ -168,10 +168,12 @@ impl Decoder {
                 &[("durable", Delivery::Durable), ("live", Delivery::Live)],
             )
         });
+        let backlog = self.optional(&fields, "backlog", Self::backlog);
         Some(Route {
             from: from?,
             to: to?,
             delivery: delivery?.unwrap_or_default(),
+            backlog: backlog?,
         })
     }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::demand::Demand;
 use crate::grants::Grants;
 use crate::ids::{Name, PortName};
-use crate::limits::{Limits, RestartPolicy, RetryPolicy};
+use crate::limits::{Backlog, Limits, RestartPolicy, RetryPolicy};
 use crate::log::Level;
 
 pub use check::{
@@ -180,6 +180,10 @@ pub struct Route {
     /// How messages are kept on their way.
     #[serde(default)]
     pub delivery: Delivery,
+    /// What a durable route does with messages that can't be delivered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Backlog"))]
+    pub backlog: Option<Backlog>,
 }
 
 /// How a route treats its messages.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::ids::{MediaType, Name, PortName};
 
+use super::check::ranges::check_backlog;
 use super::errors::{KeyPath, PROBLEMS_MAX, Problem};
 use super::suggest;
-use super::{Manifest, Microservice, Port};
+use super::{Delivery, Manifest, Microservice, Port};
 
 /// Which end of a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,15 @@ pub(super) fn check_routes(manifest: &Manifest, problems: &mut Vec<Problem>) {
             )),
             None => {
                 first.insert((&route.from, &route.to), index);
+            }
+        }
+        if let Some(backlog) = &route.backlog {
+            let at = at.key("backlog");
+            check_backlog(backlog, &at, problems);
+            if route.delivery == Delivery::Live {
+                let message = "a live route keeps nothing";
+                let hint = "remove `backlog`, or `delivery: live`";
+                problems.push(Problem::with_hint(&at, message, hint));
             }
         }
     }

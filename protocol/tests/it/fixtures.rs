@@ -128,6 +128,7 @@ pub(crate) fn assignment() -> Assignment {
             to: port(node(3), "collector", "in"),
             content_type: media_type(),
             delivery: Delivery::Live,
+            backlog: Default::default(),
         }],
     }
 }

@@ -53,7 +53,7 @@ fn every_agent_offers_what_the_artifacts_import_but_not_sockets() {
     for (name, path) in artifacts::ALL {
         let (imports, _) = surface(&artifacts::read(path));
         let grants = Grants {
-            key_value: name.starts_with("key_value") || name == "costs",
+            key_value: name.starts_with("key_value") || ["costs", "ledger"].contains(&name),
             ..Grants::default()
         };
         let lacking = lacking(&imports, &grants);

@@ -7,7 +7,8 @@ use haar_protocol::assignment::MicroserviceName;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
-    Arrived, Consumer, LogId, LogName, Logged, OpenLog, POSITION_BITS, WantedLog, message_bytes,
+    Arrived, Consumer, Dropped, LogId, LogName, Logged, OpenLog, POSITION_BITS, WantedLog,
+    message_bytes,
 };
 use crate::bus::message::{Headers, Message, Source};
 use crate::store::owners::{ensure as owner_id, find};
@@ -236,4 +237,34 @@ pub(super) fn delete_unneeded(connection: &Connection, log: LogId) -> anyhow::Re
         deleted += natural(row.get(0)?);
     }
     Ok(deleted)
+}
+
+pub(super) fn drop_oldest(
+    connection: &Connection,
+    log: LogId,
+    bytes: u64,
+) -> anyhow::Result<Dropped> {
+    let mut dropped = Dropped {
+        upto: 0,
+        messages: 0,
+        bytes: 0,
+    };
+    {
+        let mut oldest = connection.prepare_cached(
+            "SELECT key, bytes FROM logged WHERE key > ?1 AND key < ?2 ORDER BY key",
+        )?;
+        let mut rows = oldest.query((log.key(0), LogId(log.0 + 1).key(0)))?;
+        while dropped.bytes < bytes
+            && let Some(row) = rows.next()?
+        {
+            dropped.upto = natural(row.get::<_, i64>(0)? & ((1 << POSITION_BITS) - 1));
+            dropped.messages += 1;
+            dropped.bytes += natural(row.get(1)?);
+        }
+    }
+    connection
+        .prepare_cached("UPDATE consumer SET base = max(base, ?2) WHERE log = ?1")?
+        .execute((log.0, integer(dropped.upto)))?;
+    delete_unneeded(connection, log)?;
+    Ok(dropped)
 }

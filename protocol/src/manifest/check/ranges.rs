@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use crate::limits::{self, Limits, RestartPolicy, Retention, RetryPolicy};
+use crate::limits::{self, Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::quantity::{ByteSize, Millis, Percent};
 
 use super::super::errors::{KeyPath, Problem};
@@ -120,4 +120,17 @@ pub(super) fn check_retention(retention: &Retention, at: &KeyPath, problems: &mu
     let mut ranges = Ranges { at, problems };
     ranges.bytes("size", retention.size, limits::RETENTION_BYTES);
     ranges.time("age", retention.age, 1..=limits::RETENTION_AGE_MS_MAX);
+}
+
+pub(in crate::manifest) fn check_backlog(
+    backlog: &Backlog,
+    at: &KeyPath,
+    problems: &mut Vec<Problem>,
+) {
+    let mut ranges = Ranges { at, problems };
+    ranges.bytes("size", backlog.size, limits::BACKLOG_BYTES);
+    if let Some(expiry) = backlog.expiry {
+        ranges.time("expiry", expiry, 1..=limits::EXPIRY_MS_MAX);
+    }
+    ranges.count("priority", backlog.priority, limits::PRIORITY);
 }

@@ -1,6 +1,6 @@
 //! Limits, and what happens after failures and to messages that were not handled.
 
-use crate::limits::{Limits, RESTART_PAUSES_MAX, RestartPolicy, RetryPolicy};
+use crate::limits::{Backlog, Limits, RESTART_PAUSES_MAX, RestartPolicy, RetryPolicy, WhenFull};
 
 use super::super::errors::KeyPath;
 use super::super::tree::Node;
@@ -91,5 +91,25 @@ impl Decoder {
         let kept = &mut policy.dead_letters;
         self.set(&fields, "dead_letters", kept, Self::number);
         Some(policy)
+    }
+
+    pub(super) fn backlog(&mut self, node: &Node, at: &KeyPath) -> Decoded<Backlog> {
+        let known = ["size", "when_full", "expiry", "priority"];
+        let fields = self.fields(node, at, &known)?;
+        let mut backlog = Backlog::default();
+        self.set(&fields, "size", &mut backlog.size, Self::formed);
+        let when_full = &mut backlog.when_full;
+        self.set(&fields, "when_full", when_full, |this, node, at| {
+            let choices = [
+                ("refuse", WhenFull::Refuse),
+                ("drop-oldest", WhenFull::DropOldest),
+            ];
+            this.one_of(node, at, &choices)
+        });
+        self.set(&fields, "expiry", &mut backlog.expiry, |this, node, at| {
+            this.formed(node, at).map(Some)
+        });
+        self.set(&fields, "priority", &mut backlog.priority, Self::number);
+        Some(backlog)
     }
 }

@@ -2,7 +2,7 @@
 //! that only they can compute, fresh for every pair of their starts, and a window against repeats.
 //!
 //! Both nodes know the other's X25519 key from their assignments, which the site signs. A node draws
-//! an id whenever it starts, its *boot*. Frames are sealed under a key of both boots, so a frame of an
+//! an id whenever a session starts, its *boot*. Frames are sealed under a key of both boots, so a frame of an
 //! earlier start of either is refused; within a pair every frame has a number of its own. A `hello`
 //! tells the other one's boot: it is believed only when it repeats one's own, which nobody can have
 //! recorded before.
@@ -35,10 +35,12 @@ const TAG_BYTES: usize = 16;
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 /// How far behind the newest one the number of a frame may be.
 const WINDOW: u64 = 1_024;
-/// Boots of the other node that were replaced and are never believed again.
+/// Boots of the other node that were replaced and are not believed again. With one more the node takes
+/// another boot itself, so that whatever was recorded means nothing any more: a pair of boots that
+/// came back would count from zero under keys that were used.
 const RETIRED_MAX: usize = 32;
 
-/// Names one start of a node: random.
+/// Names one start of a session: random, and never used for a second one.
 pub type Boot = [u8; 16];
 
 const NOBODY: Boot = [0; 16];
@@ -75,6 +77,15 @@ pub enum Opened {
     Begun(Vec<u8>),
     /// Nothing new.
     Nothing,
+}
+
+/// How much HKDF is to give for a boot.
+struct BootLength;
+
+impl hkdf::KeyType for BootLength {
+    fn len(&self) -> usize {
+        size_of::<Boot>()
+    }
 }
 
 struct Pair {
@@ -212,6 +223,10 @@ impl Session {
         if known || self.retired.contains(&from) {
             return Opened::Nothing;
         }
+        if self.retired.len() == RETIRED_MAX {
+            self.begin_anew();
+            return Opened::Answer(self.hello_to(from));
+        }
         let sealing = self.key(&self.outward, DATA, &self.own, &from);
         let opening = self.key(&self.inward, DATA, &from, &self.own);
         let pair = Pair {
@@ -221,13 +236,22 @@ impl Session {
             sent: 0,
             window: Window::default(),
         };
-        if let Some(before) = self.pair.replace(pair) {
-            if self.retired.len() == RETIRED_MAX {
-                self.retired.remove(0);
-            }
-            self.retired.push(before.boot);
-        }
+        let before = self.pair.replace(pair);
+        self.retired.extend(before.map(|before| before.boot));
         Opened::Begun(self.hello_to(from))
+    }
+
+    /// Takes another boot, as after a start: one that nobody can foresee without the secret.
+    fn begin_anew(&mut self) {
+        let mut next = [0; 16];
+        self.secret
+            .expand(&[b"next boot", &self.own, &self.outward], BootLength)
+            .and_then(|output| output.fill(&mut next))
+            .expect("a boot is shorter than what HKDF gives");
+        self.own = next;
+        self.hellos = 0;
+        self.pair = None;
+        self.retired.clear();
     }
 
     fn key(&self, info: &[u8], kind: u8, from: &Boot, to: &Boot) -> LessSafeKey {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use haar_link::session::{Boot, Ends, Refusal};
+use haar_link::session::{Boot, Ends};
 use haar_protocol::assignment::Peer;
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::LinkKey;
@@ -104,8 +104,6 @@ pub(super) struct Means {
     pub(super) bus: Arc<Bus>,
     pub(super) store: Store,
     pub(super) secret: LinkSecret,
-    /// This start of the agent.
-    pub(super) boot: Boot,
     pub(super) began: Instant,
     pub(super) doors: Arc<Doors>,
 }
@@ -163,7 +161,7 @@ impl Links {
                     self.durable.insert(node.clone(), link);
                     doors.insert(node.clone(), door);
                 }
-                Err(refusal) => tracing::error!("no link to node {node}: {refusal}"),
+                Err(error) => tracing::error!("no link to node {node}: {error:#}"),
             }
         }
         self.means.doors.store(Arc::new(doors));
@@ -174,14 +172,19 @@ impl Links {
         node: &NodeId,
         key: LinkKey,
         plan: &LinkPlan,
-    ) -> Result<(DurableLink, mpsc::Sender<Bytes>), Refusal> {
+    ) -> anyhow::Result<(DurableLink, mpsc::Sender<Bytes>)> {
         let means = &self.means;
+        // One for each session, not for each start of the agent: a link that is closed and opened
+        // again would count its frames from zero under the keys that it had before.
+        let mut boot: Boot = [0; 16];
+        getrandom::fill(&mut boot)
+            .map_err(|error| anyhow::anyhow!("the machine has no randomness: {error}"))?;
         let ends = Ends {
             site: means.site.as_str(),
             own: means.node.as_str(),
             other: node.as_str(),
         };
-        let seals = means.secret.session(ends, means.boot, &key)?;
+        let seals = means.secret.session(ends, boot, &key)?;
         let topic = Topic::Link {
             from: means.node.clone(),
             to: node.clone(),

@@ -163,9 +163,6 @@ impl Agent {
             private_directories: data.join("private"),
             facts: ArcSwap::default(),
         });
-        let mut boot = [0; 16];
-        getrandom::fill(&mut boot)
-            .map_err(|error| anyhow::anyhow!("the machine has no randomness: {error}"))?;
         let means = Means {
             site,
             node,
@@ -174,7 +171,6 @@ impl Agent {
             bus: Arc::clone(&surroundings.bus),
             store: store.clone(),
             secret: options.link_secret.clone(),
-            boot,
             began: Instant::now(),
             doors,
         };

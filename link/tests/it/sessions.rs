@@ -158,3 +158,26 @@ fn a_key_that_is_no_key_is_refused() {
     let refusal = Session::new(ends, [1; 16], &a.1, &no_key).err();
     assert_eq!(refusal, Some(Refusal::NoKey));
 }
+
+#[test]
+fn no_pair_of_boots_comes_back_however_often_the_other_node_starts() {
+    let (a, b) = nodes();
+    let mut right = b.session(&a, 200);
+    let mut recorded = Vec::new();
+    for boot in 1..=100 {
+        let mut left = a.session(&b, boot);
+        greet(&mut left, &mut right);
+        recorded.push(left.hello());
+        let frame = left.seal(b"frame").unwrap();
+        assert_eq!(right.open(&frame), Ok(Opened::Data(b"frame".to_vec())));
+        for hello in &recorded {
+            let opened = right.open(hello);
+            assert!(
+                matches!(opened, Ok(Opened::Nothing | Opened::Answer(_))),
+                "start {boot}: {opened:?}"
+            );
+        }
+        let back = right.seal(b"back").unwrap();
+        assert_eq!(left.open(&back), Ok(Opened::Data(b"back".to_vec())));
+    }
+}

@@ -89,7 +89,9 @@ impl Agent {
                 }
             }
         }
-        self.node.registry.logs.bases().store(&self.store).await;
+        if let Err(error) = self.node.registry.logs.bases().store(&self.store).await {
+            tracing::error!("how far messages were delivered can't be stored: {error:#}");
+        }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
         if let Some(status) = self.status().await
             && let Err(error) = self.session.try_publish(status)

@@ -91,7 +91,10 @@ pub(super) async fn store_bases(bases: Arc<Bases>, store: Store) {
     loop {
         bases.arrived().await;
         tokio::time::sleep(BASES_PAUSE).await;
-        bases.store(&store).await;
+        if let Err(error) = bases.store(&store).await {
+            tracing::error!("how far messages were delivered can't be stored: {error:#}");
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
     }
 }
 

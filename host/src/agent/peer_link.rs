@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use haar_link::frame::{Ack, Batch, Frame, Message as Wire, decode};
@@ -25,6 +26,9 @@ use crate::store::log::{Arrived, Logged, message_bytes};
 
 /// Frames that are opened before what is in them is stored, together.
 const FRAMES_MAX: usize = 64;
+
+/// After a store that can't be read.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The task of one link.
 pub(super) struct PeerLink {
@@ -100,7 +104,7 @@ impl PeerLink {
     }
 
     fn instant(&self, ms: u64) -> Instant {
-        self.began + std::time::Duration::from_millis(ms)
+        self.began + Duration::from_millis(ms)
     }
 
     /// Sends what there is to send. None when nothing can be sent any more.
@@ -137,8 +141,8 @@ impl PeerLink {
         let logged = match read {
             Ok(logged) => logged,
             Err(error) => {
-                tracing::error!("a log can't be read: {error:#}");
-                link.sender.connected(false); // until the way is new
+                tracing::error!("a log can't be read: {error:#}; tried again");
+                tokio::time::sleep(STORE_PAUSE).await;
                 return Some(());
             }
         };

@@ -88,6 +88,13 @@ impl Inbox {
         self.tell();
     }
 
+    /// An instance begins: see [`Stream::begin`].
+    pub fn begin(&self) {
+        for stream in self.streams.load().iter() {
+            stream.begin();
+        }
+    }
+
     /// There may be something.
     pub fn tell(&self) {
         self.arrived.notify_one();

@@ -206,8 +206,8 @@ impl Log {
     ) {
         let mut position = first;
         let mut recent = self.recent();
-        recent.epoch = epoch.unwrap_or(recent.epoch);
         for message in messages {
+            recent.epoch = epoch.unwrap_or(recent.epoch);
             recent.add(Logged { position, message });
             position += 1;
         }
@@ -308,11 +308,14 @@ impl Bases {
         self.arrived.notified().await;
     }
 
-    /// Stores what was noted, and deletes what nobody needs.
-    pub async fn store(&self, store: &Store) {
+    /// Stores what was noted, and deletes what nobody needs. What could not be stored is noted again.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn store(&self, store: &Store) -> anyhow::Result<()> {
         let readers = std::mem::take(&mut *self.noted());
         if readers.is_empty() {
-            return;
+            return Ok(());
         }
         let advances = readers
             .iter()
@@ -332,12 +335,13 @@ impl Bases {
                 }
             }
             Err(error) => {
-                tracing::error!("what was delivered can't be noted: {error:#}");
                 for reader in readers {
-                    reader.advance(0); // with the next one that can be noted
+                    reader.advance(0);
                 }
+                return Err(error);
             }
         }
+        Ok(())
     }
 
     fn noted(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {

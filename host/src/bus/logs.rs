@@ -189,7 +189,13 @@ impl Logs {
         }
         self.logs.retain(|key, _| names.contains(key));
         self.readers.retain(|key, _| readers.contains(key));
-        self.streams.retain(|key, _| readers.contains(key));
+        self.streams.retain(|key, stream| {
+            let keep = readers.contains(key);
+            if !keep {
+                stream.close();
+            }
+            keep
+        });
     }
 
     /// What was opened for a route.

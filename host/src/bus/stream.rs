@@ -2,6 +2,7 @@
 //! handled or given up. A message that waits for another attempt holds up its own stream, and no other.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -20,14 +21,17 @@ pub struct Stream {
     reader: Arc<Reader>,
     /// The inlet; it changes with the route table.
     entry: ArcSwap<Entry>,
-    /// Up to here messages may have been delivered before the agent started.
-    delivered_before: u64,
+    /// The route is withdrawn: what was taken from it is not delivered any more.
+    closed: AtomicBool,
     /// Taken by the instance's task, and by who asks whether there is something.
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Up to here messages may have been delivered by an instance that nothing is known of: before
+    /// the agent started, or one that was ended by force.
+    delivered_before: u64,
     /// Read, and not taken.
     ready: VecDeque<Delivery>,
     /// Position of the last one that was read.
@@ -43,8 +47,9 @@ impl Stream {
         Self {
             reader,
             entry: ArcSwap::new(entry),
-            delivered_before: head,
+            closed: AtomicBool::new(false),
             state: Mutex::new(State {
+                delivered_before: head,
                 ready: VecDeque::new(),
                 read_to: base,
                 paused_until: None,
@@ -55,6 +60,31 @@ impl Stream {
     /// Follows a new route table.
     pub fn set_entry(&self, entry: Arc<Entry>) {
         self.entry.store(entry);
+    }
+
+    /// An instance begins. What the one before it had taken and neither finished nor given back,
+    /// because it was ended by force, is read again.
+    pub fn begin(&self) {
+        let base = self.reader.base();
+        let mut state = self.state();
+        let next = state.ready.front().and_then(|first| first.place.as_ref());
+        let next = next.map_or(state.read_to + 1, |place| place.position);
+        if next > base + 1 {
+            state.delivered_before = state.delivered_before.max(state.read_to);
+            state.ready.clear();
+            state.read_to = base;
+            state.paused_until = None;
+        }
+    }
+
+    /// The route is withdrawn.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// True when the route is withdrawn.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// True when there is a message that may be taken now.
@@ -103,6 +133,7 @@ impl Stream {
             let messages = log.read(store, read_to, READ_BYTES).await?;
             let entry = self.entry.load_full();
             let mut state = self.state();
+            let delivered_before = state.delivered_before;
             for logged in messages {
                 state.read_to = logged.position;
                 let message = logged.message;
@@ -113,7 +144,7 @@ impl Stream {
                 state.ready.push_back(Delivery {
                     message,
                     entry: Arc::clone(&entry),
-                    attempt: 1 + u32::from(logged.position <= self.delivered_before),
+                    attempt: 1 + u32::from(logged.position <= delivered_before),
                     place: Some(Place {
                         stream: Arc::clone(self),
                         position: logged.position,
@@ -147,3 +178,6 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

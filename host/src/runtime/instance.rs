@@ -145,6 +145,7 @@ async fn live(setup: Setup, share: Arc<Share>) -> Exit {
         batch: VecDeque::new(),
         retries: VecDeque::new(),
     };
+    instance.inbox.begin();
     let exit = instance.live(started).await;
     open.store(false, Ordering::Relaxed);
     timers::save(instance.guest.state()).await;
@@ -322,12 +323,15 @@ impl Instance {
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
-        if delivery.is_expired(now_ms()) {
-            count(&delivery.entry.counters.dropped);
-            if let Some(place) = &delivery.place {
-                place.stream.done(place.position);
+        if let Some(place) = &delivery.place {
+            if place.stream.is_closed() {
+                return Ok(()); // withdrawn: its messages went with it
             }
-            return Ok(());
+            if delivery.is_expired(now_ms()) {
+                count(&delivery.entry.counters.dropped);
+                place.stream.done(place.position);
+                return Ok(());
+            }
         }
         let (bytes, most) = (
             delivery.message.body.len(),

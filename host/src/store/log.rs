@@ -234,8 +234,8 @@ impl Store {
         .await
     }
 
-    /// Keeps what came from other nodes. `committed` is told, for each, the position of its first
-    /// message.
+    /// Keeps what came from other nodes, but nothing that is there already or is of an older log.
+    /// `committed` is told what was kept, each with the position of its first message.
     ///
     /// # Errors
     /// When the database can't be written: then nothing of it is there.
@@ -247,7 +247,7 @@ impl Store {
         let work = move |connection: &Connection| {
             arrived
                 .into_iter()
-                .map(|arrived| Ok((rows::keep(connection, &arrived)?, arrived)))
+                .map(|arrived| rows::keep(connection, arrived))
                 .collect()
         };
         self.run_then(work, committed).await

@@ -149,25 +149,41 @@ pub(super) fn insert(
     Ok(())
 }
 
-pub(super) fn keep(connection: &Connection, arrived: &Arrived) -> anyhow::Result<u64> {
-    let count = integer(arrived.messages.len() as u64);
-    let last = arrived.messages.last().map_or(0, |last| last.sequence);
-    let head: i64 = connection
-        .prepare_cached(
-            "UPDATE log SET head = head + ?2, sequence = ?3, epoch = ?4 WHERE id = ?1
-             RETURNING head",
-        )?
-        .query_row(
-            (arrived.log.0, count, integer(last), integer(arrived.epoch)),
-            |row| row.get(0),
-        )
+/// Keeps what is new. A link that was closed in the middle of a write and opened again may bring the
+/// same messages once more: the disk decides what is new, in the transaction that keeps it.
+pub(super) fn keep(
+    connection: &Connection,
+    mut arrived: Arrived,
+) -> anyhow::Result<(u64, Arrived)> {
+    let log = arrived.log;
+    let (head, sequence, epoch) = connection
+        .prepare_cached("SELECT head, sequence, epoch FROM log WHERE id = ?1")?
+        .query_row([log.0], |row| {
+            let number = |index| row.get(index).map(natural);
+            Ok((number(0)?, number(1)?, number(2)?))
+        })
         .optional()?
         .context("the log is gone")?;
-    let first = natural(head - count) + 1;
-    for (position, message) in (first..).zip(&arrived.messages) {
+    let is_new = |message: &Arc<Message>| {
+        arrived.epoch > epoch || (arrived.epoch == epoch && message.sequence > sequence)
+    };
+    arrived.messages.retain(is_new);
+    let Some(last) = arrived.messages.last() else {
+        return Ok((head + 1, arrived));
+    };
+    let count = arrived.messages.len() as u64;
+    connection
+        .prepare_cached("UPDATE log SET head = ?2, sequence = ?3, epoch = ?4 WHERE id = ?1")?
+        .execute((
+            log.0,
+            integer(head + count),
+            integer(last.sequence),
+            integer(arrived.epoch),
+        ))?;
+    for (position, message) in (head + 1..).zip(&arrived.messages) {
         insert(
             connection,
-            arrived.log,
+            log,
             position,
             message.sequence,
             message.published_ms,
@@ -175,7 +191,7 @@ pub(super) fn keep(connection: &Connection, arrived: &Arrived) -> anyhow::Result
             &message.body,
         )?;
     }
-    Ok(first)
+    Ok((head + 1, arrived))
 }
 
 pub(super) fn read(

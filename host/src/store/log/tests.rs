@@ -237,6 +237,9 @@ async fn what_came_from_another_node_has_positions_of_its_own() {
     // The other node has lost its log, and counts from the start again.
     let again = keep_arrived(&store, vec![arrived(10, &[1])]).await;
     assert_eq!(again, [5]);
+    // What is there already is not kept twice, nor what an older log had.
+    let repeated = vec![arrived(10, &[1]), arrived(9, &[10])];
+    assert_eq!(keep_arrived(&store, repeated).await, [6, 6]);
     let opened = open_one(&store, &arrival(7)).await;
     assert_eq!((opened.epoch, opened.sequence, opened.head), (10, 1, 5));
     let read = store.read_log(log.id, 0, u64::MAX, source()).await.unwrap();

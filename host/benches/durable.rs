@@ -102,6 +102,7 @@ async fn publish(folder: &std::path::Path, publishers: u64, size: usize) -> Vec<
             sequence: Arc::default(),
             targets: vec![],
             log: Some(log),
+            lacks_log: false,
             durable: vec![],
             history: None,
         });

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::connection::{alive, sleep_until};
 use super::housekeeping;
+use super::node::Effect;
 use super::reporter::{self, Frame};
 use super::run::Agent;
 use crate::local_api::state::now_ms;
@@ -20,6 +21,9 @@ impl Agent {
         self.report_at = Instant::now() + self.options.status_interval;
         if let Some(envelope) = self.unstored.take() {
             self.assignment(&envelope).await;
+        }
+        if self.lacks_logs {
+            self.open_logs_again().await;
         }
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
@@ -34,6 +38,16 @@ impl Agent {
             if let Err(error) = self.session.try_publish(status) {
                 tracing::debug!("no status was sent: {error}");
             }
+        }
+    }
+
+    async fn open_logs_again(&mut self) {
+        let Some(assignment) = self.node.assignment().cloned() else {
+            return;
+        };
+        if self.open_logs(&assignment).await.is_ok() {
+            let table = self.node.registry.compile(&assignment);
+            self.perform(vec![Effect::SetTable(table)]);
         }
     }
 

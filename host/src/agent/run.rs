@@ -92,6 +92,8 @@ pub struct Agent {
     pub(super) diagnosed: Option<Instant>,
     /// Whose data is kept.
     pub(super) kept: watch::Sender<Option<Kept>>,
+    /// The logs of durable routes could not be opened.
+    pub(super) lacks_logs: bool,
     /// An assignment that was good and could not be stored.
     pub(super) unstored: Option<Bytes>,
 }
@@ -198,6 +200,7 @@ impl Agent {
             report_at: Instant::now(),
             diagnosed: None,
             kept: watch::Sender::default(),
+            lacks_logs: false,
             unstored: None,
         };
         agent.keep_house();
@@ -232,7 +235,13 @@ impl Agent {
         };
         match accept::accept(&envelope, &self.node.allegiance, None) {
             Ok(Verdict::Accept(assignment)) => {
-                self.open_logs(&assignment).await?;
+                // A disk that is full must not keep the node from running what needs none.
+                if let Err(error) = self.open_logs(&assignment).await {
+                    tracing::error!(
+                        "durable routes wait: their logs can't be opened: {error:#}; tried again with every status"
+                    );
+                    self.lacks_logs = true;
+                }
                 self.assigned(*assignment, &envelope);
             }
             Ok(Verdict::Same) => {}
@@ -347,7 +356,7 @@ impl Agent {
     }
 
     /// Opens the logs of its durable routes, and takes them into use.
-    async fn open_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
+    pub(super) async fn open_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
         let wanted = logs::wanted(assignment);
         let owners = assignment.microservices.iter();
         let owners = owners.map(|one| one.name.clone()).collect();
@@ -357,6 +366,7 @@ impl Agent {
             .await?;
         let registry = &mut self.node.registry;
         registry.logs.follow(wanted, opened, assignment);
+        self.lacks_logs = false;
         Ok(())
     }
 

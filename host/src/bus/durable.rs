@@ -31,8 +31,12 @@ pub async fn publish(
     messages: Vec<(Headers, Vec<u8>)>,
     now_ms: u64,
 ) -> Result<u64, Refused> {
-    let Some(log) = outlet.log.clone() else {
-        return Err(Refused::NotStored(anyhow::anyhow!("the outlet has no log")));
+    let log = match &outlet.log {
+        Some(log) if !outlet.lacks_log => Arc::clone(log),
+        _ => {
+            let why = "its log could not be opened: see the agent's own log";
+            return Err(Refused::NotStored(anyhow::anyhow!(why)));
+        }
     };
     if messages.is_empty() {
         return Ok(log.head() + 1);

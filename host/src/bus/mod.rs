@@ -94,7 +94,8 @@ impl Bus {
         outlet: &str,
     ) -> Result<Option<Arc<Outlet>>, UnknownOutlet> {
         let outlet = self.outlet(cache, publisher, outlet)?;
-        Ok(outlet.log.is_some().then(|| Arc::clone(outlet)))
+        let is_durable = outlet.log.is_some() || outlet.lacks_log;
+        Ok(is_durable.then(|| Arc::clone(outlet)))
     }
 
     /// Counts something of another node that was refused.

@@ -45,6 +45,8 @@ pub struct Outlet {
     pub targets: Vec<Target>,
     /// Where messages go first, when one of its routes is durable.
     pub log: Option<Arc<Log>>,
+    /// A route of it is durable, and the store could not open its log: nothing can be published.
+    pub lacks_log: bool,
     /// Its durable routes.
     pub durable: Vec<DurableRoute>,
     /// What remembers them, when they are kept.
@@ -189,6 +191,7 @@ impl<'a> Builder<'a> {
                     sequence,
                     targets: Vec::new(),
                     log: None,
+                    lacks_log: false,
                     durable: Vec::new(),
                     history,
                 },
@@ -280,29 +283,31 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A durable route. What the store has not opened leads nowhere: the agent opens it before.
+    /// A durable route. What the store could not open leads nowhere, and its outlet refuses.
     fn add_durable(
         &mut self,
         route: &Route,
         counters: Arc<RouteCounters>,
         entry: Option<Arc<Entry>>,
     ) {
+        let from_here = route.from.node == self.assignment.node;
+        let key = (route.from.microservice.clone(), route.from.port.clone());
+        let outlet = self.outlets.get_mut(&key).filter(|_| from_here);
         let Some(opened) = self.registry.logs.find(self.assignment, route) else {
+            if let Some(outlet) = outlet {
+                outlet.lacks_log = true;
+            }
             return;
         };
         let (number, log) = (route.id.to_u64(), opened.log);
         let expiry_ms = route.backlog.expiry.map(|expiry| expiry.0);
-        let from_here = route.from.node == self.assignment.node;
-        if from_here {
-            let key = (route.from.microservice.clone(), route.from.port.clone());
-            if let Some(outlet) = self.outlets.get_mut(&key) {
-                outlet.log = Some(Arc::clone(&log));
-                outlet.durable.push(DurableRoute {
-                    counters: Arc::clone(&counters),
-                    reader: Arc::clone(&opened.reader),
-                });
-            }
-        } else {
+        if let Some(outlet) = outlet {
+            outlet.log = Some(Arc::clone(&log));
+            outlet.durable.push(DurableRoute {
+                counters: Arc::clone(&counters),
+                reader: Arc::clone(&opened.reader),
+            });
+        } else if !from_here {
             let link = self.link(&route.from.node);
             link.incoming.push(IncomingStream {
                 route: number,

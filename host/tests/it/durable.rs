@@ -1,12 +1,16 @@
 //! Durable routes: what was published arrives, in order and once, whatever is down meanwhile.
 
 use haar_conformance_artifacts as artifacts;
+use haar_host::bus::durable::{Refused, publish};
+use haar_host::bus::registry::Registry;
+use haar_host::bus::{Bus, PortCache};
+use haar_host::store::Store;
 use haar_protocol::assignment::{Assignment, Route};
 use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::{ByteSize, Millis};
 
-use crate::node::{Node, configured, microservice, of, route};
+use crate::node::{Node, configured, microservice, name, of, route};
 use crate::site::Site;
 
 fn durable(mut route: Route) -> Route {
@@ -322,4 +326,32 @@ async fn expired_messages_are_not_delivered_and_hold_nothing_up() {
         })
         .await;
     scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outlet_whose_log_could_not_be_opened_refuses() {
+    let site = Site::start().await;
+    let node = Node::enrol(&site, "one");
+    let module = node.install(&artifacts::read(artifacts::SOURCE), &site.publisher);
+    let mut assignment = node.assignment(&site, 1);
+    assignment.microservices = vec![
+        microservice("source", module, &["out"], &[]),
+        microservice("sink", module, &[], &["in"]),
+    ];
+    assignment.routes = vec![durable(route(
+        node.port("source", "out"),
+        node.port("sink", "in"),
+    ))];
+    let bus = Bus::default();
+    bus.set_table(Registry::default().compile(&assignment));
+    let outlet = bus
+        .durable_outlet(&mut PortCache::default(), &name("source"), "out")
+        .unwrap()
+        .unwrap();
+    let (store, _) = Store::open(node.data.path()).unwrap();
+    let published = publish(&store, outlet, vec![(vec![], vec![1])], 0).await;
+    assert!(
+        matches!(published, Err(Refused::NotStored(_))),
+        "{published:?}"
+    );
 }

@@ -2,7 +2,8 @@
 //! version byte, one byte for the kind, and the postcard encoding of the rest; decoded field by field,
 //! so that nothing is allocated beyond what the frame's own size justifies.
 
-use haar_protocol::frame::FRAME_BYTES_MAX;
+pub use haar_protocol::frame::FrameError;
+use haar_protocol::frame::{FRAME_BYTES_MAX, take, whole};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
@@ -72,25 +73,6 @@ pub enum Frame<'a> {
     Batches(Vec<Batch<'a>>),
     /// Acknowledgements.
     Acks(Vec<Ack>),
-}
-
-/// Why bytes are not a frame.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// More bytes, streams or messages than a frame may have.
-    #[error("the frame is too large")]
-    TooLarge,
-    /// Of a version that this release does not read.
-    #[error("the frame is of version {0}, which this release does not read")]
-    UnknownVersion(u8),
-    /// Truncated, with bytes left over, out of order, or not a frame.
-    #[error("the frame is malformed")]
-    Malformed,
-}
-
-/// Bytes that `message` takes in a frame at most, for filling frames without trying.
-pub fn message_bytes_max(headers: &[(String, String)], body_bytes: usize) -> usize {
-    haar_protocol::frame::encoded_bytes_max(headers, body_bytes)
 }
 
 /// Encodes a frame.
@@ -213,13 +195,4 @@ fn list<'a, T>(
         rest = left;
     }
     Ok((items, rest))
-}
-
-fn take<'a, T: Deserialize<'a>>(rest: &'a [u8]) -> Result<(T, &'a [u8]), FrameError> {
-    postcard::take_from_bytes(rest).map_err(|_| FrameError::Malformed)
-}
-
-/// Writes the bytes in one go; the encoding is the same as of a list, byte by byte.
-fn whole<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
 }

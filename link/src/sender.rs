@@ -41,8 +41,11 @@ pub struct Want {
     pub epoch: u64,
     /// For the batch.
     pub base: u64,
-    /// Messages with larger sequences are wanted, from the smallest up.
+    /// For the batch: the last message that was sent. What the log had after it and did not send is
+    /// not waited for.
     pub after: u64,
+    /// Messages with larger sequences are wanted, from the smallest up.
+    pub from: u64,
     /// So many bytes of them; the first one is sent whatever its size. Zero: a batch of no message,
     /// to be answered.
     pub bytes: u64,
@@ -192,7 +195,11 @@ impl Sender {
             route,
             epoch: stream.epoch,
             base: stream.base,
-            after: stream.sent,
+            after: stream
+                .in_flight
+                .back()
+                .map_or(stream.base, |(last, _)| *last),
+            from: stream.sent,
             bytes,
         })
     }
@@ -208,7 +215,7 @@ impl Sender {
     ) -> Option<u64> {
         let settings = self.settings;
         let stream = self.streams.get_mut(&want.route)?;
-        if stream.epoch != want.epoch || stream.sent != want.after {
+        if stream.epoch != want.epoch || stream.sent != want.from {
             return None; // it has gone back meanwhile
         }
         stream.ask = false;

@@ -34,20 +34,23 @@ pub struct LiveMessage<'a> {
 }
 
 /// Writes the bytes in one go; the encoding is the same as of a list, byte by byte.
-fn whole<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+///
+/// # Errors
+/// Those of the serializer.
+pub fn whole<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }
 
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Larger than [`FRAME_BYTES_MAX`], or more than [`FRAME_MESSAGES_MAX`] messages.
+    /// More bytes, messages or streams than a frame may have.
     #[error("the frame is too large")]
     TooLarge,
     /// Of a version that this release does not read.
     #[error("the frame is of version {0}, which this release does not read")]
     UnknownVersion(u8),
-    /// Truncated, with bytes left over, or not a frame.
+    /// Truncated, with bytes left over, out of order, or not a frame.
     #[error("the frame is malformed")]
     Malformed,
 }
@@ -123,7 +126,11 @@ fn take_message(rest: &[u8]) -> Result<(LiveMessage<'_>, &[u8]), FrameError> {
     ))
 }
 
-fn take<'a, T: Deserialize<'a>>(rest: &'a [u8]) -> Result<(T, &'a [u8]), FrameError> {
+/// Reads one value from the start of `rest`. Returns it and what follows.
+///
+/// # Errors
+/// `Malformed` when there is none.
+pub fn take<'a, T: Deserialize<'a>>(rest: &'a [u8]) -> Result<(T, &'a [u8]), FrameError> {
     postcard::take_from_bytes(rest).map_err(|_| FrameError::Malformed)
 }
 

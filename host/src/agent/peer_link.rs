@@ -2,7 +2,6 @@
 //! the relay on the other.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use super::connection::sleep_until;
 use crate::bus::Bus;
 use crate::bus::log::Log;
 use crate::bus::logs::{LinkPlan, OutgoingStream};
-use crate::bus::message::Message;
+use crate::bus::message::{Message, count};
 use crate::local_api::state::now_ms;
 use crate::store::Store;
 use crate::store::log::{Arrived, Logged, message_bytes};
@@ -136,7 +135,7 @@ impl PeerLink {
         let log = &stream.reader.log;
         let read = match want.bytes {
             0 => Ok(Vec::new()),
-            bytes => log.read(&self.store, want.after, bytes).await,
+            bytes => log.read(&self.store, want.from, bytes).await,
         };
         let logged = match read {
             Ok(logged) => logged,
@@ -340,14 +339,17 @@ fn follow(link: &mut Link, before: &LinkPlan, now: &LinkPlan) {
     }
 }
 
-/// Leaves out, and counts, what is too old to be sent.
+/// Leaves out what is too old to be sent, and counts it the first time.
 fn without_expired(stream: &OutgoingStream, mut logged: Vec<Logged>) -> Vec<Logged> {
     if let Some(expiry_ms) = stream.expiry_ms {
-        let (before, now_ms) = (logged.len(), now_ms());
-        logged.retain(|one| !one.message.is_older(expiry_ms, now_ms));
-        let expired = (before - logged.len()) as u64;
-        let dropped = &stream.counters.dropped;
-        dropped.fetch_add(expired, Ordering::Relaxed);
+        let now_ms = now_ms();
+        logged.retain(|one| {
+            let is_expired = one.message.is_older(expiry_ms, now_ms);
+            if is_expired && stream.reader.expired(one.position) {
+                count(&stream.counters.dropped);
+            }
+            !is_expired
+        });
     }
     logged
 }

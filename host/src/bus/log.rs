@@ -258,6 +258,8 @@ pub struct Reader {
     pub consumer: Consumer,
     /// It needs nothing up to here.
     base: AtomicU64,
+    /// The last message that was found expired.
+    expired: AtomicU64,
     is_noted: AtomicBool,
     bases: Arc<Bases>,
 }
@@ -276,6 +278,7 @@ impl Reader {
             log,
             consumer,
             base: AtomicU64::new(base),
+            expired: AtomicU64::new(0),
             is_noted: AtomicBool::new(false),
             bases,
         }
@@ -284,6 +287,11 @@ impl Reader {
     /// It needs nothing up to here.
     pub fn base(&self) -> u64 {
         self.base.load(Ordering::Relaxed)
+    }
+
+    /// The message at `position` has expired. True the first time: what is sent again is read again.
+    pub fn expired(&self, position: u64) -> bool {
+        self.expired.fetch_max(position, Ordering::Relaxed) < position
     }
 
     /// Nothing up to `base` is there any more; the store knows. Returns where it was.

@@ -3,7 +3,6 @@
 use haar_protocol::ids::Digest;
 
 use super::bindings::imports::haar::local::history::{self, HistoryError, Page};
-use super::bindings::imports::haar::local::messaging;
 use super::state::{State, now_ms};
 use crate::bus::history::{Direction, HistoryPort};
 use crate::bus::message::Message;
@@ -91,16 +90,9 @@ impl State {
 }
 
 fn remembered(message: Message, content_type: String, inlet: &str) -> history::Message {
-    let source = &*message.source;
     history::Message {
         inlet: inlet.to_owned(),
-        source: messaging::Source {
-            site: source.site.clone(),
-            node: source.node.clone(),
-            application: source.application.clone(),
-            microservice: source.microservice.clone(),
-            outlet: source.outlet.clone(),
-        },
+        source: message.source.as_ref().into(),
         sequence: message.sequence,
         published: message.published_ms,
         content_type,

@@ -10,7 +10,7 @@ use super::bindings::imports::haar::local::types;
 use super::state::{State, now_ms};
 use crate::bus::UnknownOutlet;
 use crate::bus::durable::{self, Refused};
-use crate::bus::message::{Headers, count};
+use crate::bus::message::{Headers, Source, count};
 use crate::bus::table::Outlet;
 
 /// Bytes that a header costs beside its name and value.
@@ -46,16 +46,22 @@ impl messaging::Host for State {
                 let source = &delivery.message.source;
                 messaging::Origin {
                     inlet: delivery.entry.inlet.clone(),
-                    source: messaging::Source {
-                        site: source.site.clone(),
-                        node: source.node.clone(),
-                        application: source.application.clone(),
-                        microservice: source.microservice.clone(),
-                        outlet: source.outlet.clone(),
-                    },
+                    source: source.as_ref().into(),
                     content_type: delivery.entry.content_type.clone(),
                 }
             }))
+    }
+}
+
+impl From<&Source> for messaging::Source {
+    fn from(source: &Source) -> Self {
+        Self {
+            site: source.site.clone(),
+            node: source.node.clone(),
+            application: source.application.clone(),
+            microservice: source.microservice.clone(),
+            outlet: source.outlet.clone(),
+        }
     }
 }
 

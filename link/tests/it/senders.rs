@@ -86,10 +86,25 @@ fn streams_of_a_higher_priority_come_first_and_those_of_one_priority_in_turns() 
     sender.connected(true);
     let mut order = Vec::new();
     while let Some(want) = sender.next(0) {
-        let next = want.after + 1;
+        let next = want.from + 1;
         sender.sent(&want, &[(next, 60)], next, 0);
         order.push(want.route);
     }
     assert_eq!(order[..2], [3, 3]);
     assert_eq!(order[2..], [1, 2, 1, 2]);
+}
+
+#[test]
+fn what_was_left_out_between_two_messages_is_not_waited_for() {
+    let mut sender = sender(0, 9);
+    let want = sender.next(0).unwrap();
+    sender.sent(&want, &[(1, 10), (2, 10)], 2, 0);
+    // All of what was read had expired.
+    let want = sender.next(0).unwrap();
+    assert_eq!((want.after, want.from), (2, 2));
+    sender.sent(&want, &[], 6, 0);
+    let want = sender.next(0).unwrap();
+    assert_eq!((want.base, want.after, want.from), (0, 2, 6));
+    sender.sent(&want, &[(9, 10)], 9, 0);
+    assert_eq!(sender.acknowledged(&ack(9, 100), 0), Acknowledged::Upto(9));
 }

@@ -1,6 +1,6 @@
 //! The two nodes: a sender with its log, a receiver with its inbox, and what their disks hold.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use haar_link::frame::{Batch, Frame, Message, decode};
 use haar_link::link::Link;
@@ -43,6 +43,8 @@ pub(super) struct Log {
     pub(super) messages: BTreeMap<u64, u64>,
     pub(super) head: u64,
     pub(super) base: u64,
+    /// Sequences that are not to be sent any more.
+    pub(super) expired: BTreeSet<u64>,
 }
 
 /// The sending node. Its log is on the disk; everything else goes with a crash.
@@ -94,6 +96,13 @@ impl Source {
         Some(sequence)
     }
 
+    /// One of the messages expires, the `nth` from the oldest. Returns its sequence.
+    pub(super) fn expire(&mut self, route: u64, nth: usize) -> Option<u64> {
+        let log = self.logs.get_mut(&route).unwrap();
+        let sequence = *log.messages.keys().nth(nth)?;
+        log.expired.insert(sequence).then_some(sequence)
+    }
+
     /// The next sealed bytes to send, if any.
     pub(super) fn pump(&mut self, now_ms: u64) -> Option<Vec<u8>> {
         if let Some(bytes) = self.link.outgoing(now_ms) {
@@ -102,12 +111,15 @@ impl Source {
         let want = self.link.next(now_ms)?;
         let log = self.logs.get_mut(&want.route).unwrap();
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        let mut read_to = want.after;
+        let mut read_to = want.from;
         if want.bytes > 0 {
             read_to = log.head;
-            for (sequence, size) in log.messages.range(want.after + 1..) {
+            for (sequence, size) in log.messages.range(want.from + 1..) {
+                if log.expired.contains(sequence) {
+                    continue;
+                }
                 if !taken.is_empty() && bytes + size > want.bytes {
-                    read_to = taken.last().map_or(want.after, |(last, _)| *last);
+                    read_to = taken.last().map_or(want.from, |(last, _)| *last);
                     break;
                 }
                 bytes += size;

@@ -36,6 +36,7 @@ pub(super) struct Totals {
     published: u64,
     arrived: u64,
     dropped_by_policy: u64,
+    expired: u64,
     lost: u64,
     repeated: u64,
     reordered: u64,
@@ -50,6 +51,7 @@ impl Totals {
         self.published += other.published;
         self.arrived += other.arrived;
         self.dropped_by_policy += other.dropped_by_policy;
+        self.expired += other.expired;
         self.lost += other.lost;
         self.repeated += other.repeated;
         self.reordered += other.reordered;
@@ -59,10 +61,11 @@ impl Totals {
         self.failed_writes += other.failed_writes;
     }
 
-    pub(super) fn faults(&self) -> [(&'static str, u64); 9] {
+    pub(super) fn faults(&self) -> [(&'static str, u64); 10] {
         [
             ("message", self.arrived),
             ("drop by policy", self.dropped_by_policy),
+            ("expired message", self.expired),
             ("loss", self.lost),
             ("repeat", self.repeated),
             ("change of order", self.reordered),
@@ -128,7 +131,8 @@ impl World {
 
     fn step(&mut self) {
         match self.dice.roll(100) {
-            0..18 => self.publish(),
+            0..17 => self.publish(),
+            17 => self.expire(),
             18..40 => self.pump(),
             40..64 => self.deliver(),
             64..74 => {
@@ -179,6 +183,15 @@ impl World {
             let sequence = self.source.publish(route, bytes, is_told);
             self.expected.insert((route, sequence));
             self.totals.published += 1;
+        }
+    }
+
+    fn expire(&mut self) {
+        let (route, nth) = (self.dice.route(), self.dice.roll(12));
+        let nth = usize::try_from(nth).unwrap();
+        if let Some(sequence) = self.source.expire(route, nth) {
+            self.expected.remove(&(route, sequence));
+            self.totals.expired += 1;
         }
     }
 

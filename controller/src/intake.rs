@@ -289,6 +289,8 @@ mod tests {
             microservices: Vec::new(),
             routes: Vec::new(),
             frames_refused: 0,
+            relays: Vec::new(),
+            serves: Vec::new(),
         }
     }
 

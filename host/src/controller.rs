@@ -59,6 +59,7 @@ impl Credentials {
             subject: self.node.to_string(),
             issued_ms: now_ms(),
             nonce: hex::encode(nonce),
+            relay: None,
         };
         Ok(proof::make(&claims, &self.key))
     }

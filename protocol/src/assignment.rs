@@ -13,6 +13,7 @@ use crate::keys::{LinkKey, PublicKey};
 use crate::limits::{Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
+use crate::relay::{RelayAccess, ServedRelay};
 use crate::signed::Document;
 
 /// The assignment of one node.
@@ -33,6 +34,13 @@ pub struct Assignment {
     pub issued_ms: u64,
     /// Publishers whose modules may run.
     pub publishers: Vec<Publisher>,
+    /// The relays that the node attaches to, the most preferred first. None: the one that it knows
+    /// since it enrolled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<RelayAccess>,
+    /// The relays that it runs for its neighbours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<ServedRelay>,
     /// Nodes that this one exchanges messages with.
     pub peers: Vec<Peer>,
     /// What runs, sorted by application and name.
@@ -67,6 +75,10 @@ pub struct Peer {
     /// Its key for links, once it has told the site: without it nothing durable passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_key: Option<LinkKey>,
+    /// The relays that both nodes attach to, the most preferred first. None: the one that nodes
+    /// know since they enrolled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<Name>,
 }
 
 /// Names an instance on a node: application and microservice.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::ids::InvalidId;
+use crate::secret::SharedSecret;
 
 /// The first byte of the two kinds of key files of the tool `wasmsign2` (its `keys.rs`).
 const WASMSIGN2_PUBLIC: u8 = 0x01;
@@ -154,6 +155,14 @@ impl SecretKey {
     /// Signs `message` (RFC 8032 section 5.1.6).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
+    }
+
+    /// What this key shares with the holder of `other` and with nobody else.
+    pub fn shared_with(&self, other: &PublicKey) -> SharedSecret {
+        let own = x25519_dalek::StaticSecret::from(self.0.to_scalar_bytes());
+        let other = VerifyingKey::from_bytes(&other.0).expect("checked when the value was made");
+        let other = x25519_dalek::PublicKey::from(other.to_montgomery().to_bytes());
+        SharedSecret::new(own.diffie_hellman(&other).as_bytes())
     }
 
     /// Reads a PKCS#8 key in PEM, as `haar key new` writes.

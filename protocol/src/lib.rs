@@ -7,6 +7,7 @@
 
 pub mod ids;
 pub mod keys;
+pub mod secret;
 pub mod module;
 pub mod signed;
 
@@ -16,6 +17,7 @@ pub mod grants;
 pub mod demand;
 pub mod manifest;
 
+pub mod relay;
 pub mod assignment;
 pub mod status;
 pub mod frame;

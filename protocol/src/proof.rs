@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::SiteId;
+use crate::ids::{Name, SiteId};
 use crate::keys::{PublicKey, SecretKey};
 
 const PREFIX: &str = "haar-proof-1";
@@ -43,6 +43,10 @@ pub struct Claims {
     pub issued_ms: u64,
     /// 16 random bytes in hexadecimal digits, so that no two proofs are alike.
     pub nonce: String,
+    /// The one relay that it is for; none for the controller's own. A node that runs a relay for its
+    /// neighbours must not be able to use their proofs elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Name>,
 }
 
 /// Why a proof was refused.
@@ -101,7 +105,8 @@ fn parse(proof: &str) -> Result<(Claims, [u8; 64], usize), ProofError> {
     Ok((claims, signature, signed.len()))
 }
 
-/// Checks a proof. `now_ms` is the verifier's clock.
+/// Checks a proof. `relay` is the name of the relay that a node runs and that asks; `now_ms` is the
+/// verifier's clock.
 ///
 /// # Errors
 /// See [`ProofError`]. The signature is checked before the time, so `OutOfTime` tells the truth
@@ -112,13 +117,15 @@ pub fn check(
     audience: Audience,
     site: &SiteId,
     subject: &str,
+    relay: Option<&Name>,
     now_ms: u64,
 ) -> Result<Claims, ProofError> {
     let (claims, signature, signed_bytes) = parse(proof)?;
     if !key.verifies(&proof.as_bytes()[..signed_bytes], &signature) {
         return Err(ProofError::WrongSignature);
     }
-    if claims.audience != audience || &claims.site != site || claims.subject != subject {
+    let is_for_us = claims.audience == audience && claims.relay.as_ref() == relay;
+    if !is_for_us || &claims.site != site || claims.subject != subject {
         return Err(ProofError::WrongClaims);
     }
     let too_old = claims

@@ -42,6 +42,36 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// Live frames from other nodes that were refused: no such route, wrong type, malformed.
     pub frames_refused: u64,
+    /// The relays that the node attaches to, the most preferred first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<RelayStatus>,
+    /// The relays that it runs for its neighbours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<ServedStatus>,
+}
+
+/// How a node fares with a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelayStatus {
+    /// The relay's name in the site.
+    pub name: Name,
+    /// Whether the node is connected to it.
+    pub connected: bool,
+    /// Why it is not, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a relay fares that the node runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ServedStatus {
+    /// The relay's name in the site.
+    pub name: Name,
+    /// Why it does not run, for a person; none when it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Document for Status {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use haar_protocol::ids::{Name, SiteId};
+use haar_protocol::keys::SecretKey;
 use haar_protocol::proof::{self, Audience, Claims};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::PACKET_BYTES_MAX;
 use crate::clock::unix_time_ms;
 use crate::reason::DisconnectReason;
-use crate::session::{Identity, Outgoing, SessionEvent, SessionOptions};
+use crate::session::{Credentials, Outgoing, SessionEvent, SessionOptions};
 use crate::tls;
 
 /// Packet ids, and with them publishes in flight: rumqttc allocates a slot for each.
@@ -112,7 +114,14 @@ pub(crate) fn mqtt_options(options: &SessionOptions) -> Result<MqttOptions, Disc
         }
         None => endpoint.check().map_err(unusable)?,
     }
-    mqtt.set_credentials(&identity.client_id, fresh_proof(identity)?);
+    match &identity.credentials {
+        Credentials::Proof { site, relay, key } => {
+            let proof = fresh_proof(&identity.client_id, site, relay.as_ref(), key)?;
+            mqtt.set_credentials(&identity.client_id, proof);
+        }
+        Credentials::Password { user, password } => drop(mqtt.set_credentials(user, password)),
+        Credentials::Anonymous => {}
+    }
     if let Some(will) = &options.will {
         mqtt.set_last_will(delayed_will(will));
     }
@@ -132,18 +141,24 @@ pub(crate) fn mqtt_options(options: &SessionOptions) -> Result<MqttOptions, Disc
     Ok(mqtt)
 }
 
-fn fresh_proof(identity: &Identity) -> Result<String, DisconnectReason> {
+fn fresh_proof(
+    client_id: &str,
+    site: &SiteId,
+    relay: Option<&Name>,
+    key: &SecretKey,
+) -> Result<String, DisconnectReason> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| DisconnectReason::Closed(format!("no random bytes: {error}")))?;
     let claims = Claims {
         audience: Audience::Relay,
-        site: identity.site.clone(),
-        subject: identity.client_id.clone(),
+        site: site.clone(),
+        subject: client_id.to_owned(),
         issued_ms: unix_time_ms(),
         nonce: format!("{:032x}", u128::from_be_bytes(nonce)),
+        relay: relay.cloned(),
     };
-    Ok(proof::make(&claims, &identity.key))
+    Ok(proof::make(&claims, key))
 }
 
 fn delayed_will(will: &Outgoing) -> LastWill {

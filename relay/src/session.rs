@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use haar_protocol::ids::SiteId;
+use haar_protocol::ids::{Name, SiteId};
 use haar_protocol::keys::SecretKey;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,12 +36,58 @@ const PUBLISH_OVERHEAD_BYTES: usize = 16;
 /// Who connects.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// A node's or the site's id: MQTT client id and user name.
+    /// The MQTT client id.
     pub client_id: String,
-    /// The site that the relay serves.
-    pub site: SiteId,
-    /// The key that proves it: every connection carries a fresh proof as its password.
-    pub key: SecretKey,
+    /// How it is proved.
+    pub credentials: Credentials,
+}
+
+impl Identity {
+    /// Somebody at the relay that the controller embeds: a node or the site, by its id and key.
+    pub fn of_key(id: String, site: SiteId, key: SecretKey) -> Self {
+        Self {
+            client_id: id,
+            credentials: Credentials::Proof {
+                site,
+                relay: None,
+                key,
+            },
+        }
+    }
+}
+
+/// How a client tells a relay who it is.
+#[derive(Clone)]
+pub enum Credentials {
+    /// The client id is the user name, and every connection carries a fresh proof as its password:
+    /// relays of ours.
+    Proof {
+        /// The site that the relay serves.
+        site: SiteId,
+        /// The relay's name, when a node runs it.
+        relay: Option<Name>,
+        /// The key that proves it.
+        key: SecretKey,
+    },
+    /// A name and a password.
+    Password {
+        /// The user name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// Nothing.
+    Anonymous,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Credentials::Proof { key, .. } => write!(formatter, "Proof({})", key.public()),
+            Credentials::Password { user, .. } => write!(formatter, "Password(of {user})"),
+            Credentials::Anonymous => formatter.write_str("Anonymous"),
+        }
+    }
 }
 
 /// What a session does.

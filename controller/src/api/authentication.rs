@@ -126,6 +126,7 @@ fn node(app: &App, proof: &str) -> Result<Caller, Failure> {
         Audience::Controller,
         &app.site.id,
         id.as_str(),
+        None,
         clock::now_ms(),
     )
     .map_err(proof_failure)?;

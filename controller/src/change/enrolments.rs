@@ -53,6 +53,7 @@ pub(crate) fn enrol(
         Audience::Controller,
         &site.id,
         node.as_str(),
+        None,
         write.now_ms,
     )
     .map_err(proof_failure)?;

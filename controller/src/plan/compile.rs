@@ -40,6 +40,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
                 id: end.clone(),
                 name: peer.name.clone(),
                 link_key: peer.link_key,
+                relays: Vec::new(),
             })
         })
         .collect();
@@ -51,6 +52,8 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         number: 0,
         issued_ms: 0,
         publishers: fleet.publishers.clone(),
+        relays: Vec::new(),
+        serves: Vec::new(),
         peers,
         microservices,
         routes,

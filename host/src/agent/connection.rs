@@ -32,11 +32,7 @@ pub(super) fn connect(
         .context("the enrolment names no relay: enrol again")?;
     let session_options = SessionOptions {
         endpoint: Endpoint::parse(url, Some(&membership.ca_pem))?,
-        identity: Identity {
-            client_id: node.to_string(),
-            site: site.clone(),
-            key: options.key.clone(),
-        },
+        identity: Identity::of_key(node.to_string(), site.clone(), options.key.clone()),
         will: Some(alive(&site, &node, "offline")),
         subscriptions: topics::node_subscriptions(&site, &node),
         queue_messages: RELAY_QUEUE_MESSAGES,

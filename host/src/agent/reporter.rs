@@ -44,6 +44,8 @@ pub(super) fn status(
         microservices: node.microservices(),
         routes: routes(node),
         frames_refused: bus.frames_refused(),
+        relays: Vec::new(),
+        serves: Vec::new(),
     };
     signed::seal(&status, key)
 }

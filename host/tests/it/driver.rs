@@ -23,11 +23,7 @@ impl Driver {
         let (events, mut received) = mpsc::channel(16);
         let options = SessionOptions {
             endpoint: Endpoint::parse(&site.relay_url(), None).unwrap(),
-            identity: Identity {
-                client_id: node.id.to_string(),
-                site: site.id(),
-                key: node.key.clone(),
-            },
+            identity: Identity::of_key(node.id.to_string(), site.id(), node.key.clone()),
             will: None,
             subscriptions: vec![],
             queue_messages: 16,

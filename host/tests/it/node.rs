@@ -136,6 +136,8 @@ impl Node {
                 name: "team".parse().unwrap(),
                 key: site.publisher.public(),
             }],
+            relays: Vec::new(),
+            serves: Vec::new(),
             peers: vec![],
             microservices: vec![],
             routes: vec![],
@@ -155,6 +157,7 @@ impl Node {
             id: self.id.clone(),
             name: self.name.clone(),
             link_key: Some(self.link_secret().public()),
+            relays: Vec::new(),
         }
     }
 

@@ -141,6 +141,7 @@ impl Site {
             }),
             data_dir: self.directory.path().join("relay"),
             site: self.id(),
+            name: None,
             site_key: self.key.public(),
             nodes: self.nodes.subscribe(),
             limits: BrokerLimits::default(),
@@ -151,11 +152,7 @@ impl Site {
         let (events, received) = mpsc::channel(64);
         let options = SessionOptions {
             endpoint: Endpoint::parse(&self.relay_url(), Some(&self.ca_pem())).unwrap(),
-            identity: Identity {
-                client_id: self.id().to_string(),
-                site: self.id(),
-                key: self.key.clone(),
-            },
+            identity: Identity::of_key(self.id().to_string(), self.id(), self.key.clone()),
             will: None,
             subscriptions: site_subscriptions(&self.id()),
             queue_messages: 64,

@@ -81,7 +81,7 @@ fn check_microservice(microservice: &Microservice, at: &KeyPath, problems: &mut 
     configuration::check_values(microservice, &at.key("configuration"), problems);
 }
 
-fn check_place(place: &Place, at: &KeyPath, problems: &mut Vec<Problem>) {
+pub(super) fn check_place(place: &Place, at: &KeyPath, problems: &mut Vec<Problem>) {
     let hint = "write `node: NAME` for one node, `labels: {KEY: VALUE}` for the nodes with these labels, or `labels: {}` for every node";
     match (&place.node, &place.labels) {
         (None, None) => problems.push(Problem::with_hint(at, "says no place", hint)),

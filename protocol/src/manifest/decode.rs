@@ -5,6 +5,7 @@
 mod limits;
 mod grants;
 mod configuration;
+mod relay;
 
 use crate::ids::MediaType;
 use crate::limits::Retention;
@@ -12,6 +13,7 @@ use crate::log::Level;
 
 use super::check::{CONFIGURATION_KEYS_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX};
 use super::errors::{KeyPath, Problem};
+use super::parse::Document;
 use super::tree::{Mark, Node, Value};
 use super::values::{Decoded, Decoder};
 use super::{ApiVersion, Delivery, Kind, Manifest, Microservice, Place, Port, Route};
@@ -26,14 +28,27 @@ const LEVELS: [(&str, Level); 6] = [
     ("critical", Level::Critical),
 ];
 
-/// Decodes the manifest that stands in `root`, or says everything that is wrong with it.
-pub(super) fn decode(root: &Node) -> Result<Manifest, Vec<(Problem, Mark)>> {
+/// Decodes the document that stands in `root`, or says everything that is wrong with it.
+pub(super) fn decode(root: &Node) -> Result<Document, Vec<(Problem, Mark)>> {
     let mut decoder = Decoder::default();
-    let manifest = decoder.manifest(root);
-    match manifest {
-        Some(manifest) if decoder.problems.is_empty() => Ok(manifest),
+    let document = match is_relay(root) {
+        true => decoder.relay(root).map(Document::Relay),
+        false => decoder.manifest(root).map(Document::Application),
+    };
+    match document {
+        Some(document) if decoder.problems.is_empty() => Ok(document),
         _ => Err(decoder.problems),
     }
+}
+
+fn is_relay(root: &Node) -> bool {
+    let Value::Map(entries) = &root.value else {
+        return false;
+    };
+    entries.iter().any(|(key, node)| {
+        let is_kind = key.text == "kind";
+        is_kind && matches!(&node.value, Value::Scalar { text, .. } if text == "Relay")
+    })
 }
 
 // What a manifest is made of, from the whole to the parts.
@@ -46,7 +61,12 @@ impl Decoder {
             this.one_of(node, at, &[("haar/v1", ApiVersion::V1)])
         });
         let kind = self.required(&fields, "kind", |this, node, at| {
-            this.one_of(node, at, &[("Application", Kind::Application)])
+            // A relay never comes here: the word is offered to who has mistyped it.
+            let kinds = [
+                ("Application", Kind::Application),
+                ("Relay", Kind::Application),
+            ];
+            this.one_of(node, at, &kinds)
         });
         let name = self.required(&fields, "name", Self::formed);
         let microservices = self.required(&fields, "microservices", |this, node, at| {

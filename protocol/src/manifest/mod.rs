@@ -1,5 +1,6 @@
 //! The manifest of an application: what runs where, with which limits and grants, and who may
-//! talk to whom. Written by people in YAML; read here into types, and checked as a whole.
+//! talk to whom; and that of a relay. Written by people in YAML; read here into types, and checked
+//! as a whole.
 
 mod parse;
 mod tree;
@@ -9,6 +10,7 @@ mod ports;
 mod configuration;
 mod check;
 mod routes;
+mod relay;
 mod suggest;
 mod errors;
 #[cfg(feature = "schema")]
@@ -31,11 +33,12 @@ pub use check::{
 };
 pub use configuration::{ConfigurationKey, ConfigurationType, Number};
 pub use errors::{ManifestError, ManifestErrors};
-pub use parse::{MANIFEST_BYTES_MAX, parse};
+pub use parse::{Document, MANIFEST_BYTES_MAX, parse, parse_document};
 pub use ports::Port;
+pub use relay::{CREDENTIAL_BYTES_MAX, Credentials, EMBEDDED_PREFERENCE, Relay, RelayKind};
 pub use routes::warnings;
 #[cfg(feature = "schema")]
-pub use schema::json_schema;
+pub use schema::{json_schema, relay_json_schema};
 
 /// One application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

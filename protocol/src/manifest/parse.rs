@@ -1,21 +1,48 @@
 //! From the text of a manifest to the checked value: tree, then types, then the checks of the
 //! whole. The only way in for text that people wrote; used by the CLI and the controller alike.
 
-use super::Manifest;
 use super::check::check;
 use super::decode::decode;
 use super::errors::{KeyPath, ManifestError, ManifestErrors, Problem, Step};
 use super::tree::{self, Mark, Node, TreeError, Value};
+use super::{Manifest, Relay, relay};
 
 /// The largest manifest that anybody reads, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
-/// Reads and checks the manifest in `text`. `file` is what errors call it.
+/// What people write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// An application.
+    Application(Manifest),
+    /// A relay.
+    Relay(Relay),
+}
+
+/// Reads and checks the manifest of an application in `text`. `file` is what errors call it.
+///
+/// # Errors
+/// As those of [`parse_document`]; that it describes something else is one, too.
+pub fn parse(text: &str, file: &str) -> Result<Manifest, ManifestErrors> {
+    match parse_document(text, file)? {
+        Document::Application(manifest) => Ok(manifest),
+        Document::Relay(_) => Err(ManifestErrors::new(vec![ManifestError {
+            file: file.to_owned(),
+            line: Mark::START.line,
+            column: Mark::START.column,
+            key: "kind".to_owned(),
+            message: "this is a relay, and an application is wanted here".to_owned(),
+            hint: None,
+        }])),
+    }
+}
+
+/// Reads and checks the document in `text`. `file` is what errors call it.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its line and column. Errors of one kind hide those
 /// of the next: YAML first, then keys and single values, then what does not fit together.
-pub fn parse(text: &str, file: &str) -> Result<Manifest, ManifestErrors> {
+pub fn parse_document(text: &str, file: &str) -> Result<Document, ManifestErrors> {
     let at = |mark: Mark, key: String, message: String, hint: Option<String>| ManifestError {
         file: file.to_owned(),
         line: mark.line,
@@ -53,7 +80,7 @@ pub fn parse(text: &str, file: &str) -> Result<Manifest, ManifestErrors> {
     let located = |problem: Problem, mark: Mark| {
         at(mark, problem.at.to_string(), problem.message, problem.hint)
     };
-    let manifest = decode(&root).map_err(|problems| {
+    let document = decode(&root).map_err(|problems| {
         ManifestErrors::new(
             problems
                 .into_iter()
@@ -61,9 +88,12 @@ pub fn parse(text: &str, file: &str) -> Result<Manifest, ManifestErrors> {
                 .collect(),
         )
     })?;
-    let problems = check(&manifest);
+    let problems = match &document {
+        Document::Application(manifest) => check(manifest),
+        Document::Relay(found) => relay::check(found),
+    };
     if problems.is_empty() {
-        return Ok(manifest);
+        return Ok(document);
     }
     let errors = problems.into_iter().map(|problem| {
         let mark = locate(&root, &problem.at);

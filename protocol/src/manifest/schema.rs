@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONFIGURATION_CHOICES_MAX, CONFIGURATION_KEY_BYTES_MAX, Manifest};
+use super::{CONFIGURATION_CHOICES_MAX, CONFIGURATION_KEY_BYTES_MAX, Manifest, Relay};
 
 /// The JSON Schema (draft 2020-12) of a manifest.
 pub fn json_schema() -> Value {
@@ -13,6 +13,17 @@ pub fn json_schema() -> Value {
         json!("https://example.invalid/haar/schemas/application.json"),
     );
     schema.insert("title".to_owned(), json!("Haar application manifest"));
+    schema.into()
+}
+
+/// The JSON Schema (draft 2020-12) of a relay's manifest.
+pub fn relay_json_schema() -> Value {
+    let mut schema = schemars::schema_for!(Relay);
+    schema.insert(
+        "$id".to_owned(),
+        json!("https://example.invalid/haar/schemas/relay.json"),
+    );
+    schema.insert("title".to_owned(), json!("Haar relay manifest"));
     schema.into()
 }
 

@@ -9,7 +9,10 @@ use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
-use haar_protocol::status::{MicroserviceStatus, RefusedAssignment, RouteStatus, State, Status};
+use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
+use haar_protocol::status::{
+    MicroserviceStatus, RefusedAssignment, RelayStatus, RouteStatus, State, Status,
+};
 
 /// The manifest that shows every key.
 pub(crate) const FULL_MANIFEST: &str = include_str!("../golden/full.yaml");
@@ -92,10 +95,13 @@ pub(crate) fn assignment() -> Assignment {
             name: name("acme"),
             key: key(4).public(),
         }],
+        relays: relays(),
+        serves: vec![],
         peers: vec![Peer {
             id: node(3),
             name: name("gateway-03"),
             link_key: Some(LinkKey::from_bytes([3; 32])),
+            relays: vec![name("plant"), name("controller")],
         }],
         microservices: vec![haar_protocol::assignment::Microservice {
             name: microservice_name(),
@@ -192,5 +198,29 @@ pub(crate) fn status() -> Status {
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
         frames_refused: 5,
+        relays: vec![RelayStatus {
+            name: name("plant"),
+            connected: false,
+            reason: Some("the relay can't be reached: no answer in time".to_owned()),
+        }],
+        serves: vec![],
     }
+}
+
+fn relays() -> Vec<RelayAccess> {
+    let plant = RelayAccess {
+        name: name("plant"),
+        role: RelayRole::Links,
+        url: Some("mqtts://192.0.2.9:8883".parse().unwrap()),
+        ca_pem: None,
+        credentials: NodeCredentials::Generated,
+    };
+    let embedded = RelayAccess {
+        name: name("controller"),
+        role: RelayRole::Everything,
+        url: None,
+        ca_pem: None,
+        credentials: NodeCredentials::Proof,
+    };
+    vec![plant, embedded]
 }

@@ -16,6 +16,7 @@ fn claims() -> Claims {
         subject: node(2).to_string(),
         issued_ms: NOW_MS,
         nonce: "000102030405060708090a0b0c0d0e0f".to_owned(),
+        relay: None,
     }
 }
 
@@ -26,6 +27,7 @@ fn check_at(proof: &str, now_ms: u64) -> Result<Claims, ProofError> {
         Audience::Relay,
         &site(),
         node(2).as_str(),
+        None,
         now_ms,
     )
 }
@@ -88,6 +90,7 @@ fn a_proof_convinces_only_the_audience_site_and_subject_that_it_names() {
             Audience::Controller,
             &site(),
             &subject,
+            None,
             NOW_MS
         ),
         wrong
@@ -99,6 +102,7 @@ fn a_proof_convinces_only_the_audience_site_and_subject_that_it_names() {
             Audience::Relay,
             &other_site,
             &subject,
+            None,
             NOW_MS
         ),
         wrong
@@ -110,16 +114,33 @@ fn a_proof_convinces_only_the_audience_site_and_subject_that_it_names() {
             Audience::Relay,
             &site(),
             node(3).as_str(),
+            None,
             NOW_MS
         ),
         wrong
     );
+    let plant = "plant".parse().unwrap();
+    let at = |relay| {
+        let public = key(2).public();
+        check(
+            &proof,
+            &public,
+            Audience::Relay,
+            &site(),
+            &subject,
+            relay,
+            NOW_MS,
+        )
+    };
+    assert_eq!(at(Some(&plant)), wrong);
+    assert!(at(None).is_ok());
     let foreign = check(
         &proof,
         &key(3).public(),
         Audience::Relay,
         &site(),
         &subject,
+        None,
         NOW_MS,
     );
     assert_eq!(foreign, Err(ProofError::WrongSignature));
@@ -188,7 +209,7 @@ proptest! {
     fn a_proof_holds_whatever_it_states(subject in "[a-z0-9]{1,60}", issued_ms: u64, nonce in "[0-9a-f]{32}") {
         let claims = Claims { subject, issued_ms, nonce, ..claims() };
         let proof = make(&claims, &key(2));
-        let checked = check(&proof, &key(2).public(), Audience::Relay, &site(), &claims.subject, issued_ms);
+        let checked = check(&proof, &key(2).public(), Audience::Relay, &site(), &claims.subject, None, issued_ms);
         prop_assert_eq!(checked, Ok(claims));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use haar_protocol::ids::{NodeId, SiteId};
+use haar_protocol::ids::{Name, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::proof::{self, Audience, CLOCK_SKEW_MS, PROOF_LIFE_MS, ProofError};
 use haar_protocol::topics::{self, Topic};
@@ -94,6 +94,7 @@ pub(super) fn admit(
     claim: &Claim<'_>,
     site: &SiteId,
     site_key: &PublicKey,
+    relay: Option<&Name>,
     nodes: &NodeDirectory,
     seen: &mut SeenProofs,
     now_ms: u64,
@@ -113,7 +114,15 @@ pub(super) fn admit(
         Principal::Node(node) => nodes.get(node).ok_or(Refusal::Unknown)?,
     };
     let password = std::str::from_utf8(password).map_err(|_| ProofError::Malformed)?;
-    let claims = proof::check(password, key, Audience::Relay, site, user_name, now_ms)?;
+    let claims = proof::check(
+        password,
+        key,
+        Audience::Relay,
+        site,
+        user_name,
+        relay,
+        now_ms,
+    )?;
     let will_allowed = claim.will.is_none_or(|(topic, retain)| {
         may_publish(&principal, site, nodes, topic) && (!retain || may_retain(site, topic))
     });
@@ -217,6 +226,7 @@ mod tests {
                 subject: subject.to_owned(),
                 issued_ms,
                 nonce: nonce.to_owned(),
+                relay: None,
             };
             proof::make(&claims, key)
         }
@@ -239,6 +249,7 @@ mod tests {
                 &claim,
                 &self.id,
                 &self.key.public(),
+                None,
                 &self.nodes,
                 seen,
                 now_ms,

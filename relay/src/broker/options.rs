@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use haar_protocol::ids::{NodeId, SiteId};
+use haar_protocol::ids::{Name, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ pub struct BrokerOptions {
     pub data_dir: PathBuf,
     /// The site that it serves.
     pub site: SiteId,
+    /// Its name, when a node runs it: proofs must be for it.
+    pub name: Option<Name>,
     /// The site's key, which admits the controller.
     pub site_key: PublicKey,
     /// The nodes that it admits, as they change. A node that leaves is disconnected at once.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use haar_protocol::ids::SiteId;
+use haar_protocol::ids::{Name, SiteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::proof::ProofError;
 use mqtt5::broker::{
@@ -28,6 +28,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) struct Gatekeeper {
     site: SiteId,
     site_key: PublicKey,
+    name: Option<Name>,
     nodes: watch::Receiver<Arc<NodeDirectory>>,
     pub(super) strangers: Arc<Strangers>,
     /// Connections take it to record their proof, housekeeping to forget old ones.
@@ -40,6 +41,7 @@ impl Gatekeeper {
         Self {
             site: options.site.clone(),
             site_key: options.site_key,
+            name: options.name.clone(),
             nodes: options.nodes.clone(),
             strangers: Strangers::new(limits.strangers_max, limits.strangers_per_address_max),
             seen: Mutex::new(SeenProofs::default()),
@@ -71,6 +73,7 @@ impl Gatekeeper {
                 &claim,
                 &self.site,
                 &self.site_key,
+                self.name.as_ref(),
                 &nodes,
                 &mut seen,
                 unix_time_ms(),

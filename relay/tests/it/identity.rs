@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use haar_protocol::keys::SecretKey;
-use haar_relay::DisconnectReason;
+use haar_relay::{DisconnectReason, Identity};
 use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
 use rumqttc::v5::{ConnectionError, MqttOptions};
 
@@ -131,6 +131,7 @@ async fn a_proof_for_the_rest_api_or_another_site_does_not_open_the_relay() {
             subject: id.to_owned(),
             issued_ms: now_ms(),
             nonce: "00".into(),
+            relay: None,
         };
         let mut options = site.raw_options(id);
         options.set_credentials(id, make(&claims, &site.one.key));
@@ -145,7 +146,8 @@ async fn a_proof_for_the_rest_api_or_another_site_does_not_open_the_relay() {
 async fn a_session_reports_refused_credentials_as_such() {
     let site = Site::start().await;
     let mut options = site.node_options(&site.one);
-    options.identity.key = site.two.key.clone();
+    let (id, key) = (site.one.id.to_string(), site.two.key.clone());
+    options.identity = Identity::of_key(id, site.id.clone(), key);
     let mut client = Client::start(options);
     for _ in 0..2 {
         let reason = client.disconnected().await;

@@ -111,6 +111,7 @@ impl Site {
             tls: Some(certificates.server.clone()),
             data_dir: folder.path().join("relay"),
             site: SiteId::of(&key.public()),
+            name: None,
             site_key: key.public(),
             nodes: nodes.subscribe(),
             limits,
@@ -135,6 +136,7 @@ impl Site {
             tls: Some(self.certificates.server.clone()),
             data_dir: self.folder.path().join("relay"),
             site: self.id.clone(),
+            name: None,
             site_key: self.key.public(),
             nodes: self.nodes.subscribe(),
             limits: BrokerLimits::default(),
@@ -188,11 +190,7 @@ impl Site {
     pub(crate) fn node_options(&self, node: &Node) -> SessionOptions {
         SessionOptions {
             endpoint: self.endpoint(),
-            identity: Identity {
-                client_id: node.id.to_string(),
-                site: self.id.clone(),
-                key: node.key.clone(),
-            },
+            identity: Identity::of_key(node.id.to_string(), self.id.clone(), node.key.clone()),
             will: Some(message(&self.text(&Topic::Alive(node.id.clone())), "offline").retained()),
             subscriptions: topics::node_subscriptions(&self.id, &node.id),
             queue_messages: 64,
@@ -202,11 +200,7 @@ impl Site {
     pub(crate) fn site_options(&self) -> SessionOptions {
         SessionOptions {
             endpoint: self.endpoint(),
-            identity: Identity {
-                client_id: self.id.to_string(),
-                site: self.id.clone(),
-                key: self.key.clone(),
-            },
+            identity: Identity::of_key(self.id.to_string(), self.id.clone(), self.key.clone()),
             will: None,
             subscriptions: topics::site_subscriptions(&self.id),
             queue_messages: 64,
@@ -235,6 +229,7 @@ impl Site {
             subject: subject.to_owned(),
             issued_ms,
             nonce: format!("{:032x}", u128::from_be_bytes(nonce)),
+            relay: None,
         };
         proof::make(&claims, key)
     }

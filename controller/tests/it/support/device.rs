@@ -57,6 +57,7 @@ impl Device {
             subject: self.id.to_string(),
             issued_ms,
             nonce: format!("{:032x}", rand_u64()),
+            relay: None,
         };
         proof::make(&claims, &self.key)
     }
@@ -93,11 +94,7 @@ impl Device {
         let stop = CancellationToken::new();
         let options = SessionOptions {
             endpoint: Endpoint::parse(&site.relay_url(), Some(&site.context.ca_pem)).unwrap(),
-            identity: Identity {
-                client_id: self.id.to_string(),
-                site: self.site.clone(),
-                key: self.key.clone(),
-            },
+            identity: Identity::of_key(self.id.to_string(), self.site.clone(), self.key.clone()),
             will: Some(self.alive("offline")),
             subscriptions: topics::node_subscriptions(&self.site, &self.id),
             queue_messages: 64,
@@ -151,6 +148,8 @@ impl Device {
             microservices,
             routes: Vec::new(),
             frames_refused: 0,
+            relays: Vec::new(),
+            serves: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use haar_protocol::ids::{MediaType, Name, NodeId, PortName, RouteId};
 use haar_protocol::limits::Retention;
 use haar_protocol::manifest;
 
-use super::{Application, Fleet, Placements};
+use super::{Application, Fleet, Placements, relays};
 
 /// The assignment of `node` without number and date (both 0), or none when it is no node of the
 /// fleet. What it says depends on nothing but the arguments.
@@ -44,7 +44,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
             })
         })
         .collect();
-    Some(Assignment {
+    let mut assignment = Assignment {
         site: fleet.site.clone(),
         node: id.clone(),
         node_name: node.name.clone(),
@@ -57,7 +57,9 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         peers,
         microservices,
         routes,
-    })
+    };
+    relays::tell(fleet, id, node, &mut assignment);
+    Some(assignment)
 }
 
 fn full_name(application: &Application, microservice: &Name) -> MicroserviceName {

@@ -71,6 +71,7 @@ fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, N
             name: name(&format!("gw-{index}")),
             labels,
             budget,
+            key: SecretKey::from_seed([index + 1; 32]).public(),
             link_key: None,
         },
     )
@@ -111,6 +112,8 @@ fn fleet(nodes: Vec<(NodeId, Node)>, applications: Vec<(Name, Application)>) -> 
     let key = SecretKey::from_seed([1; 32]).public();
     Fleet {
         site: SiteId::of(&key),
+        site_key: SecretKey::from_seed([1; 32]),
+        relays: vec![Relay::embedded()],
         nodes: nodes.into_iter().collect(),
         publishers: vec![Publisher {
             name: name("acme"),

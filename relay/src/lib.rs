@@ -25,7 +25,7 @@ pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory
 pub use endpoint::{Endpoint, RelayError, TlsTrust};
 pub use reason::DisconnectReason;
 pub use session::{
-    Identity, Outgoing, PublishError, Session, SessionEvent, SessionOptions, SessionTask,
+    Identity, Outgoing, PublishError, Room, Session, SessionEvent, SessionOptions, SessionTask,
 };
 
 /// The largest MQTT packet that a session or the embedded relay takes, in bytes.

@@ -116,11 +116,9 @@ fn take_one(
                 Ok(())
             }
         },
-        Topic::Assignment(_)
-        | Topic::Request(_)
-        | Topic::Response(_)
-        | Topic::Live { .. }
-        | Topic::Link { .. } => Ok(()),
+        Topic::Assignment(_) | Topic::Request(_) | Topic::Response(_) | Topic::Link { .. } => {
+            Ok(())
+        }
     }
 }
 

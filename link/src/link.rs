@@ -3,7 +3,7 @@
 use crate::frame::{self, Ack, Batch, Frame};
 use crate::receiver::{Receiver, Verdict};
 use crate::sender::{Acknowledged, Sender, Settings, Want};
-use crate::session::{Opened, Refusal, Session};
+use crate::session::{self, Opened, Refusal, Session};
 
 /// Between two hellos to a node that does not answer, or that answers what can't be opened.
 const HELLO_MS_MIN: u64 = 500;
@@ -24,6 +24,10 @@ pub struct Link {
     /// When to say hello.
     hello_ms: Option<u64>,
     hello_pause_ms: u64,
+    /// When something came that only the other node can have made, and only now.
+    last_heard_ms: Option<u64>,
+    /// When the first thing went out that the other node has not answered.
+    unanswered_since_ms: Option<u64>,
 }
 
 impl Link {
@@ -37,6 +41,8 @@ impl Link {
             answers: Vec::new(),
             hello_ms: None,
             hello_pause_ms: HELLO_MS_MIN,
+            last_heard_ms: None,
+            unanswered_since_ms: None,
         }
     }
 
@@ -45,10 +51,23 @@ impl Link {
         self.connected && self.session.is_open()
     }
 
+    /// When an authentic frame of the other node was last heard: one that nobody can have recorded
+    /// and played again. None: never.
+    pub fn last_heard_ms(&self) -> Option<u64> {
+        self.last_heard_ms
+    }
+
+    /// Since when the other node owes an answer: to a hello, or to messages of durable routes. None
+    /// while it owes none, and without a connection. Messages of live routes are not answered.
+    pub fn unanswered_since_ms(&self) -> Option<u64> {
+        self.unanswered_since_ms
+    }
+
     /// This node has a way to the relay, or has lost it.
     pub fn connected(&mut self, connected: bool, now_ms: u64) {
         self.connected = connected;
         self.answers.clear();
+        self.unanswered_since_ms = None;
         self.hello_pause_ms = HELLO_MS_MIN;
         self.hello_ms = (connected && !self.session.is_open()).then_some(now_ms);
         self.sender.connected(connected && self.session.is_open());
@@ -58,19 +77,25 @@ impl Link {
     }
 
     /// Opens what came from the node. A frame is handed on to [`frame::decode`], its parts to
-    /// [`batch`](Self::batch) and [`acknowledged`](Self::acknowledged).
+    /// [`batch`](Self::batch) and [`acknowledged`](Self::acknowledged); messages of live routes are
+    /// the caller's.
     ///
     /// # Errors
     /// When it is not from that node, for this one, and new.
     pub fn open(&mut self, bytes: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, Refusal> {
         match self.session.open(bytes) {
-            Ok(Opened::Data(frame)) => Ok(Some(frame)),
+            Ok(Opened::Data(frame)) => {
+                self.last_heard_ms = Some(now_ms);
+                Ok(Some(frame))
+            }
             Ok(Opened::Answer(answer)) => {
                 self.answer(answer);
                 Ok(None)
             }
             Ok(Opened::Begun(answer)) => {
                 self.answer(answer);
+                self.last_heard_ms = Some(now_ms);
+                self.unanswered_since_ms = None;
                 self.hello_ms = None;
                 self.hello_pause_ms = HELLO_MS_MIN;
                 self.sender.connected(self.connected);
@@ -81,8 +106,9 @@ impl Link {
             Err(refusal) => {
                 // One of the two may have started again: whoever sees it says so, not too often.
                 let is_session = matches!(refusal, Refusal::OtherSession | Refusal::NotAuthentic);
-                if is_session && self.connected && self.hello_ms.is_none() {
-                    self.hello_ms = Some(now_ms + HELLO_MS_MIN);
+                if is_session && self.connected {
+                    let soon = now_ms + HELLO_MS_MIN;
+                    self.hello_ms = Some(self.hello_ms.map_or(soon, |due| due.min(soon)));
                 }
                 Err(refusal)
             }
@@ -96,7 +122,9 @@ impl Link {
 
     /// Takes an acknowledgement that came.
     pub fn acknowledged(&mut self, ack: &Ack, now_ms: u64) -> Acknowledged {
-        self.sender.acknowledged(ack, now_ms)
+        let acknowledged = self.sender.acknowledged(ack, now_ms);
+        self.unanswered_since_ms = self.sender.is_waiting().then_some(now_ms);
+        acknowledged
     }
 
     /// What is to be sent beside messages: hellos and acknowledgements, sealed. Call it until there
@@ -111,6 +139,9 @@ impl Link {
         if self.hello_ms.is_some_and(|due| due <= now_ms) {
             self.hello_ms = (!self.session.is_open()).then(|| now_ms + self.hello_pause_ms);
             self.hello_pause_ms = (2 * self.hello_pause_ms).min(HELLO_MS_MAX);
+            if !self.session.is_open() {
+                self.unanswered_since_ms.get_or_insert(now_ms);
+            }
             return Some(self.session.hello());
         }
         if !self.session.is_open() {
@@ -120,7 +151,7 @@ impl Link {
         if acks.is_empty() {
             return None;
         }
-        self.seal(&Frame::Acks(acks))
+        self.seal(&Frame::Acks(acks), now_ms)
     }
 
     /// What to read and send next, see [`Sender::next`].
@@ -133,9 +164,13 @@ impl Link {
 
     /// Encodes and seals a frame; none while the other node has not answered, or when it is larger
     /// than a frame may be.
-    pub fn seal(&mut self, frame: &Frame<'_>) -> Option<Vec<u8>> {
-        let bytes = frame::encode(frame).ok()?;
-        self.session.seal(&bytes)
+    pub fn seal(&mut self, frame: &Frame<'_>, now_ms: u64) -> Option<Vec<u8>> {
+        let bytes = frame::encode_to(frame, session::buffer(0)).ok()?;
+        let sealed = self.session.seal_in_place(bytes)?;
+        if matches!(frame, Frame::Batches(_)) {
+            self.unanswered_since_ms.get_or_insert(now_ms);
+        }
+        Some(sealed)
     }
 
     /// When there is something to do although nothing has happened.

@@ -1,8 +1,7 @@
-//! Routes to and from other nodes: takes frames off the relay, and keeps two tasks for each peer, one
-//! that fills frames of live routes and hands them to the relay, and one for the durable ones
-//! ([`super::peer_link`]). Beside the control loop, not through it.
+//! Links to other nodes: takes frames off the relay, and keeps a task for each node with which this
+//! one shares a route ([`super::peer_link`]). Beside the control loop, not through it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,17 +11,15 @@ use haar_protocol::assignment::Peer;
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::LinkKey;
 use haar_protocol::topics::Topic;
-use haar_relay::{Outgoing, Session, SessionEvent};
+use haar_relay::{Session, SessionEvent};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Event;
-use super::peer_link::PeerLink;
+use super::peer_link::{PeerLink, Ways};
 use crate::bus::Bus;
 use crate::bus::logs::LinkPlan;
-use crate::bus::message::count;
-use crate::bus::peer::PeerQueue;
 use crate::identity::LinkSecret;
 use crate::store::Store;
 
@@ -40,8 +37,8 @@ pub(super) struct Intake {
     pub(super) doors: Arc<Doors>,
 }
 
-/// Sorts what the relay delivers: live frames go to the bus, sealed ones to the task of their link,
-/// requests to the task that answers them, the rest to the control loop.
+/// Sorts what the relay delivers: frames go to the task of their link, requests to the task that
+/// answers them, the rest to the control loop.
 pub(super) async fn receive(intake: Intake, mut relay: mpsc::Receiver<SessionEvent>) {
     let Intake {
         site,
@@ -55,15 +52,15 @@ pub(super) async fn receive(intake: Intake, mut relay: mpsc::Receiver<SessionEve
     while let Some(event) = relay.recv().await {
         let event = match event {
             SessionEvent::Message { topic, payload, .. } => match Topic::parse(&site, &topic) {
-                Some(Topic::Live { from, to }) if to == node => {
-                    bus.receive(&from, &payload);
-                    continue;
-                }
                 Some(Topic::Link { from, to }) if to == node => {
-                    match doors.load().get(&from) {
-                        // What does not fit is sent again.
-                        Some(door) => drop(door.try_send(payload)),
-                        None => bus.refuse(),
+                    let door = doors.load().get(&from).cloned();
+                    let taken = match door {
+                        // The task of a link never waits while frames wait for it.
+                        Some(door) => door.send(payload).await.is_ok(),
+                        None => false,
+                    };
+                    if !taken {
+                        bus.refuse();
                     }
                     continue;
                 }
@@ -108,18 +105,19 @@ pub(super) struct Means {
     pub(super) doors: Arc<Doors>,
 }
 
-/// The tasks that exchange messages with other nodes.
+/// The links to other nodes.
 #[derive(Debug)]
 pub(super) struct Links {
     means: Means,
     tasks: JoinSet<()>,
-    peers: HashMap<NodeId, (Arc<PeerQueue>, AbortHandle)>,
-    durable: HashMap<NodeId, DurableLink>,
+    links: HashMap<NodeId, OpenLink>,
+    /// Nodes whose key is not known, and of which that was said.
+    missed: BTreeSet<NodeId>,
 }
 
-/// The task of the durable routes of one peer.
+/// The task of one link.
 #[derive(Debug)]
-struct DurableLink {
+struct OpenLink {
     key: LinkKey,
     plan: watch::Sender<LinkPlan>,
     task: AbortHandle,
@@ -130,16 +128,16 @@ impl Links {
         Self {
             means,
             tasks: JoinSet::new(),
-            peers: HashMap::new(),
-            durable: HashMap::new(),
+            links: HashMap::new(),
+            missed: BTreeSet::new(),
         }
     }
 
-    /// Keeps a task for each of `plans` whose key is known, and for no other.
-    pub(super) fn follow_durable(&mut self, plans: &BTreeMap<NodeId, LinkPlan>, peers: &[Peer]) {
+    /// Keeps a link for each of `plans` whose key is known, and no other.
+    pub(super) fn follow(&mut self, plans: &BTreeMap<NodeId, LinkPlan>, peers: &[Peer]) {
         let key = |node: &NodeId| peers.iter().find(|peer| &peer.id == node)?.link_key;
         let mut doors = self.means.doors.load().as_ref().clone();
-        self.durable.retain(|node, link| {
+        self.links.retain(|node, link| {
             let keep = plans.contains_key(node) && key(node) == Some(link.key);
             if !keep {
                 link.task.abort();
@@ -147,24 +145,29 @@ impl Links {
             }
             keep
         });
+        self.missed
+            .retain(|node| plans.contains_key(node) && key(node).is_none());
         for (node, plan) in plans {
-            if let Some(link) = self.durable.get(node) {
+            if let Some(link) = self.links.get(node) {
                 link.plan.send_replace(plan.clone());
                 continue;
             }
             let Some(key) = key(node) else {
-                tracing::warn!("durable routes wait: node {node} has not told its key for links");
+                if self.missed.insert(node.clone()) {
+                    tracing::warn!("routes wait: node {node} has not told its key for links");
+                }
                 continue;
             };
             match self.open(node, key, plan) {
                 Ok((link, door)) => {
-                    self.durable.insert(node.clone(), link);
+                    self.links.insert(node.clone(), link);
                     doors.insert(node.clone(), door);
                 }
                 Err(error) => tracing::error!("no link to node {node}: {error:#}"),
             }
         }
         self.means.doors.store(Arc::new(doors));
+        while self.tasks.try_join_next().is_some() {} // those that were ended
     }
 
     fn open(
@@ -172,7 +175,7 @@ impl Links {
         node: &NodeId,
         key: LinkKey,
         plan: &LinkPlan,
-    ) -> anyhow::Result<(DurableLink, mpsc::Sender<Bytes>)> {
+    ) -> anyhow::Result<(OpenLink, mpsc::Sender<Bytes>)> {
         let means = &self.means;
         // One for each session, not for each start of the agent: a link that is closed and opened
         // again would count its frames from zero under the keys that it had before.
@@ -191,77 +194,18 @@ impl Links {
         };
         let (plan, planned) = watch::channel(plan.clone());
         let (door, frames) = mpsc::channel(FRAMES_MAX);
-        let link = PeerLink {
+        let ways = Ways {
             bus: Arc::clone(&means.bus),
             store: means.store.clone(),
             session: means.session.clone(),
+            node: node.clone(),
             topic: topic.text(&means.site),
             connected: means.connected.clone(),
             plan: planned,
             frames,
             began: means.began,
-            outdated: Vec::new(),
         };
-        let task = self.tasks.spawn(link.run(seals));
-        Ok((DurableLink { key, plan, task }, door))
-    }
-
-    /// Keeps a task for each of `queues`, and for no other.
-    pub(super) fn follow<'a>(&mut self, queues: impl Iterator<Item = &'a Arc<PeerQueue>>) {
-        let queues: Vec<_> = queues.collect();
-        self.peers.retain(|_, (queue, task)| {
-            let keep = queues.iter().any(|other| Arc::ptr_eq(queue, other));
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        for queue in queues {
-            if self.peers.contains_key(&queue.node) {
-                continue;
-            }
-            let topic = Topic::Live {
-                from: self.means.node.clone(),
-                to: queue.node.clone(),
-            }
-            .text(&self.means.site);
-            let (session, connected) = (self.means.session.clone(), self.means.connected.clone());
-            let task = self
-                .tasks
-                .spawn(send(Arc::clone(queue), topic, session, connected));
-            self.peers
-                .insert(queue.node.clone(), (Arc::clone(queue), task));
-        }
-        while self.tasks.try_join_next().is_some() {} // those that were ended
-    }
-}
-
-/// Sends what waits in the queue, frame by frame. While there is no connection the queue holds the
-/// newest messages, within its bounds.
-async fn send(
-    queue: Arc<PeerQueue>,
-    topic: String,
-    session: Session,
-    mut connected: watch::Receiver<bool>,
-) {
-    loop {
-        queue.wait().await;
-        if connected.wait_for(|connected| *connected).await.is_err() {
-            return; // the agent is stopping
-        }
-        let Some((frame, taken)) = queue.take_frame() else {
-            continue;
-        };
-        let outgoing = Outgoing {
-            topic: topic.clone(),
-            payload: Bytes::from(frame),
-            at_least_once: false,
-            retain: false,
-        };
-        if session.publish(outgoing).await.is_err() {
-            for outbound in taken {
-                count(&outbound.counters.dropped);
-            }
-        }
+        let task = self.tasks.spawn(PeerLink::new(ways, seals).run());
+        Ok((OpenLink { key, plan, task }, door))
     }
 }

@@ -12,6 +12,7 @@ const VERSION: u8 = 1;
 const BATCHES: u8 = 1;
 const ACKS: u8 = 2;
 const LIVE: u8 = 3;
+const PROBE: u8 = 4;
 /// The most bytes of a frame before it is sealed: what the relay takes, less the seal.
 pub const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - crate::session::OVERHEAD_BYTES;
 /// The most streams in one frame.
@@ -78,6 +79,8 @@ pub enum Frame<'a> {
     Acks(Vec<Ack>),
     /// Messages of live routes: sent once, never acknowledged.
     Live(Vec<LiveMessage<'a>>),
+    /// Nothing but the wish to hear of the other node.
+    Probe,
 }
 
 /// Encodes a frame.
@@ -115,6 +118,10 @@ pub fn encode_to(frame: &Frame<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>, Frame
             bytes.extend([VERSION, LIVE]);
             Ok(live::encode_to(messages, bytes)?)
         }
+        Frame::Probe => {
+            bytes.extend([VERSION, PROBE]);
+            Ok(bytes)
+        }
     };
     match bytes {
         Ok(bytes) if bytes.len() - before <= PLAIN_BYTES_MAX => Ok(bytes),
@@ -135,6 +142,7 @@ fn bytes_about(frame: &Frame<'_>) -> usize {
             .sum(),
         Frame::Acks(acks) => acks.len() * size_of::<Ack>(),
         Frame::Live(messages) => messages.iter().map(|message| body(message.body)).sum(),
+        Frame::Probe => 0,
     };
     crate::session::OVERHEAD_BYTES + about
 }
@@ -163,6 +171,7 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
             (Frame::Acks(acks), rest)
         }
         LIVE => (Frame::Live(live::decode(rest)?), &[][..]),
+        PROBE => (Frame::Probe, rest),
         _ => return Err(FrameError::Malformed),
     };
     match rest {

@@ -19,6 +19,7 @@
 
 pub mod frame;
 pub mod link;
+pub mod paths;
 pub mod receiver;
 pub mod sender;
 pub mod session;

@@ -9,6 +9,8 @@ use crate::session::{self, Opened, Refusal, Session};
 const HELLO_MS_MIN: u64 = 500;
 /// The longest such pause.
 const HELLO_MS_MAX: u64 = 30_000;
+/// Who sends what is not answered wants to hear of the other node so often.
+const PROBE_MS: u64 = 5_000;
 
 /// The link to one node.
 #[derive(Debug)]
@@ -28,6 +30,14 @@ pub struct Link {
     last_heard_ms: Option<u64>,
     /// When the first thing went out that the other node has not answered.
     unanswered_since_ms: Option<u64>,
+    /// The other node is asked now and then whether it is there.
+    probes: bool,
+    /// Live messages went out since it was last asked.
+    wants_to_hear: bool,
+    /// It was asked, and has not said anything since.
+    has_asked: bool,
+    /// It has asked.
+    is_asked: bool,
 }
 
 impl Link {
@@ -43,7 +53,17 @@ impl Link {
             hello_pause_ms: HELLO_MS_MIN,
             last_heard_ms: None,
             unanswered_since_ms: None,
+            probes: false,
+            wants_to_hear: false,
+            has_asked: false,
+            is_asked: false,
         }
+    }
+
+    /// Whether the other node is asked now and then, while nothing but live messages is sent, whether
+    /// it is there: where there is another way to it.
+    pub fn set_probes(&mut self, probes: bool) {
+        self.probes = probes;
     }
 
     /// True when frames can be sealed.
@@ -68,6 +88,7 @@ impl Link {
         self.connected = connected;
         self.answers.clear();
         self.unanswered_since_ms = None;
+        self.has_asked = false;
         self.hello_pause_ms = HELLO_MS_MIN;
         self.hello_ms = (connected && !self.session.is_open()).then_some(now_ms);
         self.sender.connected(connected && self.session.is_open());
@@ -86,6 +107,9 @@ impl Link {
         match self.session.open(bytes) {
             Ok(Opened::Data(frame)) => {
                 self.last_heard_ms = Some(now_ms);
+                if std::mem::take(&mut self.has_asked) {
+                    self.unanswered_since_ms = self.sender.is_waiting().then_some(now_ms);
+                }
                 Ok(Some(frame))
             }
             Ok(Opened::Answer(answer)) => {
@@ -113,6 +137,22 @@ impl Link {
                 Err(refusal)
             }
         }
+    }
+
+    /// The other node has asked whether this one is there.
+    pub fn asked(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// A frame that asks the other node whether it is there, over whatever way; none while its boot
+    /// is not known.
+    pub fn probe(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+        self.seal(&Frame::Probe, now_ms)
+    }
+
+    /// What answers a hello that just came: it goes back the way by which that came.
+    pub fn take_answer(&mut self) -> Option<Vec<u8>> {
+        self.answers.pop()
     }
 
     /// Judges a batch that came.
@@ -147,11 +187,24 @@ impl Link {
         if !self.session.is_open() {
             return None;
         }
+        if self.is_due_to_ask(now_ms) {
+            self.has_asked = true;
+            self.wants_to_hear = false;
+            self.unanswered_since_ms.get_or_insert(now_ms);
+            return self.probe(now_ms);
+        }
         let acks = self.receiver.acks();
-        if acks.is_empty() {
+        if acks.is_empty() && !self.is_asked {
             return None;
         }
+        self.is_asked = false;
         self.seal(&Frame::Acks(acks), now_ms)
+    }
+
+    /// Live messages go out, and nothing comes back.
+    fn is_due_to_ask(&self, now_ms: u64) -> bool {
+        let heard_ms = self.last_heard_ms.unwrap_or(0);
+        self.wants_to_hear && !self.has_asked && heard_ms.saturating_add(PROBE_MS) <= now_ms
     }
 
     /// What to read and send next, see [`Sender::next`].
@@ -170,6 +223,7 @@ impl Link {
         if matches!(frame, Frame::Batches(_)) {
             self.unanswered_since_ms.get_or_insert(now_ms);
         }
+        self.wants_to_hear |= self.probes && matches!(frame, Frame::Live(_));
         Some(sealed)
     }
 

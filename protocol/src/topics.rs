@@ -84,6 +84,11 @@ pub fn node_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
     ]
 }
 
+/// What a node subscribes to at a relay that carries messages between nodes only.
+pub fn link_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
+    vec![format!("haar/{site}/{node}/in/#")]
+}
+
 /// What a node publishes to, as topic filters: for the rules of brokers that are not ours.
 pub fn node_publications(site: &SiteId, node: &NodeId) -> Vec<String> {
     vec![

@@ -10,6 +10,7 @@
 //! ```
 
 mod arriving;
+mod crossing;
 mod leaving;
 
 #[cfg(test)]
@@ -21,16 +22,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use haar_link::link::Link;
+use haar_link::paths::RelayNumber;
 use haar_link::sender::Settings;
 use haar_link::session::Session as Seals;
-use haar_protocol::ids::NodeId;
+use haar_protocol::ids::{Name, NodeId};
 use haar_relay::{Outgoing, PublishError, Room, Session};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::arriving::Arriving;
+use self::crossing::Crossing;
 use self::leaving::Leaving;
 use super::connection::sleep_until;
+use super::relays::Table;
 use crate::bus::Bus;
 use crate::bus::logs::LinkPlan;
 use crate::bus::message::count;
@@ -50,15 +54,17 @@ type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) struct Ways {
     pub(super) bus: Arc<Bus>,
     pub(super) store: Store,
-    pub(super) session: Session,
     /// The other node.
     pub(super) node: NodeId,
     /// Where frames to the other node go.
     pub(super) topic: String,
-    pub(super) connected: watch::Receiver<bool>,
+    /// The relays that this node attaches to.
+    pub(super) relays: watch::Receiver<Table>,
+    /// The names of those that the other one attaches to, too; empty for all.
+    pub(super) shared: watch::Receiver<Vec<Name>>,
     pub(super) plan: watch::Receiver<LinkPlan>,
-    /// What the relay delivers of the other node.
-    pub(super) frames: mpsc::Receiver<Bytes>,
+    /// What relays deliver of the other node.
+    pub(super) frames: mpsc::Receiver<(RelayNumber, Bytes)>,
     /// Since when time is counted.
     pub(super) began: Instant,
 }
@@ -67,6 +73,7 @@ pub(super) struct Ways {
 pub(super) struct PeerLink {
     ways: Ways,
     link: Link,
+    crossing: Crossing,
     plan: LinkPlan,
     arriving: Arriving,
     leaving: Leaving,
@@ -75,8 +82,9 @@ pub(super) struct PeerLink {
 impl PeerLink {
     pub(super) fn new(mut ways: Ways, seals: Seals) -> Self {
         ways.plan.mark_changed();
-        ways.connected.mark_changed();
+        ways.relays.mark_changed();
         Self {
+            crossing: Crossing::default(),
             link: Link::new(seals, Settings::default()),
             plan: LinkPlan::default(),
             arriving: Arriving::new(Arc::clone(&ways.bus), ways.store.clone(), ways.node.clone()),
@@ -87,36 +95,40 @@ impl PeerLink {
 
     /// Runs until the agent stops.
     pub(super) async fn run(mut self) {
-        let relay = self.ways.session.clone();
         let mut has_more = true;
         loop {
-            let wake = self.link.wake_ms().map(|ms| self.instant(ms));
+            self.choose();
+            let relay = self.crossing.chosen();
+            let wake = self.wake_ms().map(|ms| self.instant(ms));
             let arrived = Arc::clone(&self.plan.arrived);
             let live = match self.link.is_open() && !has_more {
                 true => self.plan.live.clone(),
                 false => None,
             };
             tokio::select! {
-                room = relay.room(), if has_more => {
-                    let Ok(room) = room else {
-                        return; // the agent is stopping
-                    };
-                    has_more = self.send(room);
+                room = room(relay.as_ref()), if has_more => {
+                    // None: the relay was left; the table of relays says so, too.
+                    has_more = room.is_some_and(|room| self.send(room));
                     continue;
                 }
-                Some(first) = self.ways.frames.recv() => self.receive(&first),
+                Some(first) = self.ways.frames.recv() => self.receive(first),
                 changed = self.ways.plan.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     self.follow();
                 }
-                changed = self.ways.connected.changed() => {
+                changed = self.ways.relays.changed() => {
+                    if changed.is_err() {
+                        return; // the agent is stopping
+                    }
+                    self.meet();
+                }
+                changed = self.ways.shared.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let connected = *self.ways.connected.borrow_and_update();
-                    self.link.connected(connected, self.now_ms());
+                    self.meet();
                 }
                 done = self.leaving.done() => self.leaving.apply(&mut self.link, &self.plan, done),
                 done = self.arriving.done() => self.arriving.apply(&mut self.link, &self.plan, done),
@@ -127,6 +139,35 @@ impl PeerLink {
             self.look_at_logs();
             has_more = true;
         }
+    }
+
+    /// The relays that both nodes attach to may be others now.
+    fn meet(&mut self) {
+        let relays = self.ways.relays.borrow_and_update().clone();
+        let shared = self.ways.shared.borrow_and_update().clone();
+        self.crossing.meet(&relays, &shared);
+        self.link.set_probes(self.crossing.has_choice());
+    }
+
+    /// Chooses the relay for what is sent next. Over another one everything begins anew: what was not
+    /// answered is sent again at once.
+    fn choose(&mut self) {
+        let now_ms = self.now_ms();
+        let unanswered = self.link.unanswered_since_ms();
+        if let Some(connected) = self.crossing.choose(unanswered, now_ms) {
+            self.link.connected(connected, now_ms);
+        }
+        while let Some(session) = self.crossing.ask(now_ms) {
+            if let Some(bytes) = self.link.probe(now_ms) {
+                self.send_over(&session, bytes);
+            }
+        }
+    }
+
+    fn wake_ms(&self) -> Option<u64> {
+        let unanswered = self.link.unanswered_since_ms();
+        let choice = self.crossing.wake_ms(unanswered);
+        self.link.wake_ms().into_iter().chain(choice).min()
     }
 
     fn now_ms(&self) -> u64 {
@@ -153,31 +194,52 @@ impl PeerLink {
     }
 
     fn publish(&self, room: Room<'_>, bytes: Vec<u8>) -> Result<(), PublishError> {
-        room.publish(Outgoing {
+        room.publish(self.outgoing(bytes))
+    }
+
+    /// Sends over a certain relay what does not matter when it has no room.
+    fn send_over(&self, session: &Session, bytes: Vec<u8>) {
+        if let Err(error) = session.try_publish(self.outgoing(bytes)) {
+            tracing::debug!("not sent to node {}: {error}", self.ways.node);
+        }
+    }
+
+    fn outgoing(&self, bytes: Vec<u8>) -> Outgoing {
+        Outgoing {
             topic: self.ways.topic.clone(),
             payload: Bytes::from(bytes),
             at_least_once: false,
             retain: false,
-        })
+        }
     }
 
     /// Takes what came, and what came meanwhile.
-    fn receive(&mut self, first: &Bytes) {
+    fn receive(&mut self, first: (RelayNumber, Bytes)) {
         self.take(first);
         for _ in 1..FRAMES_MAX {
-            let Ok(bytes) = self.ways.frames.try_recv() else {
+            let Ok(next) = self.ways.frames.try_recv() else {
                 break;
             };
-            self.take(&bytes);
+            self.take(next);
         }
         self.arriving.write(&mut self.link, &self.plan);
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn take(&mut self, (relay, bytes): (RelayNumber, Bytes)) {
         let now_ms = self.now_ms();
+        let heard = self.arriving.heard();
         let acks = self
             .arriving
-            .take(&mut self.link, &self.plan, bytes, now_ms);
+            .take(&mut self.link, &self.plan, &bytes, now_ms);
+        if self.arriving.heard() > heard {
+            self.crossing.heard(relay, now_ms);
+        }
+        // A hello is answered where it came from: the other one may be nowhere else.
+        while let Some(answer) = self.link.take_answer() {
+            if let Some(session) = self.crossing.session(relay) {
+                self.send_over(&session, answer);
+            }
+        }
         for ack in acks {
             self.leaving
                 .acknowledged(&mut self.link, &self.plan, &ack, now_ms);
@@ -218,6 +280,14 @@ impl PeerLink {
             let room = stream.log.room();
             link.receiver.open(stream.route, epoch, sequence, room);
         }
+    }
+}
+
+/// Waits for room at a relay; for ever when there is none. None when the session has ended.
+async fn room(relay: Option<&Session>) -> Option<Room<'_>> {
+    match relay {
+        Some(relay) => relay.room().await.ok(),
+        None => std::future::pending().await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
-use haar_protocol::status::{RouteStatus, Status};
+use haar_protocol::status::{RelayStatus, RouteStatus, Status};
 
 use super::node::Node;
 use crate::bus::Bus;
@@ -19,6 +19,8 @@ pub(super) struct Frame {
     pub(super) started_ms: u64,
     /// The node's key for links.
     pub(super) link_key: LinkKey,
+    /// The relays that it attaches to.
+    pub(super) relays: Vec<RelayStatus>,
 }
 
 /// Makes and signs a status.
@@ -44,7 +46,7 @@ pub(super) fn status(
         microservices: node.microservices(),
         routes: routes(node),
         frames_refused: bus.frames_refused(),
-        relays: Vec::new(),
+        relays: frame.relays.clone(),
         serves: Vec::new(),
     };
     signed::seal(&status, key)

@@ -54,7 +54,7 @@ fn a_frame_is_read_as_it_was_written() {
         room: 4,
         resend: true,
     }]);
-    for frame in [batches(), acks, Frame::Acks(vec![]), live()] {
+    for frame in [batches(), acks, Frame::Acks(vec![]), live(), Frame::Probe] {
         let bytes = encode(&frame).unwrap();
         let behind = encode_to(&frame, b"before".to_vec()).unwrap();
         assert_eq!(behind, [b"before", bytes.as_slice()].concat());

@@ -160,3 +160,29 @@ fn a_node_that_was_restarted_unheard_is_found_soon_by_the_frames_that_it_refuses
     talk(&mut left, &mut right, refused_ms + 500);
     assert!(right.is_open());
 }
+
+#[test]
+fn who_sends_live_messages_only_asks_now_and_then_whether_anybody_is_there() {
+    let (mut left, mut right) = connected();
+    left.set_probes(true);
+    left.seal(&live(), 20).unwrap();
+    assert!(left.outgoing(20).is_none(), "it was heard just now");
+    let probe = left.outgoing(6_000).expect("it was not heard for long");
+    assert!(left.outgoing(6_000).is_none(), "once is enough");
+    assert_eq!(left.unanswered_since_ms(), Some(6_000));
+    let frame = right.open(&probe, 6_010).unwrap().unwrap();
+    assert_eq!(haar_link::frame::decode(&frame), Ok(Frame::Probe));
+    right.asked();
+    let answer = right.outgoing(6_010).expect("who is asked answers");
+    assert!(right.outgoing(6_010).is_none());
+    left.open(&answer, 6_020).unwrap();
+    assert_eq!(left.unanswered_since_ms(), None);
+    assert_eq!(left.last_heard_ms(), Some(6_020));
+}
+
+#[test]
+fn where_there_is_one_way_only_nobody_asks() {
+    let (mut left, _right) = connected();
+    left.seal(&live(), 20).unwrap();
+    assert!(left.outgoing(60_000).is_none());
+}

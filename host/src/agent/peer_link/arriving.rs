@@ -51,6 +51,8 @@ pub(super) struct Arriving {
     waiting_bytes: u64,
     /// What the disk stores now.
     writing: Option<Work<Written>>,
+    /// Counts authentic frames.
+    heard: u64,
 }
 
 impl Arriving {
@@ -62,7 +64,13 @@ impl Arriving {
             waiting: Vec::new(),
             waiting_bytes: 0,
             writing: None,
+            heard: 0,
         }
+    }
+
+    /// How many frames came that only the other node can have made, and only now.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Takes a sealed frame. Returns the acknowledgements in it.
@@ -73,9 +81,17 @@ impl Arriving {
         bytes: &[u8],
         link_ms: u64,
     ) -> Vec<Ack> {
+        let was_open = link.is_open();
         let frame = match link.open(bytes, link_ms) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Vec::new(),
+            Ok(Some(frame)) => {
+                self.heard += 1;
+                frame
+            }
+            Ok(None) => {
+                // The other one's first answer, which opens the session, is one of them.
+                self.heard += u64::from(!was_open && link.is_open());
+                return Vec::new();
+            }
             Err(_) => {
                 self.bus.refuse();
                 return Vec::new();
@@ -84,6 +100,7 @@ impl Arriving {
         match decode(&frame) {
             Ok(Frame::Live(messages)) => self.bus.receive(&self.node, &messages),
             Ok(Frame::Acks(acks)) => return acks,
+            Ok(Frame::Probe) => link.asked(),
             Ok(Frame::Batches(batches)) => {
                 for batch in batches {
                     self.take_batch(link, plan, &batch);

@@ -142,6 +142,7 @@ async fn live_messages_and_those_of_logs_take_turns_and_neither_waits_for_all_of
                 'D'
             }
             Frame::Acks(_) => 'A',
+            Frame::Probe => 'P',
         });
     }
     assert_eq!(kinds, "LDLDLDLDLDLL");

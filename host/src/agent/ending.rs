@@ -66,6 +66,7 @@ impl Agent {
             started_ms: self.started_ms,
             link_key: self.options.link_secret.public(),
             relays: self.relays.statuses(),
+            serves: self.serving.statuses(),
         };
         let membership = &self.options.membership;
         match reporter::status(
@@ -115,6 +116,7 @@ impl Agent {
             tracing::debug!("the last status was not sent: {error}");
         }
         self.relays.finish().await;
+        self.serving.finish().await;
         drop(self.logs);
         self.instances.abort_all();
         self.work.shutdown().await;

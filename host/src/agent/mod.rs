@@ -10,6 +10,7 @@ mod view;
 
 mod connection;
 mod relays;
+mod serving;
 mod links;
 mod peer_link;
 mod letters;

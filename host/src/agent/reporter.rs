@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
-use haar_protocol::status::{RelayStatus, RouteStatus, Status};
+use haar_protocol::status::{RelayStatus, RouteStatus, ServedStatus, Status};
 
 use super::node::Node;
 use crate::bus::Bus;
@@ -21,6 +21,8 @@ pub(super) struct Frame {
     pub(super) link_key: LinkKey,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
+    /// The relays that it runs.
+    pub(super) serves: Vec<ServedStatus>,
 }
 
 /// Makes and signs a status.
@@ -47,7 +49,7 @@ pub(super) fn status(
         routes: routes(node),
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
-        serves: Vec::new(),
+        serves: frame.serves.clone(),
     };
     signed::seal(&status, key)
 }

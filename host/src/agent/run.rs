@@ -26,6 +26,7 @@ use super::log_shipper;
 use super::node::Node;
 use super::relays::{Relays, Uplink};
 use super::requests::{Desk, QUEUE_REQUESTS};
+use super::serving::Serving;
 use super::{Event, clock};
 use crate::accept::{self, Allegiance, Verdict};
 use crate::bus::{Bus, logs};
@@ -82,6 +83,7 @@ pub struct Agent {
     pub(super) modules: Arc<Modules>,
     pub(super) controller: Controller,
     pub(super) relays: Relays,
+    pub(super) serving: Serving,
     pub(super) uplink: Uplink,
     pub(super) links: Links,
     pub(super) connected: watch::Receiver<bool>,
@@ -145,7 +147,9 @@ impl Agent {
             requests,
             doors: Arc::clone(&doors),
         };
-        let relays = Relays::start(Account::new(membership, &options.key), intake, table)?;
+        let account = Account::new(membership, &options.key);
+        let serving = Serving::new(account.clone(), data.join("relays"));
+        let relays = Relays::start(account, intake, table)?;
         let uplink = relays.uplink();
         let (site, node) = (membership.site.clone(), membership.node.clone());
         let desk = Desk {
@@ -195,6 +199,7 @@ impl Agent {
             modules,
             controller,
             relays,
+            serving,
             uplink,
             connected,
             events,
@@ -375,6 +380,7 @@ impl Agent {
             location: self.options.location,
         }));
         let kept = Kept::of(&assignment);
+        self.serving.follow(&assignment);
         self.relays.follow(&assignment);
         let effects = self
             .node

@@ -11,6 +11,7 @@
 mod resolve;
 mod place;
 mod compile;
+mod topics;
 #[cfg(test)]
 mod tests;
 

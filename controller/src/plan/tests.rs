@@ -98,6 +98,8 @@ fn application(
             .map(|(from, to)| Route {
                 from: format!("m{from}.out").parse().unwrap(),
                 to: format!("m{to}.in").parse().unwrap(),
+                relay: None,
+                retain: false,
                 delivery: Delivery::Live,
                 backlog: None,
             })

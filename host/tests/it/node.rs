@@ -141,6 +141,8 @@ impl Node {
             peers: vec![],
             microservices: vec![],
             routes: vec![],
+            topics: vec![],
+            brokers: vec![],
         }
     }
 

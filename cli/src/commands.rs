@@ -15,6 +15,7 @@ pub(crate) mod module;
 pub(crate) mod new;
 pub(crate) mod node;
 pub(crate) mod publisher;
+pub(crate) mod relay;
 pub(crate) mod up;
 pub(crate) mod version;
 
@@ -57,6 +58,7 @@ pub(crate) enum Command {
     Delete(delete::Arguments),
     Node(node::Arguments),
     Publisher(publisher::Arguments),
+    Relay(relay::Arguments),
 
     // Running one.
     Up(up::Arguments),
@@ -94,6 +96,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Delete(arguments) => delete::run(&arguments, &options),
         Command::Node(arguments) => node::run(&arguments, &options),
         Command::Publisher(arguments) => publisher::run(&arguments, &options),
+        Command::Relay(arguments) => relay::run(&arguments, &options),
         Command::Up(arguments) => up::run(&arguments, &options),
         Command::Demo(arguments) => demo::run(&arguments, &options),
         Command::Schema(arguments) => application::schema(&arguments),

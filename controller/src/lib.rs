@@ -26,6 +26,7 @@ mod overview;
 
 mod api;
 mod relay_link;
+mod relay_view;
 mod server;
 
 pub mod controller;

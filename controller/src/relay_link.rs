@@ -6,24 +6,29 @@
 //! database ◄──one transaction per batch── intake ◄──events── session ◄── relay
 //! ```
 //! Publisher and intake are two tasks: a session that waits for its events to be read sends nothing.
+//! With each broker that is not ours and carries everything there is such a session too.
 
+mod external;
+mod presence;
 mod publisher;
 mod reports;
 mod requests;
+mod site_session;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use haar_protocol::ids::NodeId;
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::relay::EMBEDDED;
 use haar_protocol::request::{Operation, Outcome};
 use haar_protocol::topics;
 use haar_relay::{
-    Broker, BrokerLimits, BrokerOptions, Endpoint, Identity, ServerTls, Session, SessionEvent,
-    SessionOptions, TlsTrust,
+    Broker, BrokerLimits, BrokerOptions, Endpoint, Identity, ServerTls, SessionOptions, TlsTrust,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +36,13 @@ use crate::db::Database;
 use crate::db::nodes::NodeRow;
 use crate::failure::Failure;
 use crate::site::Site;
+use external::{Externals, Sessions};
+use presence::Presence;
+use reports::Reports;
 use requests::Requests;
+use site_session::SiteSession;
 
 const QUEUE_MESSAGES: usize = 256;
-const EVENTS_MAX: usize = 256;
 const REVOCATIONS_MAX: usize = 16;
 /// How long a request waits for the relay to forget a node; the relay goes on by itself.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +56,7 @@ struct Revocation {
 #[derive(Clone)]
 pub(crate) struct RelayLink {
     revocations: mpsc::Sender<Revocation>,
-    session: Session,
+    sessions: Sessions,
     requests: Requests,
 }
 
@@ -64,8 +72,13 @@ impl RelayLink {
         operation: Operation,
     ) -> Result<Outcome, Failure> {
         self.requests
-            .ask(site, &self.session, node, operation)
+            .ask(site, &self.sessions.usable(), node, operation)
             .await
+    }
+
+    /// To which relays the controller itself is connected.
+    pub(crate) fn connected(&self) -> BTreeMap<Name, bool> {
+        self.sessions.connected()
     }
 
     /// Waits until the relay has cut off a node that is no longer in the directory.
@@ -93,7 +106,7 @@ impl RelayLink {
 /// The running relay and the tasks around it.
 pub(crate) struct Relay {
     address: SocketAddr,
-    session: Session,
+    session: SiteSession,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -125,27 +138,26 @@ impl Relay {
         .context("starting the relay (its address is set with --relay-listen)")?;
         let address = broker.address();
         let stop = CancellationToken::new();
-        let (events, received) = mpsc::channel(EVENTS_MAX);
-        let (session, session_task) =
-            Session::start(session_options(site, address), events, stop.child_token());
-        let (revocations, asked) = mpsc::channel(REVOCATIONS_MAX);
-        let connections = watch::Sender::new(0);
-        let publisher =
-            publisher::Publisher::new(site, database, &session, connections.subscribe());
         let requests = Requests::default();
+        let (presence, sessions) = (Presence::default(), Sessions::default());
+        let embedded: Name = EMBEDDED.parse().context("the name of the embedded relay")?;
+        let session = SiteSession::start(
+            &embedded,
+            session_options(site, address),
+            site,
+            database,
+            Reports::new(&embedded, site, database, &requests, &presence),
+        );
+        sessions.set(embedded, session.session.clone());
+        let (revocations, asked) = mpsc::channel(REVOCATIONS_MAX);
+        let externals = Externals::new(site, database, &requests, &presence, &sessions);
         let link = RelayLink {
             revocations,
-            session: session.clone(),
-            requests: requests.clone(),
+            sessions,
+            requests,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(session_task);
-        tasks.spawn(publish(publisher, stop.clone()));
-        tasks.spawn(intake(
-            received,
-            connections,
-            reports::Reports::new(site, database, &requests),
-        ));
+        tasks.spawn(externals.run(stop.clone()));
         tasks.spawn(keep_broker(broker, asked, stop.clone()));
         Ok((
             Relay {
@@ -165,16 +177,15 @@ impl Relay {
 
     /// Waits until a part of it fails; none does by itself.
     pub(crate) async fn failed(&mut self) {
-        self.tasks.join_next().await;
+        tokio::select! {
+            _ = self.tasks.join_next() => {}
+            () = self.session.failed() => {}
+        }
     }
 
     /// Sends what is queued, disconnects, and ends the relay.
     pub(crate) async fn stop(mut self) {
-        if self.session.finish(None).await.is_err() {
-            tracing::warn!(
-                "not everything was sent to the relay; it is sent again at the next start"
-            );
-        }
+        self.session.stop().await;
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -202,13 +213,6 @@ fn session_options(site: &Site, relay: SocketAddr) -> SessionOptions {
     }
 }
 
-async fn publish(publisher: publisher::Publisher, stop: CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = publisher.run() => {}
-    }
-}
-
 /// Owns the broker: revokes nodes, and shuts it down at the end.
 async fn keep_broker(
     broker: Broker,
@@ -230,42 +234,4 @@ async fn keep_broker(
         let _ = revocation.done.send(()); // the request has given up waiting: that is fine
     }
     broker.shutdown().await;
-}
-
-/// Reads what happens to the session until it ends, and brings reports into the database.
-async fn intake(
-    mut events: mpsc::Receiver<SessionEvent>,
-    connections: watch::Sender<u64>,
-    reports: reports::Reports,
-) {
-    let mut batch = Vec::with_capacity(EVENTS_MAX);
-    while events.recv_many(&mut batch, EVENTS_MAX).await > 0 {
-        let mut messages = Vec::new();
-        for event in batch.drain(..) {
-            match event {
-                SessionEvent::Connected => {
-                    tracing::info!("connected to the relay");
-                    connections.send_modify(|count| *count += 1);
-                }
-                SessionEvent::Disconnected { reason } => {
-                    tracing::warn!(%reason, "no connection to the relay; trying again");
-                }
-                SessionEvent::Message {
-                    topic,
-                    payload,
-                    retained,
-                } => {
-                    messages.push(reports::Message {
-                        topic,
-                        payload,
-                        retained,
-                    });
-                }
-            }
-        }
-        if !messages.is_empty() {
-            let is_first_connection = *connections.borrow() <= 1;
-            reports.take(messages, is_first_connection).await;
-        }
-    }
 }

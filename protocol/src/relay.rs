@@ -1,13 +1,14 @@
 //! Relays as assignments name them: where each is, whom to trust there, and as whom to connect.
 //! What a person writes about them stands in [`crate::manifest::Relay`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{InvalidId, Name, NodeId};
+use crate::ids::{InvalidId, Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::secret::SealedText;
 
@@ -22,6 +23,12 @@ pub const RELAYS_OF_NODE_MAX: usize = 4;
 pub const PASSWORD_PURPOSE: &str = "relay credentials";
 /// The purpose for which the key of a neighbourhood relay's certificate is sealed.
 pub const CERTIFICATE_PURPOSE: &str = "relay certificate";
+
+/// As whom a node talks to plain MQTT devices at a broker: user name and client id. Not as itself, so
+/// that what devices may do and what nodes may do never mixes.
+pub fn device_user(node: &NodeId) -> String {
+    format!("{node}.devices")
+}
 
 /// A relay that a node attaches to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +100,115 @@ pub struct RelayMember {
     pub id: NodeId,
     /// Its key.
     pub key: PublicKey,
+}
+
+/// What came of applying a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelayApplied {
+    /// Its name.
+    pub name: Name,
+    /// Whether anything is different now.
+    pub changed: bool,
+    /// Nothing was changed, only tried.
+    pub dry_run: bool,
+    /// Numbers of the new assignments, by node.
+    pub assignments: BTreeMap<Name, u64>,
+}
+
+/// A relay of the site and how it fares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelayInfo {
+    /// Its name.
+    pub name: Name,
+    /// Where it is.
+    pub place: RelaySort,
+    /// Its address, as nodes use it.
+    pub url: Option<RelayUrl>,
+    /// The node that runs it.
+    pub node: Option<Name>,
+    /// What passes over it.
+    pub carries: RelayRole,
+    /// Nodes use the one with the lowest number that works.
+    pub preference: u16,
+    /// Whether the controller is connected to it; none where it has nothing to do.
+    pub controller_connected: Option<bool>,
+    /// How many nodes are to attach to it.
+    pub nodes: u64,
+    /// How many of them said last that they are connected to it.
+    pub nodes_connected: u64,
+    /// What is wrong with it, for a person.
+    pub problem: Option<String>,
+}
+
+/// Where a relay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RelaySort {
+    /// In the controller.
+    Embedded,
+    /// A broker that is not ours.
+    External,
+    /// In the agent of a node.
+    Neighbourhood,
+}
+
+/// Who may do what at a broker that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelayCredentials {
+    /// The site.
+    pub site: SiteId,
+    /// The relay's name.
+    pub relay: Name,
+    /// Its address.
+    pub url: RelayUrl,
+    /// The site's CA certificate in PEM.
+    pub ca_pem: String,
+    /// A certificate of the site's authority for the broker, when it was asked for.
+    pub certificate: Option<IssuedCertificate>,
+    /// Who may connect: the controller first, then the nodes by name.
+    pub users: Vec<RelayUser>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct IssuedCertificate {
+    /// The certificate in PEM.
+    pub certificate_pem: String,
+    /// Its private key in PEM.
+    pub key_pem: String,
+}
+
+impl fmt::Debug for IssuedCertificate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("IssuedCertificate(..)")
+    }
+}
+
+/// A user of a broker that is not ours.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelayUser {
+    /// User name and MQTT client id.
+    pub user: String,
+    /// The password.
+    pub password: String,
+    /// Who it is, for people: a node's name, or the site.
+    pub name: String,
+    /// Topic filters that it may publish to.
+    pub publish: Vec<String>,
+    /// Topic filters that it may subscribe to.
+    pub subscribe: Vec<String>,
+}
+
+impl fmt::Debug for RelayUser {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RelayUser({})", self.user)
+    }
 }
 
 /// A host and a port, such as `192.0.2.7:7422`, `gateway.example:7422` or `[2001:db8::7]:7422`.

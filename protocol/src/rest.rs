@@ -6,6 +6,7 @@
 //! GET    /api/v1/site/ca                      the CA in PEM       open to everybody
 //! GET    /api/v1/openapi.json                 OpenAPI document    open to everybody
 //! GET    /api/v1/schemas/application.json     JSON Schema of the manifest, open to everybody
+//! GET    /api/v1/schemas/relay.json           JSON Schema of a relay's manifest, open to everybody
 //! POST   /api/v1/enrolments                   EnrolmentRequest -> Enrolment      (the token in it authorises)
 //! POST   /api/v1/tokens                       TokenRequest -> Token
 //! GET    /api/v1/nodes                        List<Node>
@@ -18,6 +19,11 @@
 //! GET    /api/v1/publishers                   List<TrustedPublisher>
 //! PUT    /api/v1/publishers/{name}            PublisherRequest -> TrustedPublisher
 //! DELETE /api/v1/publishers/{name}
+//! GET    /api/v1/relays                       List<RelayInfo>
+//! GET    /api/v1/relays/{name}                RelayInfo
+//! PUT    /api/v1/relays/{name}?dry_run=       the manifest in YAML -> RelayApplied
+//! DELETE /api/v1/relays/{name}
+//! GET    /api/v1/relays/{name}/credentials?certificate=   RelayCredentials
 //! GET    /api/v1/modules                      List<Module>
 //! GET    /api/v1/modules/{digest}             Module
 //! DELETE /api/v1/modules/{digest}
@@ -35,7 +41,7 @@
 //! ```
 //! People authenticate with `Authorization: Bearer TOKEN`, nodes with
 //! `Authorization: Haar-Proof PROOF` ([`crate::proof`], audience `controller`). Bodies about dead
-//! letters stand in [`crate::dead_letters`]; a node that is offline is answered with 409
+//! letters stand in [`crate::dead_letters`], those about relays in [`crate::relay`]; a node that is offline is answered with 409
 //! `node_offline`, one that does not answer with 504 `node_did_not_answer`.
 
 use std::collections::BTreeMap;

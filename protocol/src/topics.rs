@@ -97,6 +97,19 @@ pub fn node_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
     ]
 }
 
+/// What a node publishes to, as topic filters: for the rules of brokers that are not ours.
+pub fn node_publications(site: &SiteId, node: &NodeId) -> Vec<String> {
+    vec![
+        format!("haar/{site}/{node}/up/#"),
+        format!("haar/{site}/+/in/{node}/#"),
+    ]
+}
+
+/// What the site publishes to, likewise.
+pub fn site_publications(site: &SiteId) -> Vec<String> {
+    vec![format!("haar/{site}/+/ctl/#")]
+}
+
 /// What the site subscribes to: what every node reports.
 pub fn site_subscriptions(site: &SiteId) -> Vec<String> {
     vec![format!("haar/{site}/+/up/#")]

@@ -198,7 +198,7 @@ impl Future for DeviceTask {
 
 impl DeviceSession {
     /// Prepares a session. Its task connects again and again until [`DeviceSession::close`] or
-    /// [`DeviceSession::forget`], or until `stop` is cancelled. Whoever holds the receiver of `events`
+    /// [`DeviceSession::forget`], which goes on until `stop` is cancelled. Whoever holds the receiver of `events`
     /// reads it until it ends.
     pub fn start(
         options: DeviceOptions,
@@ -213,7 +213,7 @@ impl DeviceSession {
             publishes,
             receipts,
             subscriptions,
-            closing: stop.child_token(),
+            closing: CancellationToken::new(),
             forgetting: CancellationToken::new(),
         };
         let driver = Driver {

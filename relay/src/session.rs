@@ -50,7 +50,7 @@ impl Identity {
             credentials: Credentials::Proof {
                 site,
                 relay: None,
-                key,
+                key: Box::new(key),
             },
         }
     }
@@ -67,7 +67,7 @@ pub enum Credentials {
         /// The relay's name, when a node runs it.
         relay: Option<Name>,
         /// The key that proves it.
-        key: SecretKey,
+        key: Box<SecretKey>,
     },
     /// A name and a password.
     Password {

@@ -1,11 +1,13 @@
-//! `haar apply` and `haar schema`: manifests of applications.
+//! `haar apply` and `haar schema`: manifests of applications and relays.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haar_protocol::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
+use haar_protocol::ids::Name;
+use haar_protocol::manifest::{self, Document, MANIFEST_BYTES_MAX, Manifest};
 use haar_protocol::quantity::Millis;
+use haar_protocol::relay::RelayApplied;
 use haar_protocol::rest::ApplyResult;
 
 use crate::client::Client;
@@ -35,7 +37,20 @@ pub(crate) struct ApplyArguments {
 
 /// Print the JSON Schema of the manifest
 #[derive(Debug, clap::Args)]
-pub(crate) struct SchemaArguments {}
+pub(crate) struct SchemaArguments {
+    /// What the manifest describes
+    #[arg(value_enum, default_value_t = Described::Application)]
+    kind: Described,
+}
+
+/// What a manifest describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Described {
+    /// An application
+    Application,
+    /// A relay
+    Relay,
+}
 
 /// Runs `haar apply`.
 pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()> {
@@ -44,7 +59,11 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         .as_deref()
         .or(arguments.manifest.as_deref())
         .expect("clap requires one of them");
-    let (text, manifest) = read(file)?;
+    let (text, document) = read(file)?;
+    let manifest = match document {
+        Document::Application(manifest) => manifest,
+        Document::Relay(relay) => return apply_relay(arguments, options, &text, &relay.name),
+    };
     let warnings = manifest::warnings(&manifest);
     for warning in &warnings {
         output::warning(warning);
@@ -79,20 +98,61 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
 }
 
 /// Runs `haar schema`.
-pub(crate) fn schema(_: &SchemaArguments) -> Result<()> {
-    output::json(&manifest::json_schema())
+pub(crate) fn schema(arguments: &SchemaArguments) -> Result<()> {
+    output::json(&match arguments.kind {
+        Described::Application => manifest::json_schema(),
+        Described::Relay => manifest::relay_json_schema(),
+    })
+}
+
+fn apply_relay(
+    arguments: &ApplyArguments,
+    options: &Options,
+    text: &str,
+    name: &Name,
+) -> Result<()> {
+    let client = Client::of(options)?;
+    let path = format!("relays/{name}?dry_run={}", arguments.dry_run);
+    let answer = client.put_manifest(&path, text)?;
+    if options.is_json() {
+        return output::line(answer.trim_end());
+    }
+    let applied: RelayApplied = client.parse(&answer)?;
+    output::line(match (applied.dry_run, applied.changed) {
+        (true, true) => format!("The relay {name} would change."),
+        (true, false) => format!("The relay {name} would not change."),
+        (false, false) => format!("The relay {name} is as it was."),
+        (false, true) => format!(
+            "Applied the relay {name}; {} nodes are told. See how it fares: `haar get relays`.",
+            applied.assignments.len()
+        ),
+    })
+}
+
+/// Reads and checks the manifest of an application.
+pub(crate) fn read_application(file: &Path) -> Result<(String, Manifest)> {
+    match read(file)? {
+        (text, Document::Application(manifest)) => Ok((text, manifest)),
+        (_, Document::Relay(_)) => Err(CommandError::refused(
+            "bad_manifest",
+            format!(
+                "{} is a relay, and an application is wanted here",
+                file.display()
+            ),
+        )),
+    }
 }
 
 /// Reads and checks a manifest; its text goes to the site as it is.
-pub(crate) fn read(file: &Path) -> Result<(String, Manifest)> {
+fn read(file: &Path) -> Result<(String, Document)> {
     let is_stdin = file == Path::new("-");
     let (text, name) = if is_stdin {
         (read_stdin()?, "<stdin>".to_owned())
     } else {
         (files::read_text(file)?, file.display().to_string())
     };
-    match manifest::parse(&text, &name) {
-        Ok(manifest) => Ok((text, manifest)),
+    match manifest::parse_document(&text, &name) {
+        Ok(document) => Ok((text, document)),
         Err(errors) => {
             let count = errors.errors.len() + errors.more;
             let message = match count {

@@ -30,6 +30,8 @@ enum What {
     Node { name: Name },
     /// Trust the key of a publisher no more
     Publisher { name: Name },
+    /// Let all nodes leave a relay
+    Relay { name: Name },
 }
 
 /// Runs `haar delete`.
@@ -38,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         What::Application { name } => delete("application", name.as_str(), options),
         What::Node { name } => delete("node", name.as_str(), options),
         What::Publisher { name } => delete("publisher", name.as_str(), options),
+        What::Relay { name } => delete("relay", name.as_str(), options),
         What::Module { module } => {
             let digest = find_module(&Client::of(options)?, module)?.digest;
             delete("module", &digest.to_string(), options)

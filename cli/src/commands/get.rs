@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::Delivery;
 use haar_protocol::proof::CLOCK_SKEW_MS;
+use haar_protocol::relay::{RelayInfo, RelayRole, RelaySort};
 use haar_protocol::rest::{
     Application, Event, Microservice, Module, Node, Route, TrustedPublisher,
 };
@@ -59,6 +60,9 @@ pub(crate) enum Kind {
     /// Keys whose modules run
     #[value(alias = "publisher")]
     Publishers,
+    /// Brokers between the site and its nodes
+    #[value(alias = "relay")]
+    Relays,
     /// What happened
     #[value(alias = "event")]
     Events,
@@ -95,6 +99,7 @@ impl Arguments {
             Kind::Microservices => "microservices".to_owned(),
             Kind::Routes => "routes".to_owned(),
             Kind::Publishers => "publishers".to_owned(),
+            Kind::Relays => "relays".to_owned(),
             Kind::Events => format!("events?tail={}", self.tail),
         };
         match (&self.application, self.kind) {
@@ -130,6 +135,7 @@ impl Kind {
             Kind::Publishers => {
                 publishers(&client.parse::<List<TrustedPublisher>>(answer)?.items, now)
             }
+            Kind::Relays => relays(&client.parse::<List<RelayInfo>>(answer)?.items),
             Kind::Events => events(&client.parse::<List<Event>>(answer)?.items),
         })
     }
@@ -351,6 +357,55 @@ fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
         ]);
     }
     table.render("No publishers: no module runs. Trust one: `haar publisher trust NAME KEY.pub`.")
+}
+
+fn relays(relays: &[RelayInfo]) -> String {
+    let mut table = Table::new(&[
+        "NAME",
+        "PLACE",
+        "ADDRESS",
+        "CARRIES",
+        "PREFERENCE",
+        "CONTROLLER",
+        "NODES",
+    ]);
+    let mut remarks = String::new();
+    for relay in relays {
+        table.row([
+            relay.name.to_string(),
+            match (relay.place, &relay.node) {
+                (RelaySort::Embedded, _) => "controller".to_owned(),
+                (RelaySort::External, _) => "broker".to_owned(),
+                (RelaySort::Neighbourhood, Some(node)) => format!("node {node}"),
+                (RelaySort::Neighbourhood, None) => "node".to_owned(),
+            },
+            relay
+                .url
+                .as_ref()
+                .map_or_else(|| "-".into(), ToString::to_string),
+            match relay.carries {
+                RelayRole::Everything => "everything",
+                RelayRole::Links => "links",
+            }
+            .to_owned(),
+            relay.preference.to_string(),
+            match relay.controller_connected {
+                Some(true) => "connected",
+                Some(false) => "not connected",
+                None => "-",
+            }
+            .to_owned(),
+            format!("{} of {}", relay.nodes_connected, relay.nodes),
+        ]);
+        if let Some(problem) = &relay.problem {
+            let _ = writeln!(remarks, "{}: {}", relay.name, output::printable(problem));
+        }
+    }
+    let table = table.render("No relays.");
+    match remarks.is_empty() {
+        true => table,
+        false => format!("{table}\n{remarks}"),
+    }
 }
 
 fn events(events: &[Event]) -> String {

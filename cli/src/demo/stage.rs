@@ -40,7 +40,8 @@ pub(super) struct Stage {
 impl Stage {
     /// Builds the modules of `example`, starts a site in `folder` and applies the application.
     pub(super) fn set(example: &Path, folder: &Path, progress: Progress) -> Result<Self> {
-        let (manifest_text, manifest) = application::read(&example.join("application.yaml"))?;
+        let (manifest_text, manifest) =
+            application::read_application(&example.join("application.yaml"))?;
         let modules = build_modules(example, progress)?;
         let mut site = Site::default();
         let client = start_controller(&mut site, folder, progress)?;

@@ -20,7 +20,7 @@ use crate::{change, db};
 #[derive(Deserialize)]
 pub(super) struct ApplyQuery {
     #[serde(default)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 /// `GET /applications`

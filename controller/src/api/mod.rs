@@ -19,6 +19,7 @@ mod module_content;
 mod modules;
 mod nodes;
 mod publishers;
+mod relays;
 mod site;
 mod tokens;
 mod uploads;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use haar_protocol::{dead_letters as letters, manifest, rest};
+use haar_protocol::{dead_letters as letters, manifest, relay, rest};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -137,6 +138,7 @@ fn routes() -> Vec<Route> {
         row("GET",    "/site/ca",                  Open,   &[], none(), Content::Pem, "The CA certificate", || get(site::authority)),
         row("GET",    "/openapi.json",             Open,   &[], none(), Content::AnyJson, "This document", || get(openapi::show)),
         row("GET",    "/schemas/application.json", Open,   &[], none(), Content::AnyJson, "JSON Schema of an application's manifest", || get(openapi::manifest_schema)),
+        row("GET",    "/schemas/relay.json",       Open,   &[], none(), Content::AnyJson, "JSON Schema of a relay's manifest", || get(openapi::relay_schema)),
         row("POST",   "/enrolments",               Open,   &[], json::<rest::EnrolmentRequest>(), json::<rest::Enrolment>(), "A device joins; the token in the body authorises it", || post(enrolments::create)),
         row("POST",   "/tokens",                   People, &[], json::<rest::TokenRequest>(), json::<rest::Token>(), "Makes an enrolment token", || post(tokens::create)),
         row("GET",    "/nodes",                    People, &[], none(), json::<rest::List<rest::Node>>(), "All nodes", || get(nodes::list)),
@@ -149,6 +151,11 @@ fn routes() -> Vec<Route> {
         row("GET",    "/publishers",               People, &[], none(), json::<rest::List<rest::TrustedPublisher>>(), "Trusted publishers", || get(publishers::list)),
         row("PUT",    "/publishers/{name}",        People, &[], json::<rest::PublisherRequest>(), json::<rest::TrustedPublisher>(), "Trusts a key", || put(publishers::trust)),
         row("DELETE", "/publishers/{name}",        People, &[], none(), none(), "No longer trusts a key", || delete(publishers::distrust)),
+        row("GET",    "/relays",                   People, &[], none(), json::<rest::List<relay::RelayInfo>>(), "All relays", || get(relays::list)),
+        row("GET",    "/relays/{name}",            People, &[], none(), json::<relay::RelayInfo>(), "A relay and how it fares", || get(relays::show)),
+        row("PUT",    "/relays/{name}",            People, &["dry_run"], Content::Yaml, json::<relay::RelayApplied>(), "Applies the manifest of a relay", || put(relays::apply)),
+        row("DELETE", "/relays/{name}",            People, &[], none(), none(), "Nodes leave a relay", || delete(relays::remove)),
+        row("GET",    "/relays/{name}/credentials", People, &["certificate"], none(), json::<relay::RelayCredentials>(), "Who may do what at a broker that is not ours, with passwords", || get(relays::credentials)),
         row("GET",    "/modules",                  People, &[], none(), json::<rest::List<rest::Module>>(), "Pushed modules", || get(modules::list)),
         row("GET",    "/modules/{digest}",         People, &[], none(), json::<rest::Module>(), "One module", || get(modules::show)),
         row("DELETE", "/modules/{digest}",         People, &[], none(), none(), "Removes a module that no application uses", || delete(modules::remove)),
@@ -238,6 +245,7 @@ mod tests {
                 "/site/ca",
                 "/openapi.json",
                 "/schemas/application.json",
+                "/schemas/relay.json",
                 "/enrolments"
             ]
         );

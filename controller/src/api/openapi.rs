@@ -56,6 +56,11 @@ pub(super) async fn manifest_schema() -> Json<Value> {
     Json(manifest::json_schema())
 }
 
+/// `GET /schemas/relay.json`
+pub(super) async fn relay_schema() -> Json<Value> {
+    Json(manifest::relay_json_schema())
+}
+
 fn document() -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());

@@ -6,6 +6,7 @@ mod applications;
 mod enrolments;
 mod nodes;
 mod publishers;
+mod relays;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ pub(crate) use applications::{apply, delete_application, delete_module, unknown_
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
 pub(crate) use nodes::{plan_anew, reissue, revoke, unknown_node};
 pub(crate) use publishers::{distrust, trust};
+pub(crate) use relays::{apply_relay, delete_relay, load_relays, unknown_relay};
 
 use crate::db::modules::ModuleRow;
 use crate::db::{self, Write};
@@ -44,6 +46,7 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
                 name: row.name,
                 labels: row.labels,
                 budget: row.budget,
+                key: row.key,
                 link_key: row.link_key,
             },
         )
@@ -70,6 +73,8 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
     }
     Ok(Fleet {
         site: site.id.clone(),
+        site_key: site.key.clone(),
+        relays: load_relays(connection, site)?,
         nodes: nodes.collect(),
         publishers: load_publishers(connection)?,
         modules,

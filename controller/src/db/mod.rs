@@ -15,6 +15,7 @@ pub(crate) mod enrolments;
 pub(crate) mod nodes;
 pub(crate) mod statuses;
 pub(crate) mod publishers;
+pub(crate) mod relays;
 pub(crate) mod modules;
 pub(crate) mod applications;
 pub(crate) mod assignments;
@@ -56,6 +57,8 @@ pub(crate) struct Feeds {
     pub(crate) nodes: watch::Sender<Arc<NodeDirectory>>,
     /// Counts the commits that changed assignments.
     pub(crate) assignments: watch::Sender<u64>,
+    /// Counts the commits that changed relays.
+    pub(crate) relays: watch::Sender<u64>,
 }
 
 type Work = Box<dyn FnOnce(&mut Connection, &Feeds) + Send>;
@@ -103,6 +106,7 @@ pub(crate) fn start(connection: Connection) -> anyhow::Result<(Database, Databas
         logs: broadcast::Sender::new(FEED_MAX),
         nodes: watch::Sender::new(Arc::new(keys)),
         assignments: watch::Sender::new(0),
+        relays: watch::Sender::new(0),
     };
     let (requests, queue) = mpsc::channel(QUEUE_MAX);
     let database = Database {

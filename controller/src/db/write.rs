@@ -26,6 +26,7 @@ struct Effects {
     logs: Vec<Arc<logs::StoredLine>>,
     nodes_changed: bool,
     assignments_changed: bool,
+    relays_changed: bool,
 }
 
 impl<'c> Write<'c> {
@@ -59,6 +60,11 @@ impl<'c> Write<'c> {
         self.effects.borrow_mut().assignments_changed = true;
     }
 
+    /// There are other relays than before.
+    pub(super) fn relays_changed(&self) {
+        self.effects.borrow_mut().relays_changed = true;
+    }
+
     /// Commits, then tells everybody.
     pub(super) fn commit(self, feeds: &Feeds) -> Result<(), Failure> {
         let effects = self.effects.into_inner();
@@ -75,6 +81,9 @@ impl<'c> Write<'c> {
         }
         if effects.assignments_changed {
             feeds.assignments.send_modify(|generation| *generation += 1);
+        }
+        if effects.relays_changed {
+            feeds.relays.send_modify(|generation| *generation += 1);
         }
         for event in effects.events {
             let _ = feeds.events.send(event); // nobody follows: that is fine

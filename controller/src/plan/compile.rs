@@ -10,7 +10,7 @@ use haar_protocol::ids::{MediaType, Name, NodeId, PortName};
 use haar_protocol::limits::Retention;
 use haar_protocol::manifest;
 
-use super::{Application, Fleet, Placements, topics};
+use super::{Application, Fleet, Placements, relays, topics};
 
 /// The assignment of `node` without number and date (both 0), or none when it is no node of the
 /// fleet. What it says depends on nothing but the arguments.
@@ -50,7 +50,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
             })
         })
         .collect();
-    Some(Assignment {
+    let mut assignment = Assignment {
         site: fleet.site.clone(),
         node: id.clone(),
         node_name: node.name.clone(),
@@ -65,7 +65,10 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         routes,
         topics,
         brokers: Vec::new(),
-    })
+    };
+    relays::tell(fleet, id, node, &mut assignment);
+    topics::tell(fleet, node, &mut assignment);
+    Some(assignment)
 }
 
 pub(super) fn full_name(application: &Application, microservice: &Name) -> MicroserviceName {

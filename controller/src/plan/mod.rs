@@ -12,6 +12,7 @@ mod resolve;
 mod place;
 mod compile;
 mod topics;
+mod relays;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +20,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{MicroserviceName, Publisher};
 use haar_protocol::ids::{Digest, Name, NodeId, SiteId};
-use haar_protocol::keys::{LinkKey, PublicKey};
+use haar_protocol::keys::{LinkKey, PublicKey, SecretKey};
 use haar_protocol::limits::Budget;
 use haar_protocol::manifest::Manifest;
 
 pub(crate) use compile::compile;
 pub(crate) use place::{Placed, place};
+pub(crate) use relays::{Relay, RelayPlace, relays_of};
 pub(crate) use resolve::{resolve, route_pairs_problem};
+pub(crate) use topics::{relay_problems, topic_rights};
 
 /// Which nodes each microservice runs on. A microservice without nodes has no entry.
 pub(crate) type Placements = BTreeMap<MicroserviceName, BTreeSet<NodeId>>;
@@ -35,6 +38,10 @@ pub(crate) type Placements = BTreeMap<MicroserviceName, BTreeSet<NodeId>>;
 pub(crate) struct Fleet {
     /// The site.
     pub(crate) site: SiteId,
+    /// Its key, with which it seals what only one node may read.
+    pub(crate) site_key: SecretKey,
+    /// Its relays.
+    pub(crate) relays: Vec<Relay>,
     /// Its nodes.
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     /// Its trusted publishers, by name.
@@ -56,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) labels: BTreeMap<String, String>,
     /// What it has to give.
     pub(crate) budget: Budget,
+    /// Its key.
+    pub(crate) key: PublicKey,
     /// Its key for links.
     pub(crate) link_key: Option<LinkKey>,
 }

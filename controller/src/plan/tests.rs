@@ -1,6 +1,8 @@
 //! Properties of plans over made-up sites: the same answer every time, nothing moves without need,
 //! no node is ever given more than it has, and every route ends at something that runs.
 
+mod topics;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Publisher};
@@ -71,6 +73,7 @@ fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, N
             name: name(&format!("gw-{index}")),
             labels,
             budget,
+            key: SecretKey::from_seed([index + 1; 32]).public(),
             link_key: None,
         },
     )
@@ -113,6 +116,8 @@ fn fleet(nodes: Vec<(NodeId, Node)>, applications: Vec<(Name, Application)>) -> 
     let key = SecretKey::from_seed([1; 32]).public();
     Fleet {
         site: SiteId::of(&key),
+        site_key: SecretKey::from_seed([1; 32]),
+        relays: vec![Relay::embedded()],
         nodes: nodes.into_iter().collect(),
         publishers: vec![Publisher {
             name: name("acme"),

@@ -55,7 +55,7 @@ impl Requests {
     pub(super) async fn ask(
         &self,
         site: &Site,
-        session: &Session,
+        sessions: &[Session],
         node: &NodeRow,
         operation: Operation,
     ) -> Result<Outcome, Failure> {
@@ -77,7 +77,11 @@ impl Requests {
             retain: false,
         };
         let asked = async {
-            session.publish(outgoing).await.map_err(Failure::internal)?;
+            // The node is at one of them; a request that comes twice is answered once.
+            for session in sessions {
+                let sent = session.publish(outgoing.clone()).await;
+                sent.map_err(Failure::internal)?;
+            }
             answered.await.map_err(Failure::internal)
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {

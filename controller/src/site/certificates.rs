@@ -144,6 +144,19 @@ pub(super) fn server(
     Ok(made)
 }
 
+/// A certificate for a server that is not the controller.
+pub(super) fn issue(
+    directory: &Path,
+    site: &SiteId,
+    host: &str,
+    now_ms: u64,
+) -> anyhow::Result<ServerCertificate> {
+    let authority = authority(directory, site)?;
+    let (made, _) = make_server(&authority, vec![host.to_owned()], now_ms)
+        .with_context(|| format!("making a certificate for {host}"))?;
+    Ok(made)
+}
+
 fn is_usable(server: &ServerCertificate) -> bool {
     crate::server::tls_config(server).is_ok()
 }
@@ -178,7 +191,7 @@ fn make_server(
     );
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names.clone())?;
-    params.distinguished_name = distinguished_name("Haar controller");
+    params.distinguished_name = distinguished_name("Haar server");
     params.not_before = date_time_ymd(1970, 1, 1);
     params.not_after = date_time_ymd(i32::try_from(end_year)?, 1, 1);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

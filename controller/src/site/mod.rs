@@ -59,6 +59,18 @@ impl Site {
         format!("mqtts://{}:{port}", self.host())
     }
 
+    /// A certificate of the site's authority for a server at `host`.
+    ///
+    /// # Errors
+    /// When the authority can't be read, or `host` is no name that a certificate can carry.
+    pub(crate) fn certificate_for(
+        &self,
+        host: &str,
+        now_ms: u64,
+    ) -> anyhow::Result<ServerCertificate> {
+        certificates::issue(&self.directory, &self.id, host, now_ms)
+    }
+
     fn host(&self) -> String {
         if self.advertise.contains(':') {
             format!("[{}]", self.advertise)

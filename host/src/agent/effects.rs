@@ -25,6 +25,9 @@ impl Agent {
                     let peers = self.node.assignment().map(|assignment| &assignment.peers);
                     let peers = peers.map_or(&[][..], Vec::as_slice);
                     self.links.follow_durable(table.links(), peers);
+                    let brokers = self.node.assignment().map(|one| &one.brokers);
+                    let brokers = brokers.map_or(&[][..], Vec::as_slice);
+                    self.devices.follow(table.brokers(), brokers);
                     self.surroundings.bus.set_table(table);
                     self.links.follow(self.node.registry.peers());
                 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{alive, connect, jitter, sleep_until};
+use super::devices::{self, Devices};
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper;
@@ -80,6 +81,7 @@ pub struct Agent {
     pub(super) controller: Controller,
     pub(super) session: Session,
     pub(super) links: Links,
+    pub(super) devices: Devices,
     pub(super) connected: watch::Receiver<bool>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) received: mpsc::Receiver<Event>,
@@ -176,10 +178,19 @@ impl Agent {
             began: Instant::now(),
             doors,
         };
+        let devices = Devices::new(devices::Means {
+            node: options.membership.node.clone(),
+            key: options.key.clone(),
+            site_key: options.membership.site_key,
+            ca_pem: options.membership.ca_pem.clone(),
+            bus: Arc::clone(&surroundings.bus),
+            store: store.clone(),
+        });
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
             links: Links::new(means),
+            devices,
             options,
             store,
             statuses,

@@ -32,7 +32,9 @@ const LEVELS: [(&str, Level); 6] = [
 pub(super) fn decode(root: &Node) -> Result<Document, Vec<(Problem, Mark)>> {
     let mut decoder = Decoder::default();
     let document = match is_relay(root) {
-        true => decoder.relay(root).map(Document::Relay),
+        true => decoder
+            .relay(root)
+            .map(|relay| Document::Relay(Box::new(relay))),
         false => decoder.manifest(root).map(Document::Application),
     };
     match document {

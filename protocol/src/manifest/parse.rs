@@ -16,7 +16,7 @@ pub enum Document {
     /// An application.
     Application(Manifest),
     /// A relay.
-    Relay(Relay),
+    Relay(Box<Relay>),
 }
 
 /// Reads and checks the manifest of an application in `text`. `file` is what errors call it.

@@ -1,0 +1,149 @@
+//! `/relays`: the brokers between the site and its nodes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use haar_protocol::ids::Name;
+use haar_protocol::manifest::{self, Document, Relay};
+use haar_protocol::relay::{IssuedCertificate, RelayApplied, RelayCredentials, RelayInfo};
+use haar_protocol::rest::List;
+use serde::Deserialize;
+
+use super::App;
+use super::answers::{self, Answer, Named, Parameters, Text};
+use super::applications::ApplyQuery;
+use crate::failure::{Failure, Kind};
+use crate::{change, clock, db, relay_view};
+
+/// `GET /relays`
+pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<RelayInfo>>> {
+    let relays = load(&app).await?;
+    Ok(answers::list(relays))
+}
+
+/// `GET /relays/{name}`
+pub(super) async fn show(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+) -> Answer<Json<RelayInfo>> {
+    let found = load(&app).await?;
+    match found.into_iter().find(|relay| relay.name == name) {
+        Some(relay) => Ok(Json(relay)),
+        None => Err(unknown(&app, name).await?),
+    }
+}
+
+async fn load(app: &App) -> Answer<Vec<RelayInfo>> {
+    let site = Arc::clone(&app.site);
+    let connected = app.relay.connected();
+    app.database
+        .read(move |sql| {
+            let fleet = change::load_fleet(sql, &site)?;
+            let statuses = db::statuses::all(sql)?;
+            Ok(relay_view::infos(&fleet, &statuses, &connected))
+        })
+        .await
+}
+
+async fn unknown(app: &App, name: Name) -> Answer<Failure> {
+    app.database
+        .read(move |sql| Ok(change::unknown_relay(sql, &name)))
+        .await
+}
+
+/// `PUT /relays/{name}`
+pub(super) async fn apply(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<ApplyQuery>,
+    Text(yaml): Text,
+) -> Answer<Json<RelayApplied>> {
+    let relay = read(&yaml, &name)?;
+    let site = Arc::clone(&app.site);
+    let work = move |write: &db::Write<'_>| change::apply_relay(write, &site, relay);
+    if !query.dry_run {
+        return app.database.write(work).await.map(Json);
+    }
+    let result = app.database.rehearse(work).await?;
+    Ok(Json(RelayApplied {
+        dry_run: true,
+        assignments: Default::default(),
+        ..result
+    }))
+}
+
+fn read(yaml: &str, name: &Name) -> Answer<Relay> {
+    let invalid = |message: String| {
+        Failure::new(Kind::Invalid, "bad_manifest", message).hint(
+            "check it: `haar apply --dry-run -f FILE`; its schema is at /api/v1/schemas/relay.json",
+        )
+    };
+    let document = manifest::parse_document(yaml, "manifest");
+    let relay = match document.map_err(|errors| invalid(errors.to_string()))? {
+        Document::Relay(relay) => *relay,
+        Document::Application(_) => {
+            return Err(invalid(
+                "this is an application, and a relay is wanted here".into(),
+            ));
+        }
+    };
+    if &relay.name != name {
+        return Err(Failure::new(
+            Kind::Invalid,
+            "name_mismatch",
+            format!(
+                "the manifest is that of `{}`, the path says `{name}`",
+                relay.name
+            ),
+        ));
+    }
+    Ok(relay)
+}
+
+/// `DELETE /relays/{name}`
+pub(super) async fn remove(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
+    let site = Arc::clone(&app.site);
+    app.database
+        .write(move |write| change::delete_relay(write, &site, &name))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The query for credentials.
+#[derive(Deserialize)]
+pub(super) struct CredentialsQuery {
+    #[serde(default)]
+    certificate: bool,
+}
+
+/// `GET /relays/{name}/credentials`
+pub(super) async fn credentials(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<CredentialsQuery>,
+) -> Answer<Json<RelayCredentials>> {
+    let site = Arc::clone(&app.site);
+    let mut found = app
+        .database
+        .read(move |sql| {
+            let fleet = change::load_fleet(sql, &site)?;
+            let Some(relay) = fleet.relays.iter().find(|relay| relay.name == name) else {
+                return Err(change::unknown_relay(sql, &name));
+            };
+            relay_view::credentials(&site, &fleet, relay)
+        })
+        .await?;
+    if query.certificate {
+        let made = app
+            .site
+            .certificate_for(&found.url.address.host, clock::now_ms())
+            .map_err(Failure::internal)?;
+        found.certificate = Some(IssuedCertificate {
+            certificate_pem: made.certificate_pem,
+            key_pem: made.key_pem,
+        });
+    }
+    Ok(Json(found))
+}

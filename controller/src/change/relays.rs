@@ -1,0 +1,227 @@
+//! Applying and deleting relays. Every assignment of a node that uses one is signed anew.
+
+use haar_protocol::ids::Name;
+use haar_protocol::manifest::{Credentials, Relay};
+use haar_protocol::relay::{EMBEDDED, RelayApplied};
+use haar_protocol::secret::SharedSecret;
+use haar_relay::Endpoint;
+use rusqlite::Connection;
+
+use super::{replan, unknown_node};
+use crate::db::relays::{RELAYS_MAX, RelayRow};
+use crate::db::{self, Write};
+use crate::failure::{Failure, Kind};
+use crate::plan::{self, RelayPlace};
+use crate::site::Site;
+
+/// The purposes for which the site seals secrets for itself.
+const OWN_PASSWORD: &str = "password of a relay in the database";
+const OWN_CERTIFICATE: &str = "certificate of a relay in the database";
+
+fn own_secret(site: &Site) -> SharedSecret {
+    site.key.shared_with(&site.key.public())
+}
+
+/// Applies what `manifest` says of a relay.
+///
+/// # Errors
+/// Everything that makes it impossible; nothing has changed then.
+pub(crate) fn apply_relay(
+    write: &Write<'_>,
+    site: &Site,
+    manifest: Relay,
+) -> Result<RelayApplied, Failure> {
+    let name = manifest.name.clone();
+    check(write, site, &manifest)?;
+    let before = db::relays::get(&write.sql, &name)?;
+    if before.is_none() && db::relays::list(&write.sql)?.len() >= RELAYS_MAX {
+        return Err(Failure::new(
+            Kind::Overloaded,
+            "too_many_relays",
+            format!("the site has {RELAYS_MAX} relays already"),
+        ));
+    }
+    let row = sealed_row(write, site, manifest, before.as_ref())?;
+    let is_same = before.is_some_and(|before| {
+        RelayRow {
+            applied_ms: row.applied_ms,
+            ..before
+        } == row
+    });
+    if !is_same {
+        db::relays::put(write, &row)?;
+    }
+    let replanned = replan(write, site, None)?;
+    if !is_same {
+        write.event("relay_applied", name.as_str(), &describe(&row.manifest))?;
+    }
+    Ok(RelayApplied {
+        name,
+        changed: !is_same,
+        dry_run: false,
+        assignments: replanned.assignments,
+    })
+}
+
+fn check(write: &Write<'_>, site: &Site, manifest: &Relay) -> Result<(), Failure> {
+    if let Some(url) = &manifest.url {
+        let ca = manifest.ca.as_deref().unwrap_or(&site.ca_pem);
+        Endpoint::new(url, Some(ca))
+            .map_err(|error| Failure::new(Kind::Invalid, "bad_relay", error.0))?;
+    }
+    let named = [&manifest.node, &manifest.nodes.node];
+    for node in named.into_iter().flatten() {
+        if db::nodes::by_name(&write.sql, node.as_str())?.is_none() {
+            return Err(unknown_node(&write.sql, node));
+        }
+    }
+    Ok(())
+}
+
+/// The row of a relay: secrets sealed, a certificate made where there is none that fits.
+fn sealed_row(
+    write: &Write<'_>,
+    site: &Site,
+    mut manifest: Relay,
+    before: Option<&RelayRow>,
+) -> Result<RelayRow, Failure> {
+    let own = own_secret(site);
+    let mut password = None;
+    if let Some(Credentials::Given {
+        password: clear, ..
+    }) = &mut manifest.credentials
+    {
+        let clear = std::mem::take(clear);
+        password = Some(own.seal(OWN_PASSWORD, &clear).map_err(Failure::internal)?);
+    }
+    let certificate = match &manifest.address {
+        None => None,
+        Some(address) => {
+            let kept = before
+                .filter(|before| before.manifest.address.as_ref() == Some(address))
+                .and_then(|before| before.certificate.clone());
+            Some(match kept {
+                Some(kept) => kept,
+                None => {
+                    let made = site
+                        .certificate_for(&address.host, write.now_ms)
+                        .map_err(Failure::internal)?;
+                    let key = own
+                        .seal(OWN_CERTIFICATE, &made.key_pem)
+                        .map_err(Failure::internal)?;
+                    (made.certificate_pem, key)
+                }
+            })
+        }
+    };
+    Ok(RelayRow {
+        manifest,
+        password,
+        certificate,
+        applied_ms: write.now_ms,
+    })
+}
+
+fn describe(manifest: &Relay) -> String {
+    match (&manifest.url, &manifest.node, &manifest.address) {
+        (Some(url), _, _) => format!("a broker at {url}"),
+        (None, Some(node), Some(address)) => format!("run by node `{node}` at {address}"),
+        _ => "the controller's own".to_owned(),
+    }
+}
+
+/// Forgets a relay; nodes leave it. That of the controller goes back to what it is by itself.
+///
+/// # Errors
+/// When there is none of this name.
+pub(crate) fn delete_relay(write: &Write<'_>, site: &Site, name: &Name) -> Result<(), Failure> {
+    if !db::relays::delete(write, name)? {
+        return Err(unknown_relay(&write.sql, name));
+    }
+    replan(write, site, None)?;
+    write.event("relay_deleted", name.as_str(), "nodes leave it")
+}
+
+/// There is no such relay; the hint names one that is called alike.
+pub(crate) fn unknown_relay(connection: &Connection, name: &Name) -> Failure {
+    if name.as_str() == EMBEDDED {
+        return Failure::new(
+            Kind::Conflict,
+            "embedded_relay",
+            "nothing was said of the controller's own relay: it is as it is by itself",
+        );
+    }
+    let failure = Failure::new(
+        Kind::NotFound,
+        "unknown_relay",
+        format!("the site has no relay `{name}`"),
+    );
+    let relays = db::relays::list(connection).unwrap_or_default();
+    match plan::nearest(
+        name.as_str(),
+        relays.iter().map(|row| row.manifest.name.as_str()),
+    ) {
+        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+        None => failure.hint("see them with `haar get relays`"),
+    }
+}
+
+/// The relays of the site, with their secrets in clear: for plans and for the site's own sessions.
+///
+/// # Errors
+/// When the database fails, or holds what this site did not seal.
+pub(crate) fn load_relays(
+    connection: &Connection,
+    site: &Site,
+) -> Result<Vec<plan::Relay>, Failure> {
+    let mut relays = Vec::new();
+    for row in db::relays::list(connection)? {
+        relays.push(planned_relay(site, row)?);
+    }
+    if !relays.iter().any(|relay| relay.name.as_str() == EMBEDDED) {
+        relays.push(plan::Relay::embedded());
+    }
+    Ok(relays)
+}
+
+fn planned_relay(site: &Site, row: RelayRow) -> Result<plan::Relay, Failure> {
+    let own = own_secret(site);
+    let (preference, role) = (row.manifest.preference(), row.manifest.role());
+    let listen = row.manifest.listening();
+    let manifest = row.manifest;
+    let place = match (manifest.url, manifest.node, manifest.address, listen) {
+        (Some(url), _, _, _) => {
+            let mut credentials = manifest.credentials.unwrap_or_default();
+            if let (Credentials::Given { password, .. }, Some(sealed)) =
+                (&mut credentials, &row.password)
+            {
+                *password = own.open(OWN_PASSWORD, sealed).map_err(Failure::internal)?;
+            }
+            RelayPlace::External {
+                url,
+                ca_pem: manifest.ca,
+                credentials,
+            }
+        }
+        (None, Some(node), Some(address), Some(listen)) => {
+            let (certificate_pem, key) = row
+                .certificate
+                .ok_or_else(|| Failure::internal("a relay without its certificate"))?;
+            RelayPlace::Neighbourhood {
+                node,
+                address,
+                listen,
+                certificate_pem,
+                key_pem: own.open(OWN_CERTIFICATE, &key).map_err(Failure::internal)?,
+            }
+        }
+        _ => RelayPlace::Embedded,
+    };
+    Ok(plan::Relay {
+        name: manifest.name,
+        preference,
+        nodes: manifest.nodes,
+        role,
+        place,
+    })
+}

@@ -1,0 +1,213 @@
+//! Which relays a node attaches to, as whom, and which of them it shares with another node.
+
+use haar_protocol::assignment::Assignment;
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::manifest::{Credentials, EMBEDDED_PREFERENCE, Place};
+use haar_protocol::relay::{
+    CERTIFICATE_PURPOSE, EMBEDDED, HostPort, NodeCredentials, PASSWORD_PURPOSE, RELAYS_OF_NODE_MAX,
+    RelayAccess, RelayMember, RelayRole, RelayUrl, ServedRelay,
+};
+
+use super::{Fleet, Node};
+
+/// A relay, as far as plans care.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay {
+    /// Its name.
+    pub(crate) name: Name,
+    /// Nodes use the one with the lowest number that works.
+    pub(crate) preference: u16,
+    /// Which nodes attach to it.
+    pub(crate) nodes: Place,
+    /// What passes over it.
+    pub(crate) role: RelayRole,
+    /// Where it is.
+    pub(crate) place: RelayPlace,
+}
+
+/// Where a relay is.
+#[derive(Debug, Clone)]
+pub(crate) enum RelayPlace {
+    /// In the controller.
+    Embedded,
+    /// Somewhere else.
+    External {
+        /// Its address.
+        url: RelayUrl,
+        /// The authority of its certificate, when it is not the site's.
+        ca_pem: Option<String>,
+        /// As whom to connect.
+        credentials: Credentials,
+    },
+    /// In the agent of a node.
+    Neighbourhood {
+        /// The node.
+        node: Name,
+        /// Where its neighbours reach it.
+        address: HostPort,
+        /// Where it listens.
+        listen: std::net::SocketAddr,
+        /// The certificate that it shows.
+        certificate_pem: String,
+        /// That certificate's key.
+        key_pem: String,
+    },
+}
+
+impl Relay {
+    /// The relay in the controller, of which nobody has said anything.
+    pub(crate) fn embedded() -> Self {
+        Relay {
+            name: EMBEDDED.parse().expect("it is a name"),
+            preference: EMBEDDED_PREFERENCE,
+            nodes: Place {
+                node: None,
+                labels: Some(Default::default()),
+                count: None,
+            },
+            role: RelayRole::Everything,
+            place: RelayPlace::Embedded,
+        }
+    }
+
+    /// True when `node` attaches to it: it is meant to, or runs it.
+    pub(crate) fn is_for(&self, node: &Node) -> bool {
+        let runs_it = matches!(&self.place, RelayPlace::Neighbourhood { node: host, .. } if host == &node.name);
+        let is_named = self.nodes.node.as_ref() == Some(&node.name);
+        let labels = self.nodes.labels.iter().flatten();
+        let has_labels = self.nodes.labels.is_some()
+            && labels
+                .clone()
+                .all(|(key, value)| node.labels.get(key) == Some(value));
+        runs_it || is_named || has_labels
+    }
+}
+
+/// The relays of a node, the most preferred first.
+pub(crate) fn relays_of<'f>(fleet: &'f Fleet, node: &Node) -> Vec<&'f Relay> {
+    let mut relays: Vec<&Relay> = fleet
+        .relays
+        .iter()
+        .filter(|relay| relay.is_for(node))
+        .collect();
+    relays.sort_by_key(|relay| (relay.preference, &relay.name));
+    relays.truncate(RELAYS_OF_NODE_MAX);
+    relays
+}
+
+/// True when there is only what nodes know since they enrolled: then assignments name no relays.
+fn is_plain(fleet: &Fleet) -> bool {
+    let is_embedded = |relay: &Relay| matches!(relay.place, RelayPlace::Embedded);
+    fleet.relays.iter().all(|relay| {
+        is_embedded(relay) && relay.nodes.labels.as_ref().is_some_and(|l| l.is_empty())
+    })
+}
+
+/// Says in the assignment of a node what it is to know of relays.
+pub(super) fn tell(fleet: &Fleet, id: &NodeId, node: &Node, assignment: &mut Assignment) {
+    if is_plain(fleet) {
+        return;
+    }
+    let own = relays_of(fleet, node);
+    assignment.relays = own
+        .iter()
+        .filter_map(|relay| access(fleet, node, relay))
+        .collect();
+    assignment.serves = own
+        .iter()
+        .filter_map(|relay| served(fleet, id, node, relay))
+        .collect();
+    for peer in &mut assignment.peers {
+        if let Some(other) = fleet.nodes.get(&peer.id) {
+            let theirs = relays_of(fleet, other);
+            peer.relays = own
+                .iter()
+                .filter(|relay| theirs.iter().any(|other| other.name == relay.name))
+                .map(|relay| relay.name.clone())
+                .collect();
+        }
+    }
+}
+
+/// How `node` gets to `relay`. None when its secret can't be sealed, which its length forbids.
+pub(crate) fn access(fleet: &Fleet, node: &Node, relay: &Relay) -> Option<RelayAccess> {
+    let (url, ca_pem, credentials) = match &relay.place {
+        RelayPlace::Embedded => (None, None, NodeCredentials::Proof),
+        RelayPlace::External {
+            url,
+            ca_pem,
+            credentials,
+        } => (
+            Some(url.clone()),
+            ca_pem.clone(),
+            node_credentials(fleet, node, credentials)?,
+        ),
+        RelayPlace::Neighbourhood { address, .. } => {
+            let url = RelayUrl {
+                encrypted: true,
+                address: address.clone(),
+            };
+            (Some(url), None, NodeCredentials::Proof)
+        }
+    };
+    Some(RelayAccess {
+        name: relay.name.clone(),
+        role: relay.role,
+        url,
+        ca_pem,
+        credentials,
+    })
+}
+
+fn node_credentials(
+    fleet: &Fleet,
+    node: &Node,
+    credentials: &Credentials,
+) -> Option<NodeCredentials> {
+    Some(match credentials {
+        Credentials::Generated => NodeCredentials::Generated,
+        Credentials::Anonymous => NodeCredentials::Anonymous,
+        Credentials::Given { user, password } => {
+            let shared = fleet.site_key.shared_with(&node.key);
+            NodeCredentials::Given {
+                user: user.clone(),
+                password: shared.seal(PASSWORD_PURPOSE, password).ok()?,
+            }
+        }
+    })
+}
+
+fn served(fleet: &Fleet, id: &NodeId, node: &Node, relay: &Relay) -> Option<ServedRelay> {
+    let RelayPlace::Neighbourhood {
+        node: host,
+        listen,
+        certificate_pem,
+        key_pem,
+        ..
+    } = &relay.place
+    else {
+        return None;
+    };
+    if host != &node.name {
+        return None;
+    }
+    let shared = fleet.site_key.shared_with(&node.key);
+    let members = fleet.nodes.iter().filter(|(other, node)| {
+        *other == id
+            || relays_of(fleet, node)
+                .iter()
+                .any(|one| one.name == relay.name)
+    });
+    Some(ServedRelay {
+        name: relay.name.clone(),
+        listen: *listen,
+        certificate_pem: certificate_pem.clone(),
+        key: shared.seal(CERTIFICATE_PURPOSE, key_pem).ok()?,
+        nodes: members
+            .map(|(id, node)| RelayMember {
+                id: id.clone(),
+                key: node.key,
+            })
+            .collect(),
+    })
+}

@@ -1,0 +1,67 @@
+//! At which relays each node is. It is online while it is at one of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use haar_protocol::ids::{Name, NodeId};
+
+/// Who is where, as the relays tell it. Taken for single look-ups, never across an await.
+#[derive(Clone, Default)]
+pub(super) struct Presence(Arc<Mutex<HashMap<NodeId, BTreeSet<Name>>>>);
+
+impl Presence {
+    /// Notes whether a node is at a relay, and says whether it is anywhere.
+    pub(super) fn note(&self, node: &NodeId, relay: &Name, is_there: bool) -> bool {
+        let mut nodes = self.lock();
+        let at = nodes.entry(node.clone()).or_default();
+        match is_there {
+            true => drop(at.insert(relay.clone())),
+            false => drop(at.remove(relay)),
+        }
+        let is_anywhere = !at.is_empty();
+        if !is_anywhere {
+            nodes.remove(node);
+        }
+        is_anywhere
+    }
+
+    /// Nobody knows any more who is at a relay. Returns the nodes that are nowhere now.
+    pub(super) fn forget(&self, relay: &Name) -> Vec<NodeId> {
+        let mut gone = Vec::new();
+        self.lock().retain(|node, at| {
+            if at.remove(relay) && at.is_empty() {
+                gone.push(node.clone());
+            }
+            !at.is_empty()
+        });
+        gone
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, BTreeSet<Name>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use haar_protocol::keys::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_online_while_one_relay_has_it() {
+        let presence = Presence::default();
+        let [one, two] = [1, 2].map(|seed| NodeId::of(&SecretKey::from_seed([seed; 32]).public()));
+        let [plant, own]: [Name; 2] = ["plant", "controller"].map(|name| name.parse().unwrap());
+        assert!(presence.note(&one, &plant, true));
+        assert!(presence.note(&one, &own, true));
+        assert!(presence.note(&one, &plant, false));
+        assert!(!presence.note(&one, &own, false));
+        assert!(presence.note(&one, &plant, true));
+        assert!(presence.note(&one, &own, true));
+        assert!(presence.note(&two, &plant, true));
+        assert_eq!(presence.forget(&plant), vec![two]);
+        assert_eq!(presence.forget(&own), vec![one]);
+        assert!(presence.forget(&own).is_empty());
+    }
+}

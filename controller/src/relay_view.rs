@@ -1,0 +1,195 @@
+//! Relays as people see them, and what a broker that is not ours must know of the site's nodes.
+//! Pure.
+
+use std::collections::BTreeMap;
+
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::manifest::Credentials;
+use haar_protocol::relay::{
+    RelayCredentials, RelayInfo, RelayRole, RelaySort, RelayUrl, RelayUser, device_user,
+};
+use haar_protocol::topics;
+
+use crate::db::statuses::StatusRow;
+use crate::failure::{Failure, Kind};
+use crate::plan::{Fleet, Relay, RelayPlace, relays_of, topic_rights};
+use crate::site::Site;
+
+/// All relays, by preference. `connected` says to which the controller itself is connected.
+pub(crate) fn infos(
+    fleet: &Fleet,
+    statuses: &BTreeMap<NodeId, StatusRow>,
+    connected: &BTreeMap<Name, bool>,
+) -> Vec<RelayInfo> {
+    let mut infos: Vec<RelayInfo> = fleet
+        .relays
+        .iter()
+        .map(|relay| info(fleet, statuses, connected, relay))
+        .collect();
+    infos.sort_by(|one, other| (one.preference, &one.name).cmp(&(other.preference, &other.name)));
+    infos
+}
+
+fn info(
+    fleet: &Fleet,
+    statuses: &BTreeMap<NodeId, StatusRow>,
+    connected: &BTreeMap<Name, bool>,
+    relay: &Relay,
+) -> RelayInfo {
+    let mut info = RelayInfo {
+        name: relay.name.clone(),
+        place: RelaySort::Embedded,
+        url: None,
+        node: None,
+        carries: relay.role,
+        preference: relay.preference,
+        controller_connected: connected.get(&relay.name).copied(),
+        nodes: 0,
+        nodes_connected: 0,
+        problem: None,
+    };
+    match &relay.place {
+        RelayPlace::Embedded => {}
+        RelayPlace::External { url, .. } => {
+            info.place = RelaySort::External;
+            info.url = Some(url.clone());
+        }
+        RelayPlace::Neighbourhood { node, address, .. } => {
+            info.place = RelaySort::Neighbourhood;
+            info.node = Some(node.clone());
+            info.url = Some(RelayUrl {
+                encrypted: true,
+                address: address.clone(),
+            });
+            info.problem = problem_of_host(fleet, statuses, relay, node);
+        }
+    }
+    for (id, node) in &fleet.nodes {
+        if !relays_of(fleet, node)
+            .iter()
+            .any(|own| own.name == relay.name)
+        {
+            continue;
+        }
+        info.nodes += 1;
+        let status = statuses.get(id).map(|row| &row.status);
+        let is_connected = status.is_some_and(|status| {
+            status
+                .relays
+                .iter()
+                .any(|one| one.name == relay.name && one.connected)
+        });
+        info.nodes_connected += u64::from(is_connected);
+    }
+    info
+}
+
+fn problem_of_host(
+    fleet: &Fleet,
+    statuses: &BTreeMap<NodeId, StatusRow>,
+    relay: &Relay,
+    host: &Name,
+) -> Option<String> {
+    let Some((id, _)) = fleet.nodes.iter().find(|(_, node)| &node.name == host) else {
+        return Some(format!("the node `{host}`, which is to run it, is gone"));
+    };
+    let status = statuses.get(id)?;
+    let served = &status.status.serves;
+    served
+        .iter()
+        .find(|one| one.name == relay.name)?
+        .reason
+        .clone()
+}
+
+/// Who may do what at `relay`.
+///
+/// # Errors
+/// When the relay needs no such list.
+pub(crate) fn credentials(
+    site: &Site,
+    fleet: &Fleet,
+    relay: &Relay,
+) -> Result<RelayCredentials, Failure> {
+    let RelayPlace::External {
+        url, credentials, ..
+    } = &relay.place
+    else {
+        return Err(Failure::new(
+            Kind::Conflict,
+            "no_credentials",
+            format!(
+                "relay `{}` is one of ours: it knows the nodes by their keys",
+                relay.name
+            ),
+        ));
+    };
+    if credentials != &Credentials::Generated {
+        return Err(Failure::new(
+            Kind::Conflict,
+            "no_credentials",
+            format!(
+                "the manifest of relay `{}` says how to connect to it",
+                relay.name
+            ),
+        )
+        .hint("write `credentials: generated` there for a password of each node"));
+    }
+    let everything = relay.role == RelayRole::Everything;
+    let own = site.key.shared_with(&site.key.public());
+    let mut users = Vec::new();
+    if everything {
+        users.push(RelayUser {
+            user: site.id.to_string(),
+            password: own.relay_password(&relay.name),
+            name: format!("the controller of {}", site.name),
+            publish: topics::site_publications(&site.id),
+            subscribe: topics::site_subscriptions(&site.id),
+        });
+    }
+    let mut nodes: Vec<_> = fleet.nodes.iter().collect();
+    nodes.sort_by_key(|(_, node)| &node.name);
+    for (id, node) in nodes {
+        let is_attached = relays_of(fleet, node)
+            .iter()
+            .any(|own| own.name == relay.name);
+        if is_attached {
+            users.push(RelayUser {
+                user: id.to_string(),
+                password: site.key.shared_with(&node.key).relay_password(&relay.name),
+                name: node.name.to_string(),
+                publish: topics::node_publications(&site.id, id),
+                subscribe: topics::node_subscriptions(&site.id, id),
+            });
+        }
+    }
+    users.extend(device_users(site, fleet, relay));
+    Ok(RelayCredentials {
+        site: site.id.clone(),
+        relay: relay.name.clone(),
+        url: url.clone(),
+        ca_pem: site.ca_pem.clone(),
+        certificate: None,
+        users,
+    })
+}
+
+/// The users as whom nodes talk to devices: what their topic routes need, and nothing else.
+fn device_users(site: &Site, fleet: &Fleet, relay: &Relay) -> Vec<RelayUser> {
+    let rights = topic_rights(fleet, &fleet.placements, &relay.name);
+    let mut nodes: Vec<_> = rights
+        .into_iter()
+        .filter_map(|(id, rights)| Some((fleet.nodes.get(&id)?, id, rights)))
+        .collect();
+    nodes.sort_by(|(one, ..), (other, ..)| one.name.cmp(&other.name));
+    nodes
+        .into_iter()
+        .map(|(node, id, rights)| RelayUser {
+            user: device_user(&id),
+            password: site.key.shared_with(&node.key).relay_password(&relay.name),
+            name: format!("{}, for devices", node.name),
+            publish: rights.writes.iter().map(ToString::to_string).collect(),
+            subscribe: rights.reads.iter().map(ToString::to_string).collect(),
+        })
+        .collect()
+}

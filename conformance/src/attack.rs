@@ -8,7 +8,7 @@
 
 use anyhow::{Context as _, ensure};
 use haar_conformance_artifacts::Guest;
-use haar_protocol::ids::RouteId;
+use haar_protocol::ids::{PortName, RouteId};
 use serde_json::{Value, json};
 
 use crate::application::{Application, TYPE};
@@ -273,8 +273,8 @@ impl Attackers {
         );
         let route = RouteId::of(
             &self.application.name.parse()?,
-            &from.parse()?,
-            &to.parse()?,
+            &from.parse::<PortName>()?,
+            &to.parse::<PortName>()?,
             &TYPE.parse()?,
         );
         scene.wait_until(&format!("the attack of round {round} has begun"), |node| {

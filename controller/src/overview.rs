@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use haar_protocol::assignment::MicroserviceName;
-use haar_protocol::ids::{Name, NodeId, PortName, RouteId};
-use haar_protocol::manifest;
+use haar_protocol::ids::{Name, NodeId, RouteId};
+use haar_protocol::manifest::{self, RouteEnd};
 use haar_protocol::rest::{Application, Microservice, Node, Route};
 use haar_protocol::status::State;
 
@@ -162,18 +162,15 @@ impl View {
         route: &manifest::Route,
         sums: &BTreeMap<RouteId, [u64; 4]>,
     ) -> Option<Route> {
-        let source = manifest
-            .microservices
-            .iter()
-            .find(|other| other.name == route.from.microservice)?;
-        let content_type = source.outlets.get(&route.from.port)?.media_type.clone();
-        let id = RouteId::of(&manifest.name, &route.from, &route.to, &content_type);
+        let content_type = route.content_type(manifest)?.clone();
+        let id = route.id(&manifest.name, &content_type);
         let [sent, delivered, handled, dropped] = sums.get(&id).copied().unwrap_or_default();
         Some(Route {
             id,
             application: manifest.name.clone(),
             from: route.from.to_string(),
             to: route.to.to_string(),
+            relay: route.relay.clone(),
             content_type,
             delivery: route.delivery,
             from_nodes: self.nodes_of(&manifest.name, &route.from),
@@ -185,7 +182,11 @@ impl View {
         })
     }
 
-    fn nodes_of(&self, application: &Name, port: &PortName) -> Vec<Name> {
+    /// The nodes with an instance of a port's microservice.
+    fn nodes_of(&self, application: &Name, end: &RouteEnd) -> Vec<Name> {
+        let Some(port) = end.port() else {
+            return Vec::new();
+        };
         let name = MicroserviceName {
             application: application.clone(),
             microservice: port.microservice.clone(),

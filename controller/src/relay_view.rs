@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::manifest::Credentials;
 use haar_protocol::relay::{
-    RelayCredentials, RelayInfo, RelayRole, RelaySort, RelayUrl, RelayUser,
+    RelayCredentials, RelayInfo, RelayRole, RelaySort, RelayUrl, RelayUser, device_user,
 };
 use haar_protocol::topics;
 
 use crate::db::statuses::StatusRow;
 use crate::failure::{Failure, Kind};
-use crate::plan::{Fleet, Relay, RelayPlace, relays_of};
+use crate::plan::{Fleet, Relay, RelayPlace, relays_of, topic_rights};
 use crate::site::Site;
 
 /// All relays, by preference. `connected` says to which the controller itself is connected.
@@ -163,6 +163,7 @@ pub(crate) fn credentials(
             });
         }
     }
+    users.extend(device_users(site, fleet, relay));
     Ok(RelayCredentials {
         site: site.id.clone(),
         relay: relay.name.clone(),
@@ -171,4 +172,24 @@ pub(crate) fn credentials(
         certificate: None,
         users,
     })
+}
+
+/// The users as whom nodes talk to devices: what their topic routes need, and nothing else.
+fn device_users(site: &Site, fleet: &Fleet, relay: &Relay) -> Vec<RelayUser> {
+    let rights = topic_rights(fleet, &fleet.placements, &relay.name);
+    let mut nodes: Vec<_> = rights
+        .into_iter()
+        .filter_map(|(id, rights)| Some((fleet.nodes.get(&id)?, id, rights)))
+        .collect();
+    nodes.sort_by(|(one, ..), (other, ..)| one.name.cmp(&other.name));
+    nodes
+        .into_iter()
+        .map(|(node, id, rights)| RelayUser {
+            user: device_user(&id),
+            password: site.key.shared_with(&node.key).relay_password(&relay.name),
+            name: format!("{}, for devices", node.name),
+            publish: rights.writes.iter().map(ToString::to_string).collect(),
+            subscribe: rights.reads.iter().map(ToString::to_string).collect(),
+        })
+        .collect()
 }

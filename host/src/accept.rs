@@ -177,6 +177,24 @@ fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
             }
         }
     }
+    check_topics(assignment)
+}
+
+fn check_topics(assignment: &Assignment) -> Result<(), Refusal> {
+    for route in &assignment.topics {
+        let microservices = &mut assignment.microservices.iter();
+        let microservice = microservices.find(|one| one.name == route.microservice);
+        let ports = microservice.map(|one| match route.topic.is_source() {
+            true => &one.inlets,
+            false => &one.outlets,
+        });
+        if ports.and_then(|ports| ports.get(&route.port)) != Some(&route.content_type) {
+            return Err(Refusal::Inconsistent(format!(
+                "route {} joins a topic and a port that {} does not have",
+                route.id, route.microservice
+            )));
+        }
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::keys::{LinkKey, PublicKey};
 use crate::limits::{Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
+use crate::mqtt::{TopicFilter, TopicName};
 use crate::relay::{RelayAccess, ServedRelay};
 use crate::signed::Document;
 
@@ -47,6 +48,12 @@ pub struct Assignment {
     pub microservices: Vec<Microservice>,
     /// The routes that begin or end here, sorted by id and ends.
     pub routes: Vec<Route>,
+    /// The routes between microservices that run here and topics of brokers, sorted by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<TopicRoute>,
+    /// How to reach the relays whose topics `topics` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokers: Vec<RelayAccess>,
 }
 
 impl Document for Assignment {
@@ -183,4 +190,65 @@ pub struct Route {
     /// What becomes of those that can't be delivered yet, on a durable route.
     #[serde(default)]
     pub backlog: Backlog,
+}
+
+/// A route between an instance of this node and a topic of a broker. The node talks to the broker
+/// itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicRoute {
+    /// The route of the manifest that it belongs to.
+    pub id: RouteId,
+    /// The relay that has the topic, among the assignment's brokers.
+    pub relay: Name,
+    /// The topic, and which way messages go.
+    #[serde(flatten)]
+    pub topic: TopicEnd,
+    /// The microservice.
+    #[serde(flatten)]
+    pub microservice: MicroserviceName,
+    /// Its inlet, or its outlet.
+    pub port: Name,
+    /// The only type that passes.
+    pub content_type: MediaType,
+    /// How messages are kept on their way.
+    pub delivery: Delivery,
+    /// What becomes of those that can't be delivered yet, on a durable route.
+    #[serde(default)]
+    pub backlog: Backlog,
+}
+
+/// The end of a route at a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TopicEnd {
+    /// Messages come from topics that the filter matches.
+    From(TopicFilter),
+    /// Messages go to a topic.
+    To(TopicTarget),
+}
+
+/// Where messages go at a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicTarget {
+    /// The topic.
+    pub topic: TopicName,
+    /// Whether the broker keeps the last message for later subscribers.
+    #[serde(default)]
+    pub retain: bool,
+}
+
+impl TopicEnd {
+    /// True when messages come from it.
+    pub fn is_source(&self) -> bool {
+        matches!(self, TopicEnd::From(_))
+    }
+}
+
+impl std::fmt::Display for TopicEnd {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TopicEnd::From(filter) => write!(formatter, "mqtt:{filter}"),
+            TopicEnd::To(target) => write!(formatter, "mqtt:{}", target.topic),
+        }
+    }
 }

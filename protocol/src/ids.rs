@@ -285,13 +285,14 @@ impl From<Digest> for String {
 pub struct RouteId(u64);
 
 impl RouteId {
-    /// The id of the route of `application` from one port to another, whatever nodes they are on.
+    /// The id of the route of `application` from one end to another, whatever nodes they are on: ports
+    /// ([`PortName`]), or topics and their relays ([`crate::manifest::Route::id`]).
     /// The type is part of it, so that two nodes that hold different revisions of an application
     /// never pass a message of one type off as another.
     pub fn of(
         application: &Name,
-        from: &PortName,
-        to: &PortName,
+        from: &impl fmt::Display,
+        to: &impl fmt::Display,
         content_type: &MediaType,
     ) -> Self {
         let mut hash = Sha256::new();

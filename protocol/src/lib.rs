@@ -17,6 +17,7 @@ pub mod grants;
 pub mod demand;
 pub mod manifest;
 
+pub mod mqtt;
 pub mod relay;
 pub mod assignment;
 pub mod status;

@@ -24,6 +24,12 @@ pub const PASSWORD_PURPOSE: &str = "relay credentials";
 /// The purpose for which the key of a neighbourhood relay's certificate is sealed.
 pub const CERTIFICATE_PURPOSE: &str = "relay certificate";
 
+/// As whom a node talks to plain MQTT devices at a broker: user name and client id. Not as itself, so
+/// that what devices may do and what nodes may do never mixes.
+pub fn device_user(node: &NodeId) -> String {
+    format!("{node}.devices")
+}
+
 /// A relay that a node attaches to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayAccess {

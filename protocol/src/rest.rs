@@ -362,10 +362,13 @@ pub struct Route {
     pub id: RouteId,
     /// The application.
     pub application: Name,
-    /// `MICROSERVICE.OUTLET`.
+    /// `MICROSERVICE.OUTLET`, or `mqtt:FILTER`.
     pub from: String,
-    /// `MICROSERVICE.INLET`.
+    /// `MICROSERVICE.INLET`, or `mqtt:TOPIC`.
     pub to: String,
+    /// The relay that has the topic, when one end is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Name>,
     /// The only type that passes.
     pub content_type: MediaType,
     /// How messages are kept.

@@ -315,8 +315,12 @@ impl std::fmt::Display for State {
 pub struct RouteStatus {
     /// The route.
     pub id: RouteId,
-    /// The name of the node at the other end; this node's own name for a local route.
+    /// The name of the node at the other end; this node's own name for a local route. That of the
+    /// relay for a route whose other end is a topic.
     pub peer: Name,
+    /// The topic at the other end: `mqtt:TOPIC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     /// Messages that entered the route here.
     pub sent: u64,
     /// Messages that were put into an inbox here.

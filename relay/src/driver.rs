@@ -42,7 +42,7 @@ pub(crate) struct Driver {
 struct Open {
     client: AsyncClient,
     notes: mpsc::Receiver<Note>,
-    window: Window,
+    window: Window<Outgoing>,
     state: State,
 }
 
@@ -224,7 +224,8 @@ impl Driver {
         if taken.is_err() {
             tracing::debug!(topic = %message.topic, "the connection ended before a message");
         }
-        open.window.handed(&message);
+        let is_acknowledged = message.at_least_once;
+        open.window.handed(is_acknowledged.then_some(message));
     }
 }
 
@@ -238,7 +239,7 @@ fn apply(open: &mut Open, options: &SessionOptions, note: Note) {
         Note::Ready => {}
         Note::Sent(packet_id) => open.window.sent(packet_id),
         Note::Acknowledged(packet_id, refused) => {
-            let topic = open.window.acknowledged(packet_id);
+            let topic = open.window.acknowledged(packet_id).map(|one| one.topic);
             if let Some(refused) = refused {
                 tracing::warn!(?topic, ?refused, "the relay refused a message");
             }
@@ -266,7 +267,9 @@ fn disconnect(open: &mut Open) {
     open.state = State::Disconnecting(Instant::now() + CLOSE_TIMEOUT);
 }
 
-fn ended(poller: Option<Result<DisconnectReason, tokio::task::JoinError>>) -> DisconnectReason {
+pub(crate) fn ended(
+    poller: Option<Result<DisconnectReason, tokio::task::JoinError>>,
+) -> DisconnectReason {
     match poller {
         Some(Ok(reason)) => reason,
         // A panic inside rumqttc, on bytes from a relay: it costs this connection, not the process.
@@ -275,7 +278,7 @@ fn ended(poller: Option<Result<DisconnectReason, tokio::task::JoinError>>) -> Di
     }
 }
 
-fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     // Without random bytes the delay is at its shortest; the next connection reports the reason.
     getrandom::u32().unwrap_or(0)
 }

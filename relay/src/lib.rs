@@ -1,5 +1,5 @@
-//! Haar's only MQTT code: the session with which agents and controllers talk to a relay, and the
-//! relay that a controller embeds. `host` and `controller` call it; nobody else names an MQTT crate.
+//! Haar's only MQTT code: the session with which agents and controllers talk to a relay, the one with
+//! which agents talk to plain MQTT devices, and the relay that a controller embeds. `host` and `controller` call it; nobody else names an MQTT crate.
 //!
 //! A relay is a pipe that may lose, repeat, reorder, delay or read: a PUBACK means "left the node"
 //! and nothing more. So this crate never promises delivery, never touches what is in a payload and
@@ -14,6 +14,7 @@ mod backoff;
 mod broker;
 mod clock;
 mod connection;
+mod devices;
 mod driver;
 mod endpoint;
 mod reason;
@@ -22,6 +23,10 @@ mod tls;
 mod window;
 
 pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
+pub use devices::{
+    DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
+    DeviceSubscription, DeviceTask, Outcome, Receipt,
+};
 pub use endpoint::{Endpoint, RelayError, TlsTrust};
 pub use reason::DisconnectReason;
 pub use session::{

@@ -8,8 +8,6 @@
 
 use std::collections::VecDeque;
 
-use crate::session::Outgoing;
-
 /// Publishes that are handed to rumqttc before it reports that it took one.
 pub(crate) const HANDED_MAX: usize = 16;
 
@@ -23,15 +21,16 @@ enum Progress {
     Acknowledged,
 }
 
-/// The publishes of one connection, oldest first.
+/// The publishes of one connection, oldest first. `M` is what the caller keeps of each until it is
+/// acknowledged: the message, or what names it.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct Window<M> {
     span_max: usize,
-    at_least_once: VecDeque<(Progress, Outgoing)>,
+    at_least_once: VecDeque<(Progress, M)>,
     handed: usize,
 }
 
-impl Window {
+impl<M: Clone> Window<M> {
     /// `ids` is how many packet ids rumqttc goes around with, at least 1.
     pub(crate) fn new(ids: u16) -> Self {
         let span_max = usize::from(ids.saturating_sub(1)).max(1);
@@ -47,12 +46,11 @@ impl Window {
         self.at_least_once.len() < self.span_max && self.handed < HANDED_MAX
     }
 
-    /// Notes that `message` was handed over.
-    pub(crate) fn handed(&mut self, message: &Outgoing) {
+    /// Notes that a message was handed over: one that is acknowledged, or another.
+    pub(crate) fn handed(&mut self, acknowledged: Option<M>) {
         self.handed += 1;
-        if message.at_least_once {
-            self.at_least_once
-                .push_back((Progress::Handed, message.clone()));
+        if let Some(message) = acknowledged {
+            self.at_least_once.push_back((Progress::Handed, message));
         }
     }
 
@@ -71,18 +69,18 @@ impl Window {
         }
     }
 
-    /// Notes the PUBACK of `packet_id` and returns the topic that was published to.
-    pub(crate) fn acknowledged(&mut self, packet_id: u16) -> Option<String> {
+    /// Notes the PUBACK of `packet_id` and returns what was published.
+    pub(crate) fn acknowledged(&mut self, packet_id: u16) -> Option<M> {
         let (progress, message) = self
             .at_least_once
             .iter_mut()
             .find(|(progress, _)| matches!(progress, Progress::Sent(id) if *id == packet_id))?;
         *progress = Progress::Acknowledged;
-        let topic = message.topic.clone();
+        let message = message.clone();
         while let Some((Progress::Acknowledged, _)) = self.at_least_once.front() {
             self.at_least_once.pop_front();
         }
-        Some(topic)
+        Some(message)
     }
 
     /// True when nothing is on its way.
@@ -91,7 +89,7 @@ impl Window {
     }
 
     /// What the relay has not acknowledged, in the order of publishing.
-    pub(crate) fn into_unacknowledged(self) -> VecDeque<Outgoing> {
+    pub(crate) fn into_unacknowledged(self) -> VecDeque<M> {
         self.at_least_once
             .into_iter()
             .filter(|(progress, _)| !matches!(progress, Progress::Acknowledged))
@@ -106,28 +104,18 @@ mod tests {
 
     use super::*;
 
-    fn message(number: usize, at_least_once: bool) -> Outgoing {
-        let topic = number.to_string();
-        Outgoing {
-            topic,
-            payload: bytes::Bytes::new(),
-            at_least_once,
-            retain: false,
-        }
-    }
-
     #[test]
     fn an_acknowledgement_out_of_order_does_not_open_the_window() {
         let mut window = Window::new(4);
         for number in 0..3 {
             assert!(window.has_room());
-            window.handed(&message(number, true));
+            window.handed(Some(number));
             window.sent(u16::try_from(number).unwrap() + 1);
         }
         assert!(!window.has_room());
-        assert_eq!(window.acknowledged(2), Some("1".into()));
+        assert_eq!(window.acknowledged(2), Some(1));
         assert!(!window.has_room(), "packet id 1 is still in use");
-        assert_eq!(window.acknowledged(1), Some("0".into()));
+        assert_eq!(window.acknowledged(1), Some(0));
         assert!(window.has_room());
         assert_eq!(
             window.acknowledged(1),
@@ -149,7 +137,7 @@ mod tests {
             let (mut last_id, mut number) = (0u16, 0usize);
             for (publish, pick) in steps {
                 if publish && window.has_room() {
-                    window.handed(&message(number, true));
+                    window.handed(Some(number));
                     let id = last_id + 1;
                     last_id = if id == ids { 0 } else { id };
                     prop_assert!(!waiting.iter().any(|(waiting, _)| *waiting == id));
@@ -158,13 +146,11 @@ mod tests {
                     number += 1;
                 } else if !waiting.is_empty() {
                     let (id, number) = waiting.remove(usize::from(pick) % waiting.len());
-                    prop_assert_eq!(window.acknowledged(id), Some(number.to_string()));
+                    prop_assert_eq!(window.acknowledged(id), Some(number));
                 }
             }
-            let left: Vec<String> =
-                window.into_unacknowledged().into_iter().map(|message| message.topic).collect();
-            let expected: Vec<String> =
-                waiting.iter().map(|(_, number)| number.to_string()).collect();
+            let left: Vec<usize> = window.into_unacknowledged().into();
+            let expected: Vec<usize> = waiting.iter().map(|(_, number)| *number).collect();
             prop_assert_eq!(left, expected);
         }
     }

@@ -306,6 +306,16 @@ pub(crate) fn state(microservice: &Microservice) -> String {
     }
 }
 
+/// One end of a route with where it is: the nodes with instances, or the relay that has the topic.
+fn end(route: &Route, end: &str, nodes: &[Name]) -> String {
+    match &route.relay {
+        Some(relay) if end.starts_with("mqtt:") => {
+            format!("{} (relay {relay})", output::printable(end))
+        }
+        _ => format!("{end} ({})", names(nodes)),
+    }
+}
+
 fn routes(routes: &[Route]) -> String {
     let mut table = Table::new(&[
         "APPLICATION",
@@ -321,8 +331,8 @@ fn routes(routes: &[Route]) -> String {
     for route in routes {
         table.row([
             route.application.to_string(),
-            format!("{} ({})", route.from, names(&route.from_nodes)),
-            format!("{} ({})", route.to, names(&route.to_nodes)),
+            end(route, &route.from, &route.from_nodes),
+            end(route, &route.to, &route.to_nodes),
             match route.delivery {
                 Delivery::Durable => "durable".to_owned(),
                 Delivery::Live => "live".to_owned(),

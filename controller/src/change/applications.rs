@@ -5,6 +5,7 @@ use haar_protocol::manifest::{self, Manifest};
 use haar_protocol::rest::{ApplyResult, Placement};
 use rusqlite::Connection;
 
+use super::relays::load_relays;
 use super::{load_publishers, planned_module, refuse, replan};
 use crate::db::applications::ApplicationRow;
 use crate::db::{self, Write};
@@ -31,6 +32,10 @@ pub(crate) fn apply(
         .collect();
     let resolved = plan::resolve(&manifest, &modules, &load_publishers(&write.sql)?)
         .or_else(|problems| refuse(problems).map(|()| std::collections::BTreeMap::new()))?;
+    refuse(plan::relay_problems(
+        &manifest,
+        &load_relays(&write.sql, site)?,
+    ))?;
     let before = db::applications::get(&write.sql, name.as_str())?;
     if before.is_none() && db::applications::list(&write.sql)?.len() >= APPLICATIONS_MAX {
         return Err(Failure::new(

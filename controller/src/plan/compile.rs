@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName, Peer, Port, Route};
-use haar_protocol::ids::{MediaType, Name, NodeId, PortName, RouteId};
+use haar_protocol::assignment::{
+    Assignment, Microservice, MicroserviceName, Peer, Port, Route, TopicRoute,
+};
+use haar_protocol::ids::{MediaType, Name, NodeId, PortName};
 use haar_protocol::limits::Retention;
 use haar_protocol::manifest;
 
-use super::{Application, Fleet, Placements, relays};
+use super::{Application, Fleet, Placements, relays, topics};
 
 /// The assignment of `node` without number and date (both 0), or none when it is no node of the
 /// fleet. What it says depends on nothing but the arguments.
@@ -16,10 +18,12 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
     let node = fleet.nodes.get(id)?;
     let mut microservices = Vec::new();
     let mut routes = Vec::new();
+    let mut topics = Vec::new();
     for application in fleet.applications.values() {
         microservices.extend(microservices_on(fleet, application, placements, id));
         for route in &application.manifest.routes {
             routes.extend(routes_at(application, route, placements, id));
+            topics.extend(topics::route_at(application, route, placements, id));
         }
     }
     microservices.sort_by(|left, right| left.name.cmp(&right.name));
@@ -27,6 +31,8 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         (left.id, &left.from, &left.to).cmp(&(right.id, &right.from, &right.to))
     });
     routes.dedup();
+    topics.sort_by_key(|route: &TopicRoute| route.id);
+    topics.dedup();
     let ends: BTreeSet<&NodeId> = routes
         .iter()
         .flat_map(|route| [&route.from.node, &route.to.node])
@@ -57,12 +63,15 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         peers,
         microservices,
         routes,
+        topics,
+        brokers: Vec::new(),
     };
     relays::tell(fleet, id, node, &mut assignment);
+    topics::tell(fleet, node, &mut assignment);
     Some(assignment)
 }
 
-fn full_name(application: &Application, microservice: &Name) -> MicroserviceName {
+pub(super) fn full_name(application: &Application, microservice: &Name) -> MicroserviceName {
     MicroserviceName {
         application: application.manifest.name.clone(),
         microservice: microservice.clone(),
@@ -135,26 +144,18 @@ fn routes_at(
             .get(&full_name(application, &port.microservice))
             .unwrap_or(&none)
     };
-    let outlet = application
-        .manifest
-        .microservices
-        .iter()
-        .find(|microservice| microservice.name == route.from.microservice)
-        .and_then(|microservice| microservice.outlets.get(&route.from.port));
-    let Some(content_type) = outlet.map(|outlet| &outlet.media_type) else {
+    let (Some(source), Some(target)) = (route.from.port(), route.to.port()) else {
+        return Vec::new(); // one end is a topic
+    };
+    let Some(content_type) = route.content_type(&application.manifest) else {
         return Vec::new();
     }; // the parser refuses such routes
-    let (from, to) = (nodes(&route.from), nodes(&route.to));
-    let route_id = RouteId::of(
-        &application.manifest.name,
-        &route.from,
-        &route.to,
-        content_type,
-    );
+    let (from, to) = (nodes(source), nodes(target));
+    let route_id = route.id(&application.manifest.name, content_type);
     let pair = |from: &NodeId, to: &NodeId| Route {
         id: route_id,
-        from: port(application, from, &route.from),
-        to: port(application, to, &route.to),
+        from: port(application, from, source),
+        to: port(application, to, target),
         content_type: content_type.clone(),
         delivery: route.delivery,
         backlog: route.backlog.clone().unwrap_or_default(),

@@ -11,6 +11,7 @@
 mod resolve;
 mod place;
 mod compile;
+mod topics;
 mod relays;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub(crate) use compile::compile;
 pub(crate) use place::{Placed, place};
 pub(crate) use relays::{Relay, RelayPlace, relays_of};
 pub(crate) use resolve::{resolve, route_pairs_problem};
+pub(crate) use topics::{relay_problems, topic_rights};
 
 /// Which nodes each microservice runs on. A microservice without nodes has no entry.
 pub(crate) type Placements = BTreeMap<MicroserviceName, BTreeSet<NodeId>>;

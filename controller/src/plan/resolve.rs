@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use haar_protocol::assignment::Publisher;
 use haar_protocol::grants;
 use haar_protocol::ids::{Digest, Name};
-use haar_protocol::manifest::{Manifest, Microservice, ModuleReference};
+use haar_protocol::manifest::{Manifest, Microservice, ModuleReference, RouteEnd};
 
 use super::{Fleet, Module, Placements, Problem, nearest};
 
@@ -180,7 +180,11 @@ pub(crate) fn route_pairs_problem(
     let pairs: u64 = manifest
         .routes
         .iter()
-        .map(|route| instances(&route.from.microservice) * instances(&route.to.microservice))
+        .map(|route| {
+            // A topic is one end, however many devices publish to it.
+            let at = |end: &RouteEnd| end.port().map_or(1, |port| instances(&port.microservice));
+            at(&route.from) * at(&route.to)
+        })
         .sum();
     (pairs > ROUTE_PAIRS_MAX).then(|| Problem {
         code: "too_many_routes",

@@ -1,6 +1,8 @@
 //! Properties of plans over made-up sites: the same answer every time, nothing moves without need,
 //! no node is ever given more than it has, and every route ends at something that runs.
 
+mod topics;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Publisher};
@@ -99,6 +101,8 @@ fn application(
             .map(|(from, to)| Route {
                 from: format!("m{from}.out").parse().unwrap(),
                 to: format!("m{to}.in").parse().unwrap(),
+                relay: None,
+                retain: false,
                 delivery: Delivery::Live,
                 backlog: None,
             })

@@ -26,6 +26,9 @@ impl Agent {
                     let peers = peers.map_or(&[][..], Vec::as_slice);
                     let plans = table.links().clone();
                     // First, so that what a new link brings finds its route.
+                    let brokers = self.node.assignment().map(|one| &one.brokers);
+                    let brokers = brokers.map_or(&[][..], Vec::as_slice);
+                    self.devices.follow(table.brokers(), brokers);
                     self.surroundings.bus.set_table(table);
                     self.links.follow(&plans, peers);
                 }

@@ -106,6 +106,7 @@ impl Agent {
                 }
             }
         }
+        self.devices.close().await;
         if let Err(error) = self.node.registry.logs.bases().store(&self.store).await {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use haar_protocol::assignment::{Assignment, Microservice, Route};
-use haar_protocol::ids::{InvalidId, PortName, RouteId};
+use haar_protocol::assignment::{Assignment, Microservice};
+use haar_protocol::ids::{InvalidId, Name, PortName, RouteId};
 
 use super::node::Node;
 use crate::bus::message::{Delivery, Entry, Message, RouteCounters, next_origin};
+use crate::bus::topics;
 use crate::store::dead_letters::DeadLetter;
 
 impl Node {
@@ -20,8 +21,8 @@ impl Node {
         let assignment = self.assignment.as_ref().ok_or_else(gone)?;
         let spec = self.wanted.get(&letter.owner).ok_or_else(gone)?;
         check(&letter, spec)?;
-        let route = route(&letter, assignment);
-        let counters = route.and_then(|(route, peer)| self.registry.route_counters(route.id, peer));
+        let route = route(&letter, assignment).or_else(|| topic_route(&letter, assignment));
+        let counters = route.and_then(|(route, peer)| self.registry.route_counters(route, peer));
         let counters = match counters {
             Some(counters) => counters,
             // Its route is gone: nothing shows what is counted here.
@@ -85,10 +86,7 @@ fn check(letter: &DeadLetter, spec: &Microservice) -> Result<(), String> {
 }
 
 /// The route that the message took, if it is there, with the name of the node at its other end.
-fn route<'a>(
-    letter: &DeadLetter,
-    assignment: &'a Assignment,
-) -> Option<(&'a Route, &'a haar_protocol::ids::Name)> {
+fn route<'a>(letter: &DeadLetter, assignment: &'a Assignment) -> Option<(RouteId, &'a Name)> {
     let source = &letter.source;
     assignment.routes.iter().find_map(|route| {
         let from = &route.from.microservice;
@@ -104,8 +102,21 @@ fn route<'a>(
             let peers = &mut assignment.peers.iter();
             &peers.find(|peer| peer.id == route.from.node)?.name
         };
-        (is_it && peer.as_str() == source.node).then_some((route, peer))
+        (is_it && peer.as_str() == source.node).then_some((route.id, peer))
     })
+}
+
+/// The same when the message came from a topic: with the name of the relay that has it.
+fn topic_route<'a>(letter: &DeadLetter, assignment: &'a Assignment) -> Option<(RouteId, &'a Name)> {
+    let found = assignment.topics.iter().find(|route| {
+        let source = topics::source(assignment, route);
+        route.topic.is_source()
+            && route.microservice == letter.owner
+            && route.port.as_str() == letter.inlet
+            && source.microservice == letter.source.microservice
+            && source.outlet == letter.source.outlet
+    });
+    found.map(|route| (route.id, &route.relay))
 }
 
 fn route_id(letter: &DeadLetter, spec: &Microservice) -> Result<RouteId, InvalidId> {
@@ -115,9 +126,14 @@ fn route_id(letter: &DeadLetter, spec: &Microservice) -> Result<RouteId, Invalid
             port: port.parse()?,
         })
     };
+    let source = &letter.source;
+    let from = match source.microservice.strip_prefix("mqtt:") {
+        Some(relay) => format!("mqtt:{}@{relay}", source.outlet),
+        None => port(&source.microservice, &source.outlet)?.to_string(),
+    };
     Ok(RouteId::of(
         &spec.name.application,
-        &port(&letter.source.microservice, &letter.source.outlet)?,
+        &from,
         &port(letter.owner.microservice.as_str(), &letter.inlet)?,
         &letter.content_type.parse()?,
     ))

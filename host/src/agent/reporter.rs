@@ -60,6 +60,7 @@ fn routes(node: &Node) -> Vec<RouteStatus> {
         .map(|(peer, counters)| RouteStatus {
             id: counters.id,
             peer: peer.clone(),
+            topic: counters.topic.clone(),
             sent: counters.sent.load(Ordering::Relaxed),
             delivered: counters.delivered.load(Ordering::Relaxed),
             handled: counters.handled.load(Ordering::Relaxed),

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Account, alive, jitter, sleep_until};
+use super::devices::{self, Devices};
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper;
@@ -86,6 +87,7 @@ pub struct Agent {
     pub(super) serving: Serving,
     pub(super) uplink: Uplink,
     pub(super) links: Links,
+    pub(super) devices: Devices,
     pub(super) connected: watch::Receiver<bool>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) received: mpsc::Receiver<Event>,
@@ -186,10 +188,19 @@ impl Agent {
             began: Instant::now(),
             doors,
         };
+        let devices = Devices::new(devices::Means {
+            node: options.membership.node.clone(),
+            key: options.key.clone(),
+            site_key: options.membership.site_key,
+            ca_pem: options.membership.ca_pem.clone(),
+            bus: Arc::clone(&surroundings.bus),
+            store: store.clone(),
+        });
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
             links: Links::new(means),
+            devices,
             options,
             store,
             statuses,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::log::Log;
 use super::message::{Headers, Message, count};
 use super::pass_on;
-use super::table::Outlet;
+use super::table::{DurableRoute, Outlet};
 use crate::store::Store;
 use crate::store::log::message_bytes;
 
@@ -45,7 +45,7 @@ pub async fn publish(
         .iter()
         .map(|(headers, body)| message_bytes(headers, body.len()))
         .sum();
-    if !log.reserve(bytes) && !make_room(store, &outlet, &log, bytes).await? {
+    if !log.reserve(bytes) && !make_room(store, &outlet.durable, &log, bytes).await? {
         return Err(Refused::Full);
     }
     let committed = {
@@ -77,14 +77,19 @@ pub async fn publish(
 
 /// Lets the oldest messages go where the routes say so, a sixteenth of the log at a time: one by one
 /// would be a deletion for every message. False when that is no help.
-async fn make_room(store: &Store, outlet: &Outlet, log: &Log, bytes: u64) -> Result<bool, Refused> {
+pub(super) async fn make_room(
+    store: &Store,
+    routes: &[DurableRoute],
+    log: &Log,
+    bytes: u64,
+) -> Result<bool, Refused> {
     if !log.drops_oldest() || bytes > log.limit_bytes() {
         return Ok(false);
     }
     let share = bytes.max(log.limit_bytes() / 16);
     let dropped = store.drop_oldest(log.id, share).await;
     let dropped = dropped.map_err(Refused::NotStored)?;
-    for route in &outlet.durable {
+    for route in routes {
         let before = route.reader.skip_to(dropped.upto);
         let lost = dropped.upto.saturating_sub(before).min(dropped.messages);
         route.counters.dropped.fetch_add(lost, Ordering::Relaxed);

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use haar_protocol::assignment::{Assignment, MicroserviceName, Route};
-use haar_protocol::ids::NodeId;
-use haar_protocol::limits::WhenFull;
+use haar_protocol::assignment::{Assignment, MicroserviceName, Route, TopicEnd, TopicRoute};
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
 use tokio::sync::Notify;
 
@@ -13,6 +13,7 @@ use super::log::{Bases, Log, Reader};
 use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
 use super::stream::Stream;
+use super::topics;
 use crate::store::log::{Consumer, LogId, LogName, OpenLog, WantedLog};
 
 /// Bytes that may wait for an inlet from one other node: the other node keeps the rest.
@@ -25,6 +26,7 @@ pub struct Logs {
     readers: BTreeMap<(LogId, Consumer), Arc<Reader>>,
     streams: BTreeMap<(LogId, Consumer), Arc<Stream>>,
     links: BTreeMap<NodeId, Arc<Notify>>,
+    brokers: BTreeMap<Name, Arc<Notify>>,
     bases: Arc<Bases>,
 }
 
@@ -88,13 +90,47 @@ fn needed(assignment: &Assignment, route: &Route) -> Option<(MicroserviceName, L
     Some((owner, name, consumer))
 }
 
+/// The same of a route from or to a topic.
+fn needed_by_topic(
+    assignment: &Assignment,
+    route: &TopicRoute,
+) -> Option<(MicroserviceName, LogName, Consumer)> {
+    if route.delivery != Delivery::Durable {
+        return None;
+    }
+    let number = route.id.to_u64();
+    let name = match &route.topic {
+        TopicEnd::From(_) => LogName::Topic { route: number },
+        TopicEnd::To(_) => LogName::Outlet(route.port.clone()),
+    };
+    let consumer = Consumer {
+        route: number,
+        node: assignment.node.clone(),
+    };
+    Some((route.microservice.clone(), name, consumer))
+}
+
+/// What the durable routes of an assignment need: owner and name of a log, who consumes it, and how
+/// much may wait in it.
+fn needs(
+    assignment: &Assignment,
+) -> impl Iterator<Item = (MicroserviceName, LogName, Consumer, &Backlog)> {
+    let routes = assignment.routes.iter().filter_map(|route| {
+        let (owner, name, consumer) = needed(assignment, route)?;
+        Some((owner, name, consumer, &route.backlog))
+    });
+    let topics = assignment.topics.iter().filter_map(|route| {
+        let (owner, name, consumer) = needed_by_topic(assignment, route)?;
+        Some((owner, name, consumer, &route.backlog))
+    });
+    routes.chain(topics)
+}
+
 /// The logs that the assignment needs.
 pub fn wanted(assignment: &Assignment) -> Vec<WantedLog> {
     let mut wanted: BTreeMap<(MicroserviceName, LogName), Vec<Consumer>> = BTreeMap::new();
-    for route in &assignment.routes {
-        if let Some((owner, name, consumer)) = needed(assignment, route) {
-            wanted.entry((owner, name)).or_default().push(consumer);
-        }
+    for (owner, name, consumer, _) in needs(assignment) {
+        wanted.entry((owner, name)).or_default().push(consumer);
     }
     wanted
         .into_iter()
@@ -109,36 +145,46 @@ pub fn wanted(assignment: &Assignment) -> Vec<WantedLog> {
 /// How many bytes the routes of an outlet let its log have, and whether the oldest messages make room
 /// when they are not enough.
 fn backlog(assignment: &Assignment, log: &WantedLog) -> (u64, bool) {
-    let routes = assignment.routes.iter().filter(|route| {
-        needed(assignment, route)
-            .is_some_and(|(owner, name, _)| owner == log.owner && name == log.name)
-    });
     let (mut size, mut drops_oldest) = (0, true);
-    for route in routes {
-        size = size.max(route.backlog.size.0);
-        drops_oldest &= route.backlog.when_full == WhenFull::DropOldest;
+    let is_its =
+        |owner: &MicroserviceName, name: &LogName| owner == &log.owner && name == &log.name;
+    for (_, _, _, backlog) in needs(assignment).filter(|(owner, name, ..)| is_its(owner, name)) {
+        size = size.max(backlog.size.0);
+        drops_oldest &= backlog.when_full == WhenFull::DropOldest;
     }
     (size, drops_oldest)
 }
 
 /// Where the messages of a log come from, as their receivers see it.
 fn source(assignment: &Assignment, log: &WantedLog) -> Arc<Source> {
-    let route = assignment.routes.iter().find(|route| {
-        needed(assignment, route)
-            .is_some_and(|(owner, name, _)| owner == log.owner && name == log.name)
-    });
-    let Some(from) = route.map(|route| &route.from) else {
-        return Arc::default(); // it was made from the same assignment
-    };
-    let peer = assignment.peers.iter().find(|peer| peer.id == from.node);
-    let node = peer.map_or(&assignment.node_name, |peer| &peer.name);
-    Arc::new(Source {
+    let of_port = |node: &Name, microservice: &MicroserviceName, outlet: &Name| Source {
         site: assignment.site.to_string(),
         node: node.to_string(),
-        application: from.microservice.application.to_string(),
-        microservice: from.microservice.microservice.to_string(),
-        outlet: from.port.to_string(),
-    })
+        application: microservice.application.to_string(),
+        microservice: microservice.microservice.to_string(),
+        outlet: outlet.to_string(),
+    };
+    let source = match &log.name {
+        LogName::Outlet(outlet) => Some(of_port(&assignment.node_name, &log.owner, outlet)),
+        LogName::Topic { route } => {
+            let is_it =
+                |one: &&TopicRoute| one.id.to_u64() == *route && one.microservice == log.owner;
+            let found = assignment.topics.iter().find(is_it);
+            found.map(|route| topics::source(assignment, route))
+        }
+        LogName::Arrival { route, from } => {
+            let is_it = |one: &&Route| one.id.to_u64() == *route && &one.from.node == from;
+            let found = assignment
+                .routes
+                .iter()
+                .find(is_it)
+                .map(|route| &route.from);
+            let peer = assignment.peers.iter().find(|peer| &peer.id == from);
+            let node = peer.map_or(&assignment.node_name, |peer| &peer.name);
+            found.map(|from| of_port(node, &from.microservice, &from.port))
+        }
+    };
+    Arc::new(source.unwrap_or_default()) // it was made from the same assignment
 }
 
 /// A log of an assignment, as it is used for one route.
@@ -166,7 +212,7 @@ impl Logs {
         for (wanted, opened) in wanted.into_iter().zip(opened) {
             let source = source(assignment, &wanted);
             let (limit, drops_oldest) = match wanted.name {
-                LogName::Outlet(_) => backlog(assignment, &wanted),
+                LogName::Outlet(_) | LogName::Topic { .. } => backlog(assignment, &wanted),
                 LogName::Arrival { .. } => (ARRIVAL_BYTES_MAX, false),
             };
             let key = (wanted.owner, wanted.name);
@@ -203,7 +249,18 @@ impl Logs {
 
     /// What was opened for a route.
     pub(super) fn find(&self, assignment: &Assignment, route: &Route) -> Option<Use> {
-        let (owner, name, consumer) = needed(assignment, route)?;
+        self.opened(needed(assignment, route)?)
+    }
+
+    /// The same for a route from or to a topic.
+    pub(super) fn find_topic(&self, assignment: &Assignment, route: &TopicRoute) -> Option<Use> {
+        self.opened(needed_by_topic(assignment, route)?)
+    }
+
+    fn opened(
+        &self,
+        (owner, name, consumer): (MicroserviceName, LogName, Consumer),
+    ) -> Option<Use> {
         let log = Arc::clone(self.logs.get(&(owner, name))?);
         let reader = Arc::clone(self.readers.get(&(log.id, consumer))?);
         Some(Use { log, reader })
@@ -223,5 +280,9 @@ impl Logs {
     /// What tells the link to a node.
     pub(super) fn link(&mut self, node: &NodeId) -> Arc<Notify> {
         Arc::clone(self.links.entry(node.clone()).or_default())
+    }
+    /// What tells the session with a broker.
+    pub(super) fn broker(&mut self, relay: &Name) -> Arc<Notify> {
+        Arc::clone(self.brokers.entry(relay.clone()).or_default())
     }
 }

@@ -113,6 +113,8 @@ pub struct Place {
 pub struct RouteCounters {
     /// The route.
     pub id: RouteId,
+    /// The topic at its other end, for people: `mqtt:TOPIC`.
+    pub topic: Option<String>,
     /// See [`Entry::origin`]: a route from one node has one as long as its counters live.
     pub origin: u32,
     /// Messages that entered the route here.
@@ -126,10 +128,19 @@ pub struct RouteCounters {
 }
 
 impl RouteCounters {
+    /// The same of a route whose other end is a topic.
+    pub fn with_topic(id: RouteId, topic: String) -> Self {
+        Self {
+            topic: Some(topic),
+            ..Self::new(id)
+        }
+    }
+
     /// All zero.
     pub fn new(id: RouteId) -> Self {
         Self {
             id,
+            topic: None,
             origin: next_origin(),
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),

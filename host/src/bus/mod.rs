@@ -18,6 +18,8 @@ pub mod peer;
 pub mod registry;
 pub mod stream;
 pub mod table;
+pub mod topics;
+mod topic_routes;
 
 #[cfg(test)]
 mod tests;
@@ -219,6 +221,10 @@ fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
                 count(&entry.counters.sent);
                 deliver(message, inbox, entry);
             }
+            Target::Topic { queue, counters } => {
+                count(&counters.sent);
+                queue.push(Arc::clone(message), counters);
+            }
             Target::Remote { queue, counters } => {
                 count(&counters.sent);
                 queue.push(Outbound {
@@ -231,7 +237,7 @@ fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
 }
 
 /// Puts a message into an inbox, unless it is larger than the microservice takes.
-fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
+pub(crate) fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
     if message.body.len() as u64 > entry.message_bytes_max {
         count(&entry.counters.dropped);
         return;

@@ -15,6 +15,7 @@ use super::logs::Logs;
 use super::message::RouteCounters;
 use super::peer::PeerQueue;
 use super::table::{Builder, RouteTable};
+use super::topics::TopicQueue;
 
 /// What lives on from table to table. Owned by the control loop.
 #[derive(Debug, Default)]
@@ -23,6 +24,10 @@ pub struct Registry {
     pub(super) sequences: BTreeMap<(MicroserviceName, Name), Arc<AtomicU64>>,
     pub(super) counters: BTreeMap<(RouteId, Name), Arc<RouteCounters>>,
     pub(super) peers: BTreeMap<NodeId, Arc<PeerQueue>>,
+    /// Numbers of the last messages from topics on live routes.
+    pub(super) topic_sequences: BTreeMap<RouteId, Arc<AtomicU64>>,
+    /// What waits for topics on live routes.
+    pub(super) topic_queues: BTreeMap<RouteId, Arc<TopicQueue>>,
     pub(super) recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
     /// What the store has for durable routes.
     pub logs: Logs,
@@ -71,6 +76,9 @@ impl Registry {
         }
         for route in &assignment.routes {
             builder.add_route(route);
+        }
+        for route in &assignment.topics {
+            builder.add_topic(route);
         }
         let (table, used) = builder.finish();
         self.forget(assignment, &used);
@@ -123,6 +131,9 @@ impl Registry {
         });
         self.sequences.retain(|(name, _), _| here(name));
         self.counters.retain(|key, _| used.contains(key));
+        let has_topic = |id: &RouteId| assignment.topics.iter().any(|route| &route.id == id);
+        self.topic_sequences.retain(|id, _| has_topic(id));
+        self.topic_queues.retain(|id, _| has_topic(id));
         self.peers
             .retain(|node, _| assignment.peers.iter().any(|peer| &peer.id == node));
     }

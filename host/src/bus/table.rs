@@ -17,6 +17,7 @@ use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
 use super::registry::Registry;
 use super::stream::Stream;
+use super::topics::{BrokerPlan, TopicQueue};
 use crate::store::log::LogId;
 
 /// Which outlet leads where. Immutable.
@@ -26,6 +27,7 @@ pub struct RouteTable {
     arrivals: HashMap<(NodeId, u64), Vec<Arrival>>,
     recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
     links: BTreeMap<NodeId, LinkPlan>,
+    brokers: BTreeMap<Name, BrokerPlan>,
 }
 
 /// The outlets of one microservice.
@@ -53,8 +55,8 @@ pub struct Outlet {
     pub history: Option<Arc<Recorder>>,
 }
 
-/// A durable route from an outlet.
-#[derive(Debug)]
+/// A durable route from an outlet, or from a topic.
+#[derive(Debug, Clone)]
 pub struct DurableRoute {
     /// What is counted of it here.
     pub counters: Arc<RouteCounters>,
@@ -76,6 +78,13 @@ pub enum Target {
     Remote {
         /// The queue towards the node.
         queue: Arc<PeerQueue>,
+        /// The route.
+        counters: Arc<RouteCounters>,
+    },
+    /// A topic of a broker.
+    Topic {
+        /// What waits for the topic.
+        queue: Arc<TopicQueue>,
         /// The route.
         counters: Arc<RouteCounters>,
     },
@@ -113,6 +122,11 @@ impl RouteTable {
         &self.links
     }
 
+    /// The routes from and to topics, by the relay that has them.
+    pub fn brokers(&self) -> &BTreeMap<Name, BrokerPlan> {
+        &self.brokers
+    }
+
     /// Everything that records messages.
     pub fn recorders(&self) -> impl Iterator<Item = &Arc<Recorder>> {
         self.recorders.values()
@@ -131,18 +145,19 @@ impl InstancePorts {
 
 /// Builds one table.
 pub(super) struct Builder<'a> {
-    registry: &'a mut Registry,
-    assignment: &'a Assignment,
+    pub(super) registry: &'a mut Registry,
+    pub(super) assignment: &'a Assignment,
     names: HashMap<&'a NodeId, &'a Name>,
-    outlets: BTreeMap<(MicroserviceName, Name), Outlet>,
+    pub(super) outlets: BTreeMap<(MicroserviceName, Name), Outlet>,
     arrivals: HashMap<(NodeId, u64), Vec<Arrival>>,
     links: BTreeMap<NodeId, LinkPlan>,
+    pub(super) brokers: BTreeMap<Name, BrokerPlan>,
     /// Who is told of more in a log.
     listeners: BTreeMap<LogId, (Arc<Log>, Vec<Listener>)>,
     /// Durable routes by the microservice where they end.
-    streams: BTreeMap<MicroserviceName, Vec<Arc<Stream>>>,
+    pub(super) streams: BTreeMap<MicroserviceName, Vec<Arc<Stream>>>,
     /// The counters that the table uses.
-    used: BTreeSet<(RouteId, Name)>,
+    pub(super) used: BTreeSet<(RouteId, Name)>,
 }
 
 impl<'a> Builder<'a> {
@@ -160,6 +175,7 @@ impl<'a> Builder<'a> {
             outlets: BTreeMap::new(),
             arrivals: HashMap::new(),
             links: BTreeMap::new(),
+            brokers: BTreeMap::new(),
             listeners: BTreeMap::new(),
             streams: BTreeMap::new(),
             used: BTreeSet::new(),
@@ -350,7 +366,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn listen(&mut self, log: &Arc<Log>, listener: Listener) {
+    pub(super) fn listen(&mut self, log: &Arc<Log>, listener: Listener) {
         let (_, listeners) = self
             .listeners
             .entry(log.id)
@@ -389,6 +405,7 @@ impl<'a> Builder<'a> {
             arrivals: self.arrivals,
             recorders: self.registry.recorders.clone(),
             links: self.links,
+            brokers: self.brokers,
         };
         (table, self.used)
     }

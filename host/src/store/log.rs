@@ -9,7 +9,7 @@
 //!    deleted ◄────┘     └── bases of two consumers
 //! ```
 //!
-//! In the log of an outlet a message's position is its sequence. In that of a route from another node
+//! In the log of an outlet, and in that of topics, a message's position is its sequence. In that of a route from another node
 //! positions are this node's own, because sequences may have gaps, and begin again when the other
 //! node has lost its log.
 
@@ -52,6 +52,11 @@ pub enum LogName {
         /// The other node.
         from: NodeId,
     },
+    /// A route from topics of a broker into an inlet of the owner.
+    Topic {
+        /// Number of the route.
+        route: u64,
+    },
 }
 
 impl LogName {
@@ -59,6 +64,7 @@ impl LogName {
         match self {
             LogName::Outlet(outlet) => format!("outlet {outlet}"),
             LogName::Arrival { route, from } => format!("arrival {route:016x} {from}"),
+            LogName::Topic { route } => format!("topic {route:016x}"),
         }
     }
 }
@@ -190,7 +196,7 @@ impl Store {
         .await
     }
 
-    /// Adds messages to the log of an outlet. Returns the sequence of the first one when all of them
+    /// Adds messages to the log of an outlet, or of topics. Returns the sequence of the first one when all of them
     /// are on the disk; the others follow it without a gap. `committed` is told the same before, in
     /// the order of the log, also when nobody waits any more.
     ///

@@ -145,6 +145,8 @@ impl Node {
             peers: vec![],
             microservices: vec![],
             routes: vec![],
+            topics: vec![],
+            brokers: vec![],
         }
     }
 

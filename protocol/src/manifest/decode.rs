@@ -180,9 +180,15 @@ impl Decoder {
     }
 
     fn route(&mut self, node: &Node, at: &KeyPath) -> Decoded<Route> {
-        let fields = self.fields(node, at, &["from", "to", "delivery", "backlog"])?;
+        let fields = self.fields(
+            node,
+            at,
+            &["from", "to", "relay", "retain", "delivery", "backlog"],
+        )?;
         let from = self.required(&fields, "from", Self::formed);
         let to = self.required(&fields, "to", Self::formed);
+        let relay = self.optional(&fields, "relay", Self::formed);
+        let retain = self.optional(&fields, "retain", Self::boolean);
         let delivery = self.optional(&fields, "delivery", |this, node, at| {
             this.one_of(
                 node,
@@ -194,6 +200,8 @@ impl Decoder {
         Some(Route {
             from: from?,
             to: to?,
+            relay: relay?,
+            retain: retain?.unwrap_or_default(),
             delivery: delivery?.unwrap_or_default(),
             backlog: backlog?,
         })

@@ -9,6 +9,7 @@ mod values;
 mod ports;
 mod configuration;
 mod check;
+mod ends;
 mod routes;
 mod relay;
 mod suggest;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::demand::Demand;
 use crate::grants::Grants;
-use crate::ids::{Name, PortName};
+use crate::ids::Name;
 use crate::limits::{Backlog, Limits, RestartPolicy, RetryPolicy};
 use crate::log::Level;
 
@@ -32,6 +33,7 @@ pub use check::{
     MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX,
 };
 pub use configuration::{ConfigurationKey, ConfigurationType, Number};
+pub use ends::RouteEnd;
 pub use errors::{ManifestError, ManifestErrors};
 pub use parse::{Document, MANIFEST_BYTES_MAX, parse, parse_document};
 pub use ports::Port;
@@ -176,10 +178,18 @@ pub struct Place {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Route {
-    /// The outlet: `MICROSERVICE.OUTLET`.
-    pub from: PortName,
-    /// The inlet: `MICROSERVICE.INLET`.
-    pub to: PortName,
+    /// The outlet: `MICROSERVICE.OUTLET`. Or the topics of devices: `mqtt:FILTER`, with wildcards,
+    /// and `mqtt:$share/GROUP/FILTER` to divide them among instances.
+    pub from: RouteEnd,
+    /// The inlet: `MICROSERVICE.INLET`. Or a topic of devices: `mqtt:TOPIC`.
+    pub to: RouteEnd,
+    /// The relay whose topic one end is: an external broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Name"))]
+    pub relay: Option<Name>,
+    /// Whether the broker keeps the last message to the topic for later subscribers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retain: bool,
     /// How messages are kept on their way.
     #[serde(default)]
     pub delivery: Delivery,

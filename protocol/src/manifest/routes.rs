@@ -1,14 +1,15 @@
 //! What must hold for the routes of a manifest: both ends exist, carry one type, and are joined
-//! once. And what is allowed but may not be meant.
+//! once; a topic of devices comes with its relay. And what is allowed but may not be meant.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::ids::{MediaType, Name, PortName};
+use crate::relay::EMBEDDED;
 
 use super::check::ranges::check_backlog;
 use super::errors::{KeyPath, PROBLEMS_MAX, Problem};
 use super::suggest;
-use super::{Delivery, Manifest, Microservice, Port};
+use super::{Delivery, Manifest, Microservice, Port, Route, RouteEnd};
 
 /// Which end of a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,14 +55,18 @@ pub(super) fn check_routes(manifest: &Manifest, problems: &mut Vec<Problem>) {
             .entry(microservice.name.as_str())
             .or_insert(microservice);
     }
-    let mut first: HashMap<(&PortName, &PortName), usize> = HashMap::new();
+    let mut first: HashMap<(&RouteEnd, &RouteEnd, &Option<Name>), usize> = HashMap::new();
     for (index, route) in manifest.routes.iter().enumerate() {
         if problems.len() >= PROBLEMS_MAX {
             break;
         }
         let at = KeyPath::default().key("routes").index(index);
-        let from = find(manifest, &by_name, End::From, &route.from, &at, problems);
-        let to = find(manifest, &by_name, End::To, &route.to, &at, problems);
+        let mut type_at = |end: End, what: &RouteEnd| {
+            let port = what.port()?;
+            find(manifest, &by_name, end, port, &at, problems)
+        };
+        let from = type_at(End::From, &route.from);
+        let to = type_at(End::To, &route.to);
         if let (Some(from), Some(to)) = (from, to)
             && from != to
         {
@@ -75,14 +80,16 @@ pub(super) fn check_routes(manifest: &Manifest, problems: &mut Vec<Problem>) {
                 "a route joins ports of one media type",
             ));
         }
-        match first.get(&(&route.from, &route.to)) {
+        check_topics(route, &at, problems);
+        let key = (&route.from, &route.to, &route.relay);
+        match first.get(&key) {
             Some(other) => problems.push(Problem::with_hint(
                 &at,
-                format!("joins the same ports as routes[{other}]"),
+                format!("joins the same ends as routes[{other}]"),
                 "remove one",
             )),
             None => {
-                first.insert((&route.from, &route.to), index);
+                first.insert(key, index);
             }
         }
         if let Some(backlog) = &route.backlog {
@@ -94,6 +101,49 @@ pub(super) fn check_routes(manifest: &Manifest, problems: &mut Vec<Problem>) {
                 problems.push(Problem::with_hint(&at, message, hint));
             }
         }
+    }
+}
+
+/// What must hold of a route that begins or ends at a topic of devices, and of all others.
+fn check_topics(route: &Route, at: &KeyPath, problems: &mut Vec<Problem>) {
+    let mut wrong = |key: &str, message: String, hint: &str| {
+        problems.push(Problem::with_hint(&at.key(key), message, hint));
+    };
+    let (from, to) = (route.from.topic(), route.to.topic());
+    if let (Some(from), Some(to)) = (from, to) {
+        let message = format!("leads from a topic to a topic: `mqtt:{from}` to `mqtt:{to}`");
+        let hint = "one end is a microservice: `MICROSERVICE.PORT`; a broker's bridge joins topics";
+        wrong("to", message, hint);
+        return;
+    }
+    if let Some(to) = to
+        && to.as_name().is_none()
+    {
+        let message = format!("`mqtt:{to}` is not one topic to publish to");
+        let hint = "write it without wildcards, and not beginning with `$`";
+        wrong("to", message, hint);
+    }
+    match (from.or(to), &route.relay) {
+        (Some(topic), None) => wrong(
+            "relay",
+            format!("does not say at which broker the topic `{topic}` is"),
+            "add `relay: NAME`, the name of a relay of the site with a `url`",
+        ),
+        (None, Some(relay)) => wrong(
+            "relay",
+            format!("names the relay `{relay}`, and neither end is a topic"),
+            "remove it: nodes choose relays by themselves; a topic begins with `mqtt:`",
+        ),
+        (Some(_), Some(relay)) if relay.as_str() == EMBEDDED => wrong(
+            "relay",
+            "the relay that the controller embeds serves nodes only".to_owned(),
+            "write the name of a relay with a `url`, to which the devices connect",
+        ),
+        _ => {}
+    }
+    if route.retain && to.is_none() {
+        let message = "only the broker of a topic at `to` retains messages".to_owned();
+        wrong("retain", message, "remove it");
     }
 }
 
@@ -152,12 +202,14 @@ pub fn warnings(manifest: &Manifest) -> Vec<String> {
     let begins: HashSet<(&Name, &Name)> = manifest
         .routes
         .iter()
-        .map(|route| (&route.from.microservice, &route.from.port))
+        .filter_map(|route| route.from.port())
+        .map(|from| (&from.microservice, &from.port))
         .collect();
     let ends: HashSet<(&Name, &Name)> = manifest
         .routes
         .iter()
-        .map(|route| (&route.to.microservice, &route.to.port))
+        .filter_map(|route| route.to.port())
+        .map(|to| (&to.microservice, &to.port))
         .collect();
     let mut warnings = Vec::new();
     if manifest.microservices.is_empty() {

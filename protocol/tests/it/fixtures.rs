@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use haar_protocol::assignment::{Assignment, MicroserviceName, Peer, Port, Publisher, Route};
+use haar_protocol::assignment::{
+    Assignment, MicroserviceName, Peer, Port, Publisher, Route, TopicEnd, TopicRoute, TopicTarget,
+};
 use haar_protocol::grants::{Access, DirectoryGrant, Grants};
 use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, SiteId};
 use haar_protocol::keys::{LinkKey, SecretKey};
@@ -136,6 +138,24 @@ pub(crate) fn assignment() -> Assignment {
             delivery: Delivery::Live,
             backlog: Default::default(),
         }],
+        topics: vec![topic_route()],
+        brokers: vec![relays().remove(0)],
+    }
+}
+
+fn topic_route() -> TopicRoute {
+    TopicRoute {
+        id: route_id(),
+        relay: name("plant"),
+        topic: TopicEnd::To(TopicTarget {
+            topic: "plant/alerts".parse().unwrap(),
+            retain: true,
+        }),
+        microservice: microservice_name(),
+        port: name("readings"),
+        content_type: media_type(),
+        delivery: Delivery::Durable,
+        backlog: Default::default(),
     }
 }
 
@@ -167,6 +187,7 @@ pub(crate) fn route_status() -> RouteStatus {
     RouteStatus {
         id: route_id(),
         peer: name("gateway-03"),
+        topic: None,
         sent: 10,
         delivered: 0,
         handled: 0,

@@ -49,6 +49,7 @@ fn route() -> Route {
         application: name("plant-monitor"),
         from: "sampler.readings".to_owned(),
         to: "collector.in".to_owned(),
+        relay: None,
         content_type: media_type(),
         delivery: Delivery::Live,
         from_nodes: vec![name("gateway-02")],

@@ -26,7 +26,7 @@ pub(super) fn open(
 ) -> anyhow::Result<OpenLog> {
     let owner = owner_id(connection, &wanted.owner)?;
     let epoch = match wanted.name {
-        LogName::Outlet(_) => epoch,
+        LogName::Outlet(_) | LogName::Topic { .. } => epoch,
         LogName::Arrival { .. } => 0,
     };
     connection

@@ -1,0 +1,167 @@
+//! The task that only polls rumqttc for one connection of a session for devices, until the first
+//! error. What it reads of packets goes to the driver; messages go straight to the session's owner.
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason, Publish, SubscribeReasonCode};
+use rumqttc::v5::{Event, EventLoop};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{DeviceEvent, DeviceMessage, Outcome, Receipt};
+use crate::PACKET_BYTES_MAX;
+use crate::connection::IN_FLIGHT_MAX;
+use crate::reason::DisconnectReason;
+
+/// What the poller tells the driver.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// The broker accepted the identity.
+    Accepted(Terms),
+    /// It has answered the one subscription that was asked for; why not, when it refused.
+    Subscribed(Option<String>),
+    /// It has answered the one filter that was withdrawn.
+    Unsubscribed,
+    /// The next publish was written, under this packet id; 0 for one without PUBACK.
+    Sent(u16),
+    /// It has answered the publish with this packet id.
+    Answered(u16, Outcome),
+    /// One copy of a message came for several subscriptions: see [`Poller::receive`].
+    Merged,
+}
+
+/// What the broker said of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// Whether it had kept the session.
+    pub(super) session_present: bool,
+    /// How many packet ids rumqttc goes around with on this connection.
+    pub(super) packet_ids: u16,
+    /// The largest packet that it takes.
+    pub(super) packet_bytes_max: u32,
+    /// Whether it says for which subscription a message came.
+    pub(super) numbers_subscriptions: bool,
+}
+
+pub(super) struct Poller {
+    pub(super) event_loop: EventLoop,
+    pub(super) connection: u64,
+    /// Whether the numbers of subscriptions are to be believed.
+    pub(super) numbers_subscriptions: bool,
+    pub(super) notes: mpsc::Sender<Note>,
+    pub(super) events: mpsc::Sender<DeviceEvent>,
+    pub(super) closing: CancellationToken,
+}
+
+impl Poller {
+    /// Runs until the connection ends, and says why.
+    pub(super) async fn run(mut self) -> DisconnectReason {
+        loop {
+            let event = match self.event_loop.poll().await {
+                Ok(event) => event,
+                Err(error) => return error.into(),
+            };
+            if let Err(reason) = self.handle(event).await {
+                return reason;
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), DisconnectReason> {
+        match event {
+            Event::Incoming(Packet::ConnAck(answer)) => {
+                self.note(Note::Accepted(terms(&answer))).await?;
+                let connection = self.connection;
+                self.emit(DeviceEvent::Connected { connection }).await;
+                Ok(())
+            }
+            Event::Incoming(Packet::SubAck(answer)) => {
+                let mut codes = answer.return_codes.iter();
+                let refused = codes.find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
+                let refused = refused.map(|code| format!("{code:?}"));
+                self.note(Note::Subscribed(refused)).await
+            }
+            Event::Incoming(Packet::UnsubAck(_)) => self.note(Note::Unsubscribed).await,
+            Event::Incoming(Packet::Publish(publish)) => self.receive(publish).await,
+            Event::Incoming(Packet::PubAck(answer)) => {
+                let outcome = outcome(answer.reason);
+                self.note(Note::Answered(answer.pkid, outcome)).await
+            }
+            Event::Outgoing(rumqttc::Outgoing::Publish(packet_id)) => {
+                self.note(Note::Sent(packet_id)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a message. A broker may send one copy of it for several subscriptions, with a number for
+    /// each; rumqttc 0.25.1 counts the bytes of each number once too often, and may take what follows
+    /// them for the message. Such a broker is not asked for numbers again: it sends one copy only.
+    async fn receive(&mut self, publish: Publish) -> Result<(), DisconnectReason> {
+        let receipt = (publish.qos != QoS::AtMostOnce).then_some(Receipt {
+            connection: self.connection,
+            packet_id: publish.pkid,
+        });
+        let properties = publish.properties.unwrap_or_default();
+        let numbers = &properties.subscription_identifiers;
+        if numbers.len() > 1 && self.numbers_subscriptions {
+            self.note(Note::Merged).await?;
+            let why = "it sends one message for several subscriptions: they are made anew";
+            return Err(DisconnectReason::Closed(why.to_owned()));
+        }
+        let number = numbers.first().filter(|_| self.numbers_subscriptions);
+        let message = DeviceMessage {
+            // A topic that is no text matches no filter of ours.
+            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+            payload: publish.payload,
+            retained: publish.retain,
+            content_type: properties.content_type,
+            user_properties: properties.user_properties,
+            subscription: number.and_then(|number| u32::try_from(*number).ok()),
+            receipt,
+        };
+        self.emit(DeviceEvent::Message(message)).await;
+        Ok(())
+    }
+
+    /// Waits for room, but not while the session closes: what is not delivered comes again.
+    async fn emit(&mut self, event: DeviceEvent) {
+        tokio::select! {
+            biased;
+            sent = self.events.send(event) => drop(sent),
+            () = self.closing.cancelled() => {}
+        }
+    }
+
+    async fn note(&mut self, note: Note) -> Result<(), DisconnectReason> {
+        let gone = |_| DisconnectReason::Closed("the session was dropped".into());
+        self.notes.send(note).await.map_err(gone)
+    }
+}
+
+fn terms(answer: &ConnAck) -> Terms {
+    let properties = answer.properties.as_ref();
+    let receive_max = properties.and_then(|properties| properties.receive_max);
+    let packet_bytes_max = properties.and_then(|properties| properties.max_packet_size);
+    let numbers = properties.and_then(|properties| properties.subscription_identifiers_available);
+    Terms {
+        session_present: answer.session_present,
+        packet_ids: receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX),
+        packet_bytes_max: packet_bytes_max
+            .unwrap_or(PACKET_BYTES_MAX)
+            .min(PACKET_BYTES_MAX),
+        numbers_subscriptions: numbers != Some(0),
+    }
+}
+
+fn outcome(reason: PubAckReason) -> Outcome {
+    match reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Outcome::Taken,
+        PubAckReason::TopicNameInvalid => Outcome::Never("it does not take the topic".to_owned()),
+        PubAckReason::PayloadFormatInvalid => {
+            Outcome::Never("the message has not the form that it says".to_owned())
+        }
+        PubAckReason::NotAuthorized => Outcome::Refused("not authorised".to_owned()),
+        PubAckReason::QuotaExceeded => Outcome::Refused("it has no room".to_owned()),
+        other => Outcome::Refused(format!("{other:?}")),
+    }
+}

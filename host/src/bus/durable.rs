@@ -46,6 +46,7 @@ pub async fn publish(
         .map(|(headers, body)| message_bytes(headers, body.len()))
         .sum();
     if !log.reserve(bytes) && !make_room(store, &outlet, &log, bytes).await? {
+        log.overflow.refused(messages.len() as u64);
         return Err(Refused::Full);
     }
     let committed = {
@@ -89,6 +90,7 @@ async fn make_room(store: &Store, outlet: &Outlet, log: &Log, bytes: u64) -> Res
         let lost = dropped.upto.saturating_sub(before).min(dropped.messages);
         route.counters.dropped.fetch_add(lost, Ordering::Relaxed);
     }
+    log.overflow.dropped(dropped.messages);
     log.release(dropped.bytes);
     Ok(log.reserve(bytes))
 }

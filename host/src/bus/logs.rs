@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Route};
-use haar_protocol::ids::NodeId;
-use haar_protocol::limits::WhenFull;
+use haar_protocol::demand::{ARRIVAL_LOG_BYTES, Demand};
+use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
 use tokio::sync::Notify;
 
@@ -13,9 +14,6 @@ use super::log::{Bases, Log, Reader};
 use super::message::{Entry, RouteCounters, Source};
 use super::stream::Stream;
 use crate::store::log::{Consumer, LogId, LogName, OpenLog, WantedLog};
-
-/// Bytes that may wait for an inlet from one other node: the other node keeps the rest.
-const ARRIVAL_BYTES_MAX: u64 = 4 << 20;
 
 /// What is in use. One for the agent.
 #[derive(Debug, Default)]
@@ -110,12 +108,10 @@ fn backlog(assignment: &Assignment, log: &WantedLog) -> (u64, bool) {
         needed(assignment, route)
             .is_some_and(|(owner, name, _)| owner == log.owner && name == log.name)
     });
-    let (mut size, mut drops_oldest) = (0, true);
-    for route in routes {
-        size = size.max(route.backlog.size.0);
-        drops_oldest &= route.backlog.when_full == WhenFull::DropOldest;
-    }
-    (size, drops_oldest)
+    let backlogs: Vec<&Backlog> = routes.map(|route| &route.backlog).collect();
+    let demand = Demand::of_outlet_log(backlogs.iter().map(|backlog| backlog.size));
+    let drops = |backlog: &&Backlog| backlog.when_full == WhenFull::DropOldest;
+    (demand.storage, backlogs.iter().all(drops))
 }
 
 /// Where the messages of a log come from, as their receivers see it.
@@ -150,6 +146,16 @@ impl Logs {
         Arc::clone(&self.bases)
     }
 
+    /// The logs of outlets, with their owners and the outlets' names.
+    pub fn outlets(&self) -> impl Iterator<Item = (&MicroserviceName, &Name, &Log)> {
+        self.logs
+            .iter()
+            .filter_map(|((owner, name), log)| match name {
+                LogName::Outlet(outlet) => Some((owner, outlet, log.as_ref())),
+                LogName::Arrival { .. } => None,
+            })
+    }
+
     /// Takes what the store has opened into use, each with where its messages come from, and forgets
     /// what is not among it.
     pub fn follow(
@@ -164,7 +170,7 @@ impl Logs {
             let source = source(assignment, &wanted);
             let (limit, drops_oldest) = match wanted.name {
                 LogName::Outlet(_) => backlog(assignment, &wanted),
-                LogName::Arrival { .. } => (ARRIVAL_BYTES_MAX, false),
+                LogName::Arrival { .. } => (ARRIVAL_LOG_BYTES, false),
             };
             let key = (wanted.owner, wanted.name);
             let known = self.logs.get(&key).filter(|log| log.id == opened.id);

@@ -23,6 +23,7 @@ use crate::grants::Grants;
 use crate::ids::{Name, PortName};
 use crate::limits::{Backlog, Limits, RestartPolicy, RetryPolicy};
 use crate::log::Level;
+use crate::quantity::ByteSize;
 
 pub use check::{
     CONFIGURATION_BYTES_MAX, CONFIGURATION_CHOICES_MAX, CONFIGURATION_KEY_BYTES_MAX,
@@ -53,6 +54,23 @@ pub struct Manifest {
     /// Its routes.
     #[serde(default)]
     pub routes: Vec<Route>,
+}
+
+impl Manifest {
+    /// What one instance of a microservice sets aside of its node, with the logs of its outlets. What
+    /// waits at its inlets depends on where the others run: see [`Demand::of_arrivals`].
+    pub fn demand(&self, microservice: &Microservice) -> Demand {
+        let logs = microservice.outlets.keys().map(|outlet| {
+            let routes = self.routes.iter().filter(|route| {
+                let from = &route.from;
+                from.microservice == microservice.name
+                    && from.port == *outlet
+                    && route.delivery == Delivery::Durable
+            });
+            Demand::of_outlet_log(routes.map(Route::backlog_size))
+        });
+        logs.fold(microservice.demand(), Demand::plus)
+    }
 }
 
 /// The versions of the format that this release reads.
@@ -120,7 +138,7 @@ pub struct Microservice {
 }
 
 impl Microservice {
-    /// What one instance sets aside of its node.
+    /// What one instance sets aside of its node, beside the logs of its routes.
     pub fn demand(&self) -> Demand {
         let ports = self.inlets.values().chain(self.outlets.values());
         let histories = ports.filter_map(|port| port.history.as_ref());
@@ -184,6 +202,14 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Backlog"))]
     pub backlog: Option<Backlog>,
+}
+
+impl Route {
+    /// Bytes that may wait in the log of its outlet, if it is durable.
+    fn backlog_size(&self) -> ByteSize {
+        let backlog = self.backlog.as_ref();
+        backlog.map_or_else(|| Backlog::default().size, |backlog| backlog.size)
+    }
 }
 
 /// How a route treats its messages.

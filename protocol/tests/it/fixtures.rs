@@ -9,7 +9,9 @@ use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
-use haar_protocol::status::{MicroserviceStatus, RefusedAssignment, RouteStatus, State, Status};
+use haar_protocol::status::{
+    BacklogStatus, MicroserviceStatus, Overflow, RefusedAssignment, RouteStatus, State, Status,
+};
 
 /// The manifest that shows every key.
 pub(crate) const FULL_MANIFEST: &str = include_str!("../golden/full.yaml");
@@ -168,6 +170,20 @@ pub(crate) fn route_status() -> RouteStatus {
     }
 }
 
+pub(crate) fn backlog_status() -> BacklogStatus {
+    BacklogStatus {
+        name: microservice_name(),
+        outlet: name("readings"),
+        bytes: 16_384,
+        bytes_max: 16_384,
+        refused: Overflow {
+            episodes: 1,
+            messages: 185,
+        },
+        dropped: Overflow::default(),
+    }
+}
+
 pub(crate) fn refused() -> RefusedAssignment {
     RefusedAssignment {
         number: Some(8),
@@ -191,6 +207,7 @@ pub(crate) fn status() -> Status {
         resident_bytes: 9_000_000,
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
+        backlogs: vec![backlog_status()],
         frames_refused: 5,
     }
 }

@@ -150,6 +150,7 @@ impl Device {
             resident_bytes: 9_000_000,
             microservices,
             routes: Vec::new(),
+            backlogs: Vec::new(),
             frames_refused: 0,
         }
     }

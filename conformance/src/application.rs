@@ -68,6 +68,13 @@ impl Application {
         self
     }
 
+    /// The same, with what becomes of messages that can't be delivered yet.
+    pub(crate) fn route_with_backlog(mut self, from: &str, to: &str, backlog: Value) -> Self {
+        self.routes
+            .push(json!({ "from": from, "to": to, "backlog": backlog }));
+        self
+    }
+
     /// Sets a value of a microservice's configuration.
     pub(crate) fn configure(&mut self, name: &str, key: &str, value: &str) {
         self.entry(name, "configuration")

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use haar_protocol::rest::{List, LogEntry, NodeDetail};
+use haar_protocol::rest::{Event, List, LogEntry, NodeDetail};
 use haar_protocol::status::{MicroserviceStatus, State};
 use serde_json::Value;
 
@@ -21,6 +21,9 @@ use crate::site::{Agent, Site};
 const DEADLINE: Duration = Duration::from_secs(150);
 /// Log lines that are looked at.
 const LOG_LINES: u32 = 1_000;
+
+/// Events that are looked at.
+const EVENTS: u32 = 1_000;
 
 /// One case on one node.
 pub(crate) struct Scene<'s> {
@@ -193,9 +196,12 @@ impl<'s> Scene<'s> {
 
     /// The newest log lines of a microservice, the oldest first.
     pub(crate) fn lines(&self, application: &str, name: &str) -> anyhow::Result<Vec<LogEntry>> {
+        self.lines_of(&self.agent.name, application, name)
+    }
+
+    fn lines_of(&self, node: &str, application: &str, name: &str) -> anyhow::Result<Vec<LogEntry>> {
         let path = format!(
-            "logs?application={application}&microservice={name}&node={}&tail={LOG_LINES}",
-            self.agent.name
+            "logs?application={application}&microservice={name}&node={node}&tail={LOG_LINES}"
         );
         let lines: List<LogEntry> = serde_json::from_value(self.site.rest().get(&path)?)?;
         Ok(lines.items)
@@ -207,11 +213,24 @@ impl<'s> Scene<'s> {
         application: &str,
         name: &str,
         what: &str,
+        find: impl FnMut(&[LogEntry]) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let node = self.agent.name.clone();
+        self.wait_lines_of(&node, application, name, what, find)
+    }
+
+    /// The same for a microservice on any node of the site.
+    pub(crate) fn wait_lines_of<T>(
+        &mut self,
+        node: &str,
+        application: &str,
+        name: &str,
+        what: &str,
         mut find: impl FnMut(&[LogEntry]) -> Option<T>,
     ) -> anyhow::Result<T> {
         let end = Instant::now() + DEADLINE;
         loop {
-            let lines = self.lines(application, name)?;
+            let lines = self.lines_of(node, application, name)?;
             if let Some(found) = find(&lines) {
                 return Ok(found);
             }
@@ -239,6 +258,24 @@ impl<'s> Scene<'s> {
             let line = lines.iter().find(|one| one.line.text.contains(text));
             line.map(|one| one.line.text.clone())
         })
+    }
+
+    /// Waits until the site tells events of a kind about something; as many as there are then.
+    pub(crate) fn wait_events(&mut self, kind: &str, subject: &str) -> anyhow::Result<usize> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.site.rest().get(&format!("events?tail={EVENTS}"))?;
+            let events: List<Event> = serde_json::from_value(answer)?;
+            let is_one = |event: &&Event| event.kind == kind && event.subject == subject;
+            match events.items.iter().filter(is_one).count() {
+                0 => {}
+                count => return Ok(count),
+            }
+            if Instant::now() >= end {
+                bail!("the site never told `{kind}` about {subject}");
+            }
+            interrupt::pause()?;
+        }
     }
 
     /// The agent's process.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use haar_protocol::assignment::{Assignment, Microservice};
+use haar_protocol::assignment::Assignment;
 use haar_protocol::demand::{Demand, Shortage};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
@@ -127,9 +127,7 @@ pub fn accept(
 }
 
 fn check_budget(assignment: &Assignment, budget: &Budget) -> Result<(), Refusal> {
-    let demands = assignment.microservices.iter().map(Microservice::demand);
-    let wanted = demands.fold(Demand::default(), Demand::plus);
-    let shortages = budget.shortages(&Demand::default(), &wanted);
+    let shortages = budget.shortages(&Demand::default(), &assignment.demand());
     match shortages.into_iter().next() {
         Some(shortage) => Err(Refusal::OverBudget(shortage)),
         None => Ok(()),
@@ -205,16 +203,32 @@ mod tests {
 
     use super::*;
 
-    /// An assignment of one microservice that sets aside 60 % of a core and stores up to 8 MiB.
+    /// An assignment of one microservice that sets aside 60 % of a core and stores up to 8 MiB, with a
+    /// durable route of 2 MiB to another node and one from there, for which 4 MiB are set aside.
     fn assignment(site: &SecretKey, node: &NodeId) -> Assignment {
+        let other = NodeId::of(&SecretKey::from_seed([3; 32]).public());
+        let port = |node: &NodeId, name: &str| {
+            serde_json::json!({
+                "node": node, "application": "app", "microservice": "one", "port": name,
+            })
+        };
+        let route = |from: &NodeId, to: &NodeId| {
+            serde_json::json!({
+                "id": "0000000000000001", "from": port(from, "out"), "to": port(to, "in"),
+                "content_type": "text/plain", "delivery": "durable",
+                "backlog": {"size": ByteSize(2 << 20)},
+            })
+        };
         let json = serde_json::json!({
             "site": SiteId::of(&site.public()), "node": node, "node_name": "gw", "labels": {},
-            "number": 1, "issued_ms": 0, "publishers": [], "peers": [], "routes": [],
+            "number": 1, "issued_ms": 0, "publishers": [], "peers": [],
+            "routes": [route(node, &other), route(&other, node)],
             "microservices": [{
                 "application": "app", "microservice": "one", "module": Digest::of(b""),
                 "module_bytes": 1, "module_label": "one@1", "configuration": {},
                 "limits": {"cpu": Percent(60), "key_value_size": ByteSize(8 << 20)},
-                "grants": {"key_value": true}, "outlets": {}, "inlets": {},
+                "grants": {"key_value": true},
+                "outlets": {"out": "text/plain"}, "inlets": {"in": "text/plain"},
             }],
         });
         serde_json::from_value(json).unwrap()
@@ -229,7 +243,7 @@ mod tests {
             memory: ByteSize(16 << 20),
             microservices: 1,
             cpu_percent: 60,
-            storage: ByteSize(8 << 20),
+            storage: ByteSize(14 << 20),
         };
         let with = |change: fn(&mut Budget)| {
             let mut budget = whole.clone();
@@ -251,7 +265,7 @@ mod tests {
             ),
             (|budget| budget.microservices = 0, "microservices", "1"),
             (|budget| budget.cpu_percent = 50, "cpu", "10%"),
-            (|budget| budget.storage.0 = 3 << 20, "storage", "5MiB"),
+            (|budget| budget.storage.0 = 3 << 20, "storage", "11MiB"),
         ] {
             let Err(Refusal::OverBudget(shortage)) = with(change) else {
                 panic!("{what} was accepted");

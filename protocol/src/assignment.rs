@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::demand::{self, Demand};
+use crate::demand::Demand;
 use crate::grants::Grants;
 use crate::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
 use crate::keys::{LinkKey, PublicKey};
@@ -14,6 +14,7 @@ use crate::limits::{Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
 use crate::mqtt::{TopicFilter, TopicName};
+use crate::quantity::ByteSize;
 use crate::relay::{RelayAccess, ServedRelay};
 use crate::signed::Document;
 
@@ -60,6 +61,48 @@ impl Document for Assignment {
     const KIND: u8 = 1;
     const VERSION: u8 = 1;
     const WHAT: &'static str = "assignment";
+}
+
+impl Assignment {
+    /// What all of it sets aside of the node.
+    pub fn demand(&self) -> Demand {
+        let microservices = self.microservices.iter().map(Microservice::demand);
+        let logs = self.outlet_logs().into_values();
+        let logs = logs.map(|backlogs| Demand::of_outlet_log(backlogs.into_iter()));
+        let arrivals = self
+            .routes
+            .iter()
+            .filter(|route| route.delivery == Delivery::Durable && route.from.node != self.node)
+            .map(|_| Demand::of_arrivals());
+        let of_devices = self.topics.iter().filter(|route| {
+            route.delivery == Delivery::Durable && matches!(route.topic, TopicEnd::From(_))
+        });
+        let topics =
+            of_devices.map(|route| Demand::of_outlet_log(std::iter::once(route.backlog.size)));
+        microservices
+            .chain(logs)
+            .chain(topics)
+            .chain(arrivals)
+            .fold(Demand::default(), Demand::plus)
+    }
+
+    /// The outlets of this node that have a log, with the sizes that their routes say.
+    fn outlet_logs(&self) -> BTreeMap<(&MicroserviceName, &Name), Vec<ByteSize>> {
+        let mut logs: BTreeMap<_, Vec<ByteSize>> = BTreeMap::new();
+        for route in &self.routes {
+            if route.delivery == Delivery::Durable && route.from.node == self.node {
+                let outlet = (&route.from.microservice, &route.from.port);
+                logs.entry(outlet).or_default().push(route.backlog.size);
+            }
+        }
+        for route in &self.topics {
+            if route.delivery == Delivery::Durable && matches!(route.topic, TopicEnd::To(_)) {
+                let outlet = (&route.microservice, &route.port);
+                logs.entry(outlet).or_default().push(route.backlog.size);
+            }
+        }
+        logs
+    }
 }
 
 /// A trusted publisher of modules.
@@ -144,12 +187,7 @@ pub struct Microservice {
 }
 
 impl Microservice {
-    /// Bytes that it may store on the node in all: key-value data, private files, histories.
-    pub fn storage_bytes(&self) -> u64 {
-        demand::storage_bytes(&self.limits, &self.grants, self.histories())
-    }
-
-    /// What it sets aside of the node.
+    /// What it sets aside of the node, beside the logs of its routes.
     pub fn demand(&self) -> Demand {
         Demand::of(&self.limits, &self.grants, self.histories())
     }

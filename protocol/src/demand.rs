@@ -7,6 +7,10 @@ use crate::grants::Grants;
 use crate::limits::{Budget, Limits, Retention};
 use crate::quantity::ByteSize;
 
+/// Bytes that may wait for an inlet from one other node on a durable route: the other node keeps the
+/// rest.
+pub const ARRIVAL_LOG_BYTES: u64 = 4 << 20;
+
 /// What one microservice sets aside, or several together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Demand {
@@ -35,6 +39,24 @@ impl Demand {
         }
     }
 
+    /// What the log of an outlet sets aside. The durable routes of the outlet share it, and the
+    /// largest backlog of them counts; without any there is no log.
+    pub fn of_outlet_log(backlogs: impl Iterator<Item = ByteSize>) -> Self {
+        Self::of_storage(backlogs.map(|size| size.0).max().unwrap_or(0))
+    }
+
+    /// What a durable route sets aside where it ends, for each other node that it comes from.
+    pub fn of_arrivals() -> Self {
+        Self::of_storage(ARRIVAL_LOG_BYTES)
+    }
+
+    fn of_storage(bytes: u64) -> Self {
+        Self {
+            storage: bytes,
+            ..Self::default()
+        }
+    }
+
     /// Both together.
     pub fn plus(self, other: Demand) -> Self {
         Self {
@@ -47,7 +69,7 @@ impl Demand {
 }
 
 /// Bytes that a microservice may store on a node in all: key-value data, private files, histories.
-pub(crate) fn storage_bytes<'a>(
+fn storage_bytes<'a>(
     limits: &Limits,
     grants: &Grants,
     histories: impl Iterator<Item = &'a Retention>,

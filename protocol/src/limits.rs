@@ -123,7 +123,8 @@ pub struct Budget {
     /// The sum of what they set aside of processors (`cpu`), in percent of one core.
     #[serde(default = "unbounded")]
     pub cpu_percent: u32,
-    /// The sum of what they may store: key-value data, private files, histories.
+    /// The sum of what they may store: key-value data, private files, histories, and the logs of
+    /// durable routes.
     #[serde(default = "unbounded_bytes")]
     pub storage: ByteSize,
 }
@@ -267,7 +268,7 @@ pub enum WhenFull {
 impl Default for Backlog {
     fn default() -> Self {
         Self {
-            size: ByteSize(64 << 20),
+            size: ByteSize(16 << 20),
             when_full: WhenFull::Refuse,
             expiry: None,
             priority: 0,

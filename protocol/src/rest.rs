@@ -54,7 +54,7 @@ use crate::keys::PublicKey;
 use crate::limits::Budget;
 use crate::log::LogLine;
 use crate::manifest::{Delivery, Manifest};
-use crate::status::{MicroserviceStatus, RefusedAssignment, RouteStatus, State};
+use crate::status::{BacklogStatus, MicroserviceStatus, RefusedAssignment, RouteStatus, State};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +209,9 @@ pub struct NodeDetail {
     pub microservices: Vec<MicroserviceStatus>,
     /// Its counters per route.
     pub routes: Vec<RouteStatus>,
+    /// What waits in the logs of its outlets.
+    #[serde(default)]
+    pub backlogs: Vec<BacklogStatus>,
 }
 
 /// A key whose modules the site runs.

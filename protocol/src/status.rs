@@ -40,6 +40,9 @@ pub struct Status {
     pub microservices: Vec<MicroserviceStatus>,
     /// Counters per route and far end.
     pub routes: Vec<RouteStatus>,
+    /// What waits in the logs of outlets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backlogs: Vec<BacklogStatus>,
     /// Live frames from other nodes that were refused: no such route, wrong type, malformed.
     pub frames_refused: u64,
     /// The relays that the node attaches to, the most preferred first.
@@ -329,4 +332,33 @@ pub struct RouteStatus {
     pub handled: u64,
     /// Messages that were dropped here: a full queue or inbox, no connection, or discarded.
     pub dropped: u64,
+}
+
+/// The log of an outlet with durable routes, as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BacklogStatus {
+    /// The microservice.
+    #[serde(flatten)]
+    pub name: MicroserviceName,
+    /// The outlet.
+    pub outlet: Name,
+    /// Bytes that wait.
+    pub bytes: u64,
+    /// Bytes that may wait.
+    pub bytes_max: u64,
+    /// Messages that were refused because the log was full.
+    pub refused: Overflow,
+    /// The oldest messages, which were dropped because the log was full.
+    pub dropped: Overflow,
+}
+
+/// What a full log made of messages, since the agent started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Overflow {
+    /// How often it began: the log was full, and half of it had been free before.
+    pub episodes: u64,
+    /// Messages in all.
+    pub messages: u64,
 }

@@ -2,7 +2,10 @@
 //! through an echo every few milliseconds, and takes the time until it handles the answer. What it
 //! measured is one log line of JSON for each phase:
 //!
-//! `{"phase":"…","samples":N,"lost":N,"p50_ns":N,"p99_ns":N,"max_ns":N}`
+//! `{"phase":"…","samples":N,"lost":N,"p50_ns":N,"p99_ns":N,"max_ns":N,"spread":{"…":N}}`
+//!
+//! `spread` says how many took how long, so that phases can be put together: a key K stands for
+//! 1.02 to the power of K nanoseconds.
 //!
 //! | key | meaning | default |
 //! | --- | --- | --- |
@@ -10,11 +13,15 @@
 //! | `samples` | messages of a phase | 500 |
 //! | `period_ms` | time between two messages | 2 |
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use haar_guest::{
     Message, Microservice, PublishError, Rejection, Tick, config, log, publish, timers,
 };
+
+/// Steps of the spread: 2 %.
+const STEP: f64 = 1.02;
 
 /// Messages at the beginning of a phase that are not counted: the change of the configuration
 /// itself disturbs them.
@@ -103,15 +110,30 @@ impl Probe {
         };
         let answered = self.warm + self.samples_ns.len();
         log::info!(
-            "{{\"phase\":\"{}\",\"samples\":{},\"lost\":{},\"p50_ns\":{},\"p99_ns\":{},\"max_ns\":{}}}",
+            "{{\"phase\":\"{}\",\"samples\":{},\"lost\":{},\"p50_ns\":{},\"p99_ns\":{},\"max_ns\":{},\"spread\":{{{}}}}}",
             self.phase.as_deref().unwrap_or_default(),
             sorted.len(),
             self.sent.saturating_sub(answered),
             percentile(50),
             percentile(99),
-            sorted.last().copied().unwrap_or(0)
+            sorted.last().copied().unwrap_or(0),
+            spread(&sorted)
         );
     }
+}
+
+/// How many took how long, as members of a JSON object.
+fn spread(samples_ns: &[u64]) -> String {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for ns in samples_ns {
+        let key = (*ns.max(&1) as f64).log(STEP).round() as u32;
+        *counts.entry(key).or_default() += 1;
+    }
+    let members: Vec<String> = counts
+        .iter()
+        .map(|(key, count)| format!("\"{key}\":{count}"))
+        .collect();
+    members.join(",")
 }
 
 fn number(body: &[u8], at: usize) -> Option<u64> {

@@ -70,6 +70,20 @@ fn processors_and_storage(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             "it does not say which node and `{difference}`: {refusal}"
         );
     }
+    let backlog = |size: &str| {
+        let name = scene.application("logged");
+        name.with("from", Guest::Sink, json!({}))
+            .with("to", Guest::Sink, json!({}))
+            .route_with_backlog("from.out", "to.in", json!({ "size": size }))
+    };
+    let (over, fitting) = (backlog("20MiB"), backlog("2MiB"));
+    let refusal = scene.refusal(&over)?;
+    ensure!(
+        refusal.contains("over by 12MiB"),
+        "the log of a durable route does not count: {refusal}"
+    );
+    scene.run(&fitting)?;
+    scene.delete(&fitting.name)?;
     let fits = wanted("40%", "6MiB");
     scene.run(&scene.application("fits").with("sink", Guest::Sink, fits))?;
     let more = wanted("20%", "4MiB");

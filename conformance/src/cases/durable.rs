@@ -13,7 +13,7 @@ const NODE: Node = Node::OWN;
 /// How often nodes are killed in a case.
 const KILLS: u32 = 4;
 
-pub(super) static CASES: &[&Case] = &[&KILLED, &ACROSS];
+pub(super) static CASES: &[&Case] = &[&KILLED, &ACROSS, &FULL];
 
 /// A source that publishes steadily, and a ledger of what arrives, on these nodes.
 fn application(scene: &Scene<'_>, source_node: Option<&str>) -> Application {
@@ -21,15 +21,18 @@ fn application(scene: &Scene<'_>, source_node: Option<&str>) -> Application {
     if let Some(node) = source_node {
         source["place"] = json!({ "node": node });
     }
-    let ledger = json!({
-        "grants": { "key_value": true },
-        "limits": { "key_value_per_second": 100_000 },
-    });
     scene
         .application("app")
         .with("source", Guest::Source, source)
-        .with("ledger", Guest::Ledger, ledger)
+        .with("ledger", Guest::Ledger, ledger())
         .durable_route("source.out", "ledger.in")
+}
+
+fn ledger() -> Value {
+    json!({
+        "grants": { "key_value": true },
+        "limits": { "key_value_per_second": 100_000 },
+    })
 }
 
 /// Waits until the ledger has so many messages more than now, and returns its account.
@@ -129,6 +132,56 @@ pub(super) static ACROSS: Case = Case::new(
         kill(&mut sender)
     },
 );
+
+pub(super) static FULL: Case = Case::new(
+    "a_full_log_refuses_the_publisher_once_an_event_and_loses_nothing_that_it_took",
+    &["R-MSG-14"],
+    &[Guest::Source, Guest::Ledger],
+    NODE,
+    full,
+);
+
+/// Publishes more than the log holds while the other node is away.
+fn full(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    const MESSAGES: u64 = 200;
+    let mut sender = scene
+        .site
+        .new_agent("full-sender", &["--memory", "256MiB"], "")?;
+    let source = json!({
+        "place": { "node": sender.name },
+        "configuration": { "period_ms": 100, "burst": MESSAGES, "size": 1_024 },
+    });
+    let application = scene
+        .application("app")
+        .with("source", Guest::Source, source)
+        .with("ledger", Guest::Ledger, ledger())
+        .route_with_backlog("source.out", "ledger.in", json!({ "size": "16KiB" }));
+    scene.kill_agent()?;
+    scene.apply(&application)?;
+    let name = application.name.clone();
+    let (took, refused) =
+        scene.wait_lines_of(&sender.name, &name, "source", "a burst", |lines| {
+            lines.iter().find_map(|entry| burst(&entry.line.text))
+        })?;
+    ensure!(
+        took > 0 && refused > 0 && took + refused == MESSAGES,
+        "it took {took} messages and refused {refused} with `backlog-full`"
+    );
+    let events = scene.wait_events("backlog_full", &format!("{name}/source"))?;
+    ensure!(events == 1, "one full log was told {events} times");
+    scene.start_agent()?;
+    let last = account(scene, &application, took)?;
+    ensure!(messages(&last) == took, "it took {took}: {last}");
+    check(scene, &last)?;
+    kill(&mut sender)
+}
+
+/// What the guest `source` says of a burst: messages that were published, and refused.
+fn burst(line: &str) -> Option<(u64, u64)> {
+    let mut words = line.strip_prefix("burst ")?.split(' ');
+    let mut number = |name: &str| words.next()?.strip_prefix(name)?.parse().ok();
+    Some((number("messages=")?, number("refused=")?))
+}
 
 /// Ends an agent as a power cut does.
 fn kill(agent: &mut Agent) -> anyhow::Result<()> {

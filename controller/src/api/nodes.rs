@@ -53,7 +53,11 @@ pub(super) async fn show(
                     .as_ref()
                     .map(|row| row.status.microservices.clone())
                     .unwrap_or_default(),
-                routes: status.map(|row| row.status.routes).unwrap_or_default(),
+                routes: status
+                    .as_ref()
+                    .map(|row| row.status.routes.clone())
+                    .unwrap_or_default(),
+                backlogs: status.map(|row| row.status.backlogs).unwrap_or_default(),
             })
         })
         .await?;

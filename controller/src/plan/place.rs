@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use haar_protocol::assignment::MicroserviceName;
-use haar_protocol::demand::{Demand, Shortage};
+use haar_protocol::demand::Demand;
 use haar_protocol::ids::{Name, NodeId};
-use haar_protocol::manifest::{Microservice, Place};
+use haar_protocol::manifest::{Delivery, Microservice, Place, Route};
 
 use super::{Fleet, Node, Placements, Problem, nearest};
 
@@ -100,7 +100,7 @@ impl<'f> Placer<'f> {
             .map_or(usize::MAX, |count| count as usize);
         let mut kept = 0;
         for id in matching.into_iter().filter(|id| present.contains(*id)) {
-            if kept < wanted && self.shortage(id, microservice).is_none() {
+            if kept < wanted && self.shortage(id, name, microservice).is_none() {
                 self.give(id, name, microservice);
                 kept += 1;
             }
@@ -141,7 +141,7 @@ impl<'f> Placer<'f> {
             if given == wanted {
                 break;
             }
-            match self.shortage(id, microservice) {
+            match self.shortage(id, name, microservice) {
                 None => {
                     self.give(id, name, microservice);
                     given += 1;
@@ -188,21 +188,84 @@ impl<'f> Placer<'f> {
         self.used.get(id).copied().unwrap_or_default()
     }
 
-    /// What the node lacks to take one more instance, for a person.
-    fn shortage(&self, id: &NodeId, microservice: &Microservice) -> Option<String> {
-        let budget = &self.fleet.nodes[id].budget;
-        let shortages = budget.shortages(&self.used(id), &microservice.demand());
-        let texts: Vec<String> = shortages.iter().map(Shortage::to_string).collect();
+    /// What is lacking for one more instance on a node, for a person.
+    fn shortage(
+        &self,
+        id: &'f NodeId,
+        name: &MicroserviceName,
+        microservice: &Microservice,
+    ) -> Option<String> {
+        let mut texts = Vec::new();
+        for (at, more) in self.demands(id, name, microservice) {
+            let node = &self.fleet.nodes[at];
+            let shortages = node.budget.shortages(&self.used(at), &more);
+            texts.extend(shortages.iter().map(|shortage| match at == id {
+                true => shortage.to_string(),
+                false => format!("{shortage} on node `{}`, where its messages go", node.name),
+            }));
+        }
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 
     fn give(&mut self, id: &'f NodeId, name: &MicroserviceName, microservice: &Microservice) {
-        let used = self.used.entry(id).or_default();
-        *used = used.plus(microservice.demand());
+        for (at, more) in self.demands(id, name, microservice) {
+            let used = self.used.entry(at).or_default();
+            *used = used.plus(more);
+        }
         self.placements
             .entry(name.clone())
             .or_default()
             .insert(id.clone());
+    }
+
+    /// What one more instance on a node sets aside: there, and on the other nodes with which it
+    /// exchanges durable messages.
+    fn demands(
+        &self,
+        id: &'f NodeId,
+        name: &MicroserviceName,
+        microservice: &Microservice,
+    ) -> BTreeMap<&'f NodeId, Demand> {
+        let manifest = &self.fleet.applications[&name.application].manifest;
+        let mut demands = BTreeMap::from([(id, manifest.demand(microservice))]);
+        let mut arrive = |at: &'f NodeId| {
+            let demand = demands.entry(at).or_default();
+            *demand = demand.plus(Demand::of_arrivals());
+        };
+        let is_durable = |route: &&Route| route.delivery == Delivery::Durable;
+        for route in manifest.routes.iter().filter(is_durable) {
+            // What comes of devices, or goes to them, arrives from no other node.
+            let (Some(from), Some(to)) = (route.from.port(), route.to.port()) else {
+                continue;
+            };
+            if from.microservice == name.microservice {
+                let others = self.others(id, name, &to.microservice);
+                others.for_each(&mut arrive);
+            }
+            if to.microservice == name.microservice {
+                let others = self.others(id, name, &from.microservice);
+                others.for_each(|_| arrive(id));
+            }
+        }
+        demands
+    }
+
+    /// The other nodes on which a microservice of the same application has been placed.
+    fn others(
+        &self,
+        id: &NodeId,
+        name: &MicroserviceName,
+        microservice: &Name,
+    ) -> impl Iterator<Item = &'f NodeId> {
+        let full = MicroserviceName {
+            application: name.application.clone(),
+            microservice: microservice.clone(),
+        };
+        let placed = self.placements.get(&full).into_iter().flatten();
+        let nodes = placed.filter(move |other| *other != id);
+        nodes
+            .filter_map(|other| self.fleet.nodes.get_key_value(other))
+            .map(|(other, _)| other)
     }
 
     fn too_few(&self, name: &MicroserviceName, place: &Place, matching: usize) -> Problem {

@@ -6,9 +6,10 @@ mod topics;
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Publisher};
+use haar_protocol::demand::Demand;
 use haar_protocol::ids::{Digest, MediaType, Name, NodeId, SiteId};
 use haar_protocol::keys::SecretKey;
-use haar_protocol::limits::{Budget, Limits, Retention};
+use haar_protocol::limits::{Backlog, Budget, Limits, Retention};
 use haar_protocol::log::Level;
 use haar_protocol::manifest::{
     ApiVersion, Delivery, Kind, Manifest, Microservice, ModuleReference, Place, Port, Route,
@@ -79,14 +80,18 @@ fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, N
     )
 }
 
+/// An application with routes between its microservices; those with a backlog in MiB are durable.
 fn application(
     text: &str,
     microservices: Vec<Microservice>,
-    routes: &[(usize, usize)],
+    routes: &[(usize, usize, Option<u64>)],
 ) -> (Name, Application) {
-    let routes: BTreeSet<(usize, usize)> = routes
+    let routes: BTreeMap<(usize, usize), Option<u64>> = routes
         .iter()
-        .map(|(from, to)| (from % microservices.len(), to % microservices.len()))
+        .map(|(from, to, backlog)| {
+            let ends = (from % microservices.len(), to % microservices.len());
+            (ends, *backlog)
+        })
         .collect();
     let modules = microservices
         .iter()
@@ -98,13 +103,19 @@ fn application(
         name: name(text),
         routes: routes
             .into_iter()
-            .map(|(from, to)| Route {
+            .map(|((from, to), backlog)| Route {
                 from: format!("m{from}.out").parse().unwrap(),
                 to: format!("m{to}.in").parse().unwrap(),
                 relay: None,
                 retain: false,
-                delivery: Delivery::Live,
-                backlog: None,
+                delivery: match backlog {
+                    Some(_) => Delivery::Durable,
+                    None => Delivery::Live,
+                },
+                backlog: backlog.map(|mebibytes| Backlog {
+                    size: ByteSize(mebibytes * MEBIBYTE),
+                    ..Backlog::default()
+                }),
             })
             .collect(),
         microservices,
@@ -168,7 +179,7 @@ fn demanding(mut one: Microservice, cpu: u32, key_value: u64, history: u64) -> M
 fn any_application(text: &'static str) -> impl Strategy<Value = (Name, Application)> {
     let demands = (1u64..40, 0u32..80, 0u64..20, 0u64..20);
     let microservices = prop::collection::vec((any_place(), demands), 1..5);
-    let routes = prop::collection::vec((0usize..8, 0usize..8), 0..5);
+    let routes = prop::collection::vec((0usize..8, 0usize..8, prop::option::of(1u64..20)), 0..5);
     (microservices, routes).prop_map(move |(microservices, routes)| {
         let microservices = microservices
             .into_iter()
@@ -230,13 +241,8 @@ proptest! {
         let placed = place(&fleet, None);
         for assignment in compiled(&fleet, &placed.placements) {
             let budget = &fleet.nodes[&assignment.node].budget;
-            let memory: u64 = assignment.microservices.iter().map(|one| one.limits.memory.0).sum();
-            prop_assert!(memory <= budget.memory.0);
-            prop_assert!(assignment.microservices.len() <= budget.microservices as usize);
-            let cpu: u32 = assignment.microservices.iter().filter_map(|one| one.limits.cpu).map(|cpu| cpu.0).sum();
-            prop_assert!(cpu <= budget.cpu_percent);
-            let storage: u64 = assignment.microservices.iter().map(|one| one.storage_bytes()).sum();
-            prop_assert!(storage <= budget.storage.0);
+            let shortages = budget.shortages(&Demand::default(), &assignment.demand());
+            prop_assert_eq!(shortages, vec![]);
         }
     }
 
@@ -337,6 +343,45 @@ fn what_does_not_fit_says_of_what_and_by_how_much() {
 }
 
 #[test]
+fn logs_of_durable_routes_count_where_they_are() {
+    let on = |node: &str| Place {
+        node: Some(name(node)),
+        labels: None,
+        count: None,
+    };
+    let microservices = vec![
+        microservice(0, on("gw-0"), 1),
+        microservice(1, on("gw-1"), 1),
+        microservice(2, on("gw-0"), 1),
+    ];
+    // The routes of one outlet share its log, and what arrives is bounded to 4 MiB.
+    let routes = [(0, 1, Some(6)), (0, 2, Some(9)), (2, 1, None)];
+    let application = application("a", microservices, &routes);
+    let problems = |storage: [u64; 2]| {
+        let nodes = storage.into_iter().zip(0u8..).map(|(mebibytes, index)| {
+            let (id, mut node) = node(index, "edge", 64, 8);
+            node.budget.storage = ByteSize(mebibytes * MEBIBYTE);
+            (id, node)
+        });
+        let fleet = fleet(nodes.collect(), vec![application.clone()]);
+        let placed = place(&fleet, None);
+        let problems = placed.unplaced.into_iter().map(|one| one.problem.message);
+        problems.collect::<Vec<_>>()
+    };
+    assert_eq!(problems([9, 4]), Vec::<String>::new());
+    assert_eq!(
+        problems([8, 4]),
+        ["microservice `m0` does not fit on node `gw-0`: \
+          storage: 9MiB wanted, 8MiB of 8MiB free: over by 1MiB"]
+    );
+    assert_eq!(
+        problems([9, 3]),
+        ["microservice `m1` does not fit on node `gw-1`: \
+          storage: 4MiB wanted, 3MiB of 3MiB free: over by 1MiB"]
+    );
+}
+
+#[test]
 fn an_assignment_says_all_that_the_manifest_says_of_a_microservice() {
     let here = Place {
         node: Some(name("gw-0")),
@@ -410,7 +455,7 @@ fn too_many_pairs_of_instances_are_a_problem() {
         microservice(0, everywhere.clone(), 1),
         microservice(1, everywhere, 1),
     ];
-    let (name, application) = application("a", microservices, &[(0, 1)]);
+    let (name, application) = application("a", microservices, &[(0, 1, None)]);
     let fleet = fleet(Vec::new(), vec![(name.clone(), application)]);
     let nodes: BTreeSet<NodeId> = (0..400u16)
         .map(|index| {

@@ -16,7 +16,7 @@ use haar_host::modules::Modules;
 use haar_host::modules::compile::Compiler;
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
-use haar_host::runtime::instance::{self, Exit, Orders, Setup};
+use haar_host::runtime::instance::{Exit, Orders, Setup};
 use haar_host::runtime::surroundings::Surroundings;
 use haar_host::store::Store;
 use haar_protocol::assignment::{Microservice, Publisher};
@@ -88,7 +88,7 @@ impl Bench {
         let (setup, orders) = self.setup(registry, spec, pre);
         let (inbox, counters) = (Arc::clone(&setup.inbox), Arc::clone(&setup.counters));
         let mut task = JoinSet::new();
-        task.spawn_on(instance::run(setup), self.runtime.handle());
+        self.runtime.spawn(&mut task, setup);
         Running {
             inbox,
             counters,

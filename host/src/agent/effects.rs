@@ -12,7 +12,7 @@ use super::run::Agent;
 use super::slot::Running;
 use crate::local_api::state::State;
 use crate::modules::PrepareError;
-use crate::runtime::instance::{self, Orders, Setup};
+use crate::runtime::instance::{Orders, Setup};
 
 impl Agent {
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
@@ -85,9 +85,7 @@ impl Agent {
             orders: given,
             started,
         };
-        let abort = self
-            .instances
-            .spawn_on(instance::run(setup), self.runtime.handle());
+        let abort = self.runtime.spawn(&mut self.instances, setup);
         self.instance_names
             .insert(abort.id(), (spec.name.clone(), run));
         let (events, name) = (self.events.clone(), spec.name.clone());

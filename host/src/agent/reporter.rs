@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
-use haar_protocol::status::{RelayStatus, RouteStatus, ServedStatus, Status};
+use haar_protocol::status::{BacklogStatus, RelayStatus, RouteStatus, ServedStatus, Status};
 
 use super::node::Node;
 use crate::bus::Bus;
@@ -47,6 +47,7 @@ pub(super) fn status(
         resident_bytes: resident_bytes(),
         microservices: node.microservices(),
         routes: routes(node),
+        backlogs: backlogs(node),
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
         serves: frame.serves.clone(),
@@ -67,6 +68,22 @@ fn routes(node: &Node) -> Vec<RouteStatus> {
             dropped: counters.dropped.load(Ordering::Relaxed),
         })
         .collect()
+}
+
+fn backlogs(node: &Node) -> Vec<BacklogStatus> {
+    let logs = node.registry.logs.outlets();
+    logs.map(|(owner, outlet, log)| {
+        let (refused, dropped) = log.overflow.counts();
+        BacklogStatus {
+            name: owner.clone(),
+            outlet: outlet.clone(),
+            bytes: log.bytes(),
+            bytes_max: log.limit_bytes(),
+            refused,
+            dropped,
+        }
+    })
+    .collect()
 }
 
 /// Resident memory of this process in bytes, as Linux tells (`/proc/self/smaps_rollup` is dearer;

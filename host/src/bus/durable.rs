@@ -46,6 +46,7 @@ pub async fn publish(
         .map(|(headers, body)| message_bytes(headers, body.len()))
         .sum();
     if !log.reserve(bytes) && !make_room(store, &outlet.durable, &log, bytes).await? {
+        log.overflow.refused(messages.len() as u64);
         return Err(Refused::Full);
     }
     let committed = {
@@ -94,6 +95,7 @@ pub(super) async fn make_room(
         let lost = dropped.upto.saturating_sub(before).min(dropped.messages);
         route.counters.dropped.fetch_add(lost, Ordering::Relaxed);
     }
+    log.overflow.dropped(dropped.messages);
     log.release(dropped.bytes);
     Ok(log.reserve(bytes))
 }

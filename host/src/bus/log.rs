@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::inbox::Inbox;
 use super::message::{Message, Source};
+use super::overflow::Overflow;
 use crate::store::Store;
 use crate::store::log::{Advance, Consumer, LogId, Logged, OpenLog, message_bytes};
 
@@ -28,6 +29,8 @@ pub struct Log {
     drops_oldest: AtomicBool,
     /// What it takes on the disk, roughly.
     bytes: AtomicU64,
+    /// What did not fit.
+    pub overflow: Overflow,
     /// Position of the last message.
     head: AtomicU64,
     /// Taken by the thread of the store after a commit, and by who reads, never across an await.
@@ -113,6 +116,7 @@ impl Log {
             limit_bytes: AtomicU64::new(limit_bytes),
             drops_oldest: AtomicBool::new(false),
             bytes: AtomicU64::new(held.unwrap_or(0)),
+            overflow: Overflow::default(),
             head: AtomicU64::new(open.head),
             recent: Mutex::new(Recent {
                 epoch: open.epoch,
@@ -150,6 +154,7 @@ impl Log {
     pub fn set_limit(&self, bytes: u64, drops_oldest: bool) {
         self.limit_bytes.store(bytes, Ordering::Relaxed);
         self.drops_oldest.store(drops_oldest, Ordering::Relaxed);
+        self.look_for_room();
     }
 
     /// True when the oldest messages make room for new ones.
@@ -159,8 +164,18 @@ impl Log {
 
     /// Bytes that still fit.
     pub fn room(&self) -> u64 {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        self.limit_bytes().saturating_sub(bytes)
+        self.limit_bytes().saturating_sub(self.bytes())
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn look_for_room(&self) {
+        if self.bytes() <= self.limit_bytes() / 2 {
+            self.overflow.end();
+        }
     }
 
     /// Bytes that it may take in all.
@@ -184,6 +199,7 @@ impl Log {
         let _ = self
             .bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.look_for_room();
         for listener in self.listeners().iter() {
             if let Listener::Link(link) = listener {
                 link.notify_one(); // it may have been waiting for room

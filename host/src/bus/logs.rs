@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use haar_protocol::assignment::{Assignment, MicroserviceName, Route, TopicEnd, TopicRoute};
+use haar_protocol::demand::{ARRIVAL_LOG_BYTES, Demand};
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
@@ -15,9 +16,6 @@ use super::peer::PeerQueue;
 use super::stream::Stream;
 use super::topics;
 use crate::store::log::{Consumer, LogId, LogName, OpenLog, WantedLog};
-
-/// Bytes that may wait for an inlet from one other node: the other node keeps the rest.
-const ARRIVAL_BYTES_MAX: u64 = 4 << 20;
 
 /// What is in use. One for the agent.
 #[derive(Debug, Default)]
@@ -145,14 +143,13 @@ pub fn wanted(assignment: &Assignment) -> Vec<WantedLog> {
 /// How many bytes the routes of an outlet let its log have, and whether the oldest messages make room
 /// when they are not enough.
 fn backlog(assignment: &Assignment, log: &WantedLog) -> (u64, bool) {
-    let (mut size, mut drops_oldest) = (0, true);
     let is_its =
         |owner: &MicroserviceName, name: &LogName| owner == &log.owner && name == &log.name;
-    for (_, _, _, backlog) in needs(assignment).filter(|(owner, name, ..)| is_its(owner, name)) {
-        size = size.max(backlog.size.0);
-        drops_oldest &= backlog.when_full == WhenFull::DropOldest;
-    }
-    (size, drops_oldest)
+    let needs = needs(assignment).filter(|(owner, name, ..)| is_its(owner, name));
+    let backlogs: Vec<&Backlog> = needs.map(|(_, _, _, backlog)| backlog).collect();
+    let demand = Demand::of_outlet_log(backlogs.iter().map(|backlog| backlog.size));
+    let drops = |backlog: &&Backlog| backlog.when_full == WhenFull::DropOldest;
+    (demand.storage, backlogs.iter().all(drops))
 }
 
 /// Where the messages of a log come from, as their receivers see it.
@@ -199,6 +196,16 @@ impl Logs {
         Arc::clone(&self.bases)
     }
 
+    /// The logs of outlets, with their owners and the outlets' names.
+    pub fn outlets(&self) -> impl Iterator<Item = (&MicroserviceName, &Name, &Log)> {
+        self.logs
+            .iter()
+            .filter_map(|((owner, name), log)| match name {
+                LogName::Outlet(outlet) => Some((owner, outlet, log.as_ref())),
+                LogName::Arrival { .. } | LogName::Topic { .. } => None,
+            })
+    }
+
     /// Takes what the store has opened into use, each with where its messages come from, and forgets
     /// what is not among it.
     pub fn follow(
@@ -213,7 +220,7 @@ impl Logs {
             let source = source(assignment, &wanted);
             let (limit, drops_oldest) = match wanted.name {
                 LogName::Outlet(_) | LogName::Topic { .. } => backlog(assignment, &wanted),
-                LogName::Arrival { .. } => (ARRIVAL_BYTES_MAX, false),
+                LogName::Arrival { .. } => (ARRIVAL_LOG_BYTES, false),
             };
             let key = (wanted.owner, wanted.name);
             let known = self.logs.get(&key).filter(|log| log.id == opened.id);

@@ -14,6 +14,7 @@ pub mod history;
 pub mod inbox;
 pub mod log;
 pub mod logs;
+pub mod overflow;
 pub mod peer;
 pub mod registry;
 pub mod stream;

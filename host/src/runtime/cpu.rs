@@ -4,7 +4,8 @@
 //! passed; one that others have kept from its share catches up with longer turns.
 //!
 //! Guests give way about every tenth of a millisecond ([`super::YIELD_FUEL`]), so a turn never
-//! overdraws the bucket by much.
+//! overdraws the bucket by much. What one call has used without a share decides where it goes on:
+//! see [`super::background`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,6 +29,9 @@ const IDLE_TURN_NS: u64 = 3_000;
 /// An instance that waits for its share waits until it has at least so much of it: not for every
 /// microsecond, which would cost more than it gives.
 const WAKE_NS: i64 = 100_000;
+
+/// A call that has used more than this is a long one. Handlers of messages take microseconds.
+pub(super) const LONG_CALL_NS: u64 = 2_000_000;
 
 /// The share of one microservice, in percent of one core. Zero means that none is set.
 #[derive(Debug, Default)]
@@ -91,6 +95,9 @@ pub struct Metered<F> {
     counters: Arc<Counters>,
     bucket: Bucket,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Calls that had ended when `used_in_call_ns` was zero.
+    calls: u64,
+    used_in_call_ns: u64,
 }
 
 impl<F: Future> Metered<F> {
@@ -102,7 +109,14 @@ impl<F: Future> Metered<F> {
             counters,
             bucket: Bucket::new(Instant::now()),
             pause: None,
+            calls: 0,
+            used_in_call_ns: 0,
         }
+    }
+
+    /// True when the call that it is in has used much, and no share bounds it.
+    pub(super) fn is_in_long_call(&self) -> bool {
+        self.used_in_call_ns > LONG_CALL_NS && self.share.percent().is_none()
     }
 
     /// One turn of the task, measured.
@@ -111,6 +125,12 @@ impl<F: Future> Metered<F> {
         let outcome = self.task.as_mut().poll(context);
         let used = thread_time_ns().saturating_sub(before);
         self.counters.cpu_ns.fetch_add(used, Ordering::Relaxed);
+        let calls = self.counters.calls.load(Ordering::Relaxed);
+        if calls == self.calls {
+            self.used_in_call_ns += used;
+        } else {
+            (self.calls, self.used_in_call_ns) = (calls, 0);
+        }
         (outcome, used)
     }
 }

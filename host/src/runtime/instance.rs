@@ -17,10 +17,12 @@ use haar_protocol::assignment::Microservice;
 use haar_protocol::limits::{Limits, RetryPolicy};
 use haar_protocol::log::Level;
 use haar_protocol::status::FailureCause as Cause;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+use super::background::Anywhere;
 use super::cpu::{Metered, Share};
 use super::failure::Failure;
 use super::guest::{Counters, Guest};
@@ -98,12 +100,14 @@ pub struct Setup {
     pub started: oneshot::Sender<()>,
 }
 
-/// Runs the instance until it is stopped or fails, within its share of the processor.
-pub async fn run(setup: Setup) -> Exit {
+/// Runs the instance until it is stopped or fails, within its share of the processor; its long calls
+/// in the background.
+pub(super) async fn run(setup: Setup, background: Handle) -> Exit {
     let share: Arc<Share> = Arc::default();
     share.set(setup.spec.limits.cpu.map(|percent| percent.0));
     let counters = Arc::clone(&setup.counters);
-    Metered::new(live(setup, Arc::clone(&share)), share, counters).await
+    let task = Metered::new(live(setup, Arc::clone(&share)), share, counters);
+    Anywhere::new(task, background).await
 }
 
 async fn live(setup: Setup, share: Arc<Share>) -> Exit {

@@ -1,11 +1,13 @@
 //! Where guests run: on their own threads, never on the runtime that owns sockets and timers of
-//! the agent. Each instance is one task here: its store, its inbox, its calls in order.
+//! the agent. Each instance is one task here: its store, its inbox, its calls in order. Calls that
+//! take long go on in the background: on threads of a lower priority.
 
 pub mod exceeded;
 pub mod surroundings;
 pub mod rate;
 pub mod memory;
 pub mod cpu;
+mod background;
 pub mod failure;
 pub mod guest;
 pub mod instance;
@@ -13,9 +15,12 @@ pub mod instance;
 use std::sync::Arc;
 
 use haar_protocol::grants::Grants;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{AbortHandle, JoinSet};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
+use self::instance::{Exit, Setup};
 use crate::local_api;
 use crate::local_api::state::State;
 
@@ -32,7 +37,8 @@ const BLOCKING_THREADS: usize = 4;
 
 /// The threads of guests, the engine and the local API.
 pub struct GuestRuntime {
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
+    background: Runtime,
     engine: Engine,
     linker: Linker<State>,
     key_value_linker: Linker<State>,
@@ -40,7 +46,7 @@ pub struct GuestRuntime {
 }
 
 impl GuestRuntime {
-    /// Starts `threads` threads.
+    /// Starts `threads` threads, and as many for the background.
     ///
     /// # Errors
     /// When the machine can't start them, or the engine does not know the machine.
@@ -51,22 +57,25 @@ impl GuestRuntime {
         let mut key_value_linker = linker.clone();
         local_api::add_key_value(&mut key_value_linker)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_name("haar-guest")
-            .global_queue_interval(TURNS_TO_WOKEN)
-            .event_interval(TURNS_TO_TIMERS)
-            .enable_time()
+        let runtime = threads_of_guests(threads, "haar-guest").build()?;
+        let background = threads_of_guests(threads, "haar-background")
+            .on_thread_start(lower_priority)
             .build()?;
         let fingerprint = haar_engine::configuration::fingerprint();
         Ok(Arc::new(Self {
             runtime,
+            background,
             engine,
             linker,
             key_value_linker,
             fingerprint,
         }))
+    }
+
+    /// Runs an instance among `instances`.
+    pub fn spawn(&self, instances: &mut JoinSet<Exit>, setup: Setup) -> AbortHandle {
+        let instance = instance::run(setup, self.background.handle().clone());
+        instances.spawn_on(instance, self.handle())
     }
 
     /// Where instances' tasks are spawned.
@@ -105,6 +114,28 @@ impl GuestRuntime {
     pub fn shutdown(self: Arc<Self>) {
         if let Some(this) = Arc::into_inner(self) {
             this.runtime.shutdown_background();
+            this.background.shutdown_background();
         }
+    }
+}
+
+fn threads_of_guests(threads: usize, name: &str) -> Builder {
+    let mut builder = Builder::new_multi_thread();
+    builder
+        .worker_threads(threads.max(1))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name(name)
+        .global_queue_interval(TURNS_TO_WOKEN)
+        .event_interval(TURNS_TO_TIMERS)
+        .enable_time();
+    builder
+}
+
+/// Lets the others go first. Without it guests are only fair to each other.
+fn lower_priority() {
+    // On Linux a priority belongs to a thread: this one.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, background::NICENESS) {
+        tracing::warn!("can't lower the priority of a thread of the background: {error}");
     }
 }

@@ -277,7 +277,12 @@ async fn a_full_log_refuses_the_publisher_and_what_it_took_arrives() {
     scene
         .site
         .status(&scene.left.id, |status| {
+            let log = status.backlogs.first();
             of(status, "source").is_some_and(|one| one.exceeded.backlog == refused)
+                && log.is_some_and(|log| {
+                    let overflow = (log.refused.episodes, log.refused.messages);
+                    overflow == (1, refused) && log.outlet.as_str() == "out"
+                })
         })
         .await;
     scene.start_right().await;
@@ -302,6 +307,8 @@ async fn a_full_log_lets_the_oldest_messages_go_where_the_route_says_so() {
     };
     let status = scene.site.status(&scene.left.id, dropped).await;
     let left = 200 - status.routes[0].dropped;
+    let dropped = status.backlogs[0].dropped;
+    assert_eq!((dropped.episodes, dropped.messages), (1, 200 - left));
     assert!(left > 0, "{:?}", status.routes);
     scene.start_right().await;
     scene.arrived(left).await;

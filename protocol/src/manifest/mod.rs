@@ -26,6 +26,7 @@ use crate::grants::Grants;
 use crate::ids::Name;
 use crate::limits::{Backlog, Limits, RestartPolicy, RetryPolicy};
 use crate::log::Level;
+use crate::quantity::ByteSize;
 
 pub use check::{
     CONFIGURATION_BYTES_MAX, CONFIGURATION_CHOICES_MAX, CONFIGURATION_KEY_BYTES_MAX,
@@ -58,6 +59,32 @@ pub struct Manifest {
     /// Its routes.
     #[serde(default)]
     pub routes: Vec<Route>,
+}
+
+impl Manifest {
+    /// What one instance of a microservice sets aside of its node, with the logs of its outlets. What
+    /// waits at its inlets depends on where the others run: see [`Demand::of_arrivals`].
+    pub fn demand(&self, microservice: &Microservice) -> Demand {
+        let logs = microservice.outlets.keys().map(|outlet| {
+            let routes = self.routes.iter().filter(|route| {
+                let is_its = |from: &crate::ids::PortName| {
+                    from.microservice == microservice.name && from.port == *outlet
+                };
+                route.delivery == Delivery::Durable && route.from.port().is_some_and(is_its)
+            });
+            Demand::of_outlet_log(routes.map(Route::backlog_size))
+        });
+        // What comes of devices has a log for each route.
+        let of_devices = self.routes.iter().filter(|route| {
+            let to = route.to.port();
+            route.delivery == Delivery::Durable
+                && route.from.port().is_none()
+                && to.is_some_and(|to| to.microservice == microservice.name)
+        });
+        let topics =
+            of_devices.map(|route| Demand::of_outlet_log(std::iter::once(route.backlog_size())));
+        logs.chain(topics).fold(microservice.demand(), Demand::plus)
+    }
 }
 
 /// The versions of the format that this release reads.
@@ -125,7 +152,7 @@ pub struct Microservice {
 }
 
 impl Microservice {
-    /// What one instance sets aside of its node.
+    /// What one instance sets aside of its node, beside the logs of its routes.
     pub fn demand(&self) -> Demand {
         let ports = self.inlets.values().chain(self.outlets.values());
         let histories = ports.filter_map(|port| port.history.as_ref());
@@ -197,6 +224,14 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Backlog"))]
     pub backlog: Option<Backlog>,
+}
+
+impl Route {
+    /// Bytes that may wait in the log of its outlet, if it is durable.
+    fn backlog_size(&self) -> ByteSize {
+        let backlog = self.backlog.as_ref();
+        backlog.map_or_else(|| Backlog::default().size, |backlog| backlog.size)
+    }
 }
 
 /// How a route treats its messages.

@@ -13,7 +13,8 @@ use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
-    MicroserviceStatus, RefusedAssignment, RelayStatus, RouteStatus, State, Status,
+    BacklogStatus, MicroserviceStatus, Overflow, RefusedAssignment, RelayStatus, RouteStatus,
+    State, Status,
 };
 
 /// The manifest that shows every key.
@@ -195,6 +196,20 @@ pub(crate) fn route_status() -> RouteStatus {
     }
 }
 
+pub(crate) fn backlog_status() -> BacklogStatus {
+    BacklogStatus {
+        name: microservice_name(),
+        outlet: name("readings"),
+        bytes: 16_384,
+        bytes_max: 16_384,
+        refused: Overflow {
+            episodes: 1,
+            messages: 185,
+        },
+        dropped: Overflow::default(),
+    }
+}
+
 pub(crate) fn refused() -> RefusedAssignment {
     RefusedAssignment {
         number: Some(8),
@@ -218,6 +233,7 @@ pub(crate) fn status() -> Status {
         resident_bytes: 9_000_000,
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
+        backlogs: vec![backlog_status()],
         frames_refused: 5,
         relays: vec![RelayStatus {
             name: name("plant"),

@@ -8,8 +8,8 @@ use haar_protocol::rest::*;
 use haar_protocol::status::State;
 
 use crate::fixtures::{
-    NOW_MS, budget, digest, key, manifest, media_type, microservice_name, microservice_status,
-    name, node, refused, route_id, route_status, site, texts,
+    NOW_MS, backlog_status, budget, digest, key, manifest, media_type, microservice_name,
+    microservice_status, name, node, refused, route_id, route_status, site, texts,
 };
 use crate::golden;
 
@@ -135,6 +135,7 @@ fn bodies_about_nodes_keep_their_form() {
             statuses_missed: 1,
             microservices: vec![microservice_status()],
             routes: vec![route_status()],
+            backlogs: vec![backlog_status()],
         },
     );
     golden::check_json(

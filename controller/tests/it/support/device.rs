@@ -147,6 +147,7 @@ impl Device {
             resident_bytes: 9_000_000,
             microservices,
             routes: Vec::new(),
+            backlogs: Vec::new(),
             frames_refused: 0,
             relays: Vec::new(),
             serves: Vec::new(),

@@ -1,0 +1,157 @@
+//! What happened between two statuses of a node, as events for people and programs: each once, when
+//! something becomes so, not for as long as it is.
+
+use haar_protocol::ids::Name;
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::status::{BacklogStatus, MicroserviceStatus, Overflow, State, Status};
+
+/// Events that one status may cause; a node that makes more is broken or hostile.
+const EVENTS_MAX: usize = 50;
+const DETAILS_CHARACTERS_MAX: usize = 200;
+
+/// An event to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// For programs.
+    pub(crate) kind: &'static str,
+    /// What it is about.
+    pub(crate) subject: String,
+    /// For people.
+    pub(crate) message: String,
+}
+
+/// What has changed since the last status, if there was one.
+pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
+    let mut events = Vec::new();
+    if let Some(refused) = &after.refused
+        && before.and_then(|before| before.refused.as_ref()) != Some(refused)
+    {
+        let number = refused
+            .number
+            .map_or_else(String::new, |number| format!(" {number}"));
+        events.push(Told {
+            kind: "assignment_refused",
+            subject: node.to_string(),
+            message: format!(
+                "node `{node}` refused assignment{number}: {}",
+                refused.reason
+            ),
+        });
+    }
+    for microservice in &after.microservices {
+        let last = before.and_then(|before| {
+            before
+                .microservices
+                .iter()
+                .find(|other| other.name == microservice.name)
+        });
+        events.extend(change(last, microservice, node));
+        events.extend(failure(last, microservice, node));
+    }
+    // What an agent has counted begins anew with it.
+    let before = before.filter(|before| before.started_ms == after.started_ms);
+    for backlog in &after.backlogs {
+        let last = before.and_then(|before| {
+            let mut others = before.backlogs.iter();
+            others.find(|other| other.name == backlog.name && other.outlet == backlog.outlet)
+        });
+        events.extend(overflows(last, backlog, node));
+    }
+    events.truncate(EVENTS_MAX);
+    events
+}
+
+fn change(
+    before: Option<&MicroserviceStatus>,
+    after: &MicroserviceStatus,
+    node: &Name,
+) -> Option<Told> {
+    let reason = after
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(": {reason}"));
+    let restarts = before.map_or(0, |before| before.restarts);
+    let is_new_state =
+        before.is_none_or(|before| before.state != after.state || before.module != after.module);
+    let (kind, what) = match after.state {
+        State::Running if is_new_state && after.restarts > 0 => (
+            "microservice_running",
+            format!("runs again on `{node}`, {}", after.module_label),
+        ),
+        State::Running if is_new_state => (
+            "microservice_running",
+            format!("runs on `{node}`, {}", after.module_label),
+        ),
+        State::Running if after.restarts > restarts => (
+            "microservice_restarted",
+            format!("was restarted on `{node}`{reason}"),
+        ),
+        State::BackOff if is_new_state || after.restarts > restarts => (
+            "microservice_back_off",
+            format!("failed on `{node}` and waits{reason}"),
+        ),
+        State::Refused if is_new_state => (
+            "microservice_refused",
+            format!("does not run on `{node}`{reason}"),
+        ),
+        _ => return None,
+    };
+    Some(Told {
+        kind,
+        subject: after.name.to_string(),
+        message: what,
+    })
+}
+
+/// A failure of another cause than the last one is worth an event of its own: what fails in one
+/// way again and again is told by its restarts.
+fn failure(
+    before: Option<&MicroserviceStatus>,
+    after: &MicroserviceStatus,
+    node: &Name,
+) -> Option<Told> {
+    let report = after.last_failure.as_ref()?;
+    let known = before.and_then(|before| before.last_failure.as_ref());
+    if known.is_some_and(|known| known.cause == report.cause || known.time_ms == report.time_ms) {
+        return None;
+    }
+    let details: String = report
+        .details
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(DETAILS_CHARACTERS_MAX)
+        .collect();
+    Some(Told {
+        kind: "microservice_failed",
+        subject: after.name.to_string(),
+        message: format!("failed on `{node}`: {}: {details}", report.cause),
+    })
+}
+
+/// A log that has become full since: once for as long as it stays so.
+fn overflows(
+    before: Option<&BacklogStatus>,
+    after: &BacklogStatus,
+    node: &Name,
+) -> impl Iterator<Item = Told> {
+    let began = |of: fn(&BacklogStatus) -> Overflow| {
+        let known = before.map_or(0, |before| of(before).episodes);
+        let told = of(after).episodes;
+        told > known || (told > 0 && told < known) // or it is another log, which counts anew
+    };
+    let size = ByteSize(after.bytes_max);
+    let outlet = &after.outlet;
+    let told = |kind, what| Told {
+        kind,
+        subject: after.name.to_string(),
+        message: format!("the backlog of outlet `{outlet}` on `{node}` is full ({size}): {what}"),
+    };
+    let refused = began(|backlog| backlog.refused)
+        .then(|| told("backlog_full", "what it publishes is refused"));
+    let dropped = began(|backlog| backlog.dropped)
+        .then(|| told("backlog_dropped", "the oldest messages are dropped"));
+    refused.into_iter().chain(dropped)
+}

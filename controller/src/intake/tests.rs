@@ -1,0 +1,253 @@
+//! What is believed of reports, and which events they become.
+
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::ids::Digest;
+use haar_protocol::keys::SecretKey;
+use haar_protocol::limits::Budget;
+use haar_protocol::log::{Level, Stream};
+use haar_protocol::quantity::ByteSize;
+use haar_protocol::status::{
+    BacklogStatus, FailureCause, FailureReport, MicroserviceStatus, Overflow, RefusedAssignment,
+    State,
+};
+
+use super::*;
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
+fn status(sequence: u64, started_ms: u64) -> Status {
+    Status {
+        site: SiteId::of(&key(1).public()),
+        node: NodeId::of(&key(2).public()),
+        sequence,
+        sent_ms: 5_000,
+        started_ms,
+        link_key: None,
+        agent_version: "0.1.0".into(),
+        target: "t".into(),
+        applied: 1,
+        refused: None,
+        budget: Budget::new(ByteSize(1), 1),
+        resident_bytes: 1,
+        microservices: Vec::new(),
+        routes: Vec::new(),
+        backlogs: Vec::new(),
+        frames_refused: 0,
+        relays: Vec::new(),
+        serves: Vec::new(),
+    }
+}
+
+fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
+    MicroserviceStatus {
+        name: MicroserviceName {
+            application: "app".parse().unwrap(),
+            microservice: "one".parse().unwrap(),
+        },
+        module: Digest::of(b""),
+        module_label: "one@1".into(),
+        state,
+        reason: Some("because".into()),
+        since_ms: 0,
+        restarts,
+        calls: 0,
+        failures: 0,
+        fuel: 0,
+        memory_bytes: 0,
+        log_lines_dropped: 0,
+        cpu_ms: 0,
+        inbox_messages: 0,
+        key_value_bytes: 0,
+        files_bytes: 0,
+        dead_letters: 0,
+        exceeded: Default::default(),
+        last_failure: None,
+    }
+}
+
+fn take(last: Option<&StatusRow>, status: Status) -> Option<Accepted> {
+    accept(last, status, &"gw".parse().unwrap(), false, 1, 4_000)
+}
+
+#[test]
+fn a_gap_is_counted_and_an_older_status_ignored() {
+    let first = take(None, status(5, 100)).unwrap().row;
+    assert_eq!((first.missed, first.clock_skew_ms), (0, Some(1_000)));
+    let later = take(Some(&first), status(9, 100)).unwrap().row;
+    assert_eq!(later.missed, 3);
+    assert!(take(Some(&later), status(9, 100)).is_none());
+    assert!(take(Some(&later), status(8, 50)).is_none());
+    let restarted = take(Some(&later), status(1, 200)).unwrap().row;
+    assert_eq!((restarted.status.sequence, restarted.missed), (1, 3));
+}
+
+#[test]
+fn a_retained_status_tells_nothing_about_the_clock() {
+    let row = accept(None, status(1, 1), &"gw".parse().unwrap(), true, 1, 4_000)
+        .unwrap()
+        .row;
+    assert_eq!(row.clock_skew_ms, None);
+}
+
+#[test]
+fn a_status_counts_only_with_its_node_its_site_and_its_key() {
+    let (site, node) = (SiteId::of(&key(1).public()), NodeId::of(&key(2).public()));
+    let sealed = signed::seal(&status(1, 1), &key(2)).unwrap();
+    assert!(open_status(&sealed, &site, &node, &key(2).public()).is_ok());
+    assert!(open_status(&sealed, &site, &node, &key(3).public()).is_err());
+    let other = NodeId::of(&key(3).public());
+    assert!(
+        open_status(&sealed, &site, &other, &key(2).public())
+            .unwrap_err()
+            .contains("another node")
+    );
+    assert!(open_status(&sealed[..80], &site, &node, &key(2).public()).is_err());
+    assert!(open_status(b"", &site, &node, &key(2).public()).is_err());
+}
+
+#[test]
+fn changes_of_state_become_events_once() {
+    let kinds = |last: Option<&StatusRow>, state, restarts| {
+        let mut next = status(last.map_or(1, |last| last.status.sequence + 1), 1);
+        next.microservices = vec![microservice(state, restarts)];
+        let accepted = take(last, next).unwrap();
+        let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
+        (accepted.row, kinds)
+    };
+    let (row, events) = kinds(None, State::Running, 0);
+    assert_eq!(events, ["microservice_running"]);
+    let (row, events) = kinds(Some(&row), State::Running, 0);
+    assert!(events.is_empty());
+    let (row, events) = kinds(Some(&row), State::BackOff, 0);
+    assert_eq!(events, ["microservice_back_off"]);
+    let (row, events) = kinds(Some(&row), State::Running, 1);
+    assert_eq!(events, ["microservice_running"]);
+    let (row, events) = kinds(Some(&row), State::Running, 2);
+    assert_eq!(events, ["microservice_restarted"]);
+    let (_, events) = kinds(Some(&row), State::Refused, 2);
+    assert_eq!(events, ["microservice_refused"]);
+}
+
+#[test]
+fn a_failure_with_a_new_cause_becomes_an_event() {
+    let failed = |cause, time_ms| {
+        let mut one = microservice(State::Running, 0);
+        one.last_failure = Some(FailureReport {
+            time_ms,
+            cause,
+            details: "100 units\u{1b}\nmore".into(),
+            backtrace: Vec::new(),
+            last_lines: Vec::new(),
+        });
+        one
+    };
+    let events = |last: Option<&StatusRow>, one: MicroserviceStatus| {
+        let mut next = status(last.map_or(1, |last| last.status.sequence + 1), 1);
+        next.microservices = vec![one];
+        let accepted = take(last, next).unwrap();
+        let told = accepted.events.into_iter();
+        let failures: Vec<Told> = told
+            .filter(|event| event.kind == "microservice_failed")
+            .collect();
+        (accepted.row, failures)
+    };
+    let (row, told) = events(None, microservice(State::Running, 0));
+    assert!(told.is_empty());
+    let (row, told) = events(Some(&row), failed(FailureCause::Fuel, 1));
+    assert_eq!(told[0].message, "failed on `gw`: out of fuel: 100 units");
+    let (row, told) = events(Some(&row), failed(FailureCause::Fuel, 2));
+    assert!(told.is_empty(), "the same cause again");
+    let (_, told) = events(Some(&row), failed(FailureCause::Memory, 3));
+    assert_eq!(told.len(), 1);
+}
+
+#[test]
+fn a_log_that_becomes_full_is_told_once_until_there_was_room() {
+    let backlog = |refused, dropped| BacklogStatus {
+        name: microservice(State::Running, 0).name,
+        outlet: "out".parse().unwrap(),
+        bytes: 0,
+        bytes_max: 16 << 10,
+        refused,
+        dropped,
+    };
+    let episodes = |episodes, messages| Overflow { episodes, messages };
+    let events = |last: Option<&StatusRow>, started_ms, refused, dropped| {
+        let mut next = status(last.map_or(1, |last| last.status.sequence + 1), started_ms);
+        next.backlogs = vec![backlog(refused, dropped)];
+        let accepted = take(last, next).unwrap();
+        (accepted.row, accepted.events)
+    };
+    let none = Overflow::default();
+    let (row, told) = events(None, 1, none, none);
+    assert_eq!(told, []);
+    let (row, told) = events(Some(&row), 1, episodes(1, 10), none);
+    assert_eq!(
+        (told[0].kind, told[0].subject.as_str()),
+        ("backlog_full", "app/one")
+    );
+    assert_eq!(
+        told[0].message,
+        "the backlog of outlet `out` on `gw` is full (16KiB): what it publishes is refused"
+    );
+    let (row, told) = events(Some(&row), 1, episodes(1, 9_000), none);
+    assert_eq!(told, [], "still full");
+    let (row, told) = events(Some(&row), 1, episodes(2, 9_001), episodes(1, 5));
+    let kinds: Vec<&str> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, ["backlog_full", "backlog_dropped"]);
+    let (row, told) = events(Some(&row), 2, episodes(2, 7), none);
+    assert_eq!(told[0].kind, "backlog_full", "another agent counts anew");
+    let (_, told) = events(Some(&row), 2, episodes(1, 1), none);
+    assert_eq!(told[0].kind, "backlog_full", "another log counts anew");
+}
+
+#[test]
+fn a_node_that_is_ahead_of_us_gets_a_higher_number() {
+    let ahead = Status {
+        applied: 7,
+        ..status(1, 1)
+    };
+    assert_eq!(take(None, ahead).unwrap().reissue_above, Some(7));
+    let refused = Some(RefusedAssignment {
+        number: Some(1),
+        reason: "other content".into(),
+    });
+    let stuck = Status {
+        applied: 1,
+        refused,
+        ..status(1, 1)
+    };
+    let accepted = take(None, stuck).unwrap();
+    assert_eq!(accepted.reissue_above, Some(1));
+    assert_eq!(accepted.events[0].kind, "assignment_refused");
+    assert_eq!(take(None, status(1, 1)).unwrap().reissue_above, None);
+}
+
+#[test]
+fn log_batches_are_bounded() {
+    let line = |text: String| LogLine {
+        name: microservice(State::Running, 0).name,
+        sequence: 1,
+        time_ms: 1,
+        level: Level::Info,
+        stream: Stream::Log,
+        context: String::new(),
+        text,
+    };
+    let encode = |lines| serde_json::to_vec(&LogBatch { version: 1, lines }).unwrap();
+    let lines = open_logs(&encode(vec![line("é".repeat(LINE_BYTES_MAX))])).unwrap();
+    assert!(lines[0].text.len() <= LINE_BYTES_MAX + 3);
+    assert!(open_logs(&encode(vec![line(String::new()); BATCH_LINES_MAX + 1])).is_err());
+    assert!(open_logs(b"{}").is_err());
+}
+
+#[test]
+fn what_a_restarted_relay_kept_does_not_make_a_node_online() {
+    assert_eq!(open_alive(b"online", true, true), None);
+    assert_eq!(open_alive(b"online", true, false), Some(true));
+    assert_eq!(open_alive(b"online", false, true), Some(true));
+    assert_eq!(open_alive(b"offline", true, true), Some(false));
+    assert_eq!(open_alive(b"whatever", false, false), None);
+}

@@ -68,6 +68,14 @@ impl Application {
         self
     }
 
+    /// The same for a durable route of which only so many bytes may wait: then it refuses more.
+    pub(crate) fn durable_route_of(mut self, from: &str, to: &str, size: &str) -> Self {
+        let backlog = json!({ "size": size, "when_full": "refuse" });
+        self.routes
+            .push(json!({ "from": from, "to": to, "backlog": backlog }));
+        self
+    }
+
     /// Sets a value of a microservice's configuration.
     pub(crate) fn configure(&mut self, name: &str, key: &str, value: &str) {
         self.entry(name, "configuration")

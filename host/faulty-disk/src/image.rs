@@ -80,6 +80,10 @@ impl Image {
         self.failure = Some((index, failure));
     }
 
+    pub(crate) fn kill(&mut self) {
+        self.is_dead = true;
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
     }

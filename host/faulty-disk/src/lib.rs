@@ -72,6 +72,11 @@ impl Disk {
         image::with(&self.directory, |image| image.fail_at(index, failure));
     }
 
+    /// The process is killed: from here on nothing reaches a file.
+    pub fn kill(&self) {
+        image::with(&self.directory, image::Image::kill);
+    }
+
     /// Whether something has failed.
     pub fn has_failed(&self) -> bool {
         image::with(&self.directory, |image| image.has_failed())

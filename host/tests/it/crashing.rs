@@ -201,6 +201,22 @@ fn when_no_sync_succeeds_any_more_nothing_is_answered_that_is_not_there() {
 }
 
 #[test]
+fn what_was_refused_because_a_sync_failed_is_not_there_when_the_process_is_killed() {
+    let states = states(SHORT);
+    for index in syncs(&operations(SHORT)) {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::of(directory.path());
+        disk.fail_at(index, Failure::EverySync);
+        runtime().block_on(async {
+            let answered = until_failure(directory.path(), &disk, SHORT, false).await;
+            disk.repair();
+            let left = state_of(directory.path()).await;
+            assert!(left == states[answered], "sync at {index}: {answered}");
+        });
+    }
+}
+
+#[test]
 fn a_log_goes_on_after_a_full_disk_as_if_nothing_had_been() {
     let states = states(SHORT);
     let last = states.last().unwrap();

@@ -17,8 +17,10 @@ mod scene;
 mod talk;
 mod attack;
 mod interrupt;
+mod chaos;
 
 mod run;
+mod soak;
 mod list;
 mod report;
 mod junit;
@@ -39,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Run the cases
     Run(run::Arguments),
+    /// Send very many messages over durable routes while everything fails
+    Soak(soak::Arguments),
     /// Show the requirements and the cases
     List(list::Arguments),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = requirements::checked().and_then(|requirements| match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &requirements),
+        Command::Soak(arguments) => soak::soak(&arguments),
         Command::List(arguments) => list::list(&arguments, &requirements),
     });
     match outcome {

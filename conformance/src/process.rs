@@ -122,6 +122,17 @@ impl Process {
         Ok(())
     }
 
+    /// Ends several as one power cut does: none of them hears of the end of another.
+    pub(crate) fn kill_all(mut processes: Vec<Self>) -> anyhow::Result<()> {
+        for process in &mut processes {
+            process.child.kill()?;
+        }
+        for process in &mut processes {
+            process.child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Ends it in order. False when it had to be killed.
     pub(crate) fn stop(&mut self) -> bool {
         self.stdin = None;

@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments, _: &[Requirement]) -> anyhow::Result<bo
     let programs = Programs::of(&arguments.programs)?;
     interrupt::listen()?;
     let began = Instant::now();
-    let outcomes = in_folder(arguments, |folder| {
+    let outcomes = in_folder(arguments.keep.as_deref(), |folder| {
         let mut site = Site::start(programs, folder)?;
         let mut outcomes = Vec::new();
         for case in cases {
@@ -82,11 +82,11 @@ pub(crate) fn run(arguments: &Arguments, _: &[Requirement]) -> anyhow::Result<bo
 }
 
 /// Calls `work` with the directory of the run: a temporary one, or the one to keep.
-fn in_folder<T>(
-    arguments: &Arguments,
+pub(crate) fn in_folder<T>(
+    keep: Option<&Path>,
     work: impl FnOnce(&Path) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let Some(kept) = &arguments.keep else {
+    let Some(kept) = keep else {
         let folder = tempfile::tempdir().context("can't make a temporary directory")?;
         return work(folder.path());
     };

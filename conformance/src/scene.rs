@@ -302,6 +302,23 @@ impl<'s> Scene<'s> {
         self.site.start_agent(&mut self.agent)
     }
 
+    /// Waits until something is so that the site does not know of.
+    pub(crate) fn wait(
+        &mut self,
+        what: &str,
+        mut is_so: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let end = Instant::now() + DEADLINE;
+        while !is_so()? {
+            self.check_agent()?;
+            if Instant::now() >= end {
+                bail!("it never came true that {what}");
+            }
+            interrupt::pause()?;
+        }
+        Ok(())
+    }
+
     /// Waits until a file has a text in it: how one sees what an offline node does.
     pub(crate) fn wait_for_file(&mut self, path: &Path, text: &str) -> anyhow::Result<()> {
         let end = Instant::now() + DEADLINE;

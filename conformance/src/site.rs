@@ -2,6 +2,7 @@
 //! All of it lives in one directory, and ends with this value.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -40,6 +41,26 @@ pub(crate) struct Agent {
     pub(crate) data: PathBuf,
     /// None while it is not running.
     pub(crate) process: Option<Process>,
+}
+
+impl Agent {
+    /// Has it reach the relay by another address, from its next start on: through a proxy.
+    pub(crate) fn set_relay(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let file = self.data.join("enrolment.json");
+        let mut enrolment: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+        let relay = enrolment["relays"][0].as_str();
+        let scheme = relay.and_then(|url| url.split("://").next());
+        let scheme = scheme.with_context(|| format!("{} names no relay", file.display()))?;
+        enrolment["relays"] = serde_json::json!([format!("{scheme}://{address}")]);
+        std::fs::write(&file, serde_json::to_string_pretty(&enrolment)?)?;
+        Ok(())
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        let process = self.process.take();
+        process.context("the agent is not running")?.kill()
+    }
 }
 
 /// What a command did.
@@ -190,18 +211,37 @@ impl Site {
         enrol: &[&str],
         settings: &str,
     ) -> anyhow::Result<Agent> {
+        let mut agent = self.enrolled_agent(name, enrol, settings)?;
+        self.start_agent(&mut agent)?;
+        Ok(agent)
+    }
+
+    /// Enrols a device and writes its `agent.toml`.
+    pub(crate) fn enrolled_agent(
+        &self,
+        name: &str,
+        enrol: &[&str],
+        settings: &str,
+    ) -> anyhow::Result<Agent> {
         let token = self.token(name)?;
         self.enrol_with(&token, name, enrol)?
             .ok()
             .with_context(|| format!("enrolling {name}"))?;
-        let mut agent = Agent {
+        let agent = Agent {
             name: name.to_owned(),
             data: self.data(name),
             process: None,
         };
         std::fs::write(agent.data.join("agent.toml"), settings)?;
-        self.start_agent(&mut agent)?;
         Ok(agent)
+    }
+
+    /// Where the relay listens.
+    pub(crate) fn relay_address(&self) -> anyhow::Result<SocketAddr> {
+        let (_, relay) = &self.addresses;
+        relay
+            .parse()
+            .with_context(|| format!("{relay} is not an address"))
     }
 
     /// An enrolment token for a node of this name.
@@ -225,7 +265,8 @@ impl Site {
         self.command(&self.programs.agent, &arguments)
     }
 
-    fn data(&self, name: &str) -> PathBuf {
+    /// The data directory of an agent of this name.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.folder.join("nodes").join(name)
     }
 
@@ -248,6 +289,12 @@ impl Site {
             Some(process) => process.kill(),
             None => Ok(()),
         }
+    }
+
+    /// Kills the controller and these agents at once, as a power cut of all of them does.
+    pub(crate) fn kill_all(&mut self, agents: &mut [&mut Agent]) -> anyhow::Result<()> {
+        let agents = agents.iter_mut().filter_map(|agent| agent.process.take());
+        Process::kill_all(agents.chain(self.controller.take()).collect())
     }
 
     /// Starts the controller again where it was, if it is not running.

@@ -1,19 +1,28 @@
 //! Durable routes, through everything that can happen to their nodes.
 
+use std::path::Path;
+
 use anyhow::{Context as _, ensure};
 use haar_conformance_artifacts::Guest;
 use serde_json::{Value, json};
 
 use crate::application::Application;
 use crate::case::{Case, Node};
+use crate::chaos::{Cut, Proxy};
 use crate::scene::{Scene, json_line};
-use crate::site::Agent;
+use crate::soak::account::compare;
+use crate::soak::journals::{Published, received};
 
 const NODE: Node = Node::OWN;
 /// How often nodes are killed in a case.
 const KILLS: u32 = 4;
+/// Messages of a backlog, and the bytes in a second at which it is drained: for some seconds.
+const BACKLOG: u64 = 20_000;
+const DRAIN: u32 = 512 << 10;
+/// Bytes that a connection takes and loses.
+const SWALLOWED: u64 = 64 << 10;
 
-pub(super) static CASES: &[&Case] = &[&KILLED, &ACROSS, &FULL];
+pub(super) static CASES: &[&Case] = &[&KILLED, &ACROSS, &SILENT_CUT, &FULL];
 
 /// A source that publishes steadily, and a ledger of what arrives, on these nodes.
 fn application(scene: &Scene<'_>, source_node: Option<&str>) -> Application {
@@ -110,7 +119,7 @@ pub(super) static ACROSS: Case = Case::new(
                     scene.start_agent()?;
                 }
                 1 => {
-                    kill(&mut sender)?;
+                    sender.kill()?;
                     scene.site.start_agent(&mut sender)?;
                 }
                 2 => {
@@ -120,7 +129,7 @@ pub(super) static ACROSS: Case = Case::new(
                 _ => {
                     scene.site.kill_controller()?;
                     scene.kill_agent()?;
-                    kill(&mut sender)?;
+                    sender.kill()?;
                     scene.site.start_agent(&mut sender)?;
                     scene.start_agent()?;
                     scene.site.ensure_controller()?;
@@ -129,7 +138,7 @@ pub(super) static ACROSS: Case = Case::new(
         }
         let last = more(scene, &application, 100).context("after the last kill")?;
         check(scene, &last)?;
-        kill(&mut sender)
+        sender.kill()
     },
 );
 
@@ -173,7 +182,7 @@ fn full(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let last = account(scene, &application, took)?;
     ensure!(messages(&last) == took, "it took {took}: {last}");
     check(scene, &last)?;
-    kill(&mut sender)
+    sender.kill()
 }
 
 /// What the guest `source` says of a burst: messages that were published, and refused.
@@ -183,8 +192,75 @@ fn burst(line: &str) -> Option<(u64, u64)> {
     Some((number("messages=")?, number("refused=")?))
 }
 
-/// Ends an agent as a power cut does.
-fn kill(agent: &mut Agent) -> anyhow::Result<()> {
-    let process = agent.process.take();
-    process.context("the agent is not running")?.kill()
+pub(super) static SILENT_CUT: Case = Case::new(
+    "messages_handed_to_a_connection_that_is_cut_silently_are_not_lost",
+    &["R-MSG-15", "R-MSG-18"],
+    &[Guest::Numbering, Guest::Journal],
+    NODE,
+    silent_cut,
+);
+
+/// Three steps: a backlog grows while there is no relay; the relay comes back and the backlog is
+/// drained; and in the middle of that the connection takes bytes that never arrive. A sender that
+/// deletes what it has handed over loses it here.
+fn silent_cut(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let proxy = Proxy::start(scene.site.relay_address()?)?;
+    proxy.throttle(Some(DRAIN));
+    let enrol = &["--memory", "256MiB"];
+    let mut sender = scene.site.enrolled_agent("silent-cut-sender", enrol, "")?;
+    sender.set_relay(proxy.address())?;
+    scene.site.start_agent(&mut sender)?;
+    let (left, right) = (scene.folder("left")?, scene.folder("right")?);
+    let application = numbered(scene, &sender.name, &left, &right);
+    scene.apply(&application)?;
+    let (left, right) = (left.join("journal"), right.join("journal"));
+    let stored = || anyhow::Ok(Published::read(&left)?.stored());
+    let handled = || anyhow::Ok(received(&right)?.len() as u64);
+
+    scene.wait("the first message is handled", || Ok(handled()? > 0))?;
+    scene.site.kill_controller()?;
+    scene.wait("the backlog is stored", || Ok(stored()? >= BACKLOG))?;
+    let before = handled()?;
+    scene.site.ensure_controller()?;
+    scene.wait("the backlog is drained", || Ok(handled()? > before))?;
+    proxy.deafen();
+    scene.wait("bytes are lost", || Ok(proxy.swallowed_bytes() > SWALLOWED))?;
+    let then = handled()?;
+    ensure!(then < BACKLOG, "the backlog was gone before the cut");
+    proxy.cut(Cut::Reset);
+    proxy.throttle(None);
+
+    let account = || anyhow::Ok(compare(1, &Published::read(&left)?, &received(&right)?));
+    scene.wait("every message is handled", || {
+        let account = account()?;
+        Ok(account.handled >= account.stored)
+    })?;
+    let (account, swallowed) = (account()?, proxy.swallowed_bytes());
+    scene.note(format!(
+        "{} messages, {then} before the cut, {swallowed} bytes swallowed",
+        account.handled
+    ));
+    ensure!(account.violations().is_empty(), "{account:?}");
+    ensure!(account.repeats == 0, "a cut is no reason for repeats");
+    sender.kill()
+}
+
+/// A publisher on one node and a receiver on the other, with a journal each.
+fn numbered(scene: &Scene<'_>, sender: &str, left: &Path, right: &Path) -> Application {
+    let grants = |folder: &Path| json!({ "directories": [{ "host": folder, "guest": "/journal", "access": "read-write" }] });
+    let publisher = json!({
+        "place": { "node": sender },
+        "configuration": { "source": 1, "messages": BACKLOG },
+        "limits": { "publish_per_second": 100_000 },
+        "grants": grants(left),
+    });
+    scene
+        .application("app")
+        .with("publisher", Guest::Numbering, publisher)
+        .with(
+            "receiver",
+            Guest::Journal,
+            json!({ "grants": grants(right) }),
+        )
+        .durable_route("publisher.out", "receiver.in")
 }

@@ -58,6 +58,7 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Costs => vec![&lifecycle::IMPORTS],
         Guest::History => vec![&history::QUERIES, &history::PAGES, &history::RETENTION],
         Guest::Ledger => vec![&durable::KILLED, &durable::ACROSS],
+        Guest::Journal | Guest::Numbering => vec![&durable::SILENT_CUT],
         Guest::KeyValue => vec![&key_value::OPERATIONS, &key_value::KEPT, &key_value::QUOTA],
         Guest::KeyValueDraft => vec![&key_value::DRAFTS],
         Guest::KeyValueFlood => vec![&hostile::KEY_VALUES],

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! BEGIN ─► SAVEPOINT ─ request ─ RELEASE ─► … ─► COMMIT (one sync) ─► all are answered
-//!                         └ fails: ROLLBACK TO, the others go on         └ fails: all get the error
+//!                         └ fails: ROLLBACK TO, the others go on         └ fails: overwritten, all get the error
 //! ```
 
 use rusqlite::Connection;
@@ -59,6 +59,9 @@ fn commit_together(connection: &Connection, requests: &mut impl Iterator<Item = 
         outcome = execute(connection, "COMMIT");
     }
     give_up(connection);
+    if outcome.is_err() {
+        overwrite(connection);
+    }
     for done in done {
         (done.answer)(outcome.clone());
     }
@@ -83,6 +86,17 @@ fn give_up(connection: &Connection) {
         // If even this fails, the next `BEGIN` fails, and says why to whoever asks.
         let _ = execute(connection, "ROLLBACK");
     }
+}
+
+/// Writes over what a commit that failed has left in the write-ahead log. When the sync failed, all of
+/// it may stand there: the next process would take it for committed, and what was refused would be
+/// there after all. Any other transaction takes its place, also one that can't be synced either.
+fn overwrite(connection: &Connection) {
+    let _ = execute(
+        connection,
+        "INSERT INTO counter (name, value) VALUES ('failed commits', 1)
+         ON CONFLICT (name) DO UPDATE SET value = value + 1",
+    );
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<(), String> {

@@ -10,6 +10,7 @@ mod driver;
 mod running;
 mod crossing;
 mod durable;
+mod crashing;
 mod refusing;
 mod compiling;
 mod filing;

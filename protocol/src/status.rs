@@ -34,13 +34,17 @@ pub struct Status {
     /// The node's key for links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_key: Option<LinkKey>,
+    /// The generation of that key: how often it was made anew, as the site counts.
+    #[serde(default)]
+    pub link_key_generation: u64,
     /// Resident memory of the agent in bytes.
     pub resident_bytes: u64,
     /// What runs.
     pub microservices: Vec<MicroserviceStatus>,
     /// Counters per route and far end.
     pub routes: Vec<RouteStatus>,
-    /// Live frames from other nodes that were refused: no such route, wrong type, malformed.
+    /// Frames from other nodes that were refused: not sealed by them, repeated, or of no route from
+    /// them.
     pub frames_refused: u64,
 }
 

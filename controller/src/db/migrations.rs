@@ -7,9 +7,10 @@ use anyhow::{Context as _, bail, ensure};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// The schema after each step; the step's number is its place, from 1 up. Never edit a released one.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     include_str!("migrations/001_start.sql"),
     include_str!("migrations/002_link_keys.sql"),
+    include_str!("migrations/003_link_key_generations.sql"),
 ];
 
 /// Marks a SQLite file as a controller's (SQLite file format, section 1.3.1): "HAAC".

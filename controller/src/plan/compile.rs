@@ -51,6 +51,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         number: 0,
         issued_ms: 0,
         publishers: fleet.publishers.clone(),
+        link_key_generation: node.link_key_generation,
         peers,
         microservices,
         routes,

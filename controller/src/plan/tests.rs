@@ -72,6 +72,7 @@ fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, N
             labels,
             budget,
             link_key: None,
+            link_key_generation: 0,
         },
     )
 }

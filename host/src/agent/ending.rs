@@ -25,6 +25,7 @@ impl Agent {
         if self.lacks_logs {
             self.open_logs_again().await;
         }
+        self.renew_link_key();
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
@@ -64,6 +65,7 @@ impl Agent {
             now_ms: now_ms(),
             started_ms: self.started_ms,
             link_key: self.options.link_secret.public(),
+            link_key_generation: self.options.link_secret.generation(),
         };
         let membership = &self.options.membership;
         match reporter::status(

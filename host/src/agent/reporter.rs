@@ -19,6 +19,8 @@ pub(super) struct Frame {
     pub(super) started_ms: u64,
     /// The node's key for links.
     pub(super) link_key: LinkKey,
+    /// Its generation.
+    pub(super) link_key_generation: u64,
 }
 
 /// Makes and signs a status.
@@ -40,6 +42,7 @@ pub(super) fn status(
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),
         link_key: Some(frame.link_key),
+        link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),
         microservices: node.microservices(),
         routes: routes(node),

@@ -92,6 +92,7 @@ pub(crate) fn assignment() -> Assignment {
             name: name("acme"),
             key: key(4).public(),
         }],
+        link_key_generation: 3,
         peers: vec![Peer {
             id: node(3),
             name: name("gateway-03"),
@@ -187,6 +188,7 @@ pub(crate) fn status() -> Status {
         applied: 7,
         refused: Some(refused()),
         link_key: Some(LinkKey::from_bytes([2; 32])),
+        link_key_generation: 3,
         budget: budget(),
         resident_bytes: 9_000_000,
         microservices: vec![microservice_status()],

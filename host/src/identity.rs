@@ -1,5 +1,7 @@
 //! Who this node is: its key, made here and never sent anywhere, and what it learnt of its site
-//! when it enrolled. Two files in the data directory, which one process at a time may use.
+//! when it enrolled. Files in the data directory, which one process at a time may use.
+
+mod link_secret;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -8,15 +10,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use haar_link::session::{Boot, Ends, Refusal, Session as LinkSession};
 use haar_protocol::ids::{Name, NodeId, SiteId};
-use haar_protocol::keys::{LinkKey, PublicKey, SecretKey};
+use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::limits::Budget;
 use serde::{Deserialize, Serialize};
-use x25519_dalek::{PublicKey as XPublicKey, StaticSecret};
+
+pub use link_secret::LinkSecret;
 
 const KEY_FILE: &str = "node.key";
-const LINK_KEY_FILE: &str = "link.key";
 const ENROLMENT_FILE: &str = "enrolment.json";
 
 /// What a node knows of its site since it enrolled.
@@ -41,41 +42,6 @@ pub struct Membership {
     /// Labels that it asked for.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-}
-
-/// A node's secret for links.
-#[derive(Clone)]
-pub struct LinkSecret(StaticSecret);
-
-impl LinkSecret {
-    /// The secret with these bytes.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(StaticSecret::from(bytes))
-    }
-
-    /// What others may know of it.
-    pub fn public(&self) -> LinkKey {
-        LinkKey::from_bytes(XPublicKey::from(&self.0).to_bytes())
-    }
-
-    /// The seals between this node and another. `boot` is this start of the agent.
-    ///
-    /// # Errors
-    /// When `other` is no key that a node can have.
-    pub fn session(
-        &self,
-        ends: Ends<'_>,
-        boot: Boot,
-        other: &LinkKey,
-    ) -> Result<LinkSession, Refusal> {
-        LinkSession::new(ends, boot, &self.0, &XPublicKey::from(*other.as_bytes()))
-    }
-}
-
-impl std::fmt::Debug for LinkSecret {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("LinkSecret(..)")
-    }
 }
 
 /// The data directory of an agent, locked for this process.
@@ -145,7 +111,7 @@ impl DataDirectory {
         }
     }
 
-    /// The node's secret for links: 32 bytes that never leave it. `seed` makes it when there is none.
+    /// The node's secret for links, which never leaves it. `seed` makes it when there is none.
     ///
     /// # Errors
     /// When the file can't be read or written, or holds something else.
@@ -153,24 +119,9 @@ impl DataDirectory {
         &self,
         seed: impl FnOnce() -> anyhow::Result<[u8; 32]>,
     ) -> anyhow::Result<LinkSecret> {
-        let path = self.path.join(LINK_KEY_FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(digits) => {
-                let mut bytes = [0; 32];
-                hex::decode_to_slice(digits.trim(), &mut bytes).with_context(|| {
-                    format!(
-                        "{} is damaged: remove it, and the node makes another key for its links",
-                        path.display()
-                    )
-                })?;
-                Ok(LinkSecret(StaticSecret::from(bytes)))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let bytes = seed()?;
-                write_private(&path, hex::encode(bytes).as_bytes())?;
-                Ok(LinkSecret(StaticSecret::from(bytes)))
-            }
-            Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
+        match LinkSecret::read(&self.path)? {
+            Some(secret) => Ok(secret),
+            None => LinkSecret::make(&self.path, 0, seed),
         }
     }
 

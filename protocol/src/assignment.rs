@@ -43,6 +43,9 @@ pub struct Assignment {
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedRelay>,
+    /// The least generation of the node's key for links: a node whose key is older makes another one.
+    #[serde(default)]
+    pub link_key_generation: u64,
     /// Nodes that this one exchanges messages with.
     pub peers: Vec<Peer>,
     /// What runs, sorted by application and name.
@@ -122,7 +125,7 @@ pub struct Peer {
     pub id: NodeId,
     /// Its name in the site.
     pub name: Name,
-    /// Its key for links, once it has told the site: without it nothing durable passes.
+    /// Its key for links, once it has told the site: without it nothing passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_key: Option<LinkKey>,
     /// The relays that both nodes attach to, the most preferred first. None: the one that nodes

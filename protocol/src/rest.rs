@@ -12,6 +12,7 @@
 //! GET    /api/v1/nodes                        List<Node>
 //! GET    /api/v1/nodes/{name}                 NodeDetail
 //! DELETE /api/v1/nodes/{name}                 revokes the node's key
+//! POST   /api/v1/nodes/{name}/link-key/rotate LinkKeyRotation: the node makes another key for its links
 //! GET    /api/v1/nodes/{name}/dead-letters?application=&microservice=&after=&limit=   DeadLetterPage, asked of the node
 //! GET    /api/v1/nodes/{name}/dead-letters/{id}     WholeDeadLetter
 //! POST   /api/v1/nodes/{name}/dead-letters/replay   DeadLetterSelection -> Replayed
@@ -212,6 +213,16 @@ pub struct NodeDetail {
     /// What waits in the logs of its outlets.
     #[serde(default)]
     pub backlogs: Vec<BacklogStatus>,
+}
+
+/// A node makes another key for its links as soon as it gets its assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LinkKeyRotation {
+    /// The node.
+    pub node: Name,
+    /// The generation of the new key.
+    pub generation: u64,
 }
 
 /// A key whose modules the site runs.

@@ -34,6 +34,9 @@ pub struct Status {
     /// The node's key for links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_key: Option<LinkKey>,
+    /// The generation of that key: how often it was made anew, as the site counts.
+    #[serde(default)]
+    pub link_key_generation: u64,
     /// Resident memory of the agent in bytes.
     pub resident_bytes: u64,
     /// What runs.
@@ -43,7 +46,8 @@ pub struct Status {
     /// What waits in the logs of outlets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlogs: Vec<BacklogStatus>,
-    /// Live frames from other nodes that were refused: no such route, wrong type, malformed.
+    /// Frames from other nodes that were refused: not sealed by them, repeated, or of no route from
+    /// them.
     pub frames_refused: u64,
     /// The relays that the node attaches to, the most preferred first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

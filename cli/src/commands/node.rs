@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use clap::Subcommand;
 use haar_protocol::ids::{InvalidId, Name, check_label};
 use haar_protocol::quantity::Millis;
-use haar_protocol::rest::{Token, TokenRequest};
+use haar_protocol::rest::{LinkKeyRotation, Token, TokenRequest};
+use serde_json::json;
 
 use super::delete;
 use crate::client::Client;
@@ -34,6 +35,8 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "1h")]
         expires: Millis,
     },
+    /// Have a node make another key for its links to other nodes
+    RotateKey { name: Name },
     /// Revoke the key of a node: it can't come back without a new token
     Delete { name: Name },
 }
@@ -46,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             label,
             expires,
         } => token(name.clone(), label, *expires, options),
+        Command::RotateKey { name } => rotate_key(name, options),
         Command::Delete { name } => delete::delete("node", name.as_str(), options),
     }
 }
@@ -85,6 +89,19 @@ fn token(
     ));
     warn_of_clocks(token.expires_ms, expires_in_s * 1000, asked_ms);
     Ok(())
+}
+
+fn rotate_key(name: &Name, options: &Options) -> Result<()> {
+    let client = Client::of(options)?;
+    let answer = client.post_text(&format!("nodes/{name}/link-key/rotate"), &json!({}))?;
+    if options.is_json() {
+        return output::line(answer.trim_end());
+    }
+    let rotation: LinkKeyRotation = client.parse(&answer)?;
+    output::line(format!(
+        "{} makes key {} for its links when it gets its assignment; `haar get events` tells when it has.",
+        rotation.node, rotation.generation
+    ))
 }
 
 /// The controller's clock decides about tokens and certificates; told when ours is far from it.

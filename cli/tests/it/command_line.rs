@@ -3,7 +3,7 @@
 use crate::haar::Workplace;
 
 /// Every command that has a help text of ours, in the order of `haar --help`.
-const COMMANDS: [&str; 35] = [
+const COMMANDS: [&str; 36] = [
     "new",
     "build",
     "key",
@@ -30,6 +30,7 @@ const COMMANDS: [&str; 35] = [
     "delete publisher",
     "node",
     "node token",
+    "node rotate-key",
     "node delete",
     "publisher",
     "publisher trust",

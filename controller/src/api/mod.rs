@@ -144,6 +144,7 @@ fn routes() -> Vec<Route> {
         row("GET",    "/nodes",                    People, &[], none(), json::<rest::List<rest::Node>>(), "All nodes", || get(nodes::list)),
         row("GET",    "/nodes/{name}",             People, &[], none(), json::<rest::NodeDetail>(), "Everything about a node", || get(nodes::show)),
         row("DELETE", "/nodes/{name}",             People, &[], none(), none(), "Revokes a node's key", || delete(nodes::revoke)),
+        row("POST",   "/nodes/{name}/link-key/rotate", People, &[], none(), json::<rest::LinkKeyRotation>(), "Has a node make another key for its links", || post(nodes::rotate_link_key)),
         row("GET",    "/nodes/{name}/dead-letters", People, &["application", "microservice", "after", "limit"], none(), json::<letters::DeadLetterPage>(), "Messages that no instance on the node could handle; asked of the node", || get(dead_letters::list)),
         row("GET",    "/nodes/{name}/dead-letters/{id}", People, &[], none(), json::<letters::WholeDeadLetter>(), "One of them, with headers and body", || get(dead_letters::show)),
         row("POST",   "/nodes/{name}/dead-letters/replay", People, &[], json::<letters::DeadLetterSelection>(), json::<letters::Replayed>(), "Puts dead letters back into their inboxes", || post(dead_letters::replay)),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use haar_protocol::ids::Name;
-use haar_protocol::rest::{List, Node, NodeDetail};
+use haar_protocol::rest::{LinkKeyRotation, List, Node, NodeDetail};
 
 use super::App;
 use super::answers::{self, Answer, Named};
@@ -62,6 +62,19 @@ pub(super) async fn show(
         })
         .await?;
     Ok(Json(detail))
+}
+
+/// `POST /nodes/{name}/link-key/rotate`
+pub(super) async fn rotate_link_key(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+) -> Answer<Json<LinkKeyRotation>> {
+    let (site, node) = (Arc::clone(&app.site), name.clone());
+    let generation = app
+        .database
+        .write(move |write| change::rotate_link_key(write, &site, &name))
+        .await?;
+    Ok(Json(LinkKeyRotation { node, generation }))
 }
 
 /// `DELETE /nodes/{name}`

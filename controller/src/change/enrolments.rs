@@ -84,6 +84,7 @@ pub(crate) fn enrol(
             target: clipped(&request.target),
             enrolled_ms: write.now_ms,
             link_key: None,
+            link_key_generation: 0,
             online: false,
             last_seen_ms: None,
         },

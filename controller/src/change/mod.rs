@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 pub(crate) use applications::{apply, delete_application, delete_module, unknown_application};
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
-pub(crate) use nodes::{plan_anew, reissue, revoke, unknown_node};
+pub(crate) use nodes::{plan_anew, reissue, revoke, rotate_link_key, unknown_node};
 pub(crate) use publishers::{distrust, trust};
 pub(crate) use relays::{apply_relay, delete_relay, load_relays, unknown_relay};
 
@@ -48,6 +48,7 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
                 budget: row.budget,
                 key: row.key,
                 link_key: row.link_key,
+                link_key_generation: row.link_key_generation,
             },
         )
     });

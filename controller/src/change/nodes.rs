@@ -38,6 +38,25 @@ pub(crate) fn revoke(write: &Write<'_>, site: &Site, name: &Name) -> Result<Node
     Ok(node.id)
 }
 
+/// Has a node make another key for its links: it finds the larger generation in its assignment.
+/// Returns that generation.
+///
+/// # Errors
+/// When there is none of this name.
+pub(crate) fn rotate_link_key(write: &Write<'_>, site: &Site, name: &Name) -> Result<u64, Failure> {
+    let node = db::nodes::by_name(&write.sql, name.as_str())?
+        .ok_or_else(|| unknown_node(&write.sql, name))?;
+    let generation = node.link_key_generation + 1;
+    db::nodes::set_link_key_generation(&write.sql, &node.id, generation)?;
+    replan(write, site, None)?;
+    write.event(
+        "link_key_rotation",
+        name.as_str(),
+        &format!("{} is to make key {generation} for its links", node.id),
+    )?;
+    Ok(generation)
+}
+
 /// There is no such node; the hint names one that is called alike.
 pub(crate) fn unknown_node(connection: &Connection, name: &Name) -> Failure {
     let failure = Failure::new(

@@ -7,9 +7,10 @@ use anyhow::{Context as _, bail, ensure};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// The schema after each step; the step's number is its place, from 1 up. Never edit a released one.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("migrations/001_start.sql"),
     include_str!("migrations/002_link_keys.sql"),
+    include_str!("migrations/003_link_key_generations.sql"),
     include_str!("migrations/004_relays.sql"),
 ];
 

@@ -36,9 +36,11 @@ pub(crate) struct NodeRow {
     pub(crate) last_seen_ms: Option<u64>,
     /// Its key for links, once it has told it.
     pub(crate) link_key: Option<LinkKey>,
+    /// The least generation that this key must have.
+    pub(crate) link_key_generation: u64,
 }
 
-const COLUMNS: &str = "id, name, key, labels, budget, agent_version, target, enrolled_ms, online, last_seen_ms, link_key";
+const COLUMNS: &str = "id, name, key, labels, budget, agent_version, target, enrolled_ms, online, last_seen_ms, link_key, link_key_generation";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
     let texts: [String; 7] = [
@@ -53,6 +55,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
     let (enrolled_ms, online): (i64, bool) = (row.get(7)?, row.get(8)?);
     let last_seen_ms: Option<i64> = row.get(9)?;
     let link_key: Option<String> = row.get(10)?;
+    let link_key_generation: i64 = row.get(11)?;
     let [id, name, key, labels, budget, agent_version, target] = texts;
     let parsed = || {
         Ok(NodeRow {
@@ -67,6 +70,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
             online,
             last_seen_ms: last_seen_ms.map(from_sql),
             link_key: link_key.as_deref().map(parse).transpose()?,
+            link_key_generation: from_sql(link_key_generation),
         })
     };
     Ok(parsed())
@@ -186,6 +190,19 @@ pub(crate) fn set_link_key(
     connection.execute(
         "UPDATE nodes SET link_key = ?2 WHERE id = ?1",
         params![id.as_str(), key.to_string()],
+    )?;
+    Ok(())
+}
+
+/// Sets the least generation of the node's key for links.
+pub(crate) fn set_link_key_generation(
+    connection: &Connection,
+    id: &NodeId,
+    generation: u64,
+) -> Result<(), Failure> {
+    connection.execute(
+        "UPDATE nodes SET link_key_generation = ?2 WHERE id = ?1",
+        params![id.as_str(), to_sql(generation)],
     )?;
     Ok(())
 }

@@ -25,6 +25,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         sent_ms: 5_000,
         started_ms,
         link_key: None,
+        link_key_generation: 0,
         agent_version: "0.1.0".into(),
         target: "t".into(),
         applied: 1,

@@ -60,6 +60,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         publishers: fleet.publishers.clone(),
         relays: Vec::new(),
         serves: Vec::new(),
+        link_key_generation: node.link_key_generation,
         peers,
         microservices,
         routes,

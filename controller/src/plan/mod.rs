@@ -67,6 +67,8 @@ pub(crate) struct Node {
     pub(crate) key: PublicKey,
     /// Its key for links.
     pub(crate) link_key: Option<LinkKey>,
+    /// The least generation that this key must have.
+    pub(crate) link_key_generation: u64,
 }
 
 /// A module, as far as plans care.

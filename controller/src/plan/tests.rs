@@ -76,6 +76,7 @@ fn node(index: u8, role: &str, mebibytes: u64, microservices: u32) -> (NodeId, N
             budget,
             key: SecretKey::from_seed([index + 1; 32]).public(),
             link_key: None,
+            link_key_generation: 0,
         },
     )
 }

@@ -223,6 +223,14 @@ impl Taking<'_, '_> {
         let new_key = status.link_key.filter(|key| row.link_key != Some(*key));
         if let Some(key) = &new_key {
             db::nodes::set_link_key(&write.sql, id, key)?;
+            if row.link_key.is_some() {
+                let what = format!("{id} uses another key for its links: {key}");
+                write.event("link_key_changed", row.name.as_str(), &what)?;
+            }
+        }
+        // Ours may be an older copy of the database.
+        if status.link_key_generation > row.link_key_generation {
+            db::nodes::set_link_key_generation(&write.sql, id, status.link_key_generation)?;
         }
         if status.budget != row.budget || new_key.is_some() {
             change::plan_anew(write, site)?;

@@ -14,6 +14,7 @@ mod contract;
 mod deleting;
 mod enrolling;
 mod following;
+mod link_keys;
 mod process;
 mod pushing;
 mod reporting;

@@ -26,6 +26,7 @@ impl Agent {
             self.open_logs_again().await;
         }
         self.relays.look();
+        self.renew_link_key();
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
@@ -67,6 +68,7 @@ impl Agent {
             link_key: self.options.link_secret.public(),
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
+            link_key_generation: self.options.link_secret.generation(),
         };
         let membership = &self.options.membership;
         match reporter::status(

@@ -145,6 +145,9 @@ pub(super) struct Links {
     links: HashMap<NodeId, OpenLink>,
     /// Nodes whose key is not known, and of which that was said.
     missed: BTreeSet<NodeId>,
+    /// What was followed last.
+    plans: BTreeMap<NodeId, LinkPlan>,
+    peers: Vec<Peer>,
 }
 
 /// The task of one link.
@@ -164,11 +167,25 @@ impl Links {
             tasks: JoinSet::new(),
             links: HashMap::new(),
             missed: BTreeSet::new(),
+            plans: BTreeMap::new(),
+            peers: Vec::new(),
         }
+    }
+
+    /// Goes on with another secret: every link begins anew.
+    pub(super) fn renew(&mut self, secret: LinkSecret) {
+        self.means.secret = secret;
+        for (_, link) in self.links.drain() {
+            link.task.abort();
+        }
+        self.means.doors.store(Arc::default());
+        let (plans, peers) = (self.plans.clone(), self.peers.clone());
+        self.follow(&plans, &peers);
     }
 
     /// Keeps a link for each of `plans` whose key is known, and no other.
     pub(super) fn follow(&mut self, plans: &BTreeMap<NodeId, LinkPlan>, peers: &[Peer]) {
+        (self.plans, self.peers) = (plans.clone(), peers.to_vec());
         let key = |node: &NodeId| peers.iter().find(|peer| &peer.id == node)?.link_key;
         let shared = |node: &NodeId| {
             let peer = peers.iter().find(|peer| &peer.id == node);

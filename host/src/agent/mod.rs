@@ -24,6 +24,7 @@ mod housekeeping;
 mod reporter;
 mod clock;
 pub mod run;
+mod assigning;
 mod effects;
 mod ending;
 

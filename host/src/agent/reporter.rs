@@ -23,6 +23,8 @@ pub(super) struct Frame {
     pub(super) relays: Vec<RelayStatus>,
     /// The relays that it runs.
     pub(super) serves: Vec<ServedStatus>,
+    /// Its generation.
+    pub(super) link_key_generation: u64,
 }
 
 /// Makes and signs a status.
@@ -44,6 +46,7 @@ pub(super) fn status(
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),
         link_key: Some(frame.link_key),
+        link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),
         microservices: node.microservices(),
         routes: routes(node),

@@ -2,15 +2,14 @@
 //! effects, reports. Sockets and timers live on this thread; guests never do.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use haar_link::paths::RelayNumber;
-use haar_protocol::assignment::{Assignment, MicroserviceName};
-use haar_protocol::ids::Digest;
+use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::keys::SecretKey;
 use haar_protocol::relay::RelayRole;
 use haar_relay::DisconnectReason;
@@ -29,8 +28,8 @@ use super::relays::{Relays, Uplink};
 use super::requests::{Desk, QUEUE_REQUESTS};
 use super::serving::Serving;
 use super::{Event, clock};
-use crate::accept::{self, Allegiance, Verdict};
-use crate::bus::{Bus, logs};
+use crate::accept::Allegiance;
+use crate::bus::Bus;
 use crate::config::Location;
 use crate::controller::{Controller, Credentials};
 use crate::identity::{LinkSecret, Membership};
@@ -40,7 +39,7 @@ use crate::modules::Modules;
 use crate::modules::compile::Compiler;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
-use crate::runtime::surroundings::{Facts, Surroundings};
+use crate::runtime::surroundings::Surroundings;
 use crate::store::{StatusSequence, Store};
 
 /// Events that may wait for the control loop.
@@ -104,6 +103,10 @@ pub struct Agent {
     pub(super) lacks_logs: bool,
     /// An assignment that was good and could not be stored.
     pub(super) unstored: Option<Bytes>,
+    /// Its data directory.
+    pub(super) data: PathBuf,
+    /// The least generation of its key for links that the site wants.
+    pub(super) link_key_generation: u64,
 }
 
 impl Agent {
@@ -225,6 +228,8 @@ impl Agent {
             kept: watch::Sender::default(),
             lacks_logs: false,
             unstored: None,
+            data: data.to_owned(),
+            link_key_generation: 0,
         };
         agent.keep_house();
         agent.resume().await?;
@@ -249,30 +254,6 @@ impl Agent {
             Arc::clone(&self.surroundings),
             self.kept.subscribe(),
         ));
-    }
-
-    /// Puts the stored assignment in force. It is verified like one from the relay.
-    async fn resume(&mut self) -> anyhow::Result<()> {
-        let Some(envelope) = self.store.assignment().await? else {
-            return Ok(());
-        };
-        match accept::accept(&envelope, &self.node.allegiance, None) {
-            Ok(Verdict::Accept(assignment)) => {
-                // A disk that is full must not keep the node from running what needs none.
-                if let Err(error) = self.open_logs(&assignment).await {
-                    tracing::error!(
-                        "durable routes wait: their logs can't be opened: {error:#}; tried again with every status"
-                    );
-                    self.lacks_logs = true;
-                }
-                self.assigned(*assignment, &envelope);
-            }
-            Ok(Verdict::Same) => {}
-            Err(refusal) => self
-                .node
-                .assignment_refused(None, format!("the stored assignment: {refusal}")),
-        }
-        Ok(())
     }
 
     /// Runs until `stop` is cancelled, then stops everything in order.
@@ -322,82 +303,6 @@ impl Agent {
             }
             Event::DeadLettersChanged => self.node.changed = true,
         }
-    }
-
-    pub(super) async fn assignment(&mut self, envelope: &[u8]) {
-        self.unstored = None;
-        let verdict = accept::accept(envelope, &self.node.allegiance, self.node.in_force());
-        match verdict {
-            Ok(Verdict::Same) => {}
-            Ok(Verdict::Accept(assignment)) => {
-                // Stored before acted on: a power cut now must not bring the old one back.
-                match self.store_assignment(&assignment, envelope).await {
-                    Ok(()) => self.assigned(*assignment, envelope),
-                    Err(error) => {
-                        // A full disk may have room again: tried with the next status.
-                        self.unstored = Some(Bytes::copy_from_slice(envelope));
-                        self.node.assignment_refused(
-                            Some(assignment.number),
-                            format!("it can't be stored: {error:#}"),
-                        );
-                    }
-                }
-            }
-            Err(refusal) => {
-                let number = haar_protocol::signed::open::<Assignment>(
-                    envelope,
-                    &self.node.allegiance.site_key,
-                )
-                .ok()
-                .map(|assignment| assignment.number);
-                self.node.assignment_refused(number, refusal.to_string());
-            }
-        }
-    }
-
-    async fn store_assignment(
-        &mut self,
-        assignment: &Assignment,
-        envelope: &[u8],
-    ) -> anyhow::Result<()> {
-        let envelope = envelope.to_vec();
-        self.store
-            .set_assignment(assignment.number, envelope)
-            .await?;
-        self.open_logs(assignment).await
-    }
-
-    /// Opens the logs of its durable routes, and takes them into use.
-    pub(super) async fn open_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
-        let wanted = logs::wanted(assignment);
-        let owners = assignment.microservices.iter();
-        let owners = owners.map(|one| one.name.clone()).collect();
-        let opened = self
-            .store
-            .open_logs(owners, wanted.clone(), now_ms())
-            .await?;
-        let registry = &mut self.node.registry;
-        registry.logs.follow(wanted, opened, assignment);
-        self.lacks_logs = false;
-        Ok(())
-    }
-
-    fn assigned(&mut self, assignment: Assignment, envelope: &[u8]) {
-        self.surroundings.facts.store(Arc::new(Facts {
-            id: assignment.node.to_string(),
-            name: assignment.node_name.to_string(),
-            site: assignment.site.to_string(),
-            labels: assignment.labels.clone(),
-            location: self.options.location,
-        }));
-        let kept = Kept::of(&assignment);
-        self.serving.follow(&assignment);
-        self.relays.follow(&assignment);
-        let effects = self
-            .node
-            .assigned(assignment, Digest::of(envelope), now_ms());
-        self.perform(effects);
-        self.kept.send_replace(Some(kept));
     }
 
     fn connected_to(&mut self, relay: RelayNumber) {

@@ -9,6 +9,7 @@ use haar_protocol::assignment::{Assignment, Route};
 use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::{ByteSize, Millis};
+use haar_protocol::status::Status;
 
 use crate::node::{Node, configured, microservice, name, of, route};
 use crate::site::Site;
@@ -173,6 +174,52 @@ async fn what_is_published_while_the_relay_is_away_arrives_when_it_comes() {
     scene.left.start();
     scene.site.start_relay().await;
     scene.arrived(100).await;
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_links_that_is_made_anew_under_way_loses_nothing_and_repeats_nothing() {
+    let source = [("period_ms", "5"), ("total", "400")];
+    let mut scene = Scene::with(Backlog::default(), &source).await;
+    scene.start_right().await;
+    scene.start_left().await;
+    let (left, right) = (scene.left.id.clone(), scene.right.id.clone());
+    let moves = |status: &Status| status.routes.iter().any(|route| route.delivered > 0);
+    scene.site.status(&right, moves).await;
+    let first = scene.left.peer().link_key;
+
+    // The sender makes another one; the receiver does not know it and refuses.
+    scene.to_left.number = 2;
+    scene.to_left.link_key_generation = 1;
+    scene.site.assign(&scene.to_left).await;
+    let renewed = |status: &Status| status.link_key_generation == 1;
+    let left_key = scene.site.status(&left, renewed).await.link_key;
+    assert_ne!(left_key, first);
+    scene
+        .site
+        .status(&right, |status| status.frames_refused > 0)
+        .await;
+
+    // The receiver hears of it, and makes another one at the same time.
+    scene.to_right.number = 2;
+    scene.to_right.link_key_generation = 1;
+    scene.to_right.peers[0].link_key = left_key;
+    scene.site.assign(&scene.to_right).await;
+    let right_key = scene.site.status(&right, renewed).await.link_key;
+    scene.to_left.number = 3;
+    scene.to_left.peers[0].link_key = right_key;
+    scene.site.assign(&scene.to_left).await;
+    scene.arrived(400).await;
+
+    // It is the node's key from now on.
+    scene.left.stop().await;
+    scene.left.start();
+    let restarted = |status: &Status| status.started_ms > 0 && status.link_key == left_key;
+    scene.site.status(&left, restarted).await;
+    scene.arrived(800).await;
+    let handled = |status: &Status| status.routes.iter().any(|route| route.handled == 800);
+    let status = scene.site.status(&right, handled).await;
+    assert_eq!(status.routes[0].delivered, 800);
     scene.stop().await;
 }
 

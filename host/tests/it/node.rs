@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use haar_host::agent::run::{Agent, Options};
 use haar_host::config::Location;
-use haar_host::identity::{LinkSecret, Membership};
+use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
@@ -80,7 +80,7 @@ impl Node {
         let options = Options {
             membership: self.membership.clone(),
             key: self.key.clone(),
-            link_secret: self.link_secret(),
+            link_secret: self.kept_link_secret(),
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
             location: self.location,
@@ -142,6 +142,7 @@ impl Node {
             }],
             relays: Vec::new(),
             serves: Vec::new(),
+            link_key_generation: 0,
             peers: vec![],
             microservices: vec![],
             routes: vec![],
@@ -165,6 +166,13 @@ impl Node {
             link_key: Some(self.link_secret().public()),
             relays: Vec::new(),
         }
+    }
+
+    /// The secret that it has on its disk, as after any start.
+    fn kept_link_secret(&self) -> LinkSecret {
+        let directory = DataDirectory::open(self.data.path()).unwrap();
+        let first = || Ok(*Digest::of(self.id.as_str().as_bytes()).as_bytes());
+        directory.link_secret(first).unwrap()
     }
 
     pub fn link_secret(&self) -> LinkSecret {

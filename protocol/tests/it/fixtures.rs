@@ -100,6 +100,7 @@ pub(crate) fn assignment() -> Assignment {
         }],
         relays: relays(),
         serves: vec![],
+        link_key_generation: 3,
         peers: vec![Peer {
             id: node(3),
             name: name("gateway-03"),
@@ -229,6 +230,7 @@ pub(crate) fn status() -> Status {
         applied: 7,
         refused: Some(refused()),
         link_key: Some(LinkKey::from_bytes([2; 32])),
+        link_key_generation: 3,
         budget: budget(),
         resident_bytes: 9_000_000,
         microservices: vec![microservice_status()],

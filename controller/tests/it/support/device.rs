@@ -139,6 +139,7 @@ impl Device {
             sent_ms: now_ms(),
             started_ms: 1,
             link_key: None,
+            link_key_generation: 0,
             agent_version: "0.1.1".into(),
             target: "aarch64-linux".into(),
             applied,

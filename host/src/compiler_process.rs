@@ -10,8 +10,8 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::modules::compile::{CODE_BYTES_MAX, CompileLimits};
 
-/// How much the process lets others go first (`nice`): as much as there is.
-const NICENESS: i32 = 19;
+/// How much the process lets others go first (`nice`).
+const NICENESS: i32 = 10;
 /// The most characters of an engine's error that are passed on.
 const COMPLAINT_CHARACTERS_MAX: usize = 1_000;
 

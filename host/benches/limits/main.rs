@@ -1,6 +1,6 @@
-//! What the limits cost, and how exact they are:
-//! `cargo bench -p haar-host --bench limits [-- imports|engine|share|metering]`. What the figures
-//! mean and what they were stands in docs/benchmarks.md. Prints tables, asserts nothing.
+//! What the limits cost, and how exact they are: `cargo bench -p haar-host --bench limits
+//! [-- imports|engine|share|waiting|metering]`. What the figures mean and what they were stands in
+//! docs/benchmarks.md. Prints tables, asserts nothing.
 
 #![allow(unreachable_pub, reason = "modules that the tests share")]
 #![allow(
@@ -29,6 +29,7 @@ mod site;
 mod support;
 
 mod metering;
+mod waiting;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -64,6 +65,9 @@ fn main() {
     }
     if runs("share") {
         runtime.block_on(share());
+    }
+    if runs("waiting") {
+        runtime.block_on(waiting::compare());
     }
     if runs("metering") {
         runtime.block_on(metering::compare());

@@ -158,7 +158,6 @@ impl Agent {
             session.clone(),
             connected.clone(),
         ));
-        let statuses = StatusSequence::reserve(&store).await?;
         let surroundings = Arc::new(Surroundings {
             bus,
             store: store.clone(),
@@ -182,7 +181,7 @@ impl Agent {
             links: Links::new(means),
             options,
             store,
-            statuses,
+            statuses: StatusSequence::default(),
             surroundings,
             logs,
             runtime,

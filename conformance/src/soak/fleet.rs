@@ -201,8 +201,9 @@ impl Fleet {
                 disk.fill()?;
                 hold(fault.time)?;
                 node.agent.kill()?;
-                disk.free()?;
                 self.site.start_agent(&mut node.agent)?;
+                hold(fault.time)?;
+                disk.free()?;
             }
             Kind::KillRelay | Kind::KillAll => {}
         }

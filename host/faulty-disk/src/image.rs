@@ -125,6 +125,7 @@ impl Image {
             Failure::Sync if is_here && operation == Operation::Sync => Verdict::Fail,
             Failure::EverySync if at <= index && operation == Operation::Sync => Verdict::Fail,
             Failure::Full if is_here && operation == Operation::Write => Verdict::NoRoom,
+            Failure::EveryFull if at <= index && operation == Operation::Write => Verdict::NoRoom,
             _ => Verdict::Do,
         };
         self.has_failed |= verdict != Verdict::Do;

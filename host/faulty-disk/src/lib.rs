@@ -42,6 +42,8 @@ pub enum Failure {
     EverySync,
     /// The disk is full for this write. Other operations succeed.
     Full,
+    /// The same for this write and all later ones.
+    EveryFull,
 }
 
 /// The disk that a directory is on, for databases that are opened while this value lives.

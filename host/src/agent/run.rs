@@ -174,7 +174,6 @@ impl Agent {
             uplink.clone(),
             connected.clone(),
         ));
-        let statuses = StatusSequence::reserve(&store).await?;
         let surroundings = Arc::new(Surroundings {
             bus,
             store: store.clone(),
@@ -206,7 +205,7 @@ impl Agent {
             devices,
             options,
             store,
-            statuses,
+            statuses: StatusSequence::default(),
             surroundings,
             logs,
             runtime,

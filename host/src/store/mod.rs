@@ -146,32 +146,21 @@ impl Store {
 
 /// Counts statuses over restarts of the agent. After a restart it goes on at the next block, so
 /// numbers never repeat, and only a restart leaves a gap that is not a lost status.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StatusSequence {
     next: u64,
     end: u64,
 }
 
 impl StatusSequence {
-    /// Takes a block.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub async fn reserve(store: &Store) -> anyhow::Result<Self> {
-        let next = store.reserve_statuses().await?;
-        Ok(Self {
-            next,
-            end: next + STATUS_BLOCK,
-        })
-    }
-
-    /// The next number.
+    /// The next number. The first one takes a block: an agent starts also where it can't.
     ///
     /// # Errors
     /// When a block must be taken and the database can't be written.
     pub async fn next(&mut self, store: &Store) -> anyhow::Result<u64> {
         if self.next == self.end {
-            *self = Self::reserve(store).await?;
+            self.next = store.reserve_statuses().await?;
+            self.end = self.next + STATUS_BLOCK;
         }
         self.next += 1;
         Ok(self.next - 1)

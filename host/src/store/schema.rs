@@ -151,7 +151,10 @@ pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
         tables == 0 || application == APPLICATION_ID,
         "the file is a database of another program"
     );
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    if application != APPLICATION_ID {
+        // Written only where it is not: opening needs no room on the disk.
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
     // Write-ahead log with a sync at every commit: what was answered survives a power cut.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;

@@ -10,6 +10,7 @@ mod steps;
 use std::path::Path;
 
 use haar_faulty_disk::{Disk, Failure, Operation};
+use haar_host::store::{StatusSequence, Store};
 
 use steps::{LONG, Logs, OUTLET, SHORT, State, Step, body};
 
@@ -116,7 +117,7 @@ fn chosen(operations: &[Operation]) -> Vec<usize> {
             .any(|near| *near != Operation::Write)
     };
     let indices = 0..operations.len();
-    let chosen = indices.filter(|index| is_special(*index) || index % 61 == 0);
+    let chosen = indices.filter(|index| is_special(*index) || index % 127 == 0);
     chosen.collect()
 }
 
@@ -226,6 +227,30 @@ fn a_log_goes_on_after_a_full_disk_as_if_nothing_had_been() {
             go_on_after(SHORT, last, index, Failure::Full);
         }
     }
+}
+
+#[test]
+fn a_store_whose_process_was_killed_is_opened_on_a_full_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::of(directory.path());
+    runtime().block_on(async {
+        let logs = Logs::open(directory.path()).await.unwrap();
+        logs.take(Step::Append(2, 500)).await.unwrap();
+        logs.store.set_assignment(7, vec![1, 2]).await.unwrap();
+        disk.kill();
+        logs.close();
+        disk.repair();
+        disk.fail_at(disk.operations().len(), Failure::EveryFull);
+        let (store, thread) = Store::open(directory.path()).unwrap();
+        assert_eq!(store.assignment().await.unwrap(), Some(vec![1, 2]));
+        let mut statuses = StatusSequence::default();
+        assert!(statuses.next(&store).await.is_err());
+        disk.repair();
+        assert_eq!(statuses.next(&store).await.unwrap(), 1);
+        drop(store);
+        thread.join();
+        assert_eq!(state_of(directory.path()).await[OUTLET].1.len(), 2);
+    });
 }
 
 #[test]

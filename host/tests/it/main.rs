@@ -6,10 +6,12 @@
 mod site;
 mod node;
 mod driver;
+mod mosquitto;
 
 mod running;
 mod crossing;
 mod durable;
+mod topics;
 mod refusing;
 mod compiling;
 mod filing;

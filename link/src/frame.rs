@@ -1,14 +1,18 @@
-//! What two nodes say to each other inside the seal: batches of messages and acknowledgements. One
-//! version byte, one byte for the kind, and the postcard encoding of the rest; decoded field by field,
-//! so that nothing is allocated beyond what the frame's own size justifies.
+//! What two nodes say to each other inside the seal: messages of live routes, batches of durable
+//! ones, and acknowledgements. One version byte, one byte for the kind, and the postcard encoding of
+//! the rest (live messages: as [`haar_protocol::frame`] says); decoded field by field, so that nothing
+//! is allocated beyond what the frame's own size justifies.
 
 pub use haar_protocol::frame::FrameError;
-use haar_protocol::frame::{FRAME_BYTES_MAX, take, whole};
+pub use haar_protocol::frame::LiveMessage;
+use haar_protocol::frame::{self as live, FRAME_BYTES_MAX, take, whole};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
 const BATCHES: u8 = 1;
 const ACKS: u8 = 2;
+const LIVE: u8 = 3;
+const PROBE: u8 = 4;
 /// The most bytes of a frame before it is sealed: what the relay takes, less the seal.
 pub const PLAIN_BYTES_MAX: usize = FRAME_BYTES_MAX - crate::session::OVERHEAD_BYTES;
 /// The most streams in one frame.
@@ -73,6 +77,10 @@ pub enum Frame<'a> {
     Batches(Vec<Batch<'a>>),
     /// Acknowledgements.
     Acks(Vec<Ack>),
+    /// Messages of live routes: sent once, never acknowledged.
+    Live(Vec<LiveMessage<'a>>),
+    /// Nothing but the wish to hear of the other node.
+    Probe,
 }
 
 /// Encodes a frame.
@@ -80,26 +88,63 @@ pub enum Frame<'a> {
 /// # Errors
 /// `TooLarge` when it does not fit.
 pub fn encode(frame: &Frame<'_>) -> Result<Vec<u8>, FrameError> {
+    encode_to(frame, Vec::new())
+}
+
+/// Encodes a frame behind what is in `bytes` already.
+///
+/// # Errors
+/// `TooLarge` when it does not fit.
+pub fn encode_to(frame: &Frame<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>, FrameError> {
+    let before = bytes.len();
+    bytes.reserve(bytes_about(frame)); // saves copies
     let bytes = match frame {
         Frame::Batches(batches) => {
             let large = |batch: &Batch<'_>| batch.messages.len() > MESSAGES_MAX;
             if batches.len() > STREAMS_MAX || batches.iter().any(large) {
                 return Err(FrameError::TooLarge);
             }
-            postcard::to_extend(batches, vec![VERSION, BATCHES])
+            bytes.extend([VERSION, BATCHES]);
+            postcard::to_extend(batches, bytes)
         }
         Frame::Acks(acks) => {
             if acks.len() > STREAMS_MAX {
                 return Err(FrameError::TooLarge);
             }
-            postcard::to_extend(acks, vec![VERSION, ACKS])
+            bytes.extend([VERSION, ACKS]);
+            postcard::to_extend(acks, bytes)
+        }
+        Frame::Live(messages) => {
+            bytes.extend([VERSION, LIVE]);
+            Ok(live::encode_to(messages, bytes)?)
+        }
+        Frame::Probe => {
+            bytes.extend([VERSION, PROBE]);
+            Ok(bytes)
         }
     };
     match bytes {
-        Ok(bytes) if bytes.len() <= PLAIN_BYTES_MAX => Ok(bytes),
+        Ok(bytes) if bytes.len() - before <= PLAIN_BYTES_MAX => Ok(bytes),
         Ok(_) => Err(FrameError::TooLarge),
         Err(_) => Err(FrameError::Malformed),
     }
+}
+
+/// How much memory the encoding takes with a seal around it, about.
+fn bytes_about(frame: &Frame<'_>) -> usize {
+    const MESSAGE_BYTES: usize = 32;
+    let body = |bytes: &[u8]| bytes.len() + MESSAGE_BYTES;
+    let about = match frame {
+        Frame::Batches(batches) => batches
+            .iter()
+            .flat_map(|batch| &batch.messages)
+            .map(|message| body(message.body))
+            .sum(),
+        Frame::Acks(acks) => acks.len() * size_of::<Ack>(),
+        Frame::Live(messages) => messages.iter().map(|message| body(message.body)).sum(),
+        Frame::Probe => 0,
+    };
+    crate::session::OVERHEAD_BYTES + about
 }
 
 /// Decodes a frame. The messages borrow from it.
@@ -125,6 +170,8 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
             let (acks, rest) = list(rest, STREAMS_MAX, ACK_BYTES_MIN, take)?;
             (Frame::Acks(acks), rest)
         }
+        LIVE => (Frame::Live(live::decode(rest)?), &[][..]),
+        PROBE => (Frame::Probe, rest),
         _ => return Err(FrameError::Malformed),
     };
     match rest {

@@ -1,7 +1,8 @@
-//! Durable routes between two nodes: what to send, what to take, and the seal around it. Deciders
-//! without I/O and without a clock: they are told what happened and when, and say what to do. The
-//! agent reads and writes its log and its relay as they say; a simulator does it in tests, with every
-//! loss and crash that a seed brings.
+//! The link between two nodes: the seal around everything that they say to each other, and for durable
+//! routes what to send, what to take, and when to send again. Messages of live routes pass as they
+//! come, each once. Deciders without I/O and without a clock: they are told what happened and when,
+//! and say what to do. The agent reads and writes its log and its relay as they say; a simulator does
+//! it in tests, with every loss and crash that a seed brings.
 //!
 //! ```text
 //! log ─ stored ─► Sender ─ wants ─► read ─► frame ─► Session::seal ─► relay (loses, repeats, reorders, delays, reads)
@@ -18,6 +19,8 @@
 
 pub mod frame;
 pub mod link;
+pub mod paths;
 pub mod receiver;
 pub mod sender;
 pub mod session;
+mod window;

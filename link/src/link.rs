@@ -3,12 +3,14 @@
 use crate::frame::{self, Ack, Batch, Frame};
 use crate::receiver::{Receiver, Verdict};
 use crate::sender::{Acknowledged, Sender, Settings, Want};
-use crate::session::{Opened, Refusal, Session};
+use crate::session::{self, Opened, Refusal, Session};
 
 /// Between two hellos to a node that does not answer, or that answers what can't be opened.
 const HELLO_MS_MIN: u64 = 500;
 /// The longest such pause.
 const HELLO_MS_MAX: u64 = 30_000;
+/// Who sends what is not answered wants to hear of the other node so often.
+const PROBE_MS: u64 = 5_000;
 
 /// The link to one node.
 #[derive(Debug)]
@@ -24,6 +26,18 @@ pub struct Link {
     /// When to say hello.
     hello_ms: Option<u64>,
     hello_pause_ms: u64,
+    /// When something came that only the other node can have made, and only now.
+    last_heard_ms: Option<u64>,
+    /// When the first thing went out that the other node has not answered.
+    unanswered_since_ms: Option<u64>,
+    /// The other node is asked now and then whether it is there.
+    probes: bool,
+    /// Live messages went out since it was last asked.
+    wants_to_hear: bool,
+    /// It was asked, and has not said anything since.
+    has_asked: bool,
+    /// It has asked.
+    is_asked: bool,
 }
 
 impl Link {
@@ -37,7 +51,19 @@ impl Link {
             answers: Vec::new(),
             hello_ms: None,
             hello_pause_ms: HELLO_MS_MIN,
+            last_heard_ms: None,
+            unanswered_since_ms: None,
+            probes: false,
+            wants_to_hear: false,
+            has_asked: false,
+            is_asked: false,
         }
+    }
+
+    /// Whether the other node is asked now and then, while nothing but live messages is sent, whether
+    /// it is there: where there is another way to it.
+    pub fn set_probes(&mut self, probes: bool) {
+        self.probes = probes;
     }
 
     /// True when frames can be sealed.
@@ -45,10 +71,24 @@ impl Link {
         self.connected && self.session.is_open()
     }
 
+    /// When an authentic frame of the other node was last heard: one that nobody can have recorded
+    /// and played again. None: never.
+    pub fn last_heard_ms(&self) -> Option<u64> {
+        self.last_heard_ms
+    }
+
+    /// Since when the other node owes an answer: to a hello, or to messages of durable routes. None
+    /// while it owes none, and without a connection. Messages of live routes are not answered.
+    pub fn unanswered_since_ms(&self) -> Option<u64> {
+        self.unanswered_since_ms
+    }
+
     /// This node has a way to the relay, or has lost it.
     pub fn connected(&mut self, connected: bool, now_ms: u64) {
         self.connected = connected;
         self.answers.clear();
+        self.unanswered_since_ms = None;
+        self.has_asked = false;
         self.hello_pause_ms = HELLO_MS_MIN;
         self.hello_ms = (connected && !self.session.is_open()).then_some(now_ms);
         self.sender.connected(connected && self.session.is_open());
@@ -58,19 +98,28 @@ impl Link {
     }
 
     /// Opens what came from the node. A frame is handed on to [`frame::decode`], its parts to
-    /// [`batch`](Self::batch) and [`acknowledged`](Self::acknowledged).
+    /// [`batch`](Self::batch) and [`acknowledged`](Self::acknowledged); messages of live routes are
+    /// the caller's.
     ///
     /// # Errors
     /// When it is not from that node, for this one, and new.
     pub fn open(&mut self, bytes: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, Refusal> {
         match self.session.open(bytes) {
-            Ok(Opened::Data(frame)) => Ok(Some(frame)),
+            Ok(Opened::Data(frame)) => {
+                self.last_heard_ms = Some(now_ms);
+                if std::mem::take(&mut self.has_asked) {
+                    self.unanswered_since_ms = self.sender.is_waiting().then_some(now_ms);
+                }
+                Ok(Some(frame))
+            }
             Ok(Opened::Answer(answer)) => {
                 self.answer(answer);
                 Ok(None)
             }
             Ok(Opened::Begun(answer)) => {
                 self.answer(answer);
+                self.last_heard_ms = Some(now_ms);
+                self.unanswered_since_ms = None;
                 self.hello_ms = None;
                 self.hello_pause_ms = HELLO_MS_MIN;
                 self.sender.connected(self.connected);
@@ -81,12 +130,29 @@ impl Link {
             Err(refusal) => {
                 // One of the two may have started again: whoever sees it says so, not too often.
                 let is_session = matches!(refusal, Refusal::OtherSession | Refusal::NotAuthentic);
-                if is_session && self.connected && self.hello_ms.is_none() {
-                    self.hello_ms = Some(now_ms + HELLO_MS_MIN);
+                if is_session && self.connected {
+                    let soon = now_ms + HELLO_MS_MIN;
+                    self.hello_ms = Some(self.hello_ms.map_or(soon, |due| due.min(soon)));
                 }
                 Err(refusal)
             }
         }
+    }
+
+    /// The other node has asked whether this one is there.
+    pub fn asked(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// A frame that asks the other node whether it is there, over whatever way; none while its boot
+    /// is not known.
+    pub fn probe(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+        self.seal(&Frame::Probe, now_ms)
+    }
+
+    /// What answers a hello that just came: it goes back the way by which that came.
+    pub fn take_answer(&mut self) -> Option<Vec<u8>> {
+        self.answers.pop()
     }
 
     /// Judges a batch that came.
@@ -96,7 +162,9 @@ impl Link {
 
     /// Takes an acknowledgement that came.
     pub fn acknowledged(&mut self, ack: &Ack, now_ms: u64) -> Acknowledged {
-        self.sender.acknowledged(ack, now_ms)
+        let acknowledged = self.sender.acknowledged(ack, now_ms);
+        self.unanswered_since_ms = self.sender.is_waiting().then_some(now_ms);
+        acknowledged
     }
 
     /// What is to be sent beside messages: hellos and acknowledgements, sealed. Call it until there
@@ -111,16 +179,32 @@ impl Link {
         if self.hello_ms.is_some_and(|due| due <= now_ms) {
             self.hello_ms = (!self.session.is_open()).then(|| now_ms + self.hello_pause_ms);
             self.hello_pause_ms = (2 * self.hello_pause_ms).min(HELLO_MS_MAX);
+            if !self.session.is_open() {
+                self.unanswered_since_ms.get_or_insert(now_ms);
+            }
             return Some(self.session.hello());
         }
         if !self.session.is_open() {
             return None;
         }
+        if self.is_due_to_ask(now_ms) {
+            self.has_asked = true;
+            self.wants_to_hear = false;
+            self.unanswered_since_ms.get_or_insert(now_ms);
+            return self.probe(now_ms);
+        }
         let acks = self.receiver.acks();
-        if acks.is_empty() {
+        if acks.is_empty() && !self.is_asked {
             return None;
         }
-        self.seal(&Frame::Acks(acks))
+        self.is_asked = false;
+        self.seal(&Frame::Acks(acks), now_ms)
+    }
+
+    /// Live messages go out, and nothing comes back.
+    fn is_due_to_ask(&self, now_ms: u64) -> bool {
+        let heard_ms = self.last_heard_ms.unwrap_or(0);
+        self.wants_to_hear && !self.has_asked && heard_ms.saturating_add(PROBE_MS) <= now_ms
     }
 
     /// What to read and send next, see [`Sender::next`].
@@ -133,9 +217,14 @@ impl Link {
 
     /// Encodes and seals a frame; none while the other node has not answered, or when it is larger
     /// than a frame may be.
-    pub fn seal(&mut self, frame: &Frame<'_>) -> Option<Vec<u8>> {
-        let bytes = frame::encode(frame).ok()?;
-        self.session.seal(&bytes)
+    pub fn seal(&mut self, frame: &Frame<'_>, now_ms: u64) -> Option<Vec<u8>> {
+        let bytes = frame::encode_to(frame, session::buffer(0)).ok()?;
+        let sealed = self.session.seal_in_place(bytes)?;
+        if matches!(frame, Frame::Batches(_)) {
+            self.unanswered_since_ms.get_or_insert(now_ms);
+        }
+        self.wants_to_hear |= self.probes && matches!(frame, Frame::Live(_));
+        Some(sealed)
     }
 
     /// When there is something to do although nothing has happened.

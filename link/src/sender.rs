@@ -224,6 +224,8 @@ impl Sender {
             return None;
         }
         stream.sent = read_to.max(stream.sent);
+        // The log may have more than the link was told of: what is acknowledged of it is nothing odd.
+        stream.head = stream.head.max(read_to);
         stream.in_flight.extend(messages);
         stream.in_flight_bytes += messages.iter().map(|(_, bytes)| bytes).sum::<u64>();
         if stream.in_flight.is_empty() {
@@ -308,6 +310,20 @@ impl Sender {
                 stream.resend_ms = None;
             }
         }
+    }
+
+    /// True while something was sent that is not acknowledged.
+    pub fn is_waiting(&self) -> bool {
+        let mut streams = self.streams.values();
+        self.connected && streams.any(|stream| !stream.in_flight.is_empty())
+    }
+
+    /// True when nothing has happened to the stream since it asked for `want`: what was read for it
+    /// may be sent.
+    pub fn is_current(&self, want: &Want) -> bool {
+        let stream = self.streams.get(&want.route);
+        self.connected
+            && stream.is_some_and(|stream| stream.epoch == want.epoch && stream.sent == want.from)
     }
 
     /// When [`next`](Self::next) has something to do although nothing has happened.

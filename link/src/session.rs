@@ -26,6 +26,8 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use crate::window::Window;
+
 const VERSION: u8 = 1;
 const HELLO: u8 = 1;
 const DATA: u8 = 2;
@@ -33,8 +35,6 @@ const HEADER_BYTES: usize = 26;
 const TAG_BYTES: usize = 16;
 /// What a seal adds to a frame.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
-/// How far behind the newest one the number of a frame may be.
-const WINDOW: u64 = 1_024;
 /// Boots of the other node that were replaced and are not believed again. With one more the node takes
 /// another boot itself, so that whatever was recorded means nothing any more: a pair of boots that
 /// came back would count from zero under keys that were used.
@@ -168,15 +168,25 @@ impl Session {
 
     fn hello_to(&mut self, to: Boot) -> Vec<u8> {
         let key = self.key(&self.outward, HELLO, &self.own, &NOBODY);
-        let bytes = seal(&key, HELLO, &self.own, self.hellos, &to);
+        let mut bytes = buffer(to.len());
+        bytes.extend(to);
+        let bytes = seal(&key, HELLO, &self.own, self.hellos, bytes);
         self.hellos += 1;
         bytes
     }
 
     /// Seals a frame; none while the other node's boot is not known.
     pub fn seal(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = buffer(frame.len());
+        bytes.extend(frame);
+        self.seal_in_place(bytes)
+    }
+
+    /// Seals what was written into a [`buffer`], where it stands; none while the other node's boot is
+    /// not known.
+    pub fn seal_in_place(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let pair = self.pair.as_mut()?;
-        let bytes = seal(&pair.sealing, DATA, &self.own, pair.sent, frame);
+        let bytes = seal(&pair.sealing, DATA, &self.own, pair.sent, bytes);
         pair.sent += 1;
         Some(bytes)
     }
@@ -265,13 +275,18 @@ impl Session {
     }
 }
 
-fn seal(key: &LessSafeKey, kind: u8, from: &Boot, number: u64, frame: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(OVERHEAD_BYTES + frame.len());
-    bytes.extend([VERSION, kind]);
-    bytes.extend(from);
-    bytes.extend(number.to_le_bytes());
-    bytes.extend(frame);
+/// Where a frame of about so many bytes is written to be sealed: its header stands already.
+pub fn buffer(bytes: usize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(OVERHEAD_BYTES + bytes);
+    buffer.extend([0; HEADER_BYTES]);
+    buffer
+}
+
+fn seal(key: &LessSafeKey, kind: u8, from: &Boot, number: u64, mut bytes: Vec<u8>) -> Vec<u8> {
     let (header, plain) = bytes.split_at_mut(HEADER_BYTES);
+    header[..2].copy_from_slice(&[VERSION, kind]);
+    header[2..18].copy_from_slice(from);
+    header[18..].copy_from_slice(&number.to_le_bytes());
     let tag = key
         .seal_in_place_separate_tag(nonce(number), Aad::from(header), plain)
         .expect("a frame is far shorter than what the cipher takes");
@@ -300,74 +315,4 @@ fn nonce(number: u64) -> Nonce {
     let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&number.to_le_bytes());
     Nonce::assume_unique_for_key(bytes)
-}
-
-/// Which of the newest numbers have come (as in RFC 6479).
-#[derive(Debug)]
-struct Window {
-    /// One more than the newest.
-    end: u64,
-    seen: [u64; (WINDOW / 64) as usize],
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            end: 0,
-            seen: [0; (WINDOW / 64) as usize],
-        }
-    }
-}
-
-impl Window {
-    /// True once for each number that is not too old.
-    fn is_new(&mut self, number: u64) -> bool {
-        if number == u64::MAX || number + WINDOW < self.end {
-            return false;
-        }
-        if number >= self.end {
-            // What the window moves over was seen when its place stood for an older number.
-            let passed = (number - self.end + 1).min(WINDOW);
-            for gone in (number + 1 - passed)..=number {
-                let (word, bit) = place(gone);
-                self.seen[word] &= !bit;
-            }
-            self.end = number + 1;
-        }
-        let (word, bit) = place(number);
-        let is_new = self.seen[word] & bit == 0;
-        self.seen[word] |= bit;
-        is_new
-    }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "a number below the window's size"
-)]
-fn place(number: u64) -> (usize, u64) {
-    let index = number % WINDOW;
-    ((index / 64) as usize, 1 << (index % 64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_is_new_once_and_not_when_it_is_too_old() {
-        let mut window = Window::default();
-        assert!(window.is_new(0));
-        assert!(!window.is_new(0));
-        assert!(window.is_new(5));
-        assert!(window.is_new(3));
-        assert!(!window.is_new(5));
-        assert!(window.is_new(WINDOW + 5));
-        assert!(!window.is_new(5), "too old");
-        assert!(window.is_new(6), "the oldest that is not");
-        assert!(!window.is_new(u64::MAX));
-        assert!(window.is_new(10 * WINDOW));
-        assert!(window.is_new(9 * WINDOW + 1));
-        assert!(!window.is_new(10 * WINDOW));
-    }
 }

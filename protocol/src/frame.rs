@@ -1,7 +1,8 @@
-//! What travels between two nodes on live routes: several messages in one frame.
+//! What travels between two nodes on live routes, inside the seal of their link: several messages in
+//! one frame.
 //!
 //! The site, the node and the ports of the source are not in the frame: the receiver takes them
-//! from the topic and from its own assignment, so that no node can speak for another. A frame is
+//! from the link and from its own assignment, so that no node can speak for another. A frame is
 //! one version byte and the postcard encoding of the rest.
 
 use serde::{Deserialize, Serialize};
@@ -60,14 +61,24 @@ pub enum FrameError {
 /// # Errors
 /// `TooLarge` when they do not fit.
 pub fn encode(messages: &[LiveMessage<'_>]) -> Result<Vec<u8>, FrameError> {
+    encode_to(messages, Vec::new())
+}
+
+/// Encodes `messages` as one frame behind what is in `bytes` already.
+///
+/// # Errors
+/// `TooLarge` when they do not fit.
+pub fn encode_to(messages: &[LiveMessage<'_>], mut bytes: Vec<u8>) -> Result<Vec<u8>, FrameError> {
     if messages.len() > FRAME_MESSAGES_MAX {
         return Err(FrameError::TooLarge);
     }
-    let frame = postcard::to_extend(messages, vec![VERSION]).map_err(|_| FrameError::Malformed)?;
-    if frame.len() > FRAME_BYTES_MAX {
+    let before = bytes.len();
+    bytes.push(VERSION);
+    let bytes = postcard::to_extend(messages, bytes).map_err(|_| FrameError::Malformed)?;
+    if bytes.len() - before > FRAME_BYTES_MAX {
         Err(FrameError::TooLarge)
     } else {
-        Ok(frame)
+        Ok(bytes)
     }
 }
 

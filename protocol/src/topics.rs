@@ -8,8 +8,7 @@
 //! haar/SITE/NODE/up/alive         node to site, retained: "online", and the will "offline"
 //! haar/SITE/NODE/up/log           node to site
 //! haar/SITE/NODE/up/response      node to site, signed
-//! haar/SITE/NODE/in/FROM/live     node FROM to NODE: frames of live routes
-//! haar/SITE/NODE/in/FROM/link     node FROM to NODE: sealed frames of durable routes
+//! haar/SITE/NODE/in/FROM/link     node FROM to NODE: sealed frames of their link
 //! ```
 
 use crate::ids::{NodeId, SiteId};
@@ -29,14 +28,7 @@ pub enum Topic {
     Log(NodeId),
     /// Answers of a node to requests.
     Response(NodeId),
-    /// Live frames from one node to another.
-    Live {
-        /// The sending node.
-        from: NodeId,
-        /// The receiving node.
-        to: NodeId,
-    },
-    /// Sealed frames of durable routes from one node to another.
+    /// Sealed frames of a link from one node to another.
     Link {
         /// The sending node.
         from: NodeId,
@@ -55,7 +47,6 @@ impl Topic {
             Topic::Alive(node) => format!("haar/{site}/{node}/up/alive"),
             Topic::Log(node) => format!("haar/{site}/{node}/up/log"),
             Topic::Response(node) => format!("haar/{site}/{node}/up/response"),
-            Topic::Live { from, to } => format!("haar/{site}/{to}/in/{from}/live"),
             Topic::Link { from, to } => format!("haar/{site}/{to}/in/{from}/link"),
         }
     }
@@ -75,10 +66,6 @@ impl Topic {
             ("up", "alive", None) => Topic::Alive(node),
             ("up", "log", None) => Topic::Log(node),
             ("up", "response", None) => Topic::Response(node),
-            ("in", from, Some("live")) => Topic::Live {
-                from: from.parse().ok()?,
-                to: node,
-            },
             ("in", from, Some("link")) => Topic::Link {
                 from: from.parse().ok()?,
                 to: node,
@@ -95,6 +82,11 @@ pub fn node_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
         format!("haar/{site}/{node}/ctl/#"),
         format!("haar/{site}/{node}/in/#"),
     ]
+}
+
+/// What a node subscribes to at a relay that carries messages between nodes only.
+pub fn link_subscriptions(site: &SiteId, node: &NodeId) -> Vec<String> {
+    vec![format!("haar/{site}/{node}/in/#")]
 }
 
 /// What a node publishes to, as topic filters: for the rules of brokers that are not ours.
@@ -121,7 +113,7 @@ pub fn node_may_publish(site: &SiteId, node: &NodeId, topic: &str) -> bool {
         Some(Topic::Status(of) | Topic::Alive(of) | Topic::Log(of) | Topic::Response(of)) => {
             &of == node
         }
-        Some(Topic::Live { from, .. } | Topic::Link { from, .. }) => &from == node,
+        Some(Topic::Link { from, .. }) => &from == node,
         Some(Topic::Assignment(_) | Topic::Request(_)) | None => false,
     }
 }

@@ -30,7 +30,7 @@ pub use devices::{
 pub use endpoint::{Endpoint, RelayError, TlsTrust};
 pub use reason::DisconnectReason;
 pub use session::{
-    Credentials, Identity, Outgoing, PublishError, Session, SessionEvent, SessionOptions,
+    Credentials, Identity, Outgoing, PublishError, Room, Session, SessionEvent, SessionOptions,
     SessionTask,
 };
 

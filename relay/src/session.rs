@@ -164,6 +164,28 @@ pub enum PublishError {
     },
 }
 
+/// Room for one message in the queue of a session.
+#[derive(Debug)]
+pub struct Room<'a> {
+    session: &'a Session,
+    place: mpsc::Permit<'a, Queued>,
+}
+
+impl Room<'_> {
+    /// Queues a message. It is sent on this connection or a later one.
+    ///
+    /// # Errors
+    /// `Topic` or `TooLarge`.
+    pub fn publish(self, message: Outgoing) -> Result<(), PublishError> {
+        self.session.check(&message)?;
+        self.place.send(Queued {
+            message,
+            only_on_connection: None,
+        });
+        Ok(())
+    }
+}
+
 /// A publish that waits in the queue.
 #[derive(Debug)]
 pub(crate) struct Queued {
@@ -235,21 +257,29 @@ impl Session {
         (session, SessionTask(Box::pin(task)))
     }
 
+    /// Waits for room in the queue, for those who decide as late as they can what to send.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn room(&self) -> Result<Room<'_>, PublishError> {
+        let place = tokio::select! {
+            biased;
+            () = self.closing.cancelled() => return Err(PublishError::Stopped),
+            place = self.queue.reserve() => place.map_err(|_| PublishError::Stopped)?,
+        };
+        Ok(Room {
+            session: self,
+            place,
+        })
+    }
+
     /// Queues a message, waiting for room. It is sent on this connection or a later one.
     ///
     /// # Errors
     /// `Stopped`, `Topic` or `TooLarge`.
     pub async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
         self.check(&message)?;
-        let queued = Queued {
-            message,
-            only_on_connection: None,
-        };
-        tokio::select! {
-            biased;
-            () = self.closing.cancelled() => Err(PublishError::Stopped),
-            sent = self.queue.send(queued) => sent.map_err(|_| PublishError::Stopped),
-        }
+        self.room().await?.publish(message)
     }
 
     /// Queues a message for the current connection only, without waiting: for live messages, of

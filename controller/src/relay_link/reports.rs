@@ -157,11 +157,9 @@ impl Taking<'_, '_> {
                     Ok(())
                 }
             },
-            Topic::Assignment(_)
-            | Topic::Request(_)
-            | Topic::Response(_)
-            | Topic::Live { .. }
-            | Topic::Link { .. } => Ok(()),
+            Topic::Assignment(_) | Topic::Request(_) | Topic::Response(_) | Topic::Link { .. } => {
+                Ok(())
+            }
         }
     }
 

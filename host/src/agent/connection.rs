@@ -1,47 +1,110 @@
-//! The way to the relay, and small things that the control loop needs.
+//! The way to a relay, and small things that the control loop needs.
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use haar_protocol::ids::{NodeId, SiteId};
+use haar_protocol::keys::{PublicKey, SecretKey};
+use haar_protocol::relay::{NodeCredentials, PASSWORD_PURPOSE, RelayAccess, RelayRole};
 use haar_protocol::topics::{self, Topic};
-use haar_relay::{Endpoint, Identity, Outgoing, Session, SessionOptions};
+use haar_relay::{
+    Credentials, Endpoint, Identity, Outgoing, Session, SessionEvent, SessionOptions, SessionTask,
+};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::links::{self, Intake};
-use super::run::Options;
+use crate::identity::Membership;
 
-/// Events of the relay that may wait to be sorted.
+/// Events of a relay that may wait to be sorted.
 const RELAY_EVENTS_MAX: usize = 256;
-/// Publishes that may wait for the relay.
+/// Publishes that may wait for a relay.
 const RELAY_QUEUE_MESSAGES: usize = 64;
 
-/// Starts the session with the relay.
+/// Who this node is at relays.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) site: SiteId,
+    pub(super) site_key: PublicKey,
+    pub(super) node: NodeId,
+    pub(super) key: SecretKey,
+    /// The relay that it knows since it enrolled.
+    pub(super) enrolled: Option<String>,
+    /// The site's certificate authority.
+    pub(super) ca_pem: String,
+}
+
+impl Account {
+    pub(super) fn new(membership: &Membership, key: &SecretKey) -> Self {
+        Self {
+            site: membership.site.clone(),
+            site_key: membership.site_key,
+            node: membership.node.clone(),
+            key: key.clone(),
+            enrolled: membership.relays.first().cloned(),
+            ca_pem: membership.ca_pem.clone(),
+        }
+    }
+
+    fn endpoint(&self, access: &RelayAccess) -> anyhow::Result<Endpoint> {
+        let ca_pem = access.ca_pem.as_ref().unwrap_or(&self.ca_pem);
+        let endpoint = match &access.url {
+            Some(url) => Endpoint::new(url, Some(ca_pem))?,
+            None => {
+                let url = self.enrolled.as_ref();
+                let url = url.context("the enrolment names no relay: enrol again")?;
+                Endpoint::parse(url, Some(ca_pem))?
+            }
+        };
+        Ok(endpoint)
+    }
+
+    fn credentials(&self, access: &RelayAccess) -> anyhow::Result<Credentials> {
+        let shared = || self.key.shared_with(&self.site_key);
+        Ok(match &access.credentials {
+            NodeCredentials::Proof => Credentials::Proof {
+                site: self.site.clone(),
+                relay: access.url.is_some().then(|| access.name.clone()),
+                key: Box::new(self.key.clone()),
+            },
+            NodeCredentials::Generated => Credentials::Password {
+                user: self.node.to_string(),
+                password: shared().relay_password(&access.name),
+            },
+            NodeCredentials::Given { user, password } => Credentials::Password {
+                user: user.clone(),
+                password: shared().open(PASSWORD_PURPOSE, password)?,
+            },
+            NodeCredentials::Anonymous => Credentials::Anonymous,
+        })
+    }
+}
+
+/// Prepares the session with a relay.
+///
+/// # Errors
+/// When the relay can't be used.
 pub(super) fn connect(
-    options: &Options,
-    intake: Intake,
-    work: &mut JoinSet<()>,
-) -> anyhow::Result<Session> {
-    let membership = &options.membership;
-    let (site, node) = (membership.site.clone(), membership.node.clone());
-    let url = membership
-        .relays
-        .first()
-        .context("the enrolment names no relay: enrol again")?;
-    let session_options = SessionOptions {
-        endpoint: Endpoint::parse(url, Some(&membership.ca_pem))?,
-        identity: Identity::of_key(node.to_string(), site.clone(), options.key.clone()),
-        will: Some(alive(&site, &node, "offline")),
-        subscriptions: topics::node_subscriptions(&site, &node),
+    account: &Account,
+    access: &RelayAccess,
+) -> anyhow::Result<(Session, SessionTask, mpsc::Receiver<SessionEvent>)> {
+    let (site, node) = (&account.site, &account.node);
+    let sees_site = access.role == RelayRole::Everything;
+    let options = SessionOptions {
+        endpoint: account.endpoint(access)?,
+        identity: Identity {
+            client_id: node.to_string(),
+            credentials: account.credentials(access)?,
+        },
+        will: sees_site.then(|| alive(site, node, "offline")),
+        subscriptions: match sees_site {
+            true => topics::node_subscriptions(site, node),
+            false => topics::link_subscriptions(site, node),
+        },
         queue_messages: RELAY_QUEUE_MESSAGES,
     };
-    let (relay_events, relay) = mpsc::channel(RELAY_EVENTS_MAX);
-    let (session, task) = Session::start(session_options, relay_events, CancellationToken::new());
-    work.spawn(task);
-    work.spawn(links::receive(intake, relay));
-    Ok(session)
+    let (events, received) = mpsc::channel(RELAY_EVENTS_MAX);
+    let (session, task) = Session::start(options, events, CancellationToken::new());
+    Ok((session, task, received))
 }
 
 pub(super) fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoing {

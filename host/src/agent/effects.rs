@@ -24,12 +24,13 @@ impl Agent {
                 Effect::SetTable(table) => {
                     let peers = self.node.assignment().map(|assignment| &assignment.peers);
                     let peers = peers.map_or(&[][..], Vec::as_slice);
-                    self.links.follow_durable(table.links(), peers);
+                    let plans = table.links().clone();
+                    // First, so that what a new link brings finds its route.
                     let brokers = self.node.assignment().map(|one| &one.brokers);
                     let brokers = brokers.map_or(&[][..], Vec::as_slice);
                     self.devices.follow(table.brokers(), brokers);
                     self.surroundings.bus.set_table(table);
-                    self.links.follow(self.node.registry.peers());
+                    self.links.follow(&plans, peers);
                 }
                 Effect::Sweep(keep) => {
                     let modules = Arc::clone(&self.modules);

@@ -6,7 +6,7 @@ use haar_protocol::topics::Topic;
 use haar_relay::Outgoing;
 use tokio::time::Instant;
 
-use super::connection::{alive, sleep_until};
+use super::connection::sleep_until;
 use super::housekeeping;
 use super::node::Effect;
 use super::reporter::{self, Frame};
@@ -25,6 +25,7 @@ impl Agent {
         if self.lacks_logs {
             self.open_logs_again().await;
         }
+        self.relays.look();
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
@@ -35,7 +36,7 @@ impl Agent {
         if let Some(status) = self.status().await {
             // Never waits: a relay that does not take it gets the next one, a whole snapshot too.
             self.node.changed = false;
-            if let Err(error) = self.session.try_publish(status) {
+            if let Err(error) = self.uplink.try_publish(status) {
                 tracing::debug!("no status was sent: {error}");
             }
         }
@@ -64,6 +65,8 @@ impl Agent {
             now_ms: now_ms(),
             started_ms: self.started_ms,
             link_key: self.options.link_secret.public(),
+            relays: self.relays.statuses(),
+            serves: self.serving.statuses(),
         };
         let membership = &self.options.membership;
         match reporter::status(
@@ -109,18 +112,12 @@ impl Agent {
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
         if let Some(status) = self.status().await
-            && let Err(error) = self.session.try_publish(status)
+            && let Err(error) = self.uplink.try_publish(status)
         {
             tracing::debug!("the last status was not sent: {error}");
         }
-        let last = alive(
-            &self.options.membership.site,
-            &self.options.membership.node,
-            "offline",
-        );
-        if let Err(error) = self.session.finish(Some(last)).await {
-            tracing::debug!("the last words did not reach the relay: {error}");
-        }
+        self.relays.finish().await;
+        self.serving.finish().await;
         drop(self.logs);
         self.instances.abort_all();
         self.work.shutdown().await;

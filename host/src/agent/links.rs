@@ -1,106 +1,135 @@
-//! Routes to and from other nodes: takes frames off the relay, and keeps two tasks for each peer, one
-//! that fills frames of live routes and hands them to the relay, and one for the durable ones
-//! ([`super::peer_link`]). Beside the control loop, not through it.
+//! Links to other nodes: takes frames off relays, and keeps a task for each node with which this
+//! one shares a route ([`super::peer_link`]). Beside the control loop, not through it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use haar_link::paths::RelayNumber;
 use haar_link::session::{Boot, Ends};
 use haar_protocol::assignment::Peer;
-use haar_protocol::ids::{NodeId, SiteId};
+use haar_protocol::ids::{Name, NodeId, SiteId};
 use haar_protocol::keys::LinkKey;
+use haar_protocol::relay::RelayRole;
 use haar_protocol::topics::Topic;
-use haar_relay::{Outgoing, Session, SessionEvent};
+use haar_relay::SessionEvent;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Event;
-use super::peer_link::PeerLink;
+use super::peer_link::{PeerLink, Ways};
+use super::relays::Table;
 use crate::bus::Bus;
 use crate::bus::logs::LinkPlan;
-use crate::bus::message::count;
-use crate::bus::peer::PeerQueue;
 use crate::identity::LinkSecret;
 use crate::store::Store;
 
 /// Sealed frames of one node that may wait to be opened.
 const FRAMES_MAX: usize = 64;
 
-/// Where what the relay delivers goes.
+/// Where what relays deliver goes.
+#[derive(Clone)]
 pub(super) struct Intake {
     pub(super) site: SiteId,
     pub(super) node: NodeId,
     pub(super) bus: Arc<Bus>,
-    pub(super) connected: watch::Sender<bool>,
+    pub(super) table: Arc<watch::Sender<Table>>,
+    pub(super) connected: Arc<watch::Sender<bool>>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) requests: mpsc::Sender<Bytes>,
     pub(super) doors: Arc<Doors>,
 }
 
-/// Sorts what the relay delivers: live frames go to the bus, sealed ones to the task of their link,
-/// requests to the task that answers them, the rest to the control loop.
-pub(super) async fn receive(intake: Intake, mut relay: mpsc::Receiver<SessionEvent>) {
-    let Intake {
-        site,
-        node,
-        bus,
-        connected,
-        events,
-        requests,
-        doors,
-    } = intake;
-    while let Some(event) = relay.recv().await {
-        let event = match event {
-            SessionEvent::Message { topic, payload, .. } => match Topic::parse(&site, &topic) {
-                Some(Topic::Live { from, to }) if to == node => {
-                    bus.receive(&from, &payload);
-                    continue;
-                }
-                Some(Topic::Link { from, to }) if to == node => {
-                    match doors.load().get(&from) {
-                        // What does not fit is sent again.
-                        Some(door) => drop(door.try_send(payload)),
-                        None => bus.refuse(),
+impl Intake {
+    /// Sorts what one relay delivers: frames go to the task of their link, requests to the task that
+    /// answers them, the rest to the control loop.
+    pub(super) async fn receive(
+        self,
+        relay: RelayNumber,
+        mut events: mpsc::Receiver<SessionEvent>,
+    ) {
+        while let Some(event) = events.recv().await {
+            let event = match event {
+                SessionEvent::Message { topic, payload, .. } => {
+                    match self.sort(relay, &topic, payload).await {
+                        Some(event) => event,
+                        None => continue,
                     }
-                    continue;
                 }
-                Some(Topic::Assignment(to)) if to == node => Event::Assignment(payload),
-                Some(Topic::Request(to)) if to == node => {
-                    if requests.try_send(payload).is_err() {
-                        tracing::warn!("too many requests wait: one of the site is dropped");
-                    }
-                    continue;
+                SessionEvent::Connected => {
+                    self.note(relay, None);
+                    Event::Connected(relay)
                 }
-                _ => continue,
-            },
-            SessionEvent::Connected => {
-                connected.send_replace(true);
-                Event::Connected
+                SessionEvent::Disconnected { reason } => {
+                    self.note(relay, Some(reason.to_string()));
+                    Event::Disconnected(reason)
+                }
+            };
+            if self.events.send(event).await.is_err() {
+                return; // the control loop has ended
             }
-            SessionEvent::Disconnected { reason } => {
-                connected.send_replace(false);
-                Event::Disconnected(reason)
-            }
-        };
-        if events.send(event).await.is_err() {
-            return; // the control loop has ended
         }
+    }
+
+    /// Returns what is for the control loop.
+    async fn sort(&self, relay: RelayNumber, topic: &str, payload: Bytes) -> Option<Event> {
+        match Topic::parse(&self.site, topic)? {
+            Topic::Link { from, to } if to == self.node => {
+                let door = self.doors.load().get(&from).cloned();
+                let taken = match door {
+                    // The task of a link never waits while frames wait for it.
+                    Some(door) => door.send((relay, payload)).await.is_ok(),
+                    None => false,
+                };
+                if !taken {
+                    self.bus.refuse();
+                }
+                None
+            }
+            Topic::Assignment(to) if to == self.node => Some(Event::Assignment(payload)),
+            Topic::Request(to) if to == self.node => {
+                if self.requests.try_send(payload).is_err() {
+                    tracing::warn!("too many requests wait: one of the site is dropped");
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes that a relay is there, or why it is not.
+    fn note(&self, relay: RelayNumber, reason: Option<String>) {
+        self.table.send_modify(|table| {
+            let mut attachments = table.as_ref().clone();
+            if let Some(one) = attachments.iter_mut().find(|one| one.number == relay) {
+                one.connected = reason.is_none();
+                one.connections += u64::from(one.connected);
+                one.reason = reason;
+            }
+            *table = Arc::new(attachments);
+        });
+        self.tell_connected();
+    }
+
+    /// Tells who waits for it whether the site can be reached.
+    pub(super) fn tell_connected(&self) {
+        let table = self.table.borrow().clone();
+        let mut sites = table.iter().filter(|one| one.role == RelayRole::Everything);
+        self.connected.send_replace(sites.any(|one| one.connected));
     }
 }
 
-/// Where sealed frames of other nodes go.
-pub(super) type Doors = ArcSwap<HashMap<NodeId, mpsc::Sender<Bytes>>>;
+/// Where sealed frames of other nodes go, each with the relay that brought it.
+pub(super) type Doors = ArcSwap<HashMap<NodeId, mpsc::Sender<(RelayNumber, Bytes)>>>;
 
 /// What the tasks of all links need.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
     pub(super) site: SiteId,
     pub(super) node: NodeId,
-    pub(super) session: Session,
-    pub(super) connected: watch::Receiver<bool>,
+    pub(super) relays: watch::Receiver<Table>,
     pub(super) bus: Arc<Bus>,
     pub(super) store: Store,
     pub(super) secret: LinkSecret,
@@ -108,20 +137,23 @@ pub(super) struct Means {
     pub(super) doors: Arc<Doors>,
 }
 
-/// The tasks that exchange messages with other nodes.
+/// The links to other nodes.
 #[derive(Debug)]
 pub(super) struct Links {
     means: Means,
     tasks: JoinSet<()>,
-    peers: HashMap<NodeId, (Arc<PeerQueue>, AbortHandle)>,
-    durable: HashMap<NodeId, DurableLink>,
+    links: HashMap<NodeId, OpenLink>,
+    /// Nodes whose key is not known, and of which that was said.
+    missed: BTreeSet<NodeId>,
 }
 
-/// The task of the durable routes of one peer.
+/// The task of one link.
 #[derive(Debug)]
-struct DurableLink {
+struct OpenLink {
     key: LinkKey,
     plan: watch::Sender<LinkPlan>,
+    /// The relays that the other node attaches to, too; empty for all.
+    shared: watch::Sender<Vec<Name>>,
     task: AbortHandle,
 }
 
@@ -130,16 +162,20 @@ impl Links {
         Self {
             means,
             tasks: JoinSet::new(),
-            peers: HashMap::new(),
-            durable: HashMap::new(),
+            links: HashMap::new(),
+            missed: BTreeSet::new(),
         }
     }
 
-    /// Keeps a task for each of `plans` whose key is known, and for no other.
-    pub(super) fn follow_durable(&mut self, plans: &BTreeMap<NodeId, LinkPlan>, peers: &[Peer]) {
+    /// Keeps a link for each of `plans` whose key is known, and no other.
+    pub(super) fn follow(&mut self, plans: &BTreeMap<NodeId, LinkPlan>, peers: &[Peer]) {
         let key = |node: &NodeId| peers.iter().find(|peer| &peer.id == node)?.link_key;
+        let shared = |node: &NodeId| {
+            let peer = peers.iter().find(|peer| &peer.id == node);
+            peer.map_or_else(Vec::new, |peer| peer.relays.clone())
+        };
         let mut doors = self.means.doors.load().as_ref().clone();
-        self.durable.retain(|node, link| {
+        self.links.retain(|node, link| {
             let keep = plans.contains_key(node) && key(node) == Some(link.key);
             if !keep {
                 link.task.abort();
@@ -147,24 +183,30 @@ impl Links {
             }
             keep
         });
+        self.missed
+            .retain(|node| plans.contains_key(node) && key(node).is_none());
         for (node, plan) in plans {
-            if let Some(link) = self.durable.get(node) {
+            if let Some(link) = self.links.get(node) {
+                link.shared.send_replace(shared(node));
                 link.plan.send_replace(plan.clone());
                 continue;
             }
             let Some(key) = key(node) else {
-                tracing::warn!("durable routes wait: node {node} has not told its key for links");
+                if self.missed.insert(node.clone()) {
+                    tracing::warn!("routes wait: node {node} has not told its key for links");
+                }
                 continue;
             };
-            match self.open(node, key, plan) {
+            match self.open(node, key, plan, shared(node)) {
                 Ok((link, door)) => {
-                    self.durable.insert(node.clone(), link);
+                    self.links.insert(node.clone(), link);
                     doors.insert(node.clone(), door);
                 }
                 Err(error) => tracing::error!("no link to node {node}: {error:#}"),
             }
         }
         self.means.doors.store(Arc::new(doors));
+        while self.tasks.try_join_next().is_some() {} // those that were ended
     }
 
     fn open(
@@ -172,7 +214,8 @@ impl Links {
         node: &NodeId,
         key: LinkKey,
         plan: &LinkPlan,
-    ) -> anyhow::Result<(DurableLink, mpsc::Sender<Bytes>)> {
+        shared: Vec<Name>,
+    ) -> anyhow::Result<(OpenLink, mpsc::Sender<(RelayNumber, Bytes)>)> {
         let means = &self.means;
         // One for each session, not for each start of the agent: a link that is closed and opened
         // again would count its frames from zero under the keys that it had before.
@@ -190,78 +233,26 @@ impl Links {
             to: node.clone(),
         };
         let (plan, planned) = watch::channel(plan.clone());
+        let (shared, sharing) = watch::channel(shared);
         let (door, frames) = mpsc::channel(FRAMES_MAX);
-        let link = PeerLink {
+        let ways = Ways {
             bus: Arc::clone(&means.bus),
             store: means.store.clone(),
-            session: means.session.clone(),
+            node: node.clone(),
             topic: topic.text(&means.site),
-            connected: means.connected.clone(),
+            relays: means.relays.clone(),
+            shared: sharing,
             plan: planned,
             frames,
             began: means.began,
-            outdated: Vec::new(),
         };
-        let task = self.tasks.spawn(link.run(seals));
-        Ok((DurableLink { key, plan, task }, door))
-    }
-
-    /// Keeps a task for each of `queues`, and for no other.
-    pub(super) fn follow<'a>(&mut self, queues: impl Iterator<Item = &'a Arc<PeerQueue>>) {
-        let queues: Vec<_> = queues.collect();
-        self.peers.retain(|_, (queue, task)| {
-            let keep = queues.iter().any(|other| Arc::ptr_eq(queue, other));
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        for queue in queues {
-            if self.peers.contains_key(&queue.node) {
-                continue;
-            }
-            let topic = Topic::Live {
-                from: self.means.node.clone(),
-                to: queue.node.clone(),
-            }
-            .text(&self.means.site);
-            let (session, connected) = (self.means.session.clone(), self.means.connected.clone());
-            let task = self
-                .tasks
-                .spawn(send(Arc::clone(queue), topic, session, connected));
-            self.peers
-                .insert(queue.node.clone(), (Arc::clone(queue), task));
-        }
-        while self.tasks.try_join_next().is_some() {} // those that were ended
-    }
-}
-
-/// Sends what waits in the queue, frame by frame. While there is no connection the queue holds the
-/// newest messages, within its bounds.
-async fn send(
-    queue: Arc<PeerQueue>,
-    topic: String,
-    session: Session,
-    mut connected: watch::Receiver<bool>,
-) {
-    loop {
-        queue.wait().await;
-        if connected.wait_for(|connected| *connected).await.is_err() {
-            return; // the agent is stopping
-        }
-        let Some((frame, taken)) = queue.take_frame() else {
-            continue;
+        let task = self.tasks.spawn(PeerLink::new(ways, seals).run());
+        let link = OpenLink {
+            key,
+            plan,
+            shared,
+            task,
         };
-        let outgoing = Outgoing {
-            topic: topic.clone(),
-            payload: Bytes::from(frame),
-            at_least_once: false,
-            retain: false,
-        };
-        if session.publish(outgoing).await.is_err() {
-            for outbound in taken {
-                count(&outbound.counters.dropped);
-            }
-        }
+        Ok((link, door))
     }
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::log::LogBatch;
 use haar_protocol::topics::Topic;
-use haar_relay::{Outgoing, Session};
+use haar_relay::Outgoing;
 use tokio::sync::watch;
 
+use super::relays::Uplink;
 use crate::logs::Logs;
 
 /// Lines in one batch.
@@ -16,12 +17,12 @@ const BATCH_LINES_MAX: usize = 500;
 /// Bytes in one batch, roughly.
 const BATCH_BYTES_MAX: usize = 128 << 10;
 
-/// Ships until the session ends.
+/// Ships until the agent ends.
 pub(super) async fn ship(
     site: SiteId,
     node: NodeId,
     logs: Arc<Logs>,
-    session: Session,
+    uplink: Uplink,
     mut connected: watch::Receiver<bool>,
 ) {
     let topic = Topic::Log(node).text(&site);
@@ -42,7 +43,7 @@ pub(super) async fn ship(
             at_least_once: true,
             retain: false,
         };
-        if let Err(error) = session.publish(outgoing).await {
+        if let Err(error) = uplink.publish(outgoing).await {
             tracing::debug!("log lines were not sent: {error}");
         }
     }

@@ -9,6 +9,8 @@ mod replay;
 mod view;
 
 mod connection;
+mod relays;
+mod serving;
 mod links;
 mod peer_link;
 mod devices;
@@ -28,6 +30,7 @@ mod ending;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use haar_link::paths::RelayNumber;
 use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_relay::DisconnectReason;
 use tokio::sync::oneshot;
@@ -41,9 +44,9 @@ use crate::store::dead_letters::DeadLetter;
 pub enum Event {
     /// The relay delivered an assignment.
     Assignment(Bytes),
-    /// The relay is there.
-    Connected,
-    /// The relay is gone, or refuses us.
+    /// A relay is there.
+    Connected(RelayNumber),
+    /// A relay is gone, or refuses us.
     Disconnected(DisconnectReason),
     /// A module is ready, or is not.
     Prepared(Arc<Microservice>, Result<InstancePre<State>, PrepareError>),

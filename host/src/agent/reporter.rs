@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
-use haar_protocol::status::{RouteStatus, Status};
+use haar_protocol::status::{RelayStatus, RouteStatus, ServedStatus, Status};
 
 use super::node::Node;
 use crate::bus::Bus;
@@ -19,6 +19,10 @@ pub(super) struct Frame {
     pub(super) started_ms: u64,
     /// The node's key for links.
     pub(super) link_key: LinkKey,
+    /// The relays that it attaches to.
+    pub(super) relays: Vec<RelayStatus>,
+    /// The relays that it runs.
+    pub(super) serves: Vec<ServedStatus>,
 }
 
 /// Makes and signs a status.
@@ -44,8 +48,8 @@ pub(super) fn status(
         microservices: node.microservices(),
         routes: routes(node),
         frames_refused: bus.frames_refused(),
-        relays: Vec::new(),
-        serves: Vec::new(),
+        relays: frame.relays.clone(),
+        serves: frame.serves.clone(),
     };
     signed::seal(&status, key)
 }

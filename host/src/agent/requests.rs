@@ -17,10 +17,11 @@ use haar_protocol::request::{
 };
 use haar_protocol::signed;
 use haar_protocol::topics::Topic;
-use haar_relay::{Outgoing, Session};
+use haar_relay::Outgoing;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::relays::Uplink;
 use super::{Event, letters};
 use crate::local_api::state::now_ms;
 use crate::store::Store;
@@ -53,7 +54,7 @@ pub(super) struct Desk {
     pub(super) node: NodeId,
     pub(super) key: SecretKey,
     pub(super) store: Store,
-    pub(super) session: Session,
+    pub(super) uplink: Uplink,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -119,7 +120,7 @@ impl Desk {
             at_least_once: true,
             retain: false,
         };
-        Ok(self.session.publish(outgoing).await?)
+        Ok(self.uplink.publish(outgoing).await?)
     }
 
     async fn perform(&self, operation: Operation) -> anyhow::Result<Outcome> {

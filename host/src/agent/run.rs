@@ -8,22 +8,26 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use haar_link::paths::RelayNumber;
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
-use haar_relay::{DisconnectReason, Session};
+use haar_protocol::relay::RelayRole;
+use haar_relay::DisconnectReason;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{alive, connect, jitter, sleep_until};
+use super::connection::{Account, alive, jitter, sleep_until};
 use super::devices::{self, Devices};
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper;
 use super::node::Node;
+use super::relays::{Relays, Uplink};
 use super::requests::{Desk, QUEUE_REQUESTS};
+use super::serving::Serving;
 use super::{Event, clock};
 use crate::accept::{self, Allegiance, Verdict};
 use crate::bus::{Bus, logs};
@@ -79,7 +83,9 @@ pub struct Agent {
     pub(super) runtime: Arc<GuestRuntime>,
     pub(super) modules: Arc<Modules>,
     pub(super) controller: Controller,
-    pub(super) session: Session,
+    pub(super) relays: Relays,
+    pub(super) serving: Serving,
+    pub(super) uplink: Uplink,
     pub(super) links: Links,
     pub(super) devices: Devices,
     pub(super) connected: watch::Receiver<bool>,
@@ -129,6 +135,7 @@ impl Agent {
         let (bus, logs): (Arc<Bus>, Arc<Logs>) = Default::default();
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (connected_sender, connected) = watch::channel(false);
+        let table = Arc::new(watch::Sender::default());
         let mut work = JoinSet::new();
         let (requests, asked) = mpsc::channel(QUEUE_REQUESTS);
         let doors: Arc<Doors> = Arc::default();
@@ -136,12 +143,16 @@ impl Agent {
             site: membership.site.clone(),
             node: membership.node.clone(),
             bus: Arc::clone(&bus),
-            connected: connected_sender,
+            table: Arc::clone(&table),
+            connected: Arc::new(connected_sender),
             events: events.clone(),
             requests,
             doors: Arc::clone(&doors),
         };
-        let session = connect(&options, intake, &mut work)?;
+        let account = Account::new(membership, &options.key);
+        let serving = Serving::new(account.clone(), data.join("relays"));
+        let relays = Relays::start(account, intake, table)?;
+        let uplink = relays.uplink();
         let (site, node) = (membership.site.clone(), membership.node.clone());
         let desk = Desk {
             site: site.clone(),
@@ -149,7 +160,7 @@ impl Agent {
             node: node.clone(),
             key: options.key.clone(),
             store: store.clone(),
-            session: session.clone(),
+            uplink: uplink.clone(),
             events: events.clone(),
         };
         work.spawn(desk.serve(asked));
@@ -157,7 +168,7 @@ impl Agent {
             site.clone(),
             node.clone(),
             Arc::clone(&logs),
-            session.clone(),
+            uplink.clone(),
             connected.clone(),
         ));
         let statuses = StatusSequence::reserve(&store).await?;
@@ -170,8 +181,7 @@ impl Agent {
         let means = Means {
             site,
             node,
-            session: session.clone(),
-            connected: connected.clone(),
+            relays: relays.table(),
             bus: Arc::clone(&surroundings.bus),
             store: store.clone(),
             secret: options.link_secret.clone(),
@@ -199,7 +209,9 @@ impl Agent {
             runtime,
             modules,
             controller,
-            session,
+            relays,
+            serving,
+            uplink,
             connected,
             events,
             received,
@@ -293,18 +305,7 @@ impl Agent {
     async fn apply(&mut self, event: Event) {
         match event {
             Event::Assignment(envelope) => self.assignment(&envelope).await,
-            Event::Connected => {
-                tracing::info!("connected to the relay");
-                let (site, node) = (&self.options.membership.site, &self.options.membership.node);
-                let (session, alive) = (self.session.clone(), alive(site, node, "online"));
-                // Beside the loop: the queue to the relay may be full.
-                self.work.spawn(async move {
-                    if let Err(error) = session.publish(alive).await {
-                        tracing::debug!("not sent: {error}");
-                    }
-                });
-                self.node.changed = true;
-            }
+            Event::Connected(relay) => self.connected_to(relay),
             Event::Disconnected(reason) => self.disconnected(&reason),
             Event::Prepared(spec, outcome) => {
                 let effects =
@@ -390,6 +391,8 @@ impl Agent {
             location: self.options.location,
         }));
         let kept = Kept::of(&assignment);
+        self.serving.follow(&assignment);
+        self.relays.follow(&assignment);
         let effects = self
             .node
             .assigned(assignment, Digest::of(envelope), now_ms());
@@ -397,8 +400,29 @@ impl Agent {
         self.kept.send_replace(Some(kept));
     }
 
+    fn connected_to(&mut self, relay: RelayNumber) {
+        let table = self.relays.table().borrow().clone();
+        let Some(attachment) = table.iter().find(|one| one.number == relay) else {
+            return; // it was left meanwhile
+        };
+        tracing::info!("connected to the relay {}", attachment.name);
+        self.node.changed = true;
+        if attachment.role != RelayRole::Everything {
+            return;
+        }
+        let (site, node) = (&self.options.membership.site, &self.options.membership.node);
+        let (session, alive) = (attachment.session.clone(), alive(site, node, "online"));
+        // Beside the loop: the queue to the relay may be full.
+        self.work.spawn(async move {
+            if let Err(error) = session.publish(alive).await {
+                tracing::debug!("not sent: {error}");
+            }
+        });
+    }
+
     fn disconnected(&mut self, reason: &DisconnectReason) {
         tracing::warn!("{reason}");
+        self.node.changed = true;
         let asked_lately = self
             .diagnosed
             .is_some_and(|asked| asked.elapsed() < DIAGNOSIS_PAUSE);

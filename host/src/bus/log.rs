@@ -223,13 +223,18 @@ impl Log {
         *self.listeners() = listeners;
     }
 
+    /// Messages after a position as [`read`](Self::read) gives them; none when the store has to be
+    /// read for them.
+    pub fn at_hand(&self, after: u64, bytes: u64) -> Option<Vec<Logged>> {
+        self.recent().after(after, bytes)
+    }
+
     /// Messages after a position, see [`Store::read_log`].
     ///
     /// # Errors
     /// When they are not at hand, and the store can't be read.
     pub async fn read(&self, store: &Store, after: u64, bytes: u64) -> anyhow::Result<Vec<Logged>> {
-        let at_hand = self.recent().after(after, bytes);
-        match at_hand {
+        match self.at_hand(after, bytes) {
             Some(messages) => Ok(messages),
             None => {
                 let source = Arc::clone(&self.source);

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::log::{Bases, Log, Reader};
 use super::message::{Entry, RouteCounters, Source};
+use super::peer::PeerQueue;
 use super::stream::Stream;
 use super::topics;
 use crate::store::log::{Consumer, LogId, LogName, OpenLog, WantedLog};
@@ -29,14 +30,16 @@ pub struct Logs {
     bases: Arc<Bases>,
 }
 
-/// The durable routes between this node and another.
+/// The routes between this node and another.
 #[derive(Debug, Clone, Default)]
 pub struct LinkPlan {
     /// Told when there is more to send, or room for more.
     pub arrived: Arc<Notify>,
-    /// Routes to the other node.
+    /// What waits for the other node on live routes, when there are such.
+    pub live: Option<Arc<PeerQueue>>,
+    /// Durable routes to the other node.
     pub outgoing: Vec<OutgoingStream>,
-    /// Routes from the other node.
+    /// Durable routes from the other node.
     pub incoming: Vec<IncomingStream>,
 }
 

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! guest ─ publish ─► outlet known? size? ─► sequence + source stamped ─┬─► inbox of a local instance
-//!                                                                      └─► queue towards a peer ─► frame ─► relay
-//! relay ─► frame ─► route known from that node? ─► inbox of a local instance
+//!                                                                      └─► queue towards a peer ─► link ─► relay
+//! relay ─► link ─► route known from that node? ─► inbox of a local instance
 //! ```
 
 pub mod message;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use haar_protocol::assignment::MicroserviceName;
-use haar_protocol::frame;
+use haar_protocol::frame::LiveMessage;
 use haar_protocol::ids::NodeId;
 
 use history::{HistoryPort, Recorder};
@@ -164,14 +164,10 @@ impl Bus {
         ports.outlet(outlet).ok_or(UnknownOutlet)
     }
 
-    /// Takes a frame that node `from` sent: each message enters the inlets that this node's own
+    /// Takes live messages that node `from` sent: each enters the inlets that this node's own
     /// assignment lists for its route from that node, and no other. Anything else is counted and
     /// dropped.
-    pub fn receive(&self, from: &NodeId, frame: &[u8]) {
-        let Ok(messages) = frame::decode(frame) else {
-            count(&self.frames_refused);
-            return;
-        };
+    pub fn receive(&self, from: &NodeId, messages: &[LiveMessage<'_>]) {
         let table = self.table.load();
         for live in messages {
             let Some(arrivals) = table.arrivals(from, live.route) else {

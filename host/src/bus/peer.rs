@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use haar_protocol::frame::{self, FRAME_BYTES_MAX, FRAME_MESSAGES_MAX, LiveMessage};
+use haar_link::frame::{LiveMessage, PLAIN_BYTES_MAX};
+use haar_protocol::frame::{self, FRAME_MESSAGES_MAX};
 use haar_protocol::ids::NodeId;
 use tokio::sync::Notify;
 
@@ -24,6 +25,21 @@ pub struct Outbound {
 }
 
 impl Outbound {
+    /// The message as it stands in a frame.
+    pub fn wire(&self) -> LiveMessage<'_> {
+        let message = &self.message;
+        let headers = message.headers.iter();
+        LiveMessage {
+            route: self.counters.id.to_u64(),
+            sequence: message.sequence,
+            published_ms: message.published_ms,
+            headers: headers
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect(),
+            body: &message.body,
+        }
+    }
+
     fn bytes(&self) -> usize {
         frame::encoded_bytes_max(&self.message.headers, self.message.body.len())
     }
@@ -40,7 +56,7 @@ struct Queue {
 pub struct PeerQueue {
     /// The other node.
     pub node: NodeId,
-    /// Taken by publishers and by the peer's sending task, for a push or for filling one frame.
+    /// Taken by publishers and by the task of the link, for a push or for filling one frame.
     queue: Mutex<Queue>,
     arrived: Notify,
 }
@@ -87,52 +103,28 @@ impl PeerQueue {
         }
     }
 
-    /// Takes as many messages as fit into one frame and encodes them. Returns the frame and what
-    /// is in it, or nothing when the queue is empty.
-    pub fn take_frame(&self) -> Option<(Vec<u8>, Vec<Outbound>)> {
+    /// Takes as many of the oldest messages as fit into one frame.
+    pub fn take(&self) -> Vec<Outbound> {
         let mut taken = Vec::new();
-        {
-            let mut queue = self.lock();
-            let mut bytes = 16;
-            while let Some(next) = queue.messages.front() {
-                let size = next.bytes();
-                if !taken.is_empty()
-                    && (bytes + size > FRAME_BYTES_MAX || taken.len() == FRAME_MESSAGES_MAX)
-                {
-                    break;
-                }
-                bytes += size;
-                queue.bytes -= size;
-                taken.extend(queue.messages.pop_front());
+        let mut queue = self.lock();
+        let mut bytes = 16;
+        while let Some(next) = queue.messages.front() {
+            let size = next.bytes();
+            if !taken.is_empty()
+                && (bytes + size > PLAIN_BYTES_MAX || taken.len() == FRAME_MESSAGES_MAX)
+            {
+                break;
             }
+            bytes += size;
+            queue.bytes -= size;
+            taken.extend(queue.messages.pop_front());
         }
-        if taken.is_empty() {
-            return None;
-        }
-        let messages: Vec<LiveMessage<'_>> = taken.iter().map(live_message).collect();
-        let frame = frame::encode(&messages)
-            .expect("messages are limited far below a frame's size when published");
-        Some((frame, taken))
+        taken
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.queue
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-fn live_message(outbound: &Outbound) -> LiveMessage<'_> {
-    let message = &outbound.message;
-    LiveMessage {
-        route: outbound.counters.id.to_u64(),
-        sequence: message.sequence,
-        published_ms: message.published_ms,
-        headers: message
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect(),
-        body: &message.body,
     }
 }

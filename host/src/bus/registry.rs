@@ -67,11 +67,6 @@ impl Registry {
         self.counters.get(&(route, peer.clone())).cloned()
     }
 
-    /// The queues towards other nodes.
-    pub fn peers(&self) -> impl Iterator<Item = &Arc<PeerQueue>> {
-        self.peers.values()
-    }
-
     /// Compiles the table of `assignment`, and forgets what it no longer names.
     pub fn compile(&mut self, assignment: &Assignment) -> RouteTable {
         self.follow_histories(assignment);

@@ -117,7 +117,7 @@ impl RouteTable {
         self.recorders.get(port).cloned()
     }
 
-    /// The durable routes to and from other nodes.
+    /// The routes to and from other nodes.
     pub fn links(&self) -> &BTreeMap<NodeId, LinkPlan> {
         &self.links
     }
@@ -284,9 +284,11 @@ impl<'a> Builder<'a> {
                     .entry(node.clone())
                     .or_insert_with(|| Arc::new(PeerQueue::new(node)));
                 let queue = Arc::clone(queue);
+                self.link(&route.to.node).live = Some(Arc::clone(&queue));
                 self.add_target(route, Target::Remote { queue, counters });
             }
             (false, Some((inbox, entry))) => {
+                self.link(&route.from.node);
                 let source = self.source(&peer_name, &route.from.microservice, &route.from.port);
                 let key = (route.from.node.clone(), route.id.to_u64());
                 self.arrivals.entry(key).or_default().push(Arrival {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use haar_protocol::frame;
+use haar_link::frame::{Frame, decode, encode};
 use haar_protocol::ids::{NodeId, RouteId};
 use haar_protocol::keys::SecretKey;
 use proptest::prelude::*;
@@ -119,7 +119,13 @@ fn without_a_table_nothing_can_be_published_and_nothing_arrives() {
     let mut cache = PortCache::default();
     let published = bus.publish(&mut cache, &name, "out", vec![], vec![], 1);
     assert_eq!(published, Err(UnknownOutlet));
-    bus.receive(&node(), b"\x01");
+    let stray = message(1, vec![]);
+    let counters = Arc::new(RouteCounters::new(RouteId::from_u64(9)));
+    let stray = Outbound {
+        message: stray,
+        counters,
+    };
+    bus.receive(&node(), &[stray.wire()]);
     assert_eq!(bus.frames_refused(), 1);
 }
 
@@ -137,8 +143,15 @@ proptest! {
             queue.push(Outbound { message, counters: Arc::clone(&counters) });
         }
         let mut seen = Vec::new();
-        while let Some((bytes, taken)) = queue.take_frame() {
-            let messages = frame::decode(&bytes).unwrap();
+        loop {
+            let taken = queue.take();
+            if taken.is_empty() {
+                break;
+            }
+            let bytes = encode(&Frame::Live(taken.iter().map(Outbound::wire).collect())).unwrap();
+            let Ok(Frame::Live(messages)) = decode(&bytes) else {
+                panic!("a frame of live messages");
+            };
             prop_assert_eq!(messages.len(), taken.len());
             for live in messages {
                 prop_assert_eq!(live.route, 9);

@@ -36,7 +36,7 @@ async fn a_batch_is_published_in_order_or_refused_as_a_whole_with_the_limit() {
         .await;
     let driver = Driver::connect(&site, &other).await;
     let told = async |command: &str| {
-        driver.send(&site, &node, commands.id, command).await;
+        driver.send(&node, commands.id, command).await;
         let prefix = format!("{command}: ");
         let line = site
             .line(&node.id, |line| line.text.starts_with(&prefix))
@@ -86,8 +86,8 @@ async fn a_batch_has_an_upper_bound_whatever_the_rate() {
     site.status(&node.id, |status| of(status, "batch").is_some())
         .await;
     let driver = Driver::connect(&site, &other).await;
-    driver.send(&site, &node, commands.id, "1025 1").await;
-    driver.send(&site, &node, commands.id, "1024 1").await;
+    driver.send(&node, commands.id, "1025 1").await;
+    driver.send(&node, commands.id, "1024 1").await;
     let refused = site
         .line(&node.id, |line| line.text.starts_with("1025 1: "))
         .await;

@@ -1,7 +1,7 @@
 //! Messages from one node to another.
 
 use haar_conformance_artifacts as artifacts;
-use haar_protocol::frame::{self, LiveMessage};
+use haar_link::frame::{Frame, LiveMessage};
 
 use crate::driver::Driver;
 use crate::node::{Node, configured, microservice, route};
@@ -78,24 +78,18 @@ async fn a_frame_without_a_route_in_the_receivers_own_assignment_is_counted_and_
     })
     .await;
 
-    let driver = Driver::connect(&site, &stranger).await;
+    let stranger = Driver::connect(&site, &stranger).await;
+    stranger.send_bytes(&right, b"not a frame".to_vec()).await;
     let message = LiveMessage {
-        route: known.id.to_u64(),
+        route: 1 ^ known.id.to_u64(),
         sequence: 1,
         published_ms: 1,
         headers: vec![],
         body: b"x",
     };
-    driver
-        .send_frame(
-            &site,
-            &right,
-            frame::encode(&[message.clone(), message]).unwrap(),
-        )
-        .await;
-    driver
-        .send_frame(&site, &right, b"not a frame".to_vec())
-        .await;
+    let frame = Frame::Live(vec![message.clone(), message]);
+    let other = Driver::connect(&site, &other).await;
+    other.send_frame(&right, &frame).await;
     let status = site
         .status(&right.id, |status| status.frames_refused == 3)
         .await;

@@ -53,7 +53,7 @@ async fn a_microservice_knows_its_node_and_sees_labels_change() {
     site.assign(&assignment).await;
     site.status(&node.id, |status| status.applied == 2).await;
     let driver = Driver::connect(&site, &other).await;
-    driver.send(&site, &node, incoming.id, "again").await;
+    driver.send(&node, incoming.id, "again").await;
     let line = site
         .line(&node.id, |line| {
             line.text.contains("labels=[hall=b line=8]")

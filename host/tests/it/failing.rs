@@ -41,7 +41,7 @@ async fn failure(guest: &str, body: &str, limit: impl Fn(&mut Limits)) -> String
         |status: &Status| of(status, "victim").is_some_and(|one| one.state == State::Running);
     site.status(&node.id, runs).await;
     let driver = Driver::connect(&site, &other).await;
-    driver.send(&site, &node, poison.id, body).await;
+    driver.send(&node, poison.id, body).await;
 
     // It is started again at once.
     let again =

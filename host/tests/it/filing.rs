@@ -83,9 +83,7 @@ impl Office {
             .find(|route| route.to.microservice.microservice.as_str() == name)
             .unwrap();
         let body = format!("{tag} {command}");
-        self.driver
-            .send(&self.site, &self.node, ends.id, &body)
-            .await;
+        self.driver.send(&self.node, ends.id, &body).await;
         let (ok, error) = (format!("{tag} ok "), format!("{tag} error "));
         let line = self
             .site

@@ -52,9 +52,7 @@ impl Stage {
     /// Gives the guest a command and returns its answer.
     async fn tell(&self, command: &str) -> String {
         let route = self.commands.id;
-        self.driver
-            .send(&self.site, &self.node, route, command)
-            .await;
+        self.driver.send(&self.node, route, command).await;
         let prefix = format!("{command}: ");
         let line = self
             .site

@@ -38,6 +38,8 @@ pub struct Node {
     pub data: tempfile::TempDir,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// How often it was started.
+    pub starts: u32,
     membership: Membership,
     running: Option<(CancellationToken, std::thread::JoinHandle<()>)>,
 }
@@ -66,12 +68,14 @@ impl Node {
             id,
             data,
             location: None,
+            starts: 0,
             membership,
             running: None,
         }
     }
 
     pub fn start(&mut self) {
+        self.starts += 1;
         let stop = CancellationToken::new();
         let options = Options {
             membership: self.membership.clone(),
@@ -163,7 +167,7 @@ impl Node {
         }
     }
 
-    fn link_secret(&self) -> LinkSecret {
+    pub fn link_secret(&self) -> LinkSecret {
         LinkSecret::from_bytes(*Digest::of(self.id.as_str().as_bytes()).as_bytes())
     }
 }

@@ -43,9 +43,7 @@ impl Scene {
     }
 
     async fn send(&self, body: &str) {
-        self.driver
-            .send(&self.site, &self.node, self.route, body)
-            .await;
+        self.driver.send(&self.node, self.route, body).await;
     }
 
     fn id(&self) -> &NodeId {

@@ -168,7 +168,7 @@ async fn a_new_module_goes_on_with_the_messages_that_waited_for_the_old_one() {
         .await;
     let driver = Driver::connect(&site, &other).await;
     for _ in 0..MESSAGES {
-        driver.send(&site, &node, incoming.id, "100").await;
+        driver.send(&node, incoming.id, "100").await;
     }
     // The old module sleeps for each message and then says `slept`; the new one says the message.
     let handled_some =

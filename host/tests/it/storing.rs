@@ -69,7 +69,7 @@ impl Scene {
 
     async fn send(&self, inlet: usize, body: &str) {
         let route = self.routes[inlet];
-        self.driver.send(&self.site, &self.node, route, body).await;
+        self.driver.send(&self.node, route, body).await;
     }
 
     /// Sends a command, and waits until its answer is logged. Each command only once in a test.

@@ -1,6 +1,8 @@
 //! Frames survive their encoding, and nothing else passes for one.
 
-use haar_link::frame::{Ack, Batch, Frame, FrameError, Message, STREAMS_MAX, decode, encode};
+use haar_link::frame::{
+    Ack, Batch, Frame, FrameError, LiveMessage, Message, STREAMS_MAX, decode, encode, encode_to,
+};
 use proptest::prelude::*;
 
 fn message(sequence: u64, body: &[u8]) -> Message<'_> {
@@ -31,6 +33,18 @@ fn batches() -> Frame<'static> {
     ])
 }
 
+fn live() -> Frame<'static> {
+    let message = |sequence| LiveMessage {
+        route: 5,
+        sequence,
+        published_ms: 1_700_000_000_000,
+        headers: vec![("name", "value")],
+        body: b"live",
+    };
+    // Sequences of several outlets: in any order.
+    Frame::Live(vec![message(9), message(6)])
+}
+
 #[test]
 fn a_frame_is_read_as_it_was_written() {
     let acks = Frame::Acks(vec![Ack {
@@ -40,8 +54,10 @@ fn a_frame_is_read_as_it_was_written() {
         room: 4,
         resend: true,
     }]);
-    for frame in [batches(), acks, Frame::Acks(vec![])] {
+    for frame in [batches(), acks, Frame::Acks(vec![]), live(), Frame::Probe] {
         let bytes = encode(&frame).unwrap();
+        let behind = encode_to(&frame, b"before".to_vec()).unwrap();
+        assert_eq!(behind, [b"before", bytes.as_slice()].concat());
         assert_eq!(decode(&bytes).unwrap(), frame);
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length]).is_err(), "cut at {length}");
@@ -91,7 +107,7 @@ fn a_claim_of_more_than_a_frame_may_hold_is_refused_before_memory_is_set_aside()
 proptest! {
     #[test]
     fn any_bytes_are_a_frame_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for kind in [1, 2] {
+        for kind in [1, 2, 3] {
             let mut bytes = bytes.clone();
             if bytes.len() >= 2 {
                 bytes[0] = 1;

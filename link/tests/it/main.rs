@@ -6,6 +6,7 @@
 )]
 
 mod frames;
+mod hearing;
 mod senders;
 mod sessions;
 mod simulation;

@@ -108,3 +108,12 @@ fn what_was_left_out_between_two_messages_is_not_waited_for() {
     sender.sent(&want, &[(9, 10)], 9, 0);
     assert_eq!(sender.acknowledged(&ack(9, 100), 0), Acknowledged::Upto(9));
 }
+
+#[test]
+fn what_was_read_before_the_link_was_told_of_it_may_be_acknowledged() {
+    let mut sender = sender(0, 1);
+    let want = sender.next(0).unwrap();
+    // The log has a second message by now.
+    sender.sent(&want, &[(1, 10), (2, 10)], 2, 0);
+    assert_eq!(sender.acknowledged(&ack(2, 100), 10), Acknowledged::Upto(2));
+}

@@ -19,7 +19,7 @@ fn all_topics() -> Vec<Topic> {
             Topic::Alive(node(seed)),
             Topic::Log(node(seed)),
             Topic::Response(node(seed)),
-            Topic::Live {
+            Topic::Link {
                 from: node(seed),
                 to: node(5 - seed),
             },
@@ -56,7 +56,7 @@ fn topic_like() -> impl Strategy<Value = String> {
         4 => known(site().to_string()),
         4 => known(node(2).to_string()),
         2 => known(node(3).to_string()),
-        4 => prop::sample::select(vec!["up", "in", "ctl", "live", "status", "assignment", "request", "alive", "log", "response"]).prop_map(String::from),
+        4 => prop::sample::select(vec!["up", "in", "ctl", "link", "status", "assignment", "request", "alive", "log", "response"]).prop_map(String::from),
         4 => prop::sample::select(vec!["+", "#", "", "\0", "$share", "$queue", "g", "+a", "a#", "##", "*", "..", "HAAR"]).prop_map(String::from),
         1 => "\\PC{0,5}",
     ];
@@ -129,7 +129,7 @@ fn wider_or_malformed_filters_are_refused() {
         format!("haar/{site}/{node}/ctl"),
         format!("haar/{site}/{node}/ctl/"),
         format!("haar/{site}/{node}/ctl#"),
-        format!("haar/{site}/{node}/in/#/live"),
+        format!("haar/{site}/{node}/in/#/link"),
         format!("haar/{site}/{node}/in/a+"),
         format!("haar/{site}/{node}/in/\0"),
         format!("haar/{site}/{other}/in/#"),

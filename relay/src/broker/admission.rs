@@ -172,18 +172,12 @@ pub(super) fn may_subscribe(
     }
 }
 
-/// True when a message on `topic` may be kept: three topics of each node. Live topics are as many
-/// as pairs of nodes that anybody can name, and would fill the disk.
+/// True when a message on `topic` may be kept: three topics of each node. Topics of links are as
+/// many as pairs of nodes that anybody can name, and would fill the disk.
 pub(super) fn may_retain(site: &SiteId, topic: &str) -> bool {
     match Topic::parse(site, topic) {
         Some(Topic::Assignment(_) | Topic::Status(_) | Topic::Alive(_)) => true,
-        Some(
-            Topic::Request(_)
-            | Topic::Response(_)
-            | Topic::Log(_)
-            | Topic::Live { .. }
-            | Topic::Link { .. },
-        )
+        Some(Topic::Request(_) | Topic::Response(_) | Topic::Log(_) | Topic::Link { .. })
         | None => false,
     }
 }

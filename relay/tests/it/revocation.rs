@@ -91,7 +91,7 @@ async fn what_waited_for_a_revoked_node_is_gone_when_it_comes_back() {
         options
     };
     let sender = site.connect_node(&site.two).await;
-    let live = site.text(&Topic::Live {
+    let live = site.text(&Topic::Link {
         from: site.two.id.clone(),
         to: site.one.id.clone(),
     });

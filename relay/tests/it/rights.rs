@@ -19,17 +19,18 @@ async fn a_node_publishes_to_its_own_topics_only() {
         site.text(&Topic::Status(two.clone())),
         site.text(&Topic::Alive(two.clone())),
         site.text(&Topic::Log(two.clone())),
-        site.text(&Topic::Live {
+        site.text(&Topic::Link {
             from: two.clone(),
             to: two.clone(),
         }),
-        site.text(&Topic::Live {
+        site.text(&Topic::Link {
             from: node(9).id,
             to: two.clone(),
         }),
         format!("haar/{id}/{one}/up/other"),
         format!("haar/{id}/{one}/up/status/more"),
-        format!("haar/{id}/{two}/in/{one}/live/more"),
+        format!("haar/{id}/{two}/in/{one}/link/more"),
+        format!("haar/{id}/{two}/in/{one}/other"),
         format!("/haar/{id}/{one}/up/status"),
         "$SYS/broker/version".into(),
         "anything".into(),
@@ -47,13 +48,13 @@ async fn a_node_publishes_to_its_own_topics_only() {
         PubAckReason::Success
     );
     assert_eq!(
-        attacker.publish(&site.live(), "mark", false).await,
+        attacker.publish(&site.link(), "mark", false).await,
         PubAckReason::Success
     );
     assert_eq!(controller.message().await, (status, "mark".into(), false));
     assert_eq!(
         receiver.message().await,
-        (site.live(), "mark".into(), false)
+        (site.link(), "mark".into(), false)
     );
 }
 
@@ -89,7 +90,7 @@ async fn a_node_subscribes_below_its_own_topics_only() {
     }
     for filter in [
         format!("haar/{id}/{one}/ctl/#"),
-        format!("haar/{id}/{one}/in/+/live"),
+        format!("haar/{id}/{one}/in/+/link"),
     ] {
         assert!(matches!(
             attacker.subscribe(&filter).await,
@@ -106,7 +107,7 @@ async fn the_site_writes_assignments_reads_reports_and_can_not_forge_data() {
     options.set_credentials(id.as_str(), site.proof(&site.key, id.as_str()));
     let mut controller = RawClient::connect(options).await.unwrap();
     for topic in [
-        site.live(),
+        site.link(),
         site.text(&Topic::Status(one.clone())),
         format!("haar/{id}/{one}/ctl/x"),
     ] {
@@ -131,14 +132,14 @@ async fn the_site_writes_assignments_reads_reports_and_can_not_forge_data() {
 }
 
 #[tokio::test]
-async fn live_messages_are_never_retained() {
+async fn frames_of_links_are_never_retained() {
     let site = Site::start().await;
     let sender = site.connect_node(&site.one).await;
     let status = site.text(&Topic::Status(site.one.id.clone()));
     let mut controller = site.connect_site().await;
     sender
         .session
-        .publish(message(&site.live(), "kept?").retained())
+        .publish(message(&site.link(), "kept?").retained())
         .await
         .unwrap();
     sender
@@ -150,10 +151,10 @@ async fn live_messages_are_never_retained() {
     let mut receiver = site.connect_node(&site.two).await;
     sender
         .session
-        .publish(message(&site.live(), "new"))
+        .publish(message(&site.link(), "new"))
         .await
         .unwrap();
-    assert_eq!(receiver.message().await, (site.live(), "new".into(), false));
+    assert_eq!(receiver.message().await, (site.link(), "new".into(), false));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ async fn messages_cross_the_relay_between_sessions() {
     let sender = site.connect_node(&site.one).await;
     let mut receiver = site.connect_node(&site.two).await;
     for number in 0..500 {
-        let mut next = message(&site.live(), &number.to_string());
+        let mut next = message(&site.link(), &number.to_string());
         next.at_least_once = number % 2 == 0;
         sender.session.publish(next).await.unwrap();
         if number % 50 == 49 {
@@ -109,7 +109,7 @@ async fn a_live_message_without_a_connection_is_an_error() {
     options.endpoint.port = free_address().await.port();
     let mut client = Client::start(options);
     client.disconnected().await;
-    let live = message(&site.live(), "x");
+    let live = message(&site.link(), "x");
     assert_eq!(
         client.session.try_publish(live.clone()),
         Err(PublishError::NotConnected)
@@ -132,7 +132,7 @@ async fn a_full_queue_is_an_error_for_live_messages_and_a_wait_for_others() {
     let mut options = site.node_options(&site.one);
     options.queue_messages = 2;
     let client = Client::connected(options).await;
-    let live = message(&site.live(), "x");
+    let live = message(&site.link(), "x");
     // This test's only thread does not give way to the session: nothing leaves the queue.
     assert_eq!(client.session.try_publish(live.clone()), Ok(()));
     assert_eq!(client.session.try_publish(live.clone()), Ok(()));

@@ -179,9 +179,9 @@ impl Site {
         topic.text(&self.id)
     }
 
-    /// The topic of live frames from node one to node two.
-    pub(crate) fn live(&self) -> String {
-        self.text(&Topic::Live {
+    /// The topic of the link from node one to node two.
+    pub(crate) fn link(&self) -> String {
+        self.text(&Topic::Link {
             from: self.one.id.clone(),
             to: self.two.id.clone(),
         })

@@ -93,13 +93,13 @@ async fn a_will_on_a_foreign_topic_is_refused_at_once() {
         (site.text(&Topic::Status(two.clone())), false),
         (site.text(&Topic::Assignment(one.clone())), true),
         (
-            site.text(&Topic::Live {
+            site.text(&Topic::Link {
                 from: two.clone(),
                 to: one.clone(),
             }),
             false,
         ),
-        (site.live(), true),
+        (site.link(), true),
         ("anything".into(), false),
     ];
     for (topic, retain) in cases {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use haar_link::frame::{Batch, Frame, Message, decode};
+use haar_link::frame::{Batch, Frame, LiveMessage, Message, decode};
 use haar_link::link::Link;
 use haar_link::receiver::Verdict;
 use haar_link::sender::{Acknowledged, Settings};
@@ -14,6 +14,8 @@ pub(super) const ROUTES: [u64; 3] = [11, 22, 33];
 /// Bytes of messages that a stream's inbox takes.
 const ROOM_BYTES: u64 = 400;
 const EPOCH: u64 = 7;
+/// A live route between the two.
+const LIVE: u64 = 44;
 
 pub(super) const SETTINGS: Settings = Settings {
     resend_ms_min: 50,
@@ -144,11 +146,26 @@ impl Source {
             messages,
         }]);
         let is_empty = taken.is_empty() && want.bytes > 0;
-        let sealed = (!is_empty).then(|| self.link.seal(&frame).unwrap());
+        let sealed = (!is_empty).then(|| self.link.seal(&frame, now_ms).unwrap());
         if let Some(base) = self.link.sender.sent(&want, &taken, read_to, now_ms) {
             log.base = base;
         }
         sealed
+    }
+
+    /// A sealed live message, when the link is open. It is never kept.
+    pub(super) fn live(&mut self, sequence: u64, now_ms: u64) -> Option<Vec<u8>> {
+        if !self.link.is_open() {
+            return None;
+        }
+        let message = LiveMessage {
+            route: LIVE,
+            sequence,
+            published_ms: now_ms,
+            headers: vec![],
+            body: &sequence.to_le_bytes(),
+        };
+        self.link.seal(&Frame::Live(vec![message]), now_ms)
     }
 
     /// What came from the receiver. `keeps` tells whether the disk hears of it before a crash.
@@ -196,6 +213,8 @@ struct Write {
 pub(super) struct Sink {
     pub(super) inboxes: BTreeMap<u64, Inbox>,
     pub(super) link: Link,
+    /// Live messages that came, over all starts.
+    pub(super) live: BTreeSet<u64>,
     writes: VecDeque<Write>,
     boots: u64,
 }
@@ -206,6 +225,7 @@ impl Sink {
         let mut sink = Self {
             inboxes,
             link: link(("b", 2), ("a", 1), 0),
+            live: BTreeSet::new(),
             writes: VecDeque::new(),
             boots: 0,
         };
@@ -229,8 +249,10 @@ impl Sink {
         let Ok(Some(frame)) = self.link.open(bytes, now_ms) else {
             return;
         };
-        let Ok(Frame::Batches(batches)) = decode(&frame) else {
-            panic!("the sender sends batches only");
+        let batches = match decode(&frame) {
+            Ok(Frame::Batches(batches)) => batches,
+            Ok(Frame::Live(messages)) => return self.receive_live(&messages),
+            other => panic!("the sender sends messages only: {other:?}"),
         };
         for batch in batches {
             match self.link.batch(&batch) {
@@ -247,6 +269,14 @@ impl Sink {
                 Verdict::Nothing => {}
                 Verdict::Refused => panic!("it has a stream for every route"),
             }
+        }
+    }
+
+    fn receive_live(&mut self, messages: &[LiveMessage<'_>]) {
+        for message in messages {
+            let sequence = message.sequence;
+            assert_eq!(message.body, sequence.to_le_bytes(), "altered");
+            assert!(self.live.insert(sequence), "{sequence} came twice");
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Totals {
     crashes_of_the_receiver: u64,
     cuts: u64,
     failed_writes: u64,
+    live: u64,
+    altered: u64,
 }
 
 impl Totals {
@@ -59,9 +61,11 @@ impl Totals {
         self.crashes_of_the_receiver += other.crashes_of_the_receiver;
         self.cuts += other.cuts;
         self.failed_writes += other.failed_writes;
+        self.live += other.live;
+        self.altered += other.altered;
     }
 
-    pub(super) fn faults(&self) -> [(&'static str, u64); 10] {
+    pub(super) fn faults(&self) -> [(&'static str, u64); 12] {
         [
             ("message", self.arrived),
             ("drop by policy", self.dropped_by_policy),
@@ -73,6 +77,8 @@ impl Totals {
             ("crash of the receiver", self.crashes_of_the_receiver),
             ("cut", self.cuts),
             ("failed write", self.failed_writes),
+            ("live message", self.live),
+            ("altered frame", self.altered),
         ]
     }
 }
@@ -98,6 +104,8 @@ pub(super) struct World {
     loss: u64,
     repeat: u64,
     reorder: u64,
+    /// Live messages that were sent.
+    live: u64,
     totals: Totals,
 }
 
@@ -117,6 +125,7 @@ impl World {
             loss,
             repeat,
             reorder,
+            live: 0,
             totals: Totals::default(),
         }
     }
@@ -126,6 +135,7 @@ impl World {
             self.step();
         }
         self.heal();
+        self.totals.live = self.sink.live.len() as u64;
         self.totals
     }
 
@@ -133,7 +143,8 @@ impl World {
         match self.dice.roll(100) {
             0..17 => self.publish(),
             17 => self.expire(),
-            18..40 => self.pump(),
+            18..38 => self.pump(),
+            38..40 => self.send_live(),
             40..64 => self.deliver(),
             64..74 => {
                 let fails = self.dice.chance(5);
@@ -195,6 +206,15 @@ impl World {
         }
     }
 
+    fn send_live(&mut self) {
+        for _ in 0..=self.dice.roll(4) {
+            self.live += 1;
+            if let Some(bytes) = self.source.live(self.live, self.now_ms) {
+                self.send(To::Sink, bytes);
+            }
+        }
+    }
+
     fn toggle_connection(&mut self) {
         self.totals.cuts += 1;
         if self.dice.chance(50) {
@@ -231,6 +251,13 @@ impl World {
         if self.dice.chance(self.repeat) {
             self.totals.repeated += 1;
             self.network.push((to, bytes.clone()));
+        }
+        if self.dice.chance(2) {
+            let mut altered = bytes.clone();
+            let at = usize::try_from(self.dice.roll(altered.len() as u64)).unwrap();
+            altered[at] ^= 1 << self.dice.roll(8);
+            self.totals.altered += 1;
+            self.network.push((to, altered));
         }
         self.network.push((to, bytes));
     }

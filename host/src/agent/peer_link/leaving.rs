@@ -1,0 +1,308 @@
+//! What leaves for another node: live messages as they wait in the queue, messages of logs as the
+//! link wants them, and in turns when there are both, so that neither holds up the other.
+
+use std::sync::Arc;
+
+use haar_link::frame::{Ack, Batch, Frame, Message as Wire};
+use haar_link::link::Link;
+use haar_link::sender::{Acknowledged, Want};
+
+use super::{STORE_PAUSE, Work, finished};
+use crate::bus::logs::{LinkPlan, OutgoingStream};
+use crate::bus::message::{Message, count};
+use crate::bus::peer::Outbound;
+use crate::local_api::state::now_ms;
+use crate::store::Store;
+use crate::store::log::{Logged, message_bytes};
+
+/// A frame for the relay.
+pub(super) struct Sealed {
+    pub(super) bytes: Vec<u8>,
+    /// Messages of live routes in it.
+    pub(super) live: Vec<Outbound>,
+}
+
+/// What a log has for the link.
+pub(super) struct Read {
+    want: Want,
+    logged: Vec<Logged>,
+    read_to: u64,
+}
+
+/// What the disk has done.
+pub(super) enum Done {
+    /// Read a log, if it could be read.
+    Read(Option<Read>),
+    /// Made the log of this route another one.
+    Renewed(u64),
+}
+
+/// The part of a link that sends.
+pub(super) struct Leaving {
+    store: Store,
+    /// Read, and to be sent.
+    read: Option<Read>,
+    /// On its way from the disk.
+    reading: Option<Work<Option<Read>>>,
+    /// Streams whose log is an old copy.
+    outdated: Vec<u64>,
+    /// A log that becomes another one.
+    renewing: Option<Work<u64>>,
+    /// Live messages are sent next, when there are some.
+    live_is_next: bool,
+}
+
+impl Leaving {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            read: None,
+            reading: None,
+            outdated: Vec::new(),
+            renewing: None,
+            live_is_next: true,
+        }
+    }
+
+    /// The next frame to send; none when nothing can be sent before something happens.
+    pub(super) fn next(
+        &mut self,
+        link: &mut Link,
+        plan: &LinkPlan,
+        link_ms: u64,
+    ) -> Option<Sealed> {
+        let durable = |bytes| Sealed {
+            bytes,
+            live: Vec::new(),
+        };
+        if let Some(bytes) = link.outgoing(link_ms) {
+            return Some(durable(bytes));
+        }
+        if !link.is_open() {
+            return None;
+        }
+        if self.live_is_next
+            && let Some(live) = live(link, plan, link_ms)
+        {
+            self.live_is_next = false;
+            return Some(live);
+        }
+        self.live_is_next = true;
+        match self.batch(link, plan, link_ms) {
+            Some(bytes) => Some(durable(bytes)),
+            None => live(link, plan, link_ms),
+        }
+    }
+
+    /// The next messages of logs, unless they are on their way from the disk.
+    fn batch(&mut self, link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Vec<u8>> {
+        loop {
+            let Some(read) = self.read.take() else {
+                self.read(link, plan, link_ms)?;
+                continue;
+            };
+            // It may have gone back meanwhile, or be gone.
+            let stream = outgoing(plan, read.want.route);
+            let stream = stream.filter(|_| link.sender.is_current(&read.want));
+            if let Some(stream) = stream
+                && let Some(bytes) = seal(link, stream, read, link_ms)
+            {
+                return Some(bytes);
+            }
+        }
+    }
+
+    /// Reads what the link wants next. None when it wants nothing, or when it has to wait.
+    fn read(&mut self, link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<()> {
+        if self.reading.is_some() {
+            return None;
+        }
+        let want = link.next(link_ms)?;
+        let Some(stream) = outgoing(plan, want.route) else {
+            link.sender.close(want.route);
+            return Some(());
+        };
+        let log = &stream.reader.log;
+        // Where the log has nothing to send, it has nothing up to here: what is stored while it is
+        // read is not passed over.
+        let head = log.head();
+        let read = move |logged: Vec<Logged>| Read {
+            read_to: logged.last().map_or(head, |last| last.position),
+            want,
+            logged,
+        };
+        let at_hand = match want.bytes {
+            0 => Some(Vec::new()),
+            bytes => log.at_hand(want.from, bytes),
+        };
+        if let Some(logged) = at_hand {
+            self.read = Some(read(logged));
+            return Some(());
+        }
+        let (log, store) = (Arc::clone(log), self.store.clone());
+        self.reading = Some(Box::pin(async move {
+            match log.read(&store, want.from, want.bytes).await {
+                Ok(logged) => Some(read(logged)),
+                Err(error) => {
+                    tracing::error!("a log can't be read: {error:#}; tried again");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    None
+                }
+            }
+        }));
+        None
+    }
+
+    /// Waits until the disk has done something for this side.
+    pub(super) async fn done(&mut self) -> Done {
+        tokio::select! {
+            read = finished(&mut self.reading) => Done::Read(read),
+            route = finished(&mut self.renewing) => Done::Renewed(route),
+        }
+    }
+
+    pub(super) fn apply(&mut self, link: &mut Link, plan: &LinkPlan, done: Done) {
+        match done {
+            Done::Read(read) => self.read = read,
+            Done::Renewed(route) => {
+                if let Some(stream) = outgoing(plan, route) {
+                    open(link, stream);
+                }
+                self.renew(link, plan);
+            }
+        }
+    }
+
+    pub(super) fn acknowledged(
+        &mut self,
+        link: &mut Link,
+        plan: &LinkPlan,
+        ack: &Ack,
+        link_ms: u64,
+    ) {
+        let stream = outgoing(plan, ack.route);
+        match (link.acknowledged(ack, link_ms), stream) {
+            (Acknowledged::Upto(base), Some(stream)) => stream.reader.advance(base),
+            (Acknowledged::Beyond, Some(_)) => {
+                link.sender.close(ack.route);
+                self.outdated.push(ack.route);
+                self.renew(link, plan);
+            }
+            _ => {}
+        }
+    }
+
+    /// The other node has messages that the log of a stream never had: an old copy of the log was
+    /// restored. Its sequences would be taken for those that the other node has; so it becomes
+    /// another log, whose messages are all new. Until then nothing of it is sent.
+    fn renew(&mut self, link: &mut Link, plan: &LinkPlan) {
+        while self.renewing.is_none() {
+            let Some(route) = self.outdated.pop() else {
+                return;
+            };
+            let Some(stream) = outgoing(plan, route) else {
+                continue;
+            };
+            link.sender.close(route);
+            let (log, store) = (Arc::clone(&stream.reader.log), self.store.clone());
+            tracing::error!(
+                "the log of {} is an old copy: it was restored from a backup? What was published since is sent as new",
+                log.source.outlet
+            );
+            self.renewing = Some(Box::pin(async move {
+                if let Err(error) = log.renew(&store, now_ms()).await {
+                    tracing::error!("the log can't be renewed: {error:#}; tried again");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+                route
+            }));
+        }
+    }
+}
+
+/// Opens a stream as its log is.
+pub(super) fn open(link: &mut Link, stream: &OutgoingStream) {
+    let reader = &stream.reader;
+    let (epoch, _) = reader.log.last();
+    let (base, head) = (reader.base(), reader.log.head());
+    link.sender
+        .open(stream.route, epoch, base, head, stream.priority);
+}
+
+fn outgoing(plan: &LinkPlan, route: u64) -> Option<&OutgoingStream> {
+    plan.outgoing.iter().find(|one| one.route == route)
+}
+
+/// As many live messages as fit into one frame.
+fn live(link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Sealed> {
+    let live = plan.live.as_ref()?.take();
+    if live.is_empty() {
+        return None;
+    }
+    let frame = Frame::Live(live.iter().map(Outbound::wire).collect());
+    let bytes = link
+        .seal(&frame, link_ms)
+        .expect("the link is open, and messages are limited far below a frame's size");
+    Some(Sealed { bytes, live })
+}
+
+/// None when nothing of what was read is to be sent.
+fn seal(link: &mut Link, stream: &OutgoingStream, read: Read, link_ms: u64) -> Option<Vec<u8>> {
+    let Read {
+        want,
+        logged,
+        read_to,
+    } = read;
+    let logged = without_expired(stream, logged);
+    let sent: Vec<(u64, u64)> = logged
+        .iter()
+        .map(|one| {
+            let message = &one.message;
+            let bytes = message_bytes(&message.headers, message.body.len());
+            (message.sequence, bytes)
+        })
+        .collect();
+    let is_nothing = want.bytes > 0 && logged.is_empty();
+    let batch = Batch {
+        route: want.route,
+        epoch: want.epoch,
+        base: want.base,
+        after: want.after,
+        messages: logged.iter().map(|one| wire(&one.message)).collect(),
+    };
+    let sealed = match is_nothing {
+        true => None,
+        false => link.seal(&Frame::Batches(vec![batch]), link_ms),
+    };
+    if let Some(base) = link.sender.sent(&want, &sent, read_to, link_ms) {
+        stream.reader.advance(base);
+    }
+    sealed
+}
+
+/// Leaves out what is too old to be sent, and counts it the first time.
+fn without_expired(stream: &OutgoingStream, mut logged: Vec<Logged>) -> Vec<Logged> {
+    if let Some(expiry_ms) = stream.expiry_ms {
+        let now_ms = now_ms();
+        logged.retain(|one| {
+            let is_expired = one.message.is_older(expiry_ms, now_ms);
+            if is_expired && stream.reader.expired(one.position) {
+                count(&stream.counters.dropped);
+            }
+            !is_expired
+        });
+    }
+    logged
+}
+
+fn wire(message: &Message) -> Wire<'_> {
+    let headers = message.headers.iter();
+    Wire {
+        sequence: message.sequence,
+        published_ms: message.published_ms,
+        headers: headers
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect(),
+        body: &message.body,
+    }
+}

@@ -122,11 +122,21 @@ impl Probe {
     }
 }
 
+/// The step of two percent that a time lies next to.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a logarithm of a time is small and not negative"
+)]
+fn step(ns: u64) -> u32 {
+    (ns.max(1) as f64).log(STEP).round() as u32
+}
+
 /// How many took how long, as members of a JSON object.
 fn spread(samples_ns: &[u64]) -> String {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
     for ns in samples_ns {
-        let key = (*ns.max(&1) as f64).log(STEP).round() as u32;
+        let key = step(*ns);
         *counts.entry(key).or_default() += 1;
     }
     let members: Vec<String> = counts

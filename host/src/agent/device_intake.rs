@@ -18,6 +18,9 @@ use crate::bus::{self, Bus};
 use crate::local_api::state::now_ms;
 use crate::store::Store;
 
+/// Messages that wait at most: more than a broker may send before it is answered.
+const WAITING_MAX: usize = 32;
+
 /// A message that is not acknowledged.
 struct Waiting {
     topic: String,
@@ -90,6 +93,10 @@ impl Intake {
         }
         for route in routes {
             pass_live(route, content_type.as_deref(), &headers, &payload);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            self.bus.refuse(); // a broker without manners: it sends it again
+            return;
         }
         if let Some(receipt) = receipt {
             self.waiting.push_back(Waiting {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::device_link::STORE_PAUSE;
 use crate::bus::log::Reader;
 use crate::bus::message::{Message, count};
-use crate::bus::topics::{BrokerPlan, OutgoingTopic, Supply, TopicQueue};
+use crate::bus::topics::{self, BrokerPlan, OutgoingTopic, Supply, TopicQueue};
 use crate::local_api::state::now_ms;
 use crate::store::Store;
 use crate::store::log::Logged;
@@ -305,7 +305,7 @@ fn publish(route: &OutgoingTopic, message: &Message, at_least_once: bool) -> Dev
         payload: Bytes::from(message.body.clone()),
         retain: route.target.retain,
         content_type: route.content_type.clone(),
-        user_properties: message.headers.clone(),
+        user_properties: topics::properties(&message.headers),
         at_least_once,
     }
 }

@@ -150,6 +150,24 @@ pub fn headers(topic: &str, retained: bool, properties: Vec<(String, String)>) -
     (headers, left_out)
 }
 
+/// The headers of a message that MQTT can carry (MQTT 5.0 section 1.5.4): a broker ends the connection
+/// over others, each time anew.
+pub fn properties(headers: &Headers) -> Vec<(String, String)> {
+    let is_non_character =
+        |one: char| matches!(u32::from(one), 0xfdd0..=0xfdef) || u32::from(one) & 0xfffe == 0xfffe;
+    let is_text = |text: &str| {
+        text.len() <= usize::from(u16::MAX)
+            && !text
+                .chars()
+                .any(|one| one.is_control() || is_non_character(one))
+    };
+    let headers = headers.iter();
+    headers
+        .filter(|(name, value)| is_text(name) && is_text(value))
+        .cloned()
+        .collect()
+}
+
 impl IncomingTopic {
     /// True when the property `content_type` of a message, if it has one, names the inlet's type.
     /// Parameters aside: `text/plain; charset=utf-8` is `text/plain`.
@@ -353,6 +371,19 @@ mod tests {
         let (found, _) = headers("plant/7", true, Vec::new());
         let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-retained", "true")];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn headers_over_which_a_broker_ends_the_connection_stay_here() {
+        let headers = vec![
+            pair("unit", "°C"),
+            pair("nul", "a\0b"),
+            pair("line\n", "a"),
+            pair("high", "\u{9f}"),
+            pair("none", "\u{ffff}"),
+            pair("long", &"x".repeat(65_536)),
+        ];
+        assert_eq!(properties(&headers), [pair("unit", "°C")]);
     }
 
     #[test]

@@ -6,11 +6,13 @@
 mod site;
 mod node;
 mod driver;
+mod mosquitto;
 
 mod running;
 mod crossing;
 mod durable;
 mod crashing;
+mod topics;
 mod refusing;
 mod compiling;
 mod filing;

@@ -1,0 +1,154 @@
+//! A Mosquitto of the test's own on loopback, and the tools that come with it as devices.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+use haar_protocol::ids::NodeId;
+use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole, device_user};
+use tokio::sync::watch;
+
+use crate::site::DEADLINE;
+
+const MISSING: &str =
+    "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
+
+/// A broker. It ends with the test.
+pub struct Mosquitto {
+    folder: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+    /// What it has logged since it was started last.
+    log: watch::Sender<Vec<String>>,
+}
+
+impl Mosquitto {
+    /// One that lets everybody in.
+    pub async fn start() -> Self {
+        Self::start_with("allow_anonymous true\n", |_| {}).await
+    }
+
+    /// One with more of a configuration, and files that it names.
+    pub async fn start_with(configuration: &str, prepare: impl FnOnce(&std::path::Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
+        // Nobody else is given the port meanwhile: the system hands out others first.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let place = folder.path().display().to_string();
+        let configuration = configuration.replace("FOLDER", &place);
+        let text = format!(
+            "user root\nlistener {port} 127.0.0.1\n{configuration}persistence true\n\
+             persistence_location {place}/\nlog_dest stderr\nlog_type all\n"
+        );
+        std::fs::write(folder.path().join("mosquitto.conf"), text).unwrap();
+        let (log, _) = watch::channel(Vec::new());
+        let mut broker = Self {
+            folder,
+            port,
+            child: None,
+            log,
+        };
+        broker.start_again().await;
+        broker
+    }
+
+    /// Starts it on the port that it had before.
+    pub async fn start_again(&mut self) {
+        let mut command = Command::new("mosquitto");
+        command
+            .arg("-c")
+            .arg(self.folder.path().join("mosquitto.conf"));
+        let mut child = command.stderr(Stdio::piped()).spawn().expect(MISSING);
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        self.log.send_replace(Vec::new());
+        let log = self.log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                log.send_modify(|log| log.push(line));
+            }
+        });
+        self.child = Some(child);
+        self.logged(1, |line| line.contains(" running")).await;
+    }
+
+    /// Ends it in order: what it keeps is on the disk then.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let id = child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(told.success());
+        child.wait().unwrap();
+    }
+
+    /// Waits until it has logged so many lines that are as they should be.
+    pub async fn logged(&self, times: usize, is_so: impl Fn(&str) -> bool) {
+        let mut log = self.log.subscribe();
+        let enough = |log: &Vec<String>| log.iter().filter(|line| is_so(line)).count() >= times;
+        let found = log.wait_for(enough);
+        if tokio::time::timeout(DEADLINE, found).await.is_err() {
+            panic!("never logged: {:#?}", self.log.borrow());
+        }
+    }
+
+    /// Waits until the node has subscribed so many times, since the broker was started last.
+    pub async fn subscribed(&self, node: &NodeId, times: usize) {
+        let words = format!("Sending SUBACK to {}", device_user(node));
+        self.logged(times, |line| line.contains(&words)).await;
+    }
+
+    /// Waits until the node has left so many times.
+    pub async fn left(&self, node: &NodeId, times: usize) {
+        let words = format!("Client {} disconnected", device_user(node));
+        self.logged(times, |line| line.contains(&words)).await;
+    }
+
+    /// How nodes reach it.
+    pub fn access(&self, credentials: NodeCredentials) -> RelayAccess {
+        RelayAccess {
+            name: "plant".parse().unwrap(),
+            role: RelayRole::Links,
+            url: Some(format!("mqtt://127.0.0.1:{}", self.port).parse().unwrap()),
+            ca_pem: None,
+            credentials,
+        }
+    }
+
+    /// `mosquitto_pub` with these arguments.
+    pub async fn publish(&self, arguments: &[&str]) {
+        let output = self.tool("mosquitto_pub", arguments).await;
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// What `mosquitto_sub` with these arguments prints.
+    pub async fn subscribe(&self, arguments: &[&str]) -> String {
+        let output = self.tool("mosquitto_sub", arguments).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn tool(&self, name: &'static str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(name);
+        let wait = DEADLINE.as_secs().to_string();
+        let port = self.port.to_string();
+        command.args(["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5"]);
+        if name == "mosquitto_sub" {
+            command.args(["-W", &wait]);
+        }
+        command.args(arguments);
+        let ran = tokio::task::spawn_blocking(move || command.output());
+        ran.await.unwrap().expect(MISSING)
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

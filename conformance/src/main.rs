@@ -11,6 +11,7 @@ mod process;
 mod processors;
 mod rest;
 mod modules;
+mod mosquitto;
 mod site;
 mod application;
 mod scene;

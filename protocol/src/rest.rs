@@ -55,7 +55,10 @@ use crate::keys::PublicKey;
 use crate::limits::Budget;
 use crate::log::LogLine;
 use crate::manifest::{Delivery, Manifest};
-use crate::status::{BacklogStatus, MicroserviceStatus, RefusedAssignment, RouteStatus, State};
+use crate::status::{
+    BacklogStatus, MicroserviceStatus, RefusedAssignment, RelayStatus, RouteStatus, ServedStatus,
+    State,
+};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +216,16 @@ pub struct NodeDetail {
     /// What waits in the logs of its outlets.
     #[serde(default)]
     pub backlogs: Vec<BacklogStatus>,
+    /// Frames from other nodes that it refused: not sealed by them, repeated, or of no route from
+    /// them.
+    #[serde(default)]
+    pub frames_refused: u64,
+    /// The relays that it attaches to, the most preferred first; none for the controller's alone.
+    #[serde(default)]
+    pub relays: Vec<RelayStatus>,
+    /// The relays that it runs for its neighbours.
+    #[serde(default)]
+    pub serves: Vec<ServedStatus>,
 }
 
 /// A node makes another key for its links as soon as it gets its assignment.

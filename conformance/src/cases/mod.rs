@@ -2,6 +2,7 @@
 
 mod messaging;
 mod durable;
+mod relays;
 mod history;
 mod lifecycle;
 mod timers;
@@ -23,9 +24,10 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 16] = [
+    let groups: [&'static [&'static Case]; 17] = [
         messaging::CASES,
         durable::CASES,
+        relays::CASES,
         history::CASES,
         lifecycle::CASES,
         timers::CASES,
@@ -58,7 +60,7 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Costs => vec![&lifecycle::IMPORTS],
         Guest::History => vec![&history::QUERIES, &history::PAGES, &history::RETENTION],
         Guest::Ledger => vec![&durable::KILLED, &durable::ACROSS],
-        Guest::Journal | Guest::Numbering => vec![&durable::SILENT_CUT],
+        Guest::Journal | Guest::Numbering => vec![&durable::SILENT_CUT, &relays::BROKER],
         Guest::KeyValue => vec![&key_value::OPERATIONS, &key_value::KEPT, &key_value::QUOTA],
         Guest::KeyValueDraft => vec![&key_value::DRAFTS],
         Guest::KeyValueFlood => vec![&hostile::KEY_VALUES],

@@ -8,8 +8,11 @@ use axum::http::StatusCode;
 use haar_protocol::ids::Name;
 use haar_protocol::rest::{LinkKeyRotation, List, Node, NodeDetail};
 
+use haar_protocol::status::Status;
+
 use super::App;
 use super::answers::{self, Answer, Named};
+use crate::db::statuses::StatusRow;
 use crate::{change, db, overview};
 
 /// `GET /nodes`
@@ -49,19 +52,22 @@ pub(super) async fn show(
                 enrolled_ms: row.enrolled_ms,
                 status_sequence: status.as_ref().map(|row| row.status.sequence),
                 statuses_missed: status.as_ref().map_or(0, |row| row.missed),
-                microservices: status
-                    .as_ref()
-                    .map(|row| row.status.microservices.clone())
-                    .unwrap_or_default(),
-                routes: status
-                    .as_ref()
-                    .map(|row| row.status.routes.clone())
-                    .unwrap_or_default(),
-                backlogs: status.map(|row| row.status.backlogs).unwrap_or_default(),
+                microservices: of_status(&status, |status| &status.microservices),
+                routes: of_status(&status, |status| &status.routes),
+                backlogs: of_status(&status, |status| &status.backlogs),
+                frames_refused: status.as_ref().map_or(0, |row| row.status.frames_refused),
+                relays: of_status(&status, |status| &status.relays),
+                serves: of_status(&status, |status| &status.serves),
             })
         })
         .await?;
     Ok(Json(detail))
+}
+
+/// A list of the last status; empty without one.
+fn of_status<T: Clone>(row: &Option<StatusRow>, list: impl Fn(&Status) -> &Vec<T>) -> Vec<T> {
+    row.as_ref()
+        .map_or_else(Vec::new, |row| list(&row.status).clone())
 }
 
 /// `POST /nodes/{name}/link-key/rotate`

@@ -135,6 +135,25 @@ fn describe(manifest: &Relay) -> String {
 /// # Errors
 /// When there is none of this name.
 pub(crate) fn delete_relay(write: &Write<'_>, site: &Site, name: &Name) -> Result<(), Failure> {
+    let used: Vec<String> = db::applications::list(&write.sql)?
+        .into_iter()
+        .filter(|row| {
+            let mut routes = row.manifest.routes.iter();
+            routes.any(|route| route.relay.as_ref() == Some(name))
+        })
+        .map(|row| format!("`{}`", row.manifest.name))
+        .collect();
+    if !used.is_empty() {
+        return Err(Failure::new(
+            Kind::Conflict,
+            "relay_in_use",
+            format!(
+                "routes of {} begin or end at topics of relay `{name}`",
+                used.join(", ")
+            ),
+        )
+        .hint("change or delete these applications first"));
+    }
     if !db::relays::delete(write, name)? {
         return Err(unknown_relay(&write.sql, name));
     }

@@ -136,6 +136,9 @@ fn bodies_about_nodes_keep_their_form() {
             microservices: vec![microservice_status()],
             routes: vec![route_status()],
             backlogs: vec![backlog_status()],
+            frames_refused: 2,
+            relays: Vec::new(),
+            serves: Vec::new(),
         },
     );
     golden::check_json(

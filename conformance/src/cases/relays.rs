@@ -1,0 +1,316 @@
+//! Several relays: a broker that is not ours, and one in the agent of a neighbour.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use haar_conformance_artifacts::Guest;
+use serde_json::{Value, json};
+
+use crate::application::Application;
+use crate::case::{Case, Node};
+use crate::mosquitto::{Mosquitto, free_port};
+use crate::scene::Scene;
+use crate::site::Agent;
+use crate::soak::account::compare;
+use crate::soak::journals::{Published, received};
+
+/// Messages that must get through before anything else happens.
+const SOME: u64 = 200;
+
+pub(super) static CASES: &[&Case] = &[&BROKER, &NEIGHBOURHOOD, &RIGHTS];
+
+/// Two nodes with a steady durable route from one to the other, and journals of both ends.
+struct Pair {
+    sender: Agent,
+    receiver: Agent,
+    left: PathBuf,
+    right: PathBuf,
+}
+
+impl Pair {
+    /// Enrols both, with a label of their own, and starts them.
+    fn new(scene: &Scene<'_>, label: &str) -> anyhow::Result<Self> {
+        let label = format!("pair={label}");
+        let enrol = &["--memory", "256MiB", "--label", &label];
+        let agent = |end: &str| scene.site.new_agent(&scene.name(end), enrol, "");
+        Ok(Self {
+            sender: agent("sender")?,
+            receiver: agent("receiver")?,
+            left: scene.folder("left")?,
+            right: scene.folder("right")?,
+        })
+    }
+
+    fn application(&self, scene: &Scene<'_>) -> Application {
+        let grants = |folder: &PathBuf| json!({ "directories": [{ "host": folder, "guest": "/journal", "access": "read-write" }] });
+        let publisher = json!({
+            "place": { "node": self.sender.name },
+            "configuration": { "source": 1, "messages": 1_000_000, "batch": 4 },
+            "limits": { "publish_per_second": 400 },
+            "grants": grants(&self.left),
+        });
+        let receiver = json!({
+            "place": { "node": self.receiver.name },
+            "grants": grants(&self.right),
+        });
+        scene
+            .application("app")
+            .with("publisher", Guest::Numbering, publisher)
+            .with("receiver", Guest::Journal, receiver)
+            .durable_route("publisher.out", "receiver.in")
+    }
+
+    fn handled(&self) -> anyhow::Result<u64> {
+        Ok(received(&self.right.join("journal"))?.len() as u64)
+    }
+
+    /// Waits until more messages have got through.
+    fn more(&self, scene: &mut Scene<'_>, over: &str) -> anyhow::Result<()> {
+        let before = self.handled()?;
+        let what = format!("{SOME} more messages are handled {over}");
+        scene.wait(&what, || Ok(self.handled()? >= before + SOME))
+    }
+
+    /// Nothing is lost and nothing out of order.
+    fn check(&self, scene: &mut Scene<'_>) -> anyhow::Result<()> {
+        let account = || {
+            let published = Published::read(&self.left.join("journal"))?;
+            anyhow::Ok(compare(
+                1,
+                &published,
+                &received(&self.right.join("journal"))?,
+            ))
+        };
+        scene.wait("everything that was stored is handled", || {
+            let account = account()?;
+            Ok(account.handled >= account.stored)
+        })?;
+        let account = account()?;
+        // What was stored since the last look may be under way.
+        let violations: Vec<_> = account
+            .violations()
+            .into_iter()
+            .filter(|(what, _)| *what != "lost")
+            .collect();
+        ensure!(violations.is_empty(), "{account:?}");
+        scene.note(format!("{} messages", account.handled));
+        Ok(())
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        self.sender.kill()?;
+        self.receiver.kill()
+    }
+}
+
+/// Applies the manifest of a relay.
+fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> {
+    let file = format!("{name}.yaml");
+    std::fs::write(scene.site.folder().join(&file), manifest.to_string())?;
+    scene.site.haar(&["apply", "-f", &file])?.ok().map(drop)
+}
+
+/// Waits until as many nodes as this say that they are connected to a relay.
+fn wait_connected(scene: &mut Scene<'_>, relay: &str, nodes: u64) -> anyhow::Result<()> {
+    let client = scene.site.another_client()?;
+    scene.wait(&format!("{nodes} nodes are at {relay}"), || {
+        let found = client.get(&format!("relays/{relay}"))?;
+        Ok(found["nodes_connected"] == nodes)
+    })
+}
+
+/// A Mosquitto with the rules and passwords of the site, as the relay `name` of nodes with a label.
+fn broker(scene: &mut Scene<'_>, name: &str, label: &str) -> anyhow::Result<Mosquitto> {
+    let port = free_port()?;
+    let manifest = json!({
+        "api_version": "haar/v1",
+        "kind": "Relay",
+        "name": name,
+        "url": format!("mqtts://127.0.0.1:{port}"),
+        "nodes": { "labels": { "pair": label } },
+    });
+    apply(scene, name, &manifest)?;
+    let arguments = ["relay", "credentials", name, "--out", name, "--certificate"];
+    scene.site.haar(&arguments)?.ok()?;
+    let mut broker = Mosquitto::new(&scene.site.folder().join(name), port)?;
+    restart(scene, &mut broker)?;
+    Ok(broker)
+}
+
+fn restart(scene: &mut Scene<'_>, broker: &mut Mosquitto) -> anyhow::Result<()> {
+    broker.start()?;
+    scene.wait("Mosquitto listens", || broker.is_listening())
+}
+
+fn forget(scene: &Scene<'_>, relay: &str) -> anyhow::Result<()> {
+    scene.site.haar(&["delete", "relay", relay])?.ok().map(drop)
+}
+
+pub(super) static BROKER: Case = Case::new(
+    "a_route_goes_on_over_the_broker_or_the_relay_of_the_controller_whichever_is_left",
+    &["R-RELAY-01", "R-RELAY-02"],
+    &[Guest::Numbering, Guest::Journal],
+    Node::OWN,
+    |scene| {
+        let pair = Pair::new(scene, "broker")?;
+        let mut mosquitto = broker(scene, "broker-relay", "broker")?;
+        let application = pair.application(scene);
+        scene.apply(&application)?;
+        wait_connected(scene, "broker-relay", 2)?;
+        pair.more(scene, "over the broker")?;
+        scene.site.kill_controller()?;
+        pair.more(scene, "over the broker alone")?;
+        scene.site.ensure_controller()?;
+        wait_connected(scene, "controller", 2 + others(scene)?)?;
+        mosquitto.kill()?;
+        pair.more(scene, "over the relay of the controller")?;
+        restart(scene, &mut mosquitto)?;
+        wait_connected(scene, "broker-relay", 2)?;
+        scene.site.kill_controller()?;
+        pair.more(scene, "over the broker, which was away")?;
+        scene.site.ensure_controller()?;
+        pair.check(scene)?;
+        forget(scene, "broker-relay")?;
+        pair.end()
+    },
+);
+
+/// Other nodes that are at the controller's relay.
+fn others(scene: &Scene<'_>) -> anyhow::Result<u64> {
+    let nodes = scene.site.rest().get("nodes")?;
+    let nodes = nodes["items"].as_array().context("no list of nodes")?;
+    let others = nodes
+        .iter()
+        .filter(|node| node["online"] == true && node["labels"]["pair"].is_null());
+    Ok(others.count() as u64)
+}
+
+pub(super) static NEIGHBOURHOOD: Case = Case::new(
+    "two_neighbours_keep_talking_over_a_relay_of_their_own_while_everybody_else_is_away",
+    &["R-RELAY-03"],
+    &[Guest::Numbering, Guest::Journal],
+    Node::OWN,
+    |scene| {
+        let mut pair = Pair::new(scene, "neighbours")?;
+        let manifest = json!({
+            "api_version": "haar/v1",
+            "kind": "Relay",
+            "name": "neighbour-relay",
+            "node": pair.receiver.name,
+            "address": format!("127.0.0.1:{}", free_port()?),
+            "nodes": { "labels": { "pair": "neighbours" } },
+        });
+        apply(scene, "neighbour-relay", &manifest)?;
+        let application = pair.application(scene);
+        scene.apply(&application)?;
+        wait_connected(scene, "neighbour-relay", 2)?;
+        pair.more(scene, "at first")?;
+        scene.site.kill_controller()?;
+        pair.more(scene, "without the controller")?;
+        // Both start again with nobody but each other.
+        pair.sender.kill()?;
+        pair.receiver.kill()?;
+        scene.site.start_agent(&mut pair.receiver)?;
+        scene.site.start_agent(&mut pair.sender)?;
+        pair.more(scene, "after a restart without the controller")?;
+        scene.site.ensure_controller()?;
+        pair.check(scene)?;
+        forget(scene, "neighbour-relay")?;
+        pair.end()
+    },
+);
+
+pub(super) static RIGHTS: Case = Case::new(
+    "a_node_hears_and_says_nothing_of_others_at_a_broker_with_the_rules_of_the_site",
+    &["R-RELAY-04"],
+    &[Guest::Numbering, Guest::Journal],
+    Node::OWN,
+    rights,
+);
+
+/// A third node, whose place at the broker somebody else uses.
+fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let pair = Pair::new(scene, "rights")?;
+    let label = &["--label", "pair=rights"];
+    let third = scene
+        .site
+        .enrolled_agent(&scene.name("third"), label, "")?
+        .name;
+    let mosquitto = broker(scene, "rights-relay", "rights")?;
+    let arguments = [
+        "relay",
+        "credentials",
+        "rights-relay",
+        "--format",
+        "json",
+        "--out",
+        "rights-json",
+    ];
+    scene.site.haar(&arguments)?.ok()?;
+    let file = scene.site.folder().join("rights-json/haar.json");
+    let credentials: Value = serde_json::from_str(&std::fs::read_to_string(file)?)?;
+    let users = credentials["users"].as_array().context("no users")?;
+    let user = |name: &str| -> anyhow::Result<(String, String)> {
+        let mut users = users.iter();
+        let found = users.find(|user| user["name"] == name);
+        let found = found.with_context(|| format!("no user for {name}"))?;
+        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+        Ok((text("user"), text("password")))
+    };
+    let (third, password) = user(&third)?;
+    let (receiver, _) = user(&pair.receiver.name)?;
+    let (sender, _) = user(&pair.sender.name)?;
+    let site = credentials["site"].as_str().context("no site")?.to_owned();
+    let application = pair.application(scene);
+    scene.apply(&application)?;
+    wait_connected(scene, "rights-relay", 2)?;
+
+    // It listens to everything for as long as some messages take.
+    let mut listening = mosquitto.tool("mosquitto_sub", &third, &password);
+    listening.args(["-i", &third, "-t", "#", "-t", "haar/#", "-v"]);
+    listening.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut listening = listening.spawn().context("starting mosquitto_sub")?;
+    pair.more(scene, "while somebody listens")?;
+    listening.kill()?;
+    let heard = listening.wait_with_output()?;
+    let heard = String::from_utf8_lossy(&heard.stdout);
+    let own = format!("haar/{site}/{third}/");
+    ensure!(heard.contains(&own), "it does not hear its own assignment");
+    for other in [&receiver, &sender] {
+        let others = format!("haar/{site}/{other}/");
+        ensure!(!heard.contains(&others), "it heard of {other}: {heard}");
+    }
+
+    // It speaks as another node, as the site, and as itself.
+    let say = |topic: &str| -> anyhow::Result<()> {
+        let mut saying = mosquitto.tool("mosquitto_pub", &third, &password);
+        saying.args(["-i", &third, "-q", "1", "-t", topic, "-m", "forged"]);
+        saying.stdout(Stdio::null()).stderr(Stdio::null());
+        saying.status().context("starting mosquitto_pub").map(drop)
+    };
+    let refused = |scene: &Scene<'_>| -> anyhow::Result<u64> {
+        let node = scene
+            .site
+            .rest()
+            .get(&format!("nodes/{}", pair.receiver.name))?;
+        Ok(node["frames_refused"].as_u64().unwrap_or(0))
+    };
+    let before = refused(scene)?;
+    say(&format!("haar/{site}/{receiver}/in/{sender}/link"))?;
+    say(&format!("haar/{site}/{receiver}/ctl/assignment"))?;
+    say(&format!("haar/{site}/{sender}/up/alive"))?;
+    pair.more(scene, "after forgeries")?;
+    let after = refused(scene)?;
+    ensure!(after == before, "a frame in another's name came through");
+    say(&format!("haar/{site}/{receiver}/in/{third}/link"))?;
+    let client = scene.site.another_client()?;
+    let path = format!("nodes/{}", pair.receiver.name);
+    scene.wait("a frame of a node without a route is refused", || {
+        let node = client.get(&path)?;
+        Ok(node["frames_refused"].as_u64() > Some(before))
+    })?;
+    pair.check(scene)?;
+    forget(scene, "rights-relay")?;
+    pair.end()
+}

@@ -81,6 +81,17 @@ impl Mosquitto {
         Ok(())
     }
 
+    /// Lets it keep its connections and say nothing more, or go on.
+    pub(crate) fn freeze(&self, freeze: bool) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("mosquitto is not running")?;
+        let signal = if freeze { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()?;
+        anyhow::ensure!(status.success(), "kill {signal} failed");
+        Ok(())
+    }
+
     /// One of its tools, as a user of the broker.
     pub(crate) fn tool(&self, name: &str, user: &str, password: &str) -> Command {
         let mut command = Command::new(name);

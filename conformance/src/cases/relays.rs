@@ -65,6 +65,20 @@ impl Pair {
         Ok(received(&self.right.join("journal"))?.len() as u64)
     }
 
+    /// Waits until both say that they are connected to a relay.
+    fn wait_connected(&self, scene: &mut Scene<'_>, relay: &str) -> anyhow::Result<()> {
+        let client = scene.site.another_client()?;
+        for node in [&self.sender.name, &self.receiver.name] {
+            let path = format!("nodes/{node}");
+            scene.wait(&format!("{node} is at {relay}"), || {
+                let found = client.get(&path)?;
+                let mut relays = found["relays"].as_array().into_iter().flatten();
+                Ok(relays.any(|one| one["name"] == relay && one["connected"] == true))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Waits until more messages have got through.
     fn more(&self, scene: &mut Scene<'_>, over: &str) -> anyhow::Result<()> {
         let before = self.handled()?;
@@ -111,15 +125,6 @@ fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> 
     scene.site.haar(&["apply", "-f", &file])?.ok().map(drop)
 }
 
-/// Waits until as many nodes as this say that they are connected to a relay.
-fn wait_connected(scene: &mut Scene<'_>, relay: &str, nodes: u64) -> anyhow::Result<()> {
-    let client = scene.site.another_client()?;
-    scene.wait(&format!("{nodes} nodes are at {relay}"), || {
-        let found = client.get(&format!("relays/{relay}"))?;
-        Ok(found["nodes_connected"] == nodes)
-    })
-}
-
 /// A Mosquitto with the rules and passwords of the site, as the relay `name` of nodes with a label.
 fn broker(scene: &mut Scene<'_>, name: &str, label: &str) -> anyhow::Result<Mosquitto> {
     let port = free_port()?;
@@ -157,16 +162,20 @@ pub(super) static BROKER: Case = Case::new(
         let mut mosquitto = broker(scene, "broker-relay", "broker")?;
         let application = pair.application(scene);
         scene.apply(&application)?;
-        wait_connected(scene, "broker-relay", 2)?;
+        pair.wait_connected(scene, "broker-relay")?;
         pair.more(scene, "over the broker")?;
+        mosquitto.freeze(true)?;
+        pair.more(scene, "past a broker that keeps silent")?;
+        mosquitto.freeze(false)?;
+        pair.wait_connected(scene, "broker-relay")?;
         scene.site.kill_controller()?;
         pair.more(scene, "over the broker alone")?;
         scene.site.ensure_controller()?;
-        wait_connected(scene, "controller", 2 + others(scene)?)?;
+        pair.wait_connected(scene, "controller")?;
         mosquitto.kill()?;
         pair.more(scene, "over the relay of the controller")?;
         restart(scene, &mut mosquitto)?;
-        wait_connected(scene, "broker-relay", 2)?;
+        pair.wait_connected(scene, "broker-relay")?;
         scene.site.kill_controller()?;
         pair.more(scene, "over the broker, which was away")?;
         scene.site.ensure_controller()?;
@@ -175,16 +184,6 @@ pub(super) static BROKER: Case = Case::new(
         pair.end()
     },
 );
-
-/// Other nodes that are at the controller's relay.
-fn others(scene: &Scene<'_>) -> anyhow::Result<u64> {
-    let nodes = scene.site.rest().get("nodes")?;
-    let nodes = nodes["items"].as_array().context("no list of nodes")?;
-    let others = nodes
-        .iter()
-        .filter(|node| node["online"] == true && node["labels"]["pair"].is_null());
-    Ok(others.count() as u64)
-}
 
 pub(super) static NEIGHBOURHOOD: Case = Case::new(
     "two_neighbours_keep_talking_over_a_relay_of_their_own_while_everybody_else_is_away",
@@ -204,7 +203,7 @@ pub(super) static NEIGHBOURHOOD: Case = Case::new(
         apply(scene, "neighbour-relay", &manifest)?;
         let application = pair.application(scene);
         scene.apply(&application)?;
-        wait_connected(scene, "neighbour-relay", 2)?;
+        pair.wait_connected(scene, "neighbour-relay")?;
         pair.more(scene, "at first")?;
         scene.site.kill_controller()?;
         pair.more(scene, "without the controller")?;
@@ -264,7 +263,7 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let site = credentials["site"].as_str().context("no site")?.to_owned();
     let application = pair.application(scene);
     scene.apply(&application)?;
-    wait_connected(scene, "rights-relay", 2)?;
+    pair.wait_connected(scene, "rights-relay")?;
 
     // It listens to everything for as long as some messages take.
     let mut listening = mosquitto.tool("mosquitto_sub", &third, &password);

@@ -56,6 +56,8 @@ pub enum RelayRole {
     Everything,
     /// Messages between nodes only.
     Links,
+    /// Nothing of Haar's own: only topics of plain devices, at which routes begin or end.
+    Topics,
 }
 
 /// How a node tells a relay who it is.

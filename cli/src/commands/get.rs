@@ -386,6 +386,7 @@ fn relays(relays: &[RelayInfo]) -> String {
             match relay.carries {
                 RelayRole::Everything => "everything",
                 RelayRole::Links => "links",
+                RelayRole::Topics => "topics",
             }
             .to_owned(),
             relay.preference.to_string(),

@@ -72,6 +72,9 @@ impl Relay {
 
     /// True when `node` attaches to it: it is meant to, or runs it.
     pub(crate) fn is_for(&self, node: &Node) -> bool {
+        if self.role == RelayRole::Topics {
+            return false; // it is for devices
+        }
         let runs_it = matches!(&self.place, RelayPlace::Neighbourhood { node: host, .. } if host == &node.name);
         let is_named = self.nodes.node.as_ref() == Some(&node.name);
         let labels = self.nodes.labels.iter().flatten();

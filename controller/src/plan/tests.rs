@@ -1,6 +1,7 @@
 //! Properties of plans over made-up sites: the same answer every time, nothing moves without need,
 //! no node is ever given more than it has, and every route ends at something that runs.
 
+mod relays;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};

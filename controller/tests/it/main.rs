@@ -17,5 +17,6 @@ mod following;
 mod link_keys;
 mod process;
 mod pushing;
+mod relays;
 mod reporting;
 mod restarting;

@@ -53,8 +53,9 @@ pub struct Relay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Credentials"))]
     pub credentials: Option<Credentials>,
-    /// What passes over it: `everything`, or `links` for messages between nodes only, where the
-    /// controller does not reach it. A neighbourhood relay carries links.
+    /// What passes over it: `everything`; `links` for messages between nodes only, where the
+    /// controller does not reach it; `topics` for plain MQTT devices only. A neighbourhood relay
+    /// carries links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "RelayRole"))]
     pub carries: Option<RelayRole>,

@@ -41,6 +41,7 @@ impl Decoder {
             let choices = [
                 ("everything", RelayRole::Everything),
                 ("links", RelayRole::Links),
+                ("topics", RelayRole::Topics),
             ];
             this.one_of(node, at, &choices)
         });

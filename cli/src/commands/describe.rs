@@ -208,6 +208,36 @@ fn node(detail: &NodeDetail) -> String {
             get::clock_remark(node).map_or_else(String::new, |remark| format!(": it {remark}"));
         pairs.push(("Clock", format!("{skew} ms from the controller's{remark}")));
     }
+    for relay in &detail.relays {
+        let state = match (relay.connected, &relay.reason) {
+            (true, _) => "connected".to_owned(),
+            (false, Some(reason)) => format!("not connected: {}", output::printable(reason)),
+            (false, None) => "not connected yet".to_owned(),
+        };
+        pairs.push(("Relay", format!("{}: {state}", relay.name)));
+    }
+    for relay in &detail.serves {
+        let state = relay.reason.as_ref().map_or_else(
+            || "runs".to_owned(),
+            |reason| format!("does not run: {}", output::printable(reason)),
+        );
+        pairs.push(("Runs a relay", format!("{}: {state}", relay.name)));
+    }
+    for log in &detail.backlogs {
+        let (refused, dropped) = (log.refused.messages, log.dropped.messages);
+        let text = format!(
+            "{}.{}: {} of {} wait, {refused} refused, {dropped} dropped",
+            log.name,
+            log.outlet,
+            output::bytes(log.bytes),
+            output::bytes(log.bytes_max),
+        );
+        pairs.push(("Backlog", text));
+    }
+    if detail.frames_refused > 0 {
+        let text = format!("{} frames of other nodes", detail.frames_refused);
+        pairs.push(("Refused", text));
+    }
     let mut table = output::Table::new(&[
         "MICROSERVICE",
         "STATE",

@@ -81,6 +81,8 @@ pub(super) struct Relays {
     wanted: Vec<RelayAccess>,
     next: RelayNumber,
     tasks: JoinSet<()>,
+    /// Relays that are told that the node leaves.
+    leaving: JoinSet<()>,
     cut_off_since: Option<Instant>,
     is_falling_back: bool,
 }
@@ -103,6 +105,7 @@ impl Relays {
             wanted: vec![embedded()],
             next: 1,
             tasks: JoinSet::new(),
+            leaving: JoinSet::new(),
             cut_off_since: None,
             is_falling_back: false,
         };
@@ -136,6 +139,7 @@ impl Relays {
     /// Looks whether the node is cut off, from time to time.
     pub(super) fn look(&mut self) {
         while self.tasks.try_join_next().is_some() {} // sessions that were ended
+        while self.leaving.try_join_next().is_some() {}
         let knows_enrolled = self.wanted.iter().any(|access| access.url.is_none());
         if knows_enrolled {
             return;
@@ -178,7 +182,9 @@ impl Relays {
         for attachment in table.iter() {
             self.leave(attachment.clone());
         }
-        while self.tasks.join_next().await.is_some() {}
+        // Each takes a few seconds at most.
+        while self.leaving.join_next().await.is_some() {}
+        self.tasks.shutdown().await;
     }
 
     fn apply(&mut self) {
@@ -245,7 +251,7 @@ impl Relays {
 
     fn leave(&mut self, attachment: Attachment) {
         let last = alive(&self.account.site, &self.account.node, "offline");
-        self.tasks.spawn(async move {
+        self.leaving.spawn(async move {
             let last = (attachment.role == RelayRole::Everything).then_some(last);
             if let Err(error) = attachment.session.finish(last).await {
                 tracing::debug!("the last words did not reach {}: {error}", attachment.name);

@@ -11,6 +11,10 @@ use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 const MISSING: &str =
     "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
 
+/// Lines for one `mosquitto_pub`. Beyond 65,535 it takes an early acknowledgement with the packet id of
+/// the last line for that of the last line, and leaves.
+const LINES_MAX: usize = 60_000;
+
 /// A broker that lets everybody in and queues without a bound. It ends with the benchmark.
 pub struct Mosquitto {
     folder: tempfile::TempDir,
@@ -102,8 +106,10 @@ impl Mosquitto {
 
     /// Publishes lines at QoS 1, and returns when the broker has acknowledged all of them.
     pub fn publish(&self, id: &str, messages: usize, size: usize) {
-        let mut child = self.publisher(id, messages, size);
-        assert!(child.wait().unwrap().success());
+        for begin in (0..messages).step_by(LINES_MAX) {
+            let mut child = self.publisher(id, LINES_MAX.min(messages - begin), size);
+            assert!(child.wait().unwrap().success());
+        }
     }
 
     fn publisher(&self, id: &str, messages: usize, size: usize) -> Child {

@@ -184,7 +184,7 @@ async fn drain(size: usize, messages: usize) {
 
 /// What the disk is given for a message from node to node.
 async fn flash(size: usize) {
-    for (publishers, messages) in [(1, 3_000), (PUBLISHERS, 38_400)] {
+    for (publishers, messages) in [(1, 3_000), (8, 12_800), (PUBLISHERS, 38_400)] {
         let run = run(None, publishers, messages, size).await;
         println!(
             "flash: node to node, {publishers:>2} publishers, {size:>5} B: {:.1} times the body: {:.0} B written for a message, on both nodes together ({:.0} messages/s)",
@@ -218,7 +218,7 @@ fn mosquitto_flash() {
 
 /// 1,000 messages/s, publish to handled.
 async fn latency() {
-    const MESSAGES: usize = 3_000;
+    const MESSAGES: usize = 2_000;
     let mut columns: [Vec<[f64; 3]>; 4] = Default::default();
     for _ in 0..ROUNDS {
         let mosquitto = Mosquitto::start("");

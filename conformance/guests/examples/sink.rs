@@ -1,7 +1,7 @@
 //! Counts what enters its inlets and checks the order of every source. Logs the counts every
 //! `report_ms` of its configuration (1000 by default) and at the end, as one line:
 //!
-//! `messages=N bytes=N sources=N missing=N disordered=N mean_us=N p50_us=N p99_us=N max_us=N`
+//! `messages=N bytes=N sources=N missing=N disordered=N mean_us=N p50_us=N p99_us=N p999_us=N max_us=N`
 //!
 //! `missing` counts the numbers that were jumped over, `disordered` messages that came again or too
 //! late. The times are from publishing to handling, for bodies of the guest `source`; percentiles are
@@ -78,23 +78,24 @@ impl Microservice for Sink {
 impl Sink {
     fn report(&mut self) {
         self.samples_us.sort_unstable();
-        let percentile = |percent: usize| {
+        let percentile = |per_mille: usize| {
             let last = self.samples_us.len().saturating_sub(1);
             self.samples_us
-                .get(last * percent / 100)
+                .get(last * per_mille / 1_000)
                 .copied()
                 .unwrap_or(0)
         };
         log::info!(
-            "messages={} bytes={} sources={} missing={} disordered={} mean_us={} p50_us={} p99_us={} max_us={}",
+            "messages={} bytes={} sources={} missing={} disordered={} mean_us={} p50_us={} p99_us={} p999_us={} max_us={}",
             self.messages,
             self.bytes,
             self.last.len(),
             self.missing,
             self.disordered,
             self.sum_us.checked_div(self.timed).unwrap_or(0),
-            percentile(50),
-            percentile(99),
+            percentile(500),
+            percentile(990),
+            percentile(999),
             self.max_us
         );
     }

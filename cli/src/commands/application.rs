@@ -123,7 +123,7 @@ fn apply_relay(
         (true, false) => format!("The relay {name} would not change."),
         (false, false) => format!("The relay {name} is as it was."),
         (false, true) => format!(
-            "Applied the relay {name}; {} nodes are told. See how it fares: `haar get relays`.",
+            "Applied the relay {name}; nodes that are told: {}. See how it fares: `haar get relays`.",
             applied.assignments.len()
         ),
     })

@@ -16,6 +16,7 @@ fuzz_target!(|text: &str| {
             Audience::Relay,
             &SiteId::of(&key),
             NodeId::of(&key).as_str(),
+            None,
             0
         )
         .is_err()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use haar_conformance_artifacts::Guest;
@@ -17,6 +18,8 @@ use crate::soak::journals::{Published, received};
 
 /// Messages that must get through before anything else happens.
 const SOME: u64 = 200;
+/// A publisher of some hundred messages a second has ended when it stores none for so long.
+const QUIET: Duration = Duration::from_millis(500);
 
 pub(super) static CASES: &[&Case] = &[&BROKER, &NEIGHBOURHOOD, &RIGHTS];
 
@@ -86,28 +89,25 @@ impl Pair {
         scene.wait(&what, || Ok(self.handled()? >= before + SOME))
     }
 
-    /// Nothing is lost and nothing out of order.
+    /// Ends the publisher. Then nothing is lost and nothing out of order.
     fn check(&self, scene: &mut Scene<'_>) -> anyhow::Result<()> {
+        std::fs::write(self.left.join("stop"), "")?;
+        let published = || Published::read(&self.left.join("journal"));
+        scene.wait("the publisher has ended", || {
+            let stored = published()?.stored();
+            std::thread::sleep(QUIET);
+            Ok(published()?.stored() == stored)
+        })?;
         let account = || {
-            let published = Published::read(&self.left.join("journal"))?;
-            anyhow::Ok(compare(
-                1,
-                &published,
-                &received(&self.right.join("journal"))?,
-            ))
+            let received = received(&self.right.join("journal"))?;
+            anyhow::Ok(compare(1, &published()?, &received))
         };
-        scene.wait("everything that was stored is handled", || {
-            let account = account()?;
-            Ok(account.handled >= account.stored)
+        scene.wait("nothing is missing", || {
+            let missing = account()?.violations();
+            Ok(missing.iter().all(|(what, _)| *what != "lost"))
         })?;
         let account = account()?;
-        // What was stored since the last look may be under way.
-        let violations: Vec<_> = account
-            .violations()
-            .into_iter()
-            .filter(|(what, _)| *what != "lost")
-            .collect();
-        ensure!(violations.is_empty(), "{account:?}");
+        ensure!(account.violations().is_empty(), "{account:?}");
         scene.note(format!("{} messages", account.handled));
         Ok(())
     }

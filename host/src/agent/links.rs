@@ -64,7 +64,7 @@ impl Intake {
                 }
                 SessionEvent::Disconnected { reason } => {
                     self.note(relay, Some(reason.to_string()));
-                    Event::Disconnected(reason)
+                    Event::Disconnected(relay, reason)
                 }
             };
             if self.events.send(event).await.is_err() {

@@ -48,7 +48,7 @@ pub enum Event {
     /// A relay is there.
     Connected(RelayNumber),
     /// A relay is gone, or refuses us.
-    Disconnected(DisconnectReason),
+    Disconnected(RelayNumber, DisconnectReason),
     /// A module is ready, or is not.
     Prepared(Arc<Microservice>, Result<InstancePre<State>, PrepareError>),
     /// An instance's `start` has returned.

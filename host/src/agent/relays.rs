@@ -165,6 +165,12 @@ impl Relays {
         }
     }
 
+    /// How the node gets to the relay of an attachment; none when it was left.
+    pub(super) fn access(&self, number: RelayNumber) -> Option<&RelayAccess> {
+        let held = self.accesses.iter().find(|(held, _)| *held == number);
+        held.map(|(_, access)| access)
+    }
+
     /// What statuses say of them.
     pub(super) fn statuses(&self) -> Vec<RelayStatus> {
         let table = self.table.borrow();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use haar_link::paths::RelayNumber;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::keys::SecretKey;
-use haar_protocol::relay::RelayRole;
+use haar_protocol::relay::{NodeCredentials, RelayRole};
 use haar_relay::DisconnectReason;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -286,7 +286,7 @@ impl Agent {
         match event {
             Event::Assignment(envelope) => self.assignment(&envelope).await,
             Event::Connected(relay) => self.connected_to(relay),
-            Event::Disconnected(reason) => self.disconnected(&reason),
+            Event::Disconnected(relay, reason) => self.disconnected(relay, &reason),
             Event::Prepared(spec, outcome) => {
                 let effects =
                     self.node
@@ -324,13 +324,26 @@ impl Agent {
         });
     }
 
-    fn disconnected(&mut self, reason: &DisconnectReason) {
-        tracing::warn!("{reason}");
+    fn disconnected(&mut self, relay: RelayNumber, reason: &DisconnectReason) {
+        let Some(access) = self.relays.access(relay) else {
+            return; // it was left meanwhile
+        };
+        let name = &access.name;
+        tracing::warn!("relay {name}: {reason}");
         self.node.changed = true;
+        if !matches!(reason, DisconnectReason::Refused(_)) {
+            return;
+        }
+        if access.credentials != NodeCredentials::Proof {
+            tracing::warn!(
+                "relay {name} is a broker with users of its own: `haar relay credentials {name}` writes them down for it"
+            );
+            return;
+        }
         let asked_lately = self
             .diagnosed
             .is_some_and(|asked| asked.elapsed() < DIAGNOSIS_PAUSE);
-        if matches!(reason, DisconnectReason::Refused(_)) && !asked_lately {
+        if !asked_lately {
             self.diagnosed = Some(Instant::now());
             let controller = self.controller.clone();
             self.work

@@ -128,7 +128,9 @@ pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
         Action::Enrol(arguments) => enrol_node(arguments),
         Action::Run(arguments) => run_agent(&arguments, prefix),
         #[cfg(feature = "compiler")]
-        Action::CompileModule(arguments) => crate::compiler_process::run(&arguments),
+        Action::CompileModule(arguments) => {
+            std::process::exit(crate::compiler_process::run(&arguments))
+        }
         Action::Completions { shell } => {
             clap_complete::generate(
                 shell,

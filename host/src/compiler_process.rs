@@ -8,7 +8,7 @@ use clap::Args;
 use haar_protocol::quantity::{ByteSize, Millis};
 use rustix::process::{Resource, Rlimit};
 
-use crate::modules::compile::{CODE_BYTES_MAX, CompileLimits};
+use crate::modules::compile::{CODE_BYTES_MAX, CompileLimits, NOT_THE_MODULE};
 
 /// How much the process lets others go first (`nice`).
 const NICENESS: i32 = 10;
@@ -32,19 +32,36 @@ pub struct CompileArguments {
     pub time: Millis,
 }
 
-/// Compiles one module within the limits. A limit that is hit ends the process by a signal.
-///
-/// # Errors
-/// With one line, when the limits can't be set, the files can't be read or written, or the engine
-/// can't compile the module.
-pub fn run(arguments: &CompileArguments) -> anyhow::Result<()> {
+/// How it exits when the engine can't compile the module.
+const THE_MODULE: i32 = 1;
+
+/// Compiles one module within the limits, and says in one line on standard error what went wrong.
+/// Returns how the process is to exit. A limit that is hit ends it by a signal.
+pub fn run(arguments: &CompileArguments) -> i32 {
+    let (code, error) = match compile(arguments) {
+        Ok(Ok(())) => return 0,
+        Ok(Err(error)) => (THE_MODULE, one_line(&error)),
+        Err(error) => (NOT_THE_MODULE, format!("{error:#}")),
+    };
+    eprintln!("{error}");
+    code
+}
+
+/// The outer error is one of the machine: the limits can't be set, a file can't be read or
+/// written. The inner one is the engine's, over the module.
+fn compile(arguments: &CompileArguments) -> anyhow::Result<wasmtime::Result<()>> {
     limit(arguments).context("can't set the limits of this process")?;
     let module = std::fs::read(&arguments.module)
         .with_context(|| format!("can't read {}", arguments.module.display()))?;
-    let engine = haar_engine::configuration::engine_on_one_thread().map_err(one_line)?;
-    let code = haar_engine::compile::compile(&engine, &module).map_err(one_line)?;
+    let engine = haar_engine::configuration::engine_on_one_thread()
+        .map_err(|error| anyhow::anyhow!("{}", one_line(&error)))?;
+    let code = match haar_engine::compile::compile(&engine, &module) {
+        Ok(code) => code,
+        Err(error) => return Ok(Err(error)),
+    };
     std::fs::write(&arguments.code, code)
-        .with_context(|| format!("can't write {}", arguments.code.display()))
+        .with_context(|| format!("can't write {}", arguments.code.display()))?;
+    Ok(Ok(()))
 }
 
 /// Takes from this process what it does not need, for good.
@@ -71,12 +88,7 @@ fn limit(arguments: &CompileArguments) -> std::io::Result<()> {
     Ok(())
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn one_line(error: wasmtime::Error) -> anyhow::Error {
+fn one_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}").replace('\n', " ");
-    anyhow::Error::msg(
-        text.chars()
-            .take(COMPLAINT_CHARACTERS_MAX)
-            .collect::<String>(),
-    )
+    text.chars().take(COMPLAINT_CHARACTERS_MAX).collect()
 }

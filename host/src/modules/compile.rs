@@ -27,6 +27,9 @@ use crate::runtime::GuestRuntime;
 
 /// The most code that one module may become.
 pub const CODE_BYTES_MAX: u64 = 64 << 20;
+/// How the child exits when what went wrong has nothing to do with the module: `EX_IOERR` of
+/// sysexits.h.
+pub(crate) const NOT_THE_MODULE: i32 = 74;
 /// What is read of a compiler's words.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 
@@ -203,6 +206,9 @@ fn in_child(
         wait(&mut child, stderr, time).map_err(|error| not_yet("the compiler is lost", error))?;
     match status.code() {
         Some(0) => read_bounded(output).map_err(|error| not_yet("its code can't be read", error)),
+        Some(NOT_THE_MODULE) => Err(PrepareError::NotYet(format!(
+            "the module can't be compiled: {complaint}"
+        ))),
         Some(_) => Err(PrepareError::Refused(format!(
             "the module can't be compiled: {complaint}"
         ))),

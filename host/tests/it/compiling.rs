@@ -135,6 +135,24 @@ async fn what_the_engine_does_not_take_is_refused_with_its_words() {
     assert!(reason.contains("UTF-8"), "{reason}");
 }
 
+/// A disk that is full has nothing to do with the module: it is tried again when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_not_refused_because_its_code_can_not_be_written() {
+    let bench = Bench::new(child(ByteSize(512 << 20), Millis(60_000))).await;
+    let component = artifacts::read(artifacts::ECHO);
+    let code = bench.node.data.path().join("compiled");
+    let (digest, _) = bench.node.install(&component, &bench.site.publisher);
+    let name = digest.to_hex();
+    std::fs::create_dir_all(code.join(format!("{name}.part"))).unwrap(); // in the way of the file
+    let outcomes = bench.prepare(std::slice::from_ref(&component)).await;
+    assert!(
+        matches!(&outcomes[0], Err(PrepareError::NotYet(_))),
+        "{outcomes:?}"
+    );
+    std::fs::remove_dir(code.join(format!("{name}.part"))).unwrap();
+    assert!(bench.prepare(&[component]).await[0].is_ok());
+}
+
 fn compile(input: &Path, output: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_haar-agent"))
         .arg("compile-module")
@@ -147,14 +165,14 @@ fn compile(input: &Path, output: &Path) -> Output {
 }
 
 #[test]
-fn the_child_says_in_one_line_what_is_wrong() {
+fn the_child_says_in_one_line_what_is_wrong_and_whether_it_is_the_module() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in"), folder.path().join("out"));
     let absent = compile(&input, &output);
     std::fs::write(&input, b"no module").unwrap();
     let no_module = compile(&input, &output);
-    for outcome in [absent, no_module] {
-        assert_eq!(outcome.status.code(), Some(1));
+    for (outcome, code) in [(absent, 74), (no_module, 1)] {
+        assert_eq!(outcome.status.code(), Some(code));
         let words = String::from_utf8(outcome.stderr).unwrap();
         assert_eq!(words.lines().count(), 1, "{words}");
     }

@@ -23,7 +23,10 @@ pub(crate) struct AgentArguments {
 
 /// Runs `haar controller …`.
 pub(crate) fn run_controller(arguments: ControllerArguments) -> Result<ExitCode> {
-    done(haar_controller::cli::run(arguments.arguments))
+    done(haar_controller::cli::run(
+        arguments.arguments,
+        &["controller"],
+    ))
 }
 
 /// Runs `haar agent …`.

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use haar_engine::compiler::Program;
+use haar_engine::compiler::child::{self, CompileArguments};
 use haar_protocol::ids::Name;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,9 @@ pub enum Command {
     Run(RunArguments),
     /// Make an access token for a further person, and print the context file for their `haar`.
     AccessToken(AccessTokenArguments),
+    /// Compile one module: the child process of a controller.
+    #[command(hide = true)]
+    CompileModule(CompileArguments),
 }
 
 /// How to run. What is left out comes from DIR/controller.toml, then from the defaults.
@@ -52,6 +57,14 @@ pub struct RunArguments {
     /// The name or address that nodes reach this machine by [default: the address of --listen].
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
+    /// A program of another release that compiles for the engine of that release, whose agents
+    /// some nodes still run: a `haar`, `haar-controller`, or `haar-agent` with the compiler. May be
+    /// given several times.
+    #[arg(long = "compiler", value_name = "PATH")]
+    pub compilers: Vec<PathBuf>,
+    /// This program as a compiler of modules; [`run`] knows.
+    #[arg(skip)]
+    pub own_compiler: Option<Program>,
     /// Print one line of JSON when everything listens.
     #[arg(long)]
     pub announce: bool,
@@ -78,15 +91,18 @@ impl RunArguments {
             relay_listen: self.relay_listen,
             name: self.name.clone(),
             advertise: self.advertise.clone(),
+            compilers: self.compilers.clone(),
+            own_compiler: self.own_compiler.clone(),
         }
     }
 }
 
-/// Does what `arguments` say, until it is done or told to stop.
+/// Does what `arguments` say, until it is done or told to stop. `prefix` are the arguments of this
+/// program that stand before the controller's own, such as `controller`.
 ///
 /// # Errors
 /// What failed, where, and what to do; for a person.
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(config::log_filter())
         .with_writer(std::io::stderr)
@@ -94,7 +110,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     // A process has one subscriber: `haar` may have set its own already.
     let _ = tracing::subscriber::set_global_default(subscriber);
     match arguments.command {
-        Command::Run(arguments) => {
+        Command::CompileModule(arguments) => std::process::exit(child::run(&arguments)),
+        Command::Run(mut arguments) => {
+            arguments.own_compiler =
+                Some(Program::this(prefix).context("finding this program's own file")?);
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()

@@ -5,17 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use haar_engine::compiler::{CompileLimits, Program};
 use haar_protocol::ids::Name;
+use haar_protocol::quantity::{ByteSize, Millis};
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
+
+use crate::compilation;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 const RELAY_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7421);
 const FILE: &str = "controller.toml";
 
 /// How a controller runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The data directory.
     pub(crate) data: PathBuf,
@@ -27,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) name: Option<Name>,
     /// The DNS name or address that nodes reach the site by, when it is given.
     pub(crate) advertise: Option<String>,
+    /// How modules are compiled for nodes.
+    pub(crate) compilation: compilation::Settings,
 }
 
 /// The flags of `run`, as they came.
@@ -37,6 +43,8 @@ pub(crate) struct Flags {
     pub(crate) relay_listen: Option<SocketAddr>,
     pub(crate) name: Option<Name>,
     pub(crate) advertise: Option<String>,
+    pub(crate) compilers: Vec<PathBuf>,
+    pub(crate) own_compiler: Option<Program>,
 }
 
 /// `controller.toml`; everything may be left out.
@@ -47,6 +55,27 @@ struct File {
     relay_listen: Option<SocketAddr>,
     name: Option<Name>,
     advertise: Option<String>,
+    compilers: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    compile: Compile,
+}
+
+/// What compiling one module for nodes may take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Compile {
+    memory: Option<ByteSize>,
+    time: Option<Millis>,
+}
+
+impl Compile {
+    fn limits(&self) -> CompileLimits {
+        let usual = CompileLimits::default();
+        CompileLimits {
+            memory: self.memory.unwrap_or(usual.memory),
+            time: self.time.unwrap_or(usual.time),
+        }
+    }
 }
 
 impl Settings {
@@ -76,7 +105,16 @@ pub(crate) fn read(flags: Flags) -> anyhow::Result<Settings> {
         .or(file.advertise)
         .map(|host| check_host(&host))
         .transpose()?;
+    let compilation = compilation::Settings {
+        own: flags.own_compiler,
+        others: match flags.compilers {
+            none if none.is_empty() => file.compilers.unwrap_or_default(),
+            named => named,
+        },
+        limits: file.compile.limits(),
+    };
     let settings = Settings {
+        compilation,
         data: flags.data,
         listen: flags.listen.or(file.listen).unwrap_or(LISTEN),
         relay_listen: flags

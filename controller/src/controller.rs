@@ -2,8 +2,8 @@
 //! one until it is told to stop; tests run several in one process.
 //!
 //! ```text
-//! start: directory ─► database ─► module files ─► relay ─► API
-//! stop:  API drained ─► session flushed, relay closed ─► database closed ─► lock released
+//! start: directory ─► database ─► module files, compilers ─► relay ─► API
+//! stop:  API drained ─► compilers ended ─► session flushed, relay closed ─► database closed ─► lock released
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, App};
+use crate::api::{self, App, Checks, Parts};
 use crate::cli::RunArguments;
+use crate::compilation::Compilation;
 use crate::config;
 use crate::db::{self, Database, DatabaseThread};
 use crate::module_store::ModuleStore;
@@ -29,6 +30,7 @@ pub struct Controller {
     context: PathBuf,
     stop: CancellationToken,
     server: JoinSet<()>,
+    compilation: Compilation,
     relay: Relay,
     database: Database,
     thread: DatabaseThread,
@@ -45,7 +47,16 @@ impl Controller {
         let settings = config::read(arguments.flags())?;
         let (site, connection, lock) = site::open(&settings)?;
         let site = Arc::new(site);
-        let modules = ModuleStore::open(&site.directory, &db::modules::digests(&connection)?)?;
+        let known = db::modules::digests(&connection)?;
+        let modules = ModuleStore::open(&site.directory, &known)?;
+        let compilation = Compilation::open(
+            &site.directory,
+            &known,
+            &db::statuses::platforms(&connection)?,
+            modules.clone(),
+            site.key.clone(),
+            &settings.compilation,
+        )?;
         let server = Server::bind(settings.listen, &site.server).await?;
         let url = site.url(server.address().port());
         let context = site::admin_context(&site, &connection, &url)?;
@@ -53,15 +64,17 @@ impl Controller {
         let (relay, relay_link) = Relay::start(settings.relay_listen, &site, &database).await?;
         let relay_url = site.relay_url(relay.address().port());
         let stop = CancellationToken::new();
-        let app = App::new(
-            Arc::clone(&site),
-            database.clone(),
+        let app = App::new(Parts {
+            site: Arc::clone(&site),
+            database: database.clone(),
             modules,
-            relay_link,
-            url.clone(),
-            vec![relay_url.clone()],
-            stop.clone(),
-        );
+            compilation: compilation.clone(),
+            relay: relay_link,
+            url: url.clone(),
+            relays: vec![relay_url.clone()],
+            stop: stop.clone(),
+            checks: Checks::default(),
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(api::router(app), stop.clone()));
         tracing::info!(site = %site.id, %url, relay = %relay_url, "the controller is ready");
@@ -72,6 +85,7 @@ impl Controller {
             context,
             stop,
             server: tasks,
+            compilation,
             relay,
             database,
             thread,
@@ -111,6 +125,7 @@ impl Controller {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.server.join_next().await.is_some() {}
+        self.compilation.stop().await;
         self.relay.stop().await;
         self.database.stop(self.thread).await;
     }

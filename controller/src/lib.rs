@@ -18,6 +18,7 @@ mod failure;
 mod site;
 mod db;
 mod module_store;
+mod compilation;
 
 mod plan;
 mod change;

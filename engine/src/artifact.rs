@@ -1,38 +1,62 @@
 //! Compiled code with its binding: which module it was made from, for which engine and target,
-//! and a signature of whoever compiled it. Compiled code is native code; an artifact that is not
-//! wholly what the binding says is never given to the engine.
+//! and a signature of whoever compiled it. Compiled code is native code; what is not wholly what the
+//! binding says is never given to the engine.
 //!
 //! ```text
-//! "HAARCODE" | version: u8 | binding size: u32 LE | binding (postcard) | signature: 64 | code
+//! seal = "HAARCODE" | version: u8 | binding size: u32 LE | binding (postcard) | signature: 64
+//!
+//! on a node's disk   HEX.seal = seal           HEX.code = the code, as it is mapped
+//! from a controller  seal | the code, deflated (RFC 1951)
 //! ```
+//!
+//! The order of checks: signature, binding, then the bytes of the code. Nothing is unpacked that
+//! nobody trusted has signed, and no more of it than was signed.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::{PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::load::Lease;
+
+/// The most code that one module may become, in bytes.
+pub const CODE_BYTES_MAX: u64 = 64 << 20;
+/// The most bytes of a seal.
+pub const SEAL_BYTES_MAX: usize = PREFIX_BYTES + BINDING_BYTES_MAX + 64;
 
 const MAGIC: &[u8; 8] = b"HAARCODE";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const PREFIX_BYTES: usize = 8 + 1 + 4;
 const BINDING_BYTES_MAX: usize = 1_024;
-const DOMAIN: &[u8] = b"haar compiled code\n";
+const DOMAIN: &[u8] = b"haar compiled code 2\n";
+/// Code is hashed and unpacked in pieces of this size.
+const PIECE_BYTES: usize = 64 << 10;
 
-/// What an artifact was made from and for.
+/// What code was made from and for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
+struct Binding {
     /// SHA-256 of the module.
-    pub module: [u8; 32],
+    module: [u8; 32],
     /// See [`crate::configuration::fingerprint`].
-    pub fingerprint: String,
+    fingerprint: String,
     /// See [`crate::configuration::target`].
-    pub target: String,
+    target: String,
     /// SHA-256 of the code.
-    pub code: [u8; 32],
+    code: [u8; 32],
+    /// Its size.
+    code_bytes: u64,
 }
 
-/// Why an artifact was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why code was refused.
+#[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// Not an artifact, or cut short.
+    /// No seal, or cut short.
     #[error("not compiled code, or truncated")]
     Malformed,
     /// Not signed by an expected key.
@@ -44,20 +68,45 @@ pub enum ArtifactError {
     /// The code is not what was signed.
     #[error("the compiled code was changed")]
     Changed,
+    /// It could not be read or written.
+    #[error("{0}")]
+    File(#[from] io::Error),
 }
 
-/// Code that passed every check: it was compiled from `module` for this engine by somebody
-/// trusted. Only [`open`] makes one.
+/// What code is expected to be: made from `module` for the engine with this `fingerprint` on this
+/// `target`, by one of `trusted`.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The module.
+    pub module: &'a Digest,
+    /// See [`crate::configuration::fingerprint`].
+    pub fingerprint: &'a str,
+    /// See [`crate::configuration::target`].
+    pub target: &'a str,
+    /// Whose signature is good.
+    pub trusted: &'a [PublicKey],
+}
+
+/// A seal that was found to be good: what code it is for. Only [`Expected::read`] makes one.
+#[derive(Debug, Clone)]
+pub struct GoodSeal {
+    bytes: Vec<u8>,
+    code: [u8; 32],
+    code_bytes: u64,
+}
+
+/// Code that passed every check: it was compiled from the expected module for this engine by
+/// somebody trusted. Only [`GoodSeal::check`] and [`GoodSeal::check_file`] make one.
 #[derive(Debug)]
-pub struct CheckedCode<'a> {
-    code: &'a [u8],
-}
+pub struct CheckedCode(pub(crate) Where);
 
-impl CheckedCode<'_> {
-    /// The code itself.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.code
-    }
+/// Where checked code is.
+#[derive(Debug)]
+pub(crate) enum Where {
+    /// In memory of ours.
+    Memory(Vec<u8>),
+    /// In a file that nobody can open for writing as long as the lease is held.
+    File(Lease),
 }
 
 /// Binds `code` and signs the binding.
@@ -73,120 +122,190 @@ pub fn seal(
         fingerprint: fingerprint.to_owned(),
         target: target.to_owned(),
         code: *Digest::of(code).as_bytes(),
+        code_bytes: code.len() as u64,
     };
     let binding = postcard::to_stdvec(&binding).expect("a binding always serialises");
     let size = u32::try_from(binding.len()).expect("a binding is small");
     let signature = key.sign(&[DOMAIN, &binding].concat());
-    let mut artifact = Vec::with_capacity(PREFIX_BYTES + binding.len() + 64 + code.len());
-    artifact.extend_from_slice(MAGIC);
-    artifact.push(VERSION);
-    artifact.extend_from_slice(&size.to_le_bytes());
-    artifact.extend_from_slice(&binding);
-    artifact.extend_from_slice(&signature);
-    artifact.extend_from_slice(code);
-    artifact
+    [
+        MAGIC.as_slice(),
+        &[VERSION],
+        &size.to_le_bytes(),
+        &binding,
+        &signature,
+    ]
+    .concat()
 }
 
-/// Checks that `artifact` is code that one of `trusted` compiled from `module` for the engine with
-/// this `fingerprint` on this `target`.
-///
-/// # Errors
-/// See [`ArtifactError`].
-pub fn open<'a>(
-    artifact: &'a [u8],
-    module: &Digest,
-    fingerprint: &str,
-    target: &str,
-    trusted: &[PublicKey],
-) -> Result<CheckedCode<'a>, ArtifactError> {
-    let malformed = ArtifactError::Malformed;
-    let (prefix, rest) = artifact
-        .split_at_checked(PREFIX_BYTES)
-        .ok_or(malformed.clone())?;
-    if &prefix[..8] != MAGIC || prefix[8] != VERSION {
-        return Err(malformed);
+/// A seal with its code, as controllers send it.
+pub fn pack(seal: &[u8], code: &[u8]) -> Vec<u8> {
+    let mut packed = DeflateEncoder::new(seal.to_vec(), Compression::best());
+    let written = packed.write_all(code).and_then(|()| packed.finish());
+    written.expect("a vector takes everything")
+}
+
+impl Expected<'_> {
+    /// Reads a seal, and not a byte more, and checks it.
+    ///
+    /// # Errors
+    /// See [`ArtifactError`].
+    pub fn read(&self, reader: &mut impl Read) -> Result<GoodSeal, ArtifactError> {
+        let mut bytes = vec![0; PREFIX_BYTES];
+        read_exactly(reader, &mut bytes)?;
+        if &bytes[..8] != MAGIC || bytes[8] != VERSION {
+            return Err(ArtifactError::Malformed);
+        }
+        let size = u32::from_le_bytes([bytes[9], bytes[10], bytes[11], bytes[12]]) as usize;
+        if size > BINDING_BYTES_MAX {
+            return Err(ArtifactError::Malformed);
+        }
+        bytes.resize(PREFIX_BYTES + size + 64, 0);
+        read_exactly(reader, &mut bytes[PREFIX_BYTES..])?;
+        let (binding, signature) = bytes[PREFIX_BYTES..]
+            .split_last_chunk::<64>()
+            .ok_or(ArtifactError::Malformed)?;
+        let signed = [DOMAIN, binding].concat();
+        if !self
+            .trusted
+            .iter()
+            .any(|key| key.verifies(&signed, signature))
+        {
+            return Err(ArtifactError::WrongSignature);
+        }
+        let binding: Binding =
+            postcard::from_bytes(binding).map_err(|_| ArtifactError::Malformed)?;
+        if &binding.module != self.module.as_bytes()
+            || binding.fingerprint != self.fingerprint
+            || binding.target != self.target
+        {
+            return Err(ArtifactError::WrongBinding);
+        }
+        if binding.code_bytes > CODE_BYTES_MAX {
+            return Err(ArtifactError::Malformed);
+        }
+        Ok(GoodSeal {
+            bytes,
+            code: binding.code,
+            code_bytes: binding.code_bytes,
+        })
     }
-    let size = u32::from_le_bytes([prefix[9], prefix[10], prefix[11], prefix[12]]) as usize;
-    if size > BINDING_BYTES_MAX {
-        return Err(malformed);
+
+    /// Reads a seal that is all of `bytes`, and checks it.
+    ///
+    /// # Errors
+    /// See [`ArtifactError`].
+    pub fn open(&self, mut bytes: &[u8]) -> Result<GoodSeal, ArtifactError> {
+        let seal = self.read(&mut bytes)?;
+        if bytes.is_empty() {
+            Ok(seal)
+        } else {
+            Err(ArtifactError::Malformed)
+        }
     }
-    let (binding_bytes, rest) = rest.split_at_checked(size).ok_or(malformed.clone())?;
-    let (signature, code) = rest.split_first_chunk::<64>().ok_or(malformed.clone())?;
-    let signed = [DOMAIN, binding_bytes].concat();
-    if !trusted.iter().any(|key| key.verifies(&signed, signature)) {
-        return Err(ArtifactError::WrongSignature);
+}
+
+impl GoodSeal {
+    /// The seal itself, to be kept beside the code.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
-    let binding: Binding = postcard::from_bytes(binding_bytes).map_err(|_| malformed)?;
-    if &binding.module != module.as_bytes()
-        || binding.fingerprint != fingerprint
-        || binding.target != target
-    {
-        return Err(ArtifactError::WrongBinding);
+
+    /// Size of the code in bytes.
+    pub fn code_bytes(&self) -> u64 {
+        self.code_bytes
     }
-    if Digest::of(code).as_bytes() != &binding.code {
-        return Err(ArtifactError::Changed);
+
+    /// Unpacks the code that follows the seal into `output`.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Changed`] when it is not the code of this seal; what was written by then is
+    /// of no use. Reading and writing may fail.
+    pub fn unpack(&self, packed: impl Read, output: &mut impl Write) -> Result<(), ArtifactError> {
+        // One byte more than there should be, so that too long a code is noticed.
+        let code = DeflateDecoder::new(packed).take(self.code_bytes + 1);
+        self.compare(code, |piece| output.write_all(piece))
     }
-    Ok(CheckedCode { code })
+
+    /// Writes `code`, which must be the code of this seal, into `output`.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Changed`] when it is not; writing may fail.
+    pub fn copy(&self, code: &[u8], output: &mut impl Write) -> Result<(), ArtifactError> {
+        self.compare(code, |piece| output.write_all(piece))
+    }
+
+    /// Checks code in memory.
+    ///
+    /// # Errors
+    /// When it is not the code of this seal.
+    pub fn check(&self, code: Vec<u8>) -> Result<CheckedCode, ArtifactError> {
+        self.compare(&code[..], |_| Ok(()))?;
+        Ok(CheckedCode(Where::Memory(code)))
+    }
+
+    /// Checks the code in `file`. It can't change between this and the engine's use of it: nobody
+    /// can open it for writing meanwhile. Where the system does not promise that (another process
+    /// has it open for writing; a file system without leases), it is read into memory and checked
+    /// there.
+    ///
+    /// # Errors
+    /// When it can't be read, or is not the code of this seal.
+    pub fn check_file(&self, file: File) -> Result<CheckedCode, ArtifactError> {
+        match Lease::take(file) {
+            Ok(lease) => {
+                let code = lease.file().take(self.code_bytes + 1);
+                self.compare(code, |_| Ok(()))?;
+                Ok(CheckedCode(Where::File(lease)))
+            }
+            Err(file) => {
+                let mut code = Vec::new();
+                file.take(self.code_bytes + 1).read_to_end(&mut code)?;
+                self.check(code)
+            }
+        }
+    }
+
+    /// Reads `code` to its end, in pieces, and compares it with what was signed.
+    fn compare(
+        &self,
+        mut code: impl Read,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ArtifactError> {
+        let mut piece = vec![0; PIECE_BYTES];
+        let (mut hash, mut bytes) = (Sha256::new(), 0_u64);
+        loop {
+            let count = match code.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(ArtifactError::Changed); // it does not inflate
+                }
+                Err(error) => return Err(error.into()),
+            };
+            bytes += count as u64;
+            if bytes > self.code_bytes {
+                return Err(ArtifactError::Changed);
+            }
+            hash.update(&piece[..count]);
+            each(&piece[..count])?;
+        }
+        if bytes == self.code_bytes && hash.finalize()[..] == self.code {
+            Ok(())
+        } else {
+            Err(ArtifactError::Changed)
+        }
+    }
+}
+
+fn read_exactly(reader: &mut impl Read, bytes: &mut [u8]) -> Result<(), ArtifactError> {
+    reader
+        .read_exact(bytes)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ArtifactError::Malformed,
+            _ => ArtifactError::File(error),
+        })
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const FINGERPRINT: &str = "0123456789abcdef";
-    const TARGET: &str = "x86_64-linux";
-
-    fn key() -> SecretKey {
-        SecretKey::from_seed([3; 32])
-    }
-
-    fn module() -> Digest {
-        Digest::of(b"module")
-    }
-
-    fn opened(artifact: &[u8]) -> Result<Vec<u8>, ArtifactError> {
-        let trusted = [key().public()];
-        let checked = open(artifact, &module(), FINGERPRINT, TARGET, &trusted)?;
-        Ok(checked.bytes().to_vec())
-    }
-
-    #[test]
-    fn code_of_another_module_engine_target_or_maker_is_refused() {
-        let other = SecretKey::from_seed([4; 32]);
-        let wrong = Err(ArtifactError::WrongBinding);
-        let code = b"code";
-        let sealed = |module: &Digest, fingerprint: &str, target: &str| {
-            opened(&seal(module, fingerprint, target, code, &key()))
-        };
-        assert_eq!(sealed(&module(), FINGERPRINT, TARGET), Ok(code.to_vec()));
-        assert_eq!(sealed(&Digest::of(b"other"), FINGERPRINT, TARGET), wrong);
-        assert_eq!(sealed(&module(), "other", TARGET), wrong);
-        assert_eq!(sealed(&module(), FINGERPRINT, "armv7-linux"), wrong);
-        let foreign = seal(&module(), FINGERPRINT, TARGET, code, &other);
-        assert_eq!(opened(&foreign), Err(ArtifactError::WrongSignature));
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_truncation_is_refused() {
-        let good = seal(&module(), FINGERPRINT, TARGET, b"machine code", &key());
-        for index in 0..good.len() {
-            for bit in 0..8 {
-                let mut bad = good.clone();
-                bad[index] ^= 1 << bit;
-                assert!(opened(&bad).is_err(), "bit {bit} of byte {index}");
-            }
-            assert!(opened(&good[..index]).is_err(), "cut at {index}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
-            prop_assert!(opened(&bytes).is_err());
-            let disguised = [MAGIC.as_slice(), &[VERSION], &bytes].concat();
-            prop_assert!(opened(&disguised).is_err());
-        }
-    }
-}
+mod tests;

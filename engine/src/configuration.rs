@@ -9,11 +9,26 @@ use wasmtime::{Config, Engine};
 /// address spaces and `vm.overcommit_memory=2` do not bear.
 const GROWTH_RESERVATION_BYTES: u64 = 1 << 20;
 /// Unmapped bytes behind each linear memory.
-const GUARD_BYTES: u64 = 64 << 10;
+const GUARD_BYTES: u64 = if cfg!(feature = "other-engine") {
+    128 << 10
+} else {
+    64 << 10
+};
 /// Stack of WebAssembly frames of one call, in bytes.
 const WASM_STACK_BYTES: usize = 512 << 10;
 /// The fiber that a call runs on: its frames and those of the host functions that it calls.
 const FIBER_STACK_BYTES: usize = 1 << 20;
+
+/// What code can be compiled for: how it is called here, and the engine's own name of it. armv7 has
+/// no native code: it runs the bytecode of Pulley, the engine's interpreter.
+#[cfg(feature = "compiler")]
+const TARGETS: [(&str, &str); 4] = [
+    ("x86_64-linux", "x86_64-unknown-linux-gnu"),
+    ("aarch64-linux", "aarch64-unknown-linux-gnu"),
+    ("riscv64-linux", "riscv64gc-unknown-linux-gnu"),
+    (PULLEY32, "pulley32"),
+];
+const PULLEY32: &str = "pulley32";
 
 /// Builds the engine that runs modules on this machine.
 ///
@@ -23,16 +38,32 @@ pub fn engine() -> wasmtime::Result<Engine> {
     Engine::new(&configuration())
 }
 
-/// The same engine for a process that compiles and shall stay small: it starts no threads. Its
-/// code is the same.
+/// An engine for a process that compiles and shall stay small: it starts no threads. For this
+/// machine with all that its processor can do when `target` is none; for any processor of that
+/// target otherwise.
 ///
 /// # Errors
-/// See [`engine`].
+/// When the target is not known, or this build can't compile for it.
 #[cfg(feature = "compiler")]
-pub fn engine_on_one_thread() -> wasmtime::Result<Engine> {
+pub fn engine_that_compiles(target: Option<&str>) -> wasmtime::Result<Engine> {
     let mut config = configuration();
     config.parallel_compilation(false);
+    if let Some(target) = target {
+        let known = TARGETS.iter().find(|(name, _)| *name == target);
+        let (_, triple) =
+            known.ok_or_else(|| wasmtime::format_err!("nobody compiles for `{target}`"))?;
+        config.target(triple)?;
+    }
     Engine::new(&config)
+}
+
+/// The targets that this build can compile for.
+#[cfg(feature = "compiler")]
+pub fn targets() -> Vec<&'static str> {
+    let names = TARGETS.iter().map(|(name, _)| *name);
+    names
+        .filter(|name| engine_that_compiles(Some(name)).is_ok())
+        .collect()
 }
 
 fn configuration() -> Config {
@@ -51,6 +82,8 @@ fn configuration() -> Config {
     config.memory_may_move(true);
     config.max_wasm_stack(WASM_STACK_BYTES);
     config.async_stack_size(FIBER_STACK_BYTES);
+    // For other programs' unwinders, of which there is none here: smaller code, faster loads.
+    config.native_unwind_info(false);
     // File and line in backtraces, where the module brings debug information.
     config.wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable);
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
@@ -61,8 +94,10 @@ fn configuration() -> Config {
 
 /// The engine's major version, and the settings of [`configuration`] that code depends on. To be
 /// changed together with them.
-const FINGERPRINT: &str =
-    "wasmtime 48, fuel, no gc, no concurrency, memory 0 + 1 MiB + guard 64 KiB, debug information";
+#[cfg(not(feature = "other-engine"))]
+const FINGERPRINT: &str = "wasmtime 48, fuel, no gc, no concurrency, memory 0 + 1 MiB + guard 64 KiB, debug information, no unwind information";
+#[cfg(feature = "other-engine")]
+const FINGERPRINT: &str = "for tests: the engine of another release, guard 128 KiB";
 
 /// Identifies the engine and its settings, as 64 hexadecimal digits. Code that was compiled under
 /// another fingerprint is not given to the engine. The engine compares more (each setting, each
@@ -72,7 +107,15 @@ pub fn fingerprint() -> String {
     hex::encode(Sha256::digest(FINGERPRINT))
 }
 
-/// The target that this build compiles for and loads, such as `x86_64-linux`.
+/// The target whose code this build loads, such as `x86_64-linux`.
 pub fn target() -> String {
+    if cfg!(target_arch = "arm") {
+        return PULLEY32.to_owned();
+    }
+    format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+/// The machine that this build runs on, such as `arm-linux`.
+pub fn machine() -> String {
     format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
 }

@@ -5,8 +5,7 @@ pub mod inspect;
 mod bounds;
 
 pub mod configuration;
-#[cfg(feature = "compiler")]
-pub mod compile;
+pub mod compiler;
 
 pub mod artifact;
 pub mod load;

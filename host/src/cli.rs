@@ -13,13 +13,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::run::{Agent, Options};
-#[cfg(feature = "compiler")]
-use crate::compiler_process::CompileArguments;
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::DataDirectory;
 use crate::modules::compile::Compiler;
 use crate::store::Store;
+#[cfg(feature = "compiler")]
+use haar_engine::compiler::child::CompileArguments;
 
 /// Where an agent keeps its state unless told otherwise.
 const DATA: &str = "/var/lib/haar";
@@ -129,7 +129,7 @@ pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
         Action::Run(arguments) => run_agent(&arguments, prefix),
         #[cfg(feature = "compiler")]
         Action::CompileModule(arguments) => {
-            std::process::exit(crate::compiler_process::run(&arguments))
+            std::process::exit(haar_engine::compiler::child::run(&arguments))
         }
         Action::Completions { shell } => {
             clap_complete::generate(
@@ -205,6 +205,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         status_interval: settings.status_interval,
         guest_threads: settings.guest_threads,
         location: settings.location,
+        precompiled: settings.precompiled,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,
     };

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use haar_engine::compiler::CompileLimits;
 use haar_protocol::quantity::{ByteSize, Millis};
 use serde::Deserialize;
-
-use crate::modules::compile::CompileLimits;
 
 /// Default pause between two statuses when nothing changes but counters.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,6 +25,7 @@ struct Raw {
     status_interval: Option<Millis>,
     guest_threads: Option<usize>,
     location: Option<Location>,
+    precompiled: Precompiled,
     compile: RawCompile,
 }
 
@@ -45,8 +45,21 @@ pub struct Settings {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// Whether code that the controller has compiled is taken.
+    pub precompiled: Precompiled,
     /// What compiling one module may take.
     pub compile: CompileLimits,
+}
+
+/// What a node thinks of code that it has not compiled itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precompiled {
+    /// What the site has signed is good.
+    #[default]
+    Accept,
+    /// It compiles all of it itself.
+    Refuse,
 }
 
 /// Where a device stands (WGS 84).
@@ -107,7 +120,13 @@ impl Raw {
         {
             bail!("location: latitude goes from -90 to 90, longitude from -180 to 180");
         }
+        if self.precompiled == Precompiled::Refuse && !cfg!(feature = "compiler") {
+            bail!(
+                "precompiled = \"refuse\": this agent was built without the compiler and can't compile modules itself; install the build with it (`--features compiler`), or remove the line"
+            );
+        }
         Ok(Settings {
+            precompiled: self.precompiled,
             status_interval,
             guest_threads,
             location,
@@ -188,6 +207,9 @@ mod tests {
             (ByteSize(64 << 20), Millis(5_000))
         );
         assert_eq!(read("").unwrap().compile, CompileLimits::default());
+        assert_eq!(read("").unwrap().precompiled, Precompiled::Accept);
+        let refuse = read("precompiled = \"refuse\"");
+        assert_eq!(refuse.is_ok(), cfg!(feature = "compiler"), "{refuse:?}");
         assert!(read("compile = { memory = \"1MiB\" }").is_err());
         assert!(read("compile = { time = \"0s\" }").is_err());
     }

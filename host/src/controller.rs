@@ -170,6 +170,40 @@ impl Controller {
         let partial = answer.status() == 206;
         Ok((answer.into_body().into_reader(), partial))
     }
+
+    /// Opens a module's code for `target` and the engine with this `fingerprint`, packed
+    /// ([`haar_engine::artifact`]). The controller compiles it when it has not yet.
+    ///
+    /// # Errors
+    /// [`Refused`] with the controller's own words, or why it can't be reached.
+    pub fn code(
+        &self,
+        digest: &Digest,
+        target: &str,
+        fingerprint: &str,
+        credentials: &Credentials,
+    ) -> anyhow::Result<impl Read + use<>> {
+        let url = format!(
+            "{}/api/v1/modules/{digest}/code/{target}?engine={fingerprint}",
+            self.url
+        );
+        let mut answer = self
+            .agent
+            .get(&url)
+            .config()
+            .timeout_global(Some(FETCH_TIMEOUT))
+            .build()
+            .header(
+                "Authorization",
+                format!("Haar-Proof {}", credentials.proof()?),
+            )
+            .call()
+            .map_err(|error| unreachable(&self.url, &error))?;
+        if !answer.status().is_success() {
+            return Err(refused(&mut answer));
+        }
+        Ok(answer.into_body().into_reader())
+    }
 }
 
 fn agent(roots: RootCerts, disable_verification: bool) -> ureq::Agent {

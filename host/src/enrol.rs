@@ -79,7 +79,7 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
         labels: wishes.labels.clone(),
         budget: budget.clone(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
-        target: haar_engine::configuration::target(),
+        target: haar_engine::configuration::machine(),
     };
     let enrolment = controller
         .enrol(&request)

@@ -8,8 +8,6 @@ pub mod identity;
 pub mod enrol;
 pub mod controller;
 pub mod modules;
-#[cfg(feature = "compiler")]
-pub mod compiler_process;
 pub mod store;
 
 pub mod accept;

@@ -30,6 +30,8 @@
 //! DELETE /api/v1/modules/{digest}
 //! GET    /api/v1/modules/{digest}/content     the file; Range is honoured; people and nodes (proof)
 //! PUT    /api/v1/modules/{digest}/content     the file, or the rest of it with Content-Range -> Module (201) or UploadState (202)
+//! GET    /api/v1/modules/{digest}/code        List<ModuleCode>
+//! GET    /api/v1/modules/{digest}/code/{target}?engine=   compiled code, sealed and packed; people and nodes (proof)
 //! GET    /api/v1/modules/{digest}/upload      UploadState: how much of an upload has arrived
 //! GET    /api/v1/applications                 List<Application>
 //! GET    /api/v1/applications/{name}          ApplicationDetail
@@ -278,6 +280,22 @@ pub struct Module {
     pub exports: Vec<String>,
     /// When it was pushed: milliseconds since the Unix epoch.
     pub pushed_ms: u64,
+}
+
+/// What the controller has compiled of a module for one kind of node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ModuleCode {
+    /// The fingerprint of the engine that the code is for.
+    pub engine: String,
+    /// The target that it is for, such as `aarch64-linux`.
+    pub target: String,
+    /// Its size in bytes as nodes fetch it, when there is code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed_bytes: Option<u64>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// How much of an upload has arrived.

@@ -25,6 +25,9 @@ pub struct Status {
     pub agent_version: String,
     /// The target that the agent was built for, such as `aarch64-unknown-linux-musl`.
     pub target: String,
+    /// The engine that runs modules there. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineStatus>,
     /// Number of the assignment that is in force; 0 before the first one.
     pub applied: u64,
     /// The last assignment that was refused since `applied` came into force, if any.
@@ -55,6 +58,20 @@ pub struct Status {
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
+}
+
+/// What runs modules on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct EngineStatus {
+    /// Identifies the engine and its settings: code is compiled for one engine. 64 hexadecimal digits.
+    pub fingerprint: String,
+    /// What code it loads, such as `aarch64-linux` or `pulley32`.
+    pub target: String,
+    /// Whether the agent can compile modules itself.
+    pub compiler: bool,
+    /// Whether it takes code that the controller has compiled.
+    pub precompiled: bool,
 }
 
 /// How a node fares with a relay.

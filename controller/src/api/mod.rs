@@ -15,6 +15,7 @@ mod following;
 mod logs;
 mod microservices;
 mod module_check;
+mod module_code;
 mod module_content;
 mod modules;
 mod nodes;
@@ -33,6 +34,7 @@ use haar_protocol::{dead_letters as letters, manifest, relay, rest};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::compilation::Compilation;
 use crate::db::Database;
 use crate::module_store::ModuleStore;
 use crate::relay_link::RelayLink;
@@ -56,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) database: Database,
     /// The module files.
     pub(crate) modules: ModuleStore,
+    /// Their code.
+    pub(crate) compilation: Compilation,
     /// The relay.
     pub(crate) relay: RelayLink,
     /// The base URL of this API.
@@ -64,7 +68,8 @@ pub(crate) struct Parts {
     pub(crate) relays: Vec<String>,
     /// Cancelled when the controller stops: streams end then.
     pub(crate) stop: CancellationToken,
-    checks: Semaphore,
+    /// Taken for each module that is checked.
+    pub(crate) checks: Checks,
 }
 
 impl std::ops::Deref for App {
@@ -77,26 +82,17 @@ impl std::ops::Deref for App {
 
 impl App {
     /// Puts the parts together.
-    pub(crate) fn new(
-        site: Arc<Site>,
-        database: Database,
-        modules: ModuleStore,
-        relay: RelayLink,
-        url: String,
-        relays: Vec<String>,
-        stop: CancellationToken,
-    ) -> Self {
-        let checks = Semaphore::new(CHECKS_MAX);
-        Self(Arc::new(Parts {
-            site,
-            database,
-            modules,
-            relay,
-            url,
-            relays,
-            stop,
-            checks,
-        }))
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+/// Permits to check modules.
+pub(crate) struct Checks(Semaphore);
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self(Semaphore::new(CHECKS_MAX))
     }
 }
 
@@ -162,6 +158,8 @@ fn routes() -> Vec<Route> {
         row("DELETE", "/modules/{digest}",         People, &[], none(), none(), "Removes a module that no application uses", || delete(modules::remove)),
         row("GET",    "/modules/{digest}/content", PeopleAndNodes, &[], none(), Content::Bytes, "The file; Range is honoured", || get(module_content::download)),
         row("PUT",    "/modules/{digest}/content", People, &[], Content::Bytes, json::<rest::Module>(), "The file, or the rest of it with Content-Range; 202 with an UploadState when more is to come", || put(uploads::upload)),
+        row("GET",    "/modules/{digest}/code",    People, &[], none(), json::<rest::List<rest::ModuleCode>>(), "For which engines and targets the module was compiled", || get(module_code::list)),
+        row("GET",    "/modules/{digest}/code/{target}", PeopleAndNodes, &["engine"], none(), Content::Bytes, "Compiled code, sealed and packed; compiled now if it was not before", || get(module_code::download)),
         row("GET",    "/modules/{digest}/upload",  People, &[], none(), json::<rest::UploadState>(), "How much of an upload has arrived", || get(uploads::state)),
         row("GET",    "/applications",             People, &[], none(), json::<rest::List<rest::Application>>(), "All applications", || get(applications::list)),
         row("GET",    "/applications/{name}",      People, &[], none(), json::<rest::ApplicationDetail>(), "Everything about an application", || get(applications::show)),

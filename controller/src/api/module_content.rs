@@ -25,19 +25,7 @@ pub(super) async fn download(
     Named(digest): Named<Digest>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    if let Caller::Node(node) = caller {
-        let is_assigned = app
-            .database
-            .read(move |sql| db::assignments::names_module(sql, &node, &digest))
-            .await?;
-        if !is_assigned {
-            return Err(Failure::new(
-                Kind::Forbidden,
-                "not_assigned",
-                format!("module {digest} is not in this node's assignment"),
-            ));
-        }
-    }
+    check_assigned(&app, caller, digest).await?;
     find(&app, digest)
         .await?
         .ok_or_else(|| unknown_module(digest))?;
@@ -78,6 +66,24 @@ pub(super) async fn download(
     ];
     let body = Body::from_stream(ReaderStream::new(file.take(count)));
     Ok((StatusCode::PARTIAL_CONTENT, common, part, body).into_response())
+}
+
+/// People may have any module; a node only those of its assignment.
+pub(super) async fn check_assigned(app: &App, caller: Caller, digest: Digest) -> Answer<()> {
+    if let Caller::Node(node) = caller {
+        let is_assigned = app
+            .database
+            .read(move |sql| db::assignments::names_module(sql, &node, &digest))
+            .await?;
+        if !is_assigned {
+            return Err(Failure::new(
+                Kind::Forbidden,
+                "not_assigned",
+                format!("module {digest} is not in this node's assignment"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The first and last byte that a `Range` header asks for (RFC 9110 section 14.2), in a file of

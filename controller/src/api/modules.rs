@@ -48,6 +48,7 @@ pub(super) async fn remove(
         .write(move |write| change::delete_module(write, &digest))
         .await?;
     app.modules.remove(digest).await;
+    app.compilation.remove(digest);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -179,6 +179,12 @@ async fn receive_and_check(
     }
     match check_and_keep(app, &claim, digest).await {
         Ok(row) => {
+            // Nodes that will want it find it compiled.
+            let fleet = app
+                .database
+                .read(|sql| db::statuses::platforms(sql))
+                .await?;
+            app.compilation.prepare(digest, fleet);
             let publishers = app.database.read(|sql| db::publishers::list(sql)).await?;
             Ok(json(StatusCode::CREATED, row.to_rest(&publishers)))
         }
@@ -250,7 +256,7 @@ async fn drain(body: &mut BodyDataStream) {
 async fn check_and_keep(app: &App, claim: &Claim, digest: Digest) -> Answer<ModuleRow> {
     let publishers = app.database.read(|sql| db::publishers::list(sql)).await?;
     let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
-    let permit = app.checks.acquire().await.map_err(Failure::internal)?;
+    let permit = app.checks.0.acquire().await.map_err(Failure::internal)?;
     let file = app
         .modules
         .read_part(claim)

@@ -5,5 +5,6 @@ use clap::Parser as _;
 fn main() -> std::process::ExitCode {
     haar_controller::cli::exit_code(haar_controller::cli::run(
         haar_controller::cli::Arguments::parse(),
+        &[],
     ))
 }

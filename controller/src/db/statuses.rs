@@ -1,12 +1,13 @@
 //! The last status of each node, and what is counted over all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::ids::NodeId;
 use haar_protocol::status::Status;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{from_sql, parse, to_sql};
+use crate::compilation::Platform;
 use crate::failure::Failure;
 
 /// The last status of a node.
@@ -63,6 +64,27 @@ pub(crate) fn all(connection: &Connection) -> Result<BTreeMap<NodeId, StatusRow>
         ))
     })
     .collect()
+}
+
+/// The engines and targets of the fleet, as the nodes say that take compiled code.
+pub(crate) fn platforms(connection: &Connection) -> Result<BTreeSet<Platform>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT json_extract(document, '$.engine.fingerprint'), json_extract(document, '$.engine.target')
+         FROM statuses WHERE json_extract(document, '$.engine.precompiled')",
+    )?;
+    let rows = statement.query_map([], |row| {
+        Ok((
+            row.get::<_, Option<String>>(0)?,
+            row.get::<_, Option<String>>(1)?,
+        ))
+    })?;
+    let mut platforms = BTreeSet::new();
+    for row in rows {
+        if let (Some(engine), Some(target)) = row? {
+            platforms.extend(Platform::new(&engine, &target));
+        }
+    }
+    Ok(platforms)
 }
 
 /// Replaces the last status of a node.

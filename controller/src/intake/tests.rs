@@ -28,6 +28,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         link_key_generation: 0,
         agent_version: "0.1.0".into(),
         target: "t".into(),
+        engine: None,
         applied: 1,
         refused: None,
         budget: Budget::new(ByteSize(1), 1),

@@ -13,6 +13,7 @@ use haar_host::local_api::logging::Logger;
 use haar_host::local_api::state::State;
 use haar_host::logs::Logs;
 use haar_host::modules::Modules;
+use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
@@ -59,7 +60,10 @@ impl Bench {
                 node.data.path(),
                 controller,
                 credentials,
-                Compiler::InProcess,
+                CodeSources {
+                    compiler: Compiler::InProcess,
+                    precompiled_by: None,
+                },
             )
             .unwrap(),
             publishers: node.assignment(site, 1).publishers,

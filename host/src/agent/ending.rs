@@ -11,7 +11,9 @@ use super::housekeeping;
 use super::node::Effect;
 use super::reporter::{self, Frame};
 use super::run::Agent;
+use crate::config::Precompiled;
 use crate::local_api::state::now_ms;
+use crate::modules::compile::Compiler;
 
 /// How long the end of the agent may take in all.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
@@ -66,6 +68,8 @@ impl Agent {
             now_ms: now_ms(),
             started_ms: self.started_ms,
             link_key: self.options.link_secret.public(),
+            compiler: self.options.compiler != Compiler::None,
+            precompiled: self.options.precompiled == Precompiled::Accept,
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use haar_engine::configuration;
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
-use haar_protocol::status::{BacklogStatus, RelayStatus, RouteStatus, ServedStatus, Status};
+use haar_protocol::status::{
+    BacklogStatus, EngineStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+};
 
 use super::node::Node;
 use crate::bus::Bus;
@@ -19,6 +22,10 @@ pub(super) struct Frame {
     pub(super) started_ms: u64,
     /// The node's key for links.
     pub(super) link_key: LinkKey,
+    /// Whether it can compile modules itself.
+    pub(super) compiler: bool,
+    /// Whether it takes code that the controller has compiled.
+    pub(super) precompiled: bool,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
     /// The relays that it runs.
@@ -41,7 +48,13 @@ pub(super) fn status(
         sent_ms: frame.now_ms,
         started_ms: frame.started_ms,
         agent_version: env!("CARGO_PKG_VERSION").into(),
-        target: haar_engine::configuration::target(),
+        target: configuration::machine(),
+        engine: Some(EngineStatus {
+            fingerprint: configuration::fingerprint(),
+            target: configuration::target(),
+            compiler: frame.compiler,
+            precompiled: frame.precompiled,
+        }),
         applied: node.in_force().map_or(0, |in_force| in_force.number),
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),

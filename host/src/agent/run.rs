@@ -30,12 +30,13 @@ use super::serving::Serving;
 use super::{Event, clock};
 use crate::accept::Allegiance;
 use crate::bus::Bus;
-use crate::config::Location;
+use crate::config::{Location, Precompiled};
 use crate::controller::{Controller, Credentials};
 use crate::identity::{LinkSecret, Membership};
 use crate::local_api::state::now_ms;
 use crate::logs::Logs;
 use crate::modules::Modules;
+use crate::modules::code::CodeSources;
 use crate::modules::compile::Compiler;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
@@ -66,8 +67,10 @@ pub struct Options {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
-    /// Who compiles modules.
+    /// Who compiles modules on this node.
     pub compiler: Compiler,
+    /// What it thinks of code that its site's controller has compiled.
+    pub precompiled: Precompiled,
 }
 
 /// The agent with everything that it owns.
@@ -126,7 +129,13 @@ impl Agent {
             data,
             controller.clone(),
             credentials,
-            options.compiler.clone(),
+            CodeSources {
+                compiler: options.compiler.clone(),
+                precompiled_by: match options.precompiled {
+                    Precompiled::Accept => Some(membership.site_key),
+                    Precompiled::Refuse => None,
+                },
+            },
         )?;
         let runtime = GuestRuntime::new(options.guest_threads)?;
         let allegiance = Allegiance {

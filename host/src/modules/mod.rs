@@ -4,22 +4,25 @@
 //! ```text
 //! modules/HEX.wasm    as pushed; its name is its SHA-256
 //! modules/HEX.part    a fetch that was cut off; goes on where it stopped
-//! compiled/HEX.part   what a compiler is writing
-//! compiled/HEX.code   compiled by this node, bound and signed with its key (see haar_engine::artifact)
+//! compiled/HEX.part   code that is being compiled or fetched
+//! compiled/HEX.code   code, as it is mapped
+//! compiled/HEX.seal   what it was compiled from and for, signed by this node or its site
 //! ```
 
 pub mod compile;
+pub mod code;
+mod sparse;
 mod fetch;
 mod sweep;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use compile::Compiler;
-use haar_engine::{artifact, configuration, load};
+use code::CodeSources;
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
@@ -41,6 +44,14 @@ pub enum PrepareError {
     NotYet(String),
 }
 
+/// A module that was verified and loaded.
+#[derive(Debug, Clone)]
+struct Loaded {
+    component: Component,
+    /// The publishers that were trusted then: with others it is verified again.
+    publishers: Vec<PublicKey>,
+}
+
 /// The module files of a node.
 #[derive(Debug)]
 pub struct Modules {
@@ -48,7 +59,9 @@ pub struct Modules {
     compiled: PathBuf,
     controller: Controller,
     credentials: Credentials,
-    compiler: Compiler,
+    sources: CodeSources,
+    /// Code that instances of the same module share. Taken for one look-up each.
+    loaded: Mutex<HashMap<Digest, Loaded>>,
     /// Held by whoever fetches: instances of one module that come together would write one file.
     fetching: Mutex<()>,
     /// Held by whoever compiles: one at a time, so that two modules that come together do not take
@@ -65,7 +78,7 @@ impl Modules {
         data: &Path,
         controller: Controller,
         credentials: Credentials,
-        compiler: Compiler,
+        sources: CodeSources,
     ) -> anyhow::Result<Arc<Self>> {
         let folder = |name: &str| -> anyhow::Result<PathBuf> {
             let path = data.join(name);
@@ -78,14 +91,16 @@ impl Modules {
             compiled: folder("compiled")?,
             controller,
             credentials,
-            compiler,
+            sources,
+            loaded: Mutex::default(),
             fetching: Mutex::new(()),
             compiling: Mutex::new(()),
         }))
     }
 
     /// Makes the module of `spec` ready to start: fetches it when it is not here, verifies digest
-    /// and publishers' signatures, loads its code, compiling it first when needed. Blocks.
+    /// and publishers' signatures, loads its code, which it compiles or fetches when needed. Instances
+    /// of one module share what was loaded. Blocks.
     ///
     /// # Errors
     /// See [`PrepareError`].
@@ -95,14 +110,10 @@ impl Modules {
         publishers: &[Publisher],
         runtime: &GuestRuntime,
     ) -> Result<InstancePre<State>, PrepareError> {
-        let file = match self.read(&spec.module) {
-            Some(file) => file,
-            None => self.read_or_fetch(spec)?,
-        };
-        verify(spec, &file, publishers)?;
-        let component = match self.load_cached(spec, runtime) {
+        let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
+        let component = match self.loaded(&spec.module, &trusted) {
             Some(component) => component,
-            None => self.compile_and_load(spec, &file, runtime)?,
+            None => self.verify_and_load(spec, trusted, runtime)?,
         };
         runtime.link(&component, &spec.grants).map_err(|error| {
             PrepareError::Refused(format!(
@@ -110,6 +121,37 @@ impl Modules {
                 spec.module_label
             ))
         })
+    }
+
+    /// What another instance of the module has verified and loaded, with the same publishers.
+    fn loaded(&self, module: &Digest, publishers: &[PublicKey]) -> Option<Component> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = loaded.get(module)?;
+        (found.publishers == publishers).then(|| found.component.clone())
+    }
+
+    fn verify_and_load(
+        &self,
+        spec: &Microservice,
+        publishers: Vec<PublicKey>,
+        runtime: &GuestRuntime,
+    ) -> Result<Component, PrepareError> {
+        let file = match self.read(&spec.module) {
+            Some(file) => file,
+            None => self.read_or_fetch(spec)?,
+        };
+        module::verify(&file, &publishers)
+            .map_err(|error| PrepareError::Refused(format!("{}: {error}", spec.module_label)))?;
+        let component = self.code(spec, &file, runtime)?;
+        let loaded = Loaded {
+            component: component.clone(),
+            publishers,
+        };
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(spec.module, loaded);
+        Ok(component)
     }
 
     /// Fetches the file, unless another instance of the module has done so meanwhile.
@@ -143,48 +185,6 @@ impl Modules {
 
     fn module_path(&self, digest: &Digest) -> PathBuf {
         self.modules.join(format!("{}.wasm", digest.to_hex()))
-    }
-
-    fn code_path(&self, digest: &Digest) -> PathBuf {
-        self.compiled.join(format!("{}.code", digest.to_hex()))
-    }
-
-    /// Loads the code on disk, if it is there and good for this engine and this processor.
-    fn load_cached(&self, spec: &Microservice, runtime: &GuestRuntime) -> Option<Component> {
-        let path = self.code_path(&spec.module);
-        let artifact = std::fs::read(&path).ok()?;
-        match self.load(spec, &artifact, runtime) {
-            Ok(component) => Some(component),
-            Err(why) => {
-                tracing::info!("{}: {why}: it is compiled anew", path.display());
-                None
-            }
-        }
-    }
-
-    /// Every check of an artifact, then the engine's own.
-    fn load(
-        &self,
-        spec: &Microservice,
-        artifact: &[u8],
-        runtime: &GuestRuntime,
-    ) -> Result<Component, String> {
-        let trusted = [self.credentials.key.public()];
-        let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
-        let checked = artifact::open(artifact, &spec.module, fingerprint, &target, &trusted)
-            .map_err(|error| error.to_string())?;
-        load::load(runtime.engine(), &checked).map_err(|error| format!("{error:#}"))
-    }
-}
-
-fn verify(spec: &Microservice, file: &[u8], publishers: &[Publisher]) -> Result<(), PrepareError> {
-    let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
-    match module::verify(file, &trusted) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(PrepareError::Refused(format!(
-            "{}: {error}",
-            spec.module_label
-        ))),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use haar_protocol::ids::Digest;
 
@@ -14,6 +15,10 @@ impl Modules {
     /// Removes what is not needed: files of modules outside of `keep`, but for the newest ones, which
     /// are likely to be wanted again (a rollback, an application that comes back).
     pub fn sweep(&self, keep: &BTreeSet<Digest>) {
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|digest, _| keep.contains(digest));
         let names: BTreeSet<String> = keep.iter().map(|digest| digest.to_hex()).collect();
         let mut spare_bytes = SPARE_BYTES_MAX;
         for folder in [&self.modules, &self.compiled] {

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use haar_conformance_artifacts as artifacts;
+use haar_engine::compiler::{CompileLimits, Program};
 use haar_host::controller::{Controller, Credentials};
-use haar_host::modules::compile::{CompileLimits, Compiler};
+use haar_host::modules::code::CodeSources;
+use haar_host::modules::compile::Compiler;
 use haar_host::modules::{Modules, PrepareError};
 use haar_host::runtime::GuestRuntime;
 use haar_protocol::quantity::{ByteSize, Millis};
@@ -15,11 +17,11 @@ use crate::site::Site;
 
 /// The agent's real binary as the compiler.
 fn child(memory: ByteSize, time: Millis) -> Compiler {
-    Compiler::Child {
-        program: env!("CARGO_BIN_EXE_haar-agent").into(),
+    let program = Program {
+        path: env!("CARGO_BIN_EXE_haar-agent").into(),
         arguments: vec![],
-        limits: CompileLimits { memory, time },
-    }
+    };
+    Compiler::Child(program, CompileLimits { memory, time })
 }
 
 /// A node's modules, compiled by that compiler.
@@ -49,7 +51,11 @@ impl Bench {
             key: self.node.key.clone(),
         };
         let data = self.node.data.path();
-        let modules = Modules::open(data, controller, credentials, self.compiler.clone()).unwrap();
+        let sources = CodeSources {
+            compiler: self.compiler.clone(),
+            precompiled_by: None,
+        };
+        let modules = Modules::open(data, controller, credentials, sources).unwrap();
         let specs: Vec<_> = components
             .iter()
             .map(|component| self.node.install(component, &self.site.publisher))

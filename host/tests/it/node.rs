@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use haar_host::agent::run::{Agent, Options};
-use haar_host::config::Location;
+use haar_host::config::{Location, Precompiled};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
 use haar_host::store::Store;
@@ -85,6 +85,7 @@ impl Node {
             guest_threads: 2,
             location: self.location,
             compiler: Compiler::InProcess,
+            precompiled: Precompiled::Accept,
         };
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {

@@ -13,8 +13,8 @@ use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
-    BacklogStatus, MicroserviceStatus, Overflow, RefusedAssignment, RelayStatus, RouteStatus,
-    State, Status,
+    BacklogStatus, EngineStatus, MicroserviceStatus, Overflow, RefusedAssignment, RelayStatus,
+    RouteStatus, State, Status,
 };
 
 /// The manifest that shows every key.
@@ -227,6 +227,12 @@ pub(crate) fn status() -> Status {
         started_ms: NOW_MS - 60_000,
         agent_version: "0.1.0".to_owned(),
         target: "aarch64-unknown-linux-musl".to_owned(),
+        engine: Some(EngineStatus {
+            fingerprint: "5f".repeat(32),
+            target: "aarch64-linux".to_owned(),
+            compiler: false,
+            precompiled: true,
+        }),
         applied: 7,
         refused: Some(refused()),
         link_key: Some(LinkKey::from_bytes([2; 32])),

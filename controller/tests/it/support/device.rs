@@ -142,6 +142,7 @@ impl Device {
             link_key_generation: 0,
             agent_version: "0.1.1".into(),
             target: "aarch64-linux".into(),
+            engine: None,
             applied,
             refused: None,
             budget: Budget::new(ByteSize(64 << 20), 4),

@@ -2,6 +2,7 @@
 
 use haar_controller::cli::RunArguments;
 use haar_controller::controller::Controller;
+use haar_engine::compiler::Program;
 use haar_protocol::context::Context;
 use haar_protocol::ids::SiteId;
 use haar_protocol::keys::{PublicKey, SecretKey};
@@ -33,6 +34,11 @@ pub(crate) fn arguments(directory: &std::path::Path) -> RunArguments {
         relay_listen: Some("127.0.0.1:0".parse().unwrap()),
         name: None,
         advertise: None,
+        compilers: Vec::new(),
+        own_compiler: Some(Program {
+            path: env!("CARGO_BIN_EXE_haar-controller").into(),
+            arguments: Vec::new(),
+        }),
         announce: false,
         stop_on_stdin_close: false,
     }

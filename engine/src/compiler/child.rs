@@ -1,5 +1,6 @@
 //! The child process that compiles one module: sets its own limits, reads one file, writes one
-//! file, and ends. It verifies nothing: whoever starts it has. See [`crate::modules::compile`].
+//! file, and ends. It verifies nothing: whoever starts it has. Programs that compile have it as
+//! their command `compile-module`.
 
 use std::path::PathBuf;
 
@@ -7,23 +8,44 @@ use anyhow::Context as _;
 use clap::Args;
 use haar_protocol::quantity::{ByteSize, Millis};
 use rustix::process::{Resource, Rlimit};
+use wasmtime::Engine;
 
-use crate::modules::compile::{CODE_BYTES_MAX, CompileLimits, NOT_THE_MODULE};
+use super::{CompileLimits, Description, NOT_THE_MODULE};
+use crate::artifact::CODE_BYTES_MAX;
+use crate::configuration;
 
 /// How much the process lets others go first (`nice`).
 const NICENESS: i32 = 10;
 /// The most characters of an engine's error that are passed on.
 const COMPLAINT_CHARACTERS_MAX: usize = 1_000;
+/// How the process exits when the engine can't compile the module.
+const THE_MODULE: i32 = 1;
 
 /// Arguments of `compile-module`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct CompileArguments {
+    /// Say in JSON for which engine and which targets this program compiles
+    #[arg(long, exclusive = true)]
+    pub describe: bool,
     /// The module
-    #[arg(long = "in", value_name = "FILE")]
+    #[arg(
+        long = "in",
+        value_name = "FILE",
+        required_unless_present = "describe",
+        default_value = ""
+    )]
     pub module: PathBuf,
     /// Where the code goes
-    #[arg(long = "out", value_name = "FILE")]
+    #[arg(
+        long = "out",
+        value_name = "FILE",
+        required_unless_present = "describe",
+        default_value = ""
+    )]
     pub code: PathBuf,
+    /// The target [default: this machine, with all that its processor can do]
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
     /// Memory that this process may take
     #[arg(long, value_name = "SIZE", default_value_t = CompileLimits::default().memory)]
     pub memory: ByteSize,
@@ -32,12 +54,13 @@ pub struct CompileArguments {
     pub time: Millis,
 }
 
-/// How it exits when the engine can't compile the module.
-const THE_MODULE: i32 = 1;
-
 /// Compiles one module within the limits, and says in one line on standard error what went wrong.
 /// Returns how the process is to exit. A limit that is hit ends it by a signal.
 pub fn run(arguments: &CompileArguments) -> i32 {
+    if arguments.describe {
+        println!("{}", description());
+        return 0;
+    }
     let (code, error) = match compile(arguments) {
         Ok(Ok(())) => return 0,
         Ok(Err(error)) => (THE_MODULE, one_line(&error)),
@@ -47,21 +70,42 @@ pub fn run(arguments: &CompileArguments) -> i32 {
     code
 }
 
+fn description() -> String {
+    let description = Description {
+        fingerprint: configuration::fingerprint(),
+        targets: configuration::targets()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    serde_json::to_string(&description).expect("a description always serialises")
+}
+
 /// The outer error is one of the machine: the limits can't be set, a file can't be read or
 /// written. The inner one is the engine's, over the module.
 fn compile(arguments: &CompileArguments) -> anyhow::Result<wasmtime::Result<()>> {
     limit(arguments).context("can't set the limits of this process")?;
     let module = std::fs::read(&arguments.module)
         .with_context(|| format!("can't read {}", arguments.module.display()))?;
-    let engine = haar_engine::configuration::engine_on_one_thread()
+    let engine = configuration::engine_that_compiles(arguments.target.as_deref())
         .map_err(|error| anyhow::anyhow!("{}", one_line(&error)))?;
-    let code = match haar_engine::compile::compile(&engine, &module) {
+    let code = match precompile(&engine, &module) {
         Ok(code) => code,
         Err(error) => return Ok(Err(error)),
     };
     std::fs::write(&arguments.code, code)
         .with_context(|| format!("can't write {}", arguments.code.display()))?;
     Ok(Ok(()))
+}
+
+/// Turns `module` into code for the target of `engine`, in this process. Takes tens of
+/// milliseconds for small modules: never call it on a thread that others wait for.
+///
+/// # Errors
+/// When the engine can't compile the module; the text is the engine's.
+pub fn precompile(engine: &Engine, module: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    engine.precompile_component(module)
 }
 
 /// Takes from this process what it does not need, for good.
@@ -82,7 +126,7 @@ fn limit(arguments: &CompileArguments) -> std::io::Result<()> {
         rustix::process::setrlimit(resource, limit)?;
     }
     rustix::process::setpriority_process(None, NICENESS)?;
-    // Nobody wants the code when the agent has ended.
+    // Nobody wants the code when the parent has ended.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(())

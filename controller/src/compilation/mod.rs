@@ -1,0 +1,292 @@
+//! Compilation of modules for the nodes: once for each engine and target, at push for the fleet as
+//! it is, else when a node first asks. Each module is compiled in a child process with limits, so
+//! that one that was made to hurt its compiler hurts nothing; what comes out is signed with the
+//! site's key and kept.
+//!
+//! ```text
+//! wanted ─► kept? ─yes────────────────────────────────► packed code, or why there is none
+//!             └ no ─► under way? ─yes─► wait ──────────────▲
+//!                         └ no ─► a permit ─► child ─► kept┘
+//! ```
+
+mod compilers;
+mod store;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use haar_engine::artifact;
+use haar_engine::compiler::{CompileError, CompileLimits, Program};
+use haar_protocol::ids::Digest;
+use haar_protocol::keys::SecretKey;
+use haar_protocol::rest::ModuleCode;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use self::compilers::Compilers;
+use self::store::{CodeStore, Kept};
+use crate::failure::{Failure, Kind};
+use crate::module_store::ModuleStore;
+
+/// How long a request waits for a module that is being compiled.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Modules that are compiled at one time, unless the machine has fewer processors.
+const AT_ONCE_MAX: usize = 4;
+
+/// What is compiled for: the engine's fingerprint and a target, as a node names them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Platform {
+    /// See [`haar_engine::configuration::fingerprint`].
+    pub(crate) engine: String,
+    /// See [`haar_engine::configuration::target`].
+    pub(crate) target: String,
+}
+
+impl Platform {
+    /// Checks what a node or a status says: both become names of files.
+    pub(crate) fn new(engine: &str, target: &str) -> Option<Self> {
+        let is_engine = engine.len() == 64
+            && engine
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_target = (1..=32).contains(&target.len())
+            && target
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+        (is_engine && is_target).then(|| Self {
+            engine: engine.to_owned(),
+            target: target.to_owned(),
+        })
+    }
+}
+
+/// How the controller compiles.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// This program as a compiler; none where it can't be one.
+    pub(crate) own: Option<Program>,
+    /// Programs of other releases, whose engines nodes still have.
+    pub(crate) others: Vec<PathBuf>,
+    /// What compiling one module may take.
+    pub(crate) limits: CompileLimits,
+}
+
+type Job = (Digest, Platform);
+type Outcome = Option<Result<(), Failure>>;
+
+/// The compilation of a site. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Compilation(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    modules: ModuleStore,
+    store: CodeStore,
+    compilers: Compilers,
+    limits: CompileLimits,
+    key: SecretKey,
+    permits: Semaphore,
+    /// What is being compiled, for those who wait. Taken for one look-up each.
+    under_way: Mutex<HashMap<Job, watch::Receiver<Outcome>>>,
+    /// The tasks that compile. Taken when one is added, and at the end.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Compilation {
+    /// Opens the code in `directory`, without that of modules that are not `known` and of engines
+    /// that nobody here compiles for and no node of the `fleet` has; asks the compilers what they
+    /// are. Blocks for the time that these take to start.
+    ///
+    /// # Errors
+    /// When the folder can't be used, or a compiler that is named in the settings is none.
+    pub(crate) fn open(
+        directory: &Path,
+        known: &BTreeSet<Digest>,
+        fleet: &BTreeSet<Platform>,
+        modules: ModuleStore,
+        key: SecretKey,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let compilers = Compilers::find(settings)?;
+        let engines = fleet.iter().map(|platform| &*platform.engine);
+        let engines = engines.chain(compilers.engines()).collect();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self(Arc::new(Parts {
+            modules,
+            store: CodeStore::open(directory, known, &engines)?,
+            compilers,
+            limits: settings.limits,
+            key,
+            permits: Semaphore::new(cores.min(AT_ONCE_MAX)),
+            under_way: Mutex::default(),
+            tasks: Mutex::default(),
+        })))
+    }
+
+    /// Compiles a module for `platforms`, beside everything else. What goes wrong is seen by those
+    /// who ask for the code.
+    pub(crate) fn prepare(&self, digest: Digest, platforms: impl IntoIterator<Item = Platform>) {
+        for platform in platforms {
+            if self.0.compilers.of(&platform).is_some()
+                && self.0.store.get(digest, &platform).is_none()
+            {
+                drop(self.start((digest, platform)));
+            }
+        }
+    }
+
+    /// The file with the packed code of a module, which is compiled now if it was not before.
+    ///
+    /// # Errors
+    /// `not_compilable`: the module takes too much, or the engine does not take it. `no_compiler`:
+    /// nobody compiles for the platform. `compiling`: it takes long; ask again.
+    pub(crate) async fn code(
+        &self,
+        digest: Digest,
+        platform: Platform,
+    ) -> Result<PathBuf, Failure> {
+        if let Some(kept) = self.0.store.get(digest, &platform) {
+            return found(digest, kept);
+        }
+        if self.0.compilers.of(&platform).is_none() {
+            return Err(self.0.compilers.missing(&platform));
+        }
+        let mut outcome = self.start((digest, platform.clone()));
+        let waiting = async {
+            match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+                Err(_) => Err(Failure::internal("a compilation ended without an outcome")),
+            }
+        };
+        match tokio::time::timeout(WAIT_MAX, waiting).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(compiling(digest)),
+        }
+        let kept = self.0.store.get(digest, &platform);
+        found(
+            digest,
+            kept.ok_or_else(|| Failure::internal("compiled code is gone"))?,
+        )
+    }
+
+    /// What there is of a module's code.
+    pub(crate) fn list(&self, digest: Digest) -> Vec<ModuleCode> {
+        self.0.store.list(digest)
+    }
+
+    /// Forgets the code of a module.
+    pub(crate) fn remove(&self, digest: Digest) {
+        self.0.store.remove(digest);
+    }
+
+    /// Ends what is under way.
+    pub(crate) async fn stop(&self) {
+        let mut tasks = {
+            let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        // The children end with this process at the latest.
+        tasks.shutdown().await;
+    }
+
+    /// Starts a job, unless it is under way. Its outcome is told to whoever has the receiver.
+    fn start(&self, job: Job) -> watch::Receiver<Outcome> {
+        let mut under_way = self
+            .0
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = under_way.get(&job) {
+            return outcome.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        under_way.insert(job.clone(), receiver.clone());
+        drop(under_way);
+        let this = self.clone();
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let outcome = this.compile(&job).await;
+            this.0
+                .under_way
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&job);
+            sender.send_replace(Some(outcome));
+        });
+        receiver
+    }
+
+    async fn compile(&self, job: &Job) -> Result<(), Failure> {
+        let _permit = self.0.permits.acquire().await.map_err(Failure::internal)?;
+        let (this, job) = (self.clone(), job.clone());
+        tokio::task::spawn_blocking(move || this.0.compile(&job.0, &job.1))
+            .await
+            .unwrap_or_else(|error| Err(Failure::internal(error)))
+    }
+}
+
+impl Parts {
+    /// Compiles, seals and keeps. Blocks for as long as the child may run.
+    fn compile(&self, digest: &Digest, platform: &Platform) -> Result<(), Failure> {
+        if self.store.get(*digest, platform).is_some() {
+            return Ok(()); // another job has just done so
+        }
+        let compiler = self
+            .compilers
+            .of(platform)
+            .ok_or_else(|| self.compilers.missing(platform))?;
+        let started = std::time::Instant::now();
+        let input = self.modules.path(*digest);
+        let part = self.store.part(*digest, platform)?;
+        let code = match compiler.compile(self.limits, Some(&platform.target), &input, &part) {
+            Ok(code) => code,
+            Err(error @ CompileError::Module(_)) => {
+                tracing::warn!(%digest, target = platform.target, "{error}");
+                return self.store.refuse(*digest, platform, &error.to_string());
+            }
+            Err(error @ CompileError::Machine(_)) => {
+                tracing::error!(%digest, target = platform.target, "{error}");
+                return Err(
+                    Failure::new(Kind::Overloaded, "not_compiled", format!("{error}"))
+                        .hint("look at the room on the controller's disk, and into its log"),
+                );
+            }
+        };
+        let (engine, target) = (&platform.engine, &platform.target);
+        let seal = artifact::seal(digest, engine, target, &code, &self.key);
+        let packed = artifact::pack(&seal, &code);
+        self.store.keep(*digest, platform, &packed)?;
+        tracing::info!(
+            %digest,
+            target = platform.target,
+            bytes = code.len(),
+            packed_bytes = packed.len(),
+            ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "compiled a module"
+        );
+        Ok(())
+    }
+}
+
+fn found(digest: Digest, kept: Kept) -> Result<PathBuf, Failure> {
+    match kept {
+        Kept::Code(path) => Ok(path),
+        Kept::Refused(why) => Err(Failure::new(
+            Kind::Refused,
+            "not_compilable",
+            format!("module {digest}: {why}"),
+        )),
+    }
+}
+
+fn compiling(digest: Digest) -> Failure {
+    Failure::new(
+        Kind::Overloaded,
+        "compiling",
+        format!("module {digest} is being compiled"),
+    )
+    .hint("ask again in a while")
+}

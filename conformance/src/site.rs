@@ -18,6 +18,9 @@ use crate::rest::Client;
 /// How often agents send a status: often, so that cases need not wait.
 const STATUS_INTERVAL: &str = "200ms";
 
+/// Compilers get a minute by default, and what is refused after ten seconds is refused then.
+const CONTROLLER_SETTINGS: &str = "compile = { time = \"10s\" }\n";
+
 /// A running site.
 pub(crate) struct Site {
     folder: PathBuf,
@@ -326,6 +329,8 @@ fn start_controller(
     (listen, relay): &(String, String),
 ) -> anyhow::Result<(Process, Value)> {
     let data = folder.join("controller");
+    std::fs::create_dir_all(&data)?;
+    std::fs::write(data.join("controller.toml"), CONTROLLER_SETTINGS)?;
     let arguments = [
         "run",
         "--data",

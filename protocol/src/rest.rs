@@ -58,8 +58,8 @@ use crate::limits::Budget;
 use crate::log::LogLine;
 use crate::manifest::{Delivery, Manifest};
 use crate::status::{
-    BacklogStatus, MicroserviceStatus, RefusedAssignment, RelayStatus, RouteStatus, ServedStatus,
-    State,
+    BacklogStatus, EngineStatus, MicroserviceStatus, RefusedAssignment, RelayStatus, RouteStatus,
+    ServedStatus, State,
 };
 
 /// The body of every answer that is not a success.
@@ -207,6 +207,9 @@ pub struct NodeDetail {
     pub node: Node,
     /// When it joined: milliseconds since the Unix epoch.
     pub enrolled_ms: u64,
+    /// The engine that runs modules there, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineStatus>,
     /// Sequence of its last status.
     pub status_sequence: Option<u64>,
     /// Statuses that never arrived.

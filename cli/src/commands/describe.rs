@@ -4,7 +4,7 @@ use clap::Subcommand;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::ModuleReference;
 use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, NodeDetail, TrustedPublisher,
+    ApplicationDetail, List, Microservice, Module, ModuleCode, NodeDetail, TrustedPublisher,
 };
 use serde::de::DeserializeOwned;
 
@@ -77,17 +77,25 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             application,
         ),
         What::Module { module } => {
-            let digest = find_module(&client, module)?.digest;
-            one(
-                &client,
-                options,
-                &format!("modules/{digest}"),
-                describe_module,
-            )
+            let module = find_module(&client, module)?;
+            let code = client.list(&format!("modules/{}/code", module.digest))?;
+            let module = ModuleWithCode { module, code };
+            if options.is_json() {
+                return output::json(&module);
+            }
+            output::text(&describe_module(&module))
         }
         What::Microservice { name } => microservice(&client, options, name),
         What::Publisher { name } => publisher(&client, options, name),
     }
+}
+
+/// A module, and what the controller has compiled of it.
+#[derive(serde::Serialize)]
+struct ModuleWithCode {
+    #[serde(flatten)]
+    module: Module,
+    code: Vec<ModuleCode>,
 }
 
 /// Shows what `path` answers: as it is for programs, by `show` for people.
@@ -194,6 +202,21 @@ fn node(detail: &NodeDetail) -> String {
             ),
         ),
     ];
+    if let Some(engine) = &detail.engine {
+        let compiled = match (engine.precompiled, engine.compiler) {
+            (true, _) => "compiled by the controller",
+            (false, true) => "compiled there",
+            (false, false) => "nobody compiles for it",
+        };
+        let fingerprint = engine.fingerprint.get(..12).unwrap_or_default();
+        pairs.push((
+            "Engine",
+            format!(
+                "{fingerprint}, {}: {compiled}",
+                output::printable(&engine.target)
+            ),
+        ));
+    }
     if let Some(refused) = &node.refused {
         let number = refused
             .number
@@ -274,7 +297,7 @@ fn bounded(is_bounded: bool, amount: impl Fn() -> String) -> String {
     }
 }
 
-fn describe_module(module: &Module) -> String {
+fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
     let publishers: Vec<&str> = module.publishers.iter().map(Name::as_str).collect();
     let list = |names: &[String]| {
         if names.is_empty() {
@@ -283,7 +306,7 @@ fn describe_module(module: &Module) -> String {
             output::printable(&names.join(", "))
         }
     };
-    facts(&[
+    let about = facts(&[
         (
             "Module",
             format!("{}@{}", module.name, output::printable(&module.version)),
@@ -301,7 +324,23 @@ fn describe_module(module: &Module) -> String {
         ("Pushed", output::timestamp(module.pushed_ms)),
         ("Imports", list(&module.imports)),
         ("Exports", list(&module.exports)),
-    ])
+    ]);
+    let mut table = output::Table::new(&["TARGET", "ENGINE", "SIZE"]);
+    for one in code {
+        table.row([
+            output::printable(&one.target),
+            one.engine.get(..12).unwrap_or_default().to_owned(),
+            match (one.packed_bytes, &one.refused) {
+                (Some(bytes), _) => output::bytes(bytes),
+                (None, Some(why)) => output::printable(why),
+                (None, None) => String::new(),
+            },
+        ]);
+    }
+    format!(
+        "{about}\n{}",
+        table.render("Not compiled yet: no node has asked for it.")
+    )
 }
 
 fn application(detail: &ApplicationDetail) -> String {

@@ -417,7 +417,7 @@ pub(super) static COMPILE_BOMB: Case = Case::new(
     "hostile_module_that_takes_for_ever_to_compile",
     &["R-HOSTILE-17"],
     &[],
-    // Compilers get a minute by default, and what is refused after ten seconds is refused then.
+    // As for the controller's compiler, where the agent compiles.
     Node::Own {
         enrol: &["--memory", "1GiB"],
         settings: "compile = { time = \"10s\" }",

@@ -13,6 +13,7 @@ mod node;
 mod limits;
 mod failure;
 mod trust;
+mod code;
 mod offline;
 mod budget;
 mod hostile;
@@ -24,7 +25,7 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 17] = [
+    let groups: [&'static [&'static Case]; 18] = [
         messaging::CASES,
         durable::CASES,
         relays::CASES,
@@ -38,6 +39,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         limits::CASES,
         failure::CASES,
         trust::CASES,
+        code::CASES,
         offline::CASES,
         budget::CASES,
         hostile::CASES,

@@ -10,6 +10,7 @@ mod support;
 
 mod applying;
 mod asking;
+mod compiling;
 mod contract;
 mod deleting;
 mod enrolling;

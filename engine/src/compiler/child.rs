@@ -28,21 +28,15 @@ pub struct CompileArguments {
     #[arg(long, exclusive = true)]
     pub describe: bool,
     /// The module
-    #[arg(
-        long = "in",
-        value_name = "FILE",
-        required_unless_present = "describe",
-        default_value = ""
-    )]
-    pub module: PathBuf,
+    #[arg(long = "in", value_name = "FILE", required_unless_present = "describe")]
+    pub module: Option<PathBuf>,
     /// Where the code goes
     #[arg(
         long = "out",
         value_name = "FILE",
-        required_unless_present = "describe",
-        default_value = ""
+        required_unless_present = "describe"
     )]
-    pub code: PathBuf,
+    pub code: Option<PathBuf>,
     /// The target [default: this machine, with all that its processor can do]
     #[arg(long, value_name = "TARGET")]
     pub target: Option<String>,
@@ -86,16 +80,19 @@ fn description() -> String {
 /// written. The inner one is the engine's, over the module.
 fn compile(arguments: &CompileArguments) -> anyhow::Result<wasmtime::Result<()>> {
     limit(arguments).context("can't set the limits of this process")?;
-    let module = std::fs::read(&arguments.module)
-        .with_context(|| format!("can't read {}", arguments.module.display()))?;
+    let (input, output) = arguments
+        .module
+        .as_ref()
+        .zip(arguments.code.as_ref())
+        .context("--in and --out are missing")?;
+    let module = std::fs::read(input).with_context(|| format!("can't read {}", input.display()))?;
     let engine = configuration::engine_that_compiles(arguments.target.as_deref())
         .map_err(|error| anyhow::anyhow!("{}", one_line(&error)))?;
     let code = match precompile(&engine, &module) {
         Ok(code) => code,
         Err(error) => return Ok(Err(error)),
     };
-    std::fs::write(&arguments.code, code)
-        .with_context(|| format!("can't write {}", arguments.code.display()))?;
+    std::fs::write(output, code).with_context(|| format!("can't write {}", output.display()))?;
     Ok(Ok(()))
 }
 

@@ -46,18 +46,13 @@ enum NoCode {
 }
 
 impl Modules {
-    /// The module's code, loaded. Blocks; one at a time, so that two modules that come together do
-    /// not take twice the memory, and instances of one module do not write one file.
+    /// The module's code, loaded. Blocks; for whoever has the module's turn.
     pub(super) fn code(
         &self,
         spec: &Microservice,
         file: &[u8],
         runtime: &GuestRuntime,
     ) -> Result<Component, PrepareError> {
-        let _one_at_a_time = self
-            .compiling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
         let trusted: Vec<PublicKey> = std::iter::once(self.credentials.key.public())
             .chain(self.sources.precompiled_by)
@@ -154,6 +149,10 @@ impl Modules {
         file: &[u8],
         runtime: &GuestRuntime,
     ) -> Result<CheckedCode, PrepareError> {
+        let _one_at_a_time = self
+            .compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let path = self.code_path(expected.module);
         let (input, output) = (
             self.module_path(expected.module),

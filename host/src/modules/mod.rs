@@ -15,11 +15,11 @@ mod sparse;
 mod fetch;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use code::CodeSources;
@@ -62,10 +62,12 @@ pub struct Modules {
     sources: CodeSources,
     /// Code that instances of the same module share. Taken for one look-up each.
     loaded: Mutex<HashMap<Digest, Loaded>>,
-    /// Held by whoever fetches: instances of one module that come together would write one file.
-    fetching: Mutex<()>,
+    /// Modules that are being fetched or loaded: instances of one that come together would write one
+    /// file. Taken for one look-up each; who finds its module there waits for `turns`.
+    busy: Mutex<HashSet<Digest>>,
+    turns: Condvar,
     /// Held by whoever compiles: one at a time, so that two modules that come together do not take
-    /// twice the memory, and instances of one module do not write one file.
+    /// twice the memory.
     compiling: Mutex<()>,
 }
 
@@ -93,7 +95,8 @@ impl Modules {
             credentials,
             sources,
             loaded: Mutex::default(),
-            fetching: Mutex::new(()),
+            busy: Mutex::default(),
+            turns: Condvar::new(),
             compiling: Mutex::new(()),
         }))
     }
@@ -111,10 +114,12 @@ impl Modules {
         runtime: &GuestRuntime,
     ) -> Result<InstancePre<State>, PrepareError> {
         let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
+        let turn = self.turn(spec.module);
         let component = match self.loaded(&spec.module, &trusted) {
             Some(component) => component,
             None => self.verify_and_load(spec, trusted, runtime)?,
         };
+        drop(turn);
         runtime.link(&component, &spec.grants).map_err(|error| {
             PrepareError::Refused(format!(
                 "{} imports what it is not granted: {error:#}",
@@ -138,7 +143,7 @@ impl Modules {
     ) -> Result<Component, PrepareError> {
         let file = match self.read(&spec.module) {
             Some(file) => file,
-            None => self.read_or_fetch(spec)?,
+            None => self.fetch_and_read(spec)?,
         };
         module::verify(&file, &publishers)
             .map_err(|error| PrepareError::Refused(format!("{}: {error}", spec.module_label)))?;
@@ -154,12 +159,21 @@ impl Modules {
         Ok(component)
     }
 
-    /// Fetches the file, unless another instance of the module has done so meanwhile.
-    fn read_or_fetch(&self, spec: &Microservice) -> Result<Vec<u8>, PrepareError> {
-        let _one_at_a_time = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = self.read(&spec.module) {
-            return Ok(file);
+    /// Waits until nobody else is at work on this module.
+    fn turn(&self, digest: Digest) -> Turn<'_> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self
+            .turns
+            .wait_while(busy, |busy| busy.contains(&digest))
+            .unwrap_or_else(PoisonError::into_inner);
+        busy.insert(digest);
+        Turn {
+            modules: self,
+            digest,
         }
+    }
+
+    fn fetch_and_read(&self, spec: &Microservice) -> Result<Vec<u8>, PrepareError> {
         self.fetch(spec)?;
         self.read(&spec.module).ok_or_else(|| {
             PrepareError::NotYet("the fetched module can't be read back from the disk".into())
@@ -185,6 +199,21 @@ impl Modules {
 
     fn module_path(&self, digest: &Digest) -> PathBuf {
         self.modules.join(format!("{}.wasm", digest.to_hex()))
+    }
+}
+
+/// The right to work on one module.
+struct Turn<'m> {
+    modules: &'m Modules,
+    digest: Digest,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let busy = self.modules.busy.lock();
+        busy.unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.digest);
+        self.modules.turns.notify_all();
     }
 }
 

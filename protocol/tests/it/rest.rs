@@ -131,6 +131,7 @@ fn bodies_about_nodes_keep_their_form() {
         &NodeDetail {
             node: a_node(),
             enrolled_ms: NOW_MS - 1,
+            engine: crate::fixtures::status().engine,
             status_sequence: Some(42),
             statuses_missed: 1,
             microservices: vec![microservice_status()],

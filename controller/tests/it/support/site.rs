@@ -46,13 +46,19 @@ pub(crate) fn arguments(directory: &std::path::Path) -> RunArguments {
 
 impl TestSite {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// Starts one with other arguments.
+    pub(crate) fn start_with(change: impl FnOnce(&mut RunArguments)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let arguments = arguments(directory.path());
+        let mut arguments = arguments(directory.path());
+        change(&mut arguments);
         let controller = runtime.block_on(Controller::start(&arguments)).unwrap();
         Self::of(runtime, directory, controller)
     }

@@ -26,7 +26,7 @@ fn precompiled(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let module = module(scene)?;
     let node = scene.status()?;
     let engine = node.engine.context("the node does not tell its engine")?;
-    let path = format!("/modules/{module}/code");
+    let path = format!("modules/{module}/code");
     let listed = scene.site.rest().get(&path)?;
     let is_listed = listed["items"].as_array().is_some_and(|items| {
         items.iter().any(|code| {

@@ -19,6 +19,7 @@ use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::DataDirectory;
 use crate::modules::compile::Compiler;
+use crate::service_manager::ServiceManager;
 use crate::store::Store;
 
 /// Where an agent keeps its state unless told otherwise.
@@ -91,7 +92,10 @@ pub struct RunArguments {
     /// Directory for the node's key and state
     #[arg(long, value_name = "DIR", default_value = DATA)]
     pub data: PathBuf,
-    /// How often a status is sent at least, such as 10s; wins over `agent.toml`
+    /// The file with its settings; `agent.toml` in the data directory when left out
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// How often a status is sent at least, such as 10s; wins over the settings
     #[arg(long, value_name = "TIME")]
     pub status_interval: Option<Millis>,
     /// Print a line of JSON on standard output when the agent runs
@@ -182,7 +186,8 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
             arguments.data.display()
         );
     };
-    let mut settings = Settings::read(&arguments.data)?;
+    let file = arguments.settings.clone();
+    let mut settings = Settings::read(&file.unwrap_or_else(|| arguments.data.join("agent.toml")))?;
     if let Some(Millis(ms)) = arguments.status_interval {
         settings.status_interval = Duration::from_millis(ms.max(1));
     }
@@ -208,6 +213,8 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,
     };
+    let service_manager = ServiceManager::new(&config::supervision())
+        .context("can't tell the service manager anything")?;
     let (store, store_thread) = Store::open(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -217,6 +224,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         directory.path(),
         options,
         store,
+        service_manager,
         announcement,
         stop_on_stdin_close,
     ))?;
@@ -229,6 +237,7 @@ async fn serve(
     data: &Path,
     options: Options,
     store: Store,
+    service_manager: ServiceManager,
     announcement: Option<String>,
     stop_on_stdin_close: bool,
 ) -> anyhow::Result<()> {
@@ -239,10 +248,11 @@ async fn serve(
         watchers.spawn(cancel_on_stdin_close(stop.clone()));
     }
     let agent = Agent::start(data, options, store).await?;
+    service_manager.ready();
     if let Some(line) = announcement {
         println!("{line}");
     }
-    agent.run(stop).await;
+    agent.run(stop, service_manager).await;
     watchers.abort_all();
     Ok(())
 }

@@ -11,6 +11,8 @@ use haar_protocol::quantity::{ByteSize, Millis};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent::run::{Agent, Options};
 #[cfg(feature = "compiler")]
@@ -148,7 +150,7 @@ pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
 }
 
 fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
-    start_logging();
+    start_logging()?;
     let wishes = Wishes {
         name: arguments.name.or_else(host_name),
         labels: arguments.labels.into_iter().collect(),
@@ -177,7 +179,7 @@ fn host_name() -> Option<Name> {
 }
 
 fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
-    start_logging();
+    start_logging()?;
     let directory = DataDirectory::open(&arguments.data)?;
     let Some(membership) = directory.membership()? else {
         bail!(
@@ -283,13 +285,15 @@ async fn cancel_on_stdin_close(stop: CancellationToken) {
     stop.cancel();
 }
 
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::new(config::log_filter());
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+fn start_logging() -> anyhow::Result<()> {
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::registry()
+        .with(lines)
+        .with(config::log_filter()?);
     if subscriber.try_init().is_err() {
         tracing::debug!("logging was set up before");
     }
+    Ok(())
 }

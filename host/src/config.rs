@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use haar_protocol::quantity::{ByteSize, Millis};
 use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
 
 use crate::modules::compile::CompileLimits;
 
@@ -141,13 +142,20 @@ impl RawCompile {
     }
 }
 
-/// What `HAAR_LOG` asks to be logged; informative lines when it is not set.
+/// What `HAAR_LOG` asks to be logged, such as `debug` or `info,haar_relay=trace`; informative lines
+/// when it is not set.
+///
+/// # Errors
+/// When it says something else.
 #[allow(
     clippy::disallowed_methods,
     reason = "the one place that reads the environment"
 )]
-pub fn log_filter() -> String {
-    std::env::var("HAAR_LOG").unwrap_or_else(|_| "info".into())
+pub fn log_filter() -> anyhow::Result<Targets> {
+    let text = std::env::var("HAAR_LOG").unwrap_or_else(|_| "info".into());
+    text.parse().with_context(|| {
+        format!("HAAR_LOG={text} is not understood: write `debug`, or `info,haar_relay=trace`")
+    })
 }
 
 /// What a service manager asks of a process that it starts (sd_notify(3), sd_watchdog_enabled(3)).

@@ -11,6 +11,7 @@ use haar_protocol::quantity::{ByteSize, Millis};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -150,7 +151,7 @@ pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
 }
 
 fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
-    start_logging()?;
+    start_logging();
     let wishes = Wishes {
         name: arguments.name.or_else(host_name),
         labels: arguments.labels.into_iter().collect(),
@@ -179,7 +180,7 @@ fn host_name() -> Option<Name> {
 }
 
 fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
-    start_logging()?;
+    start_logging();
     let directory = DataDirectory::open(&arguments.data)?;
     let Some(membership) = directory.membership()? else {
         bail!(
@@ -285,15 +286,20 @@ async fn cancel_on_stdin_close(stop: CancellationToken) {
     stop.cancel();
 }
 
-fn start_logging() -> anyhow::Result<()> {
+/// Words that are not understood never keep an agent from running: it logs what it does by itself.
+fn start_logging() {
+    let asked = config::log_filter();
+    let usual = || Targets::new().with_default(LevelFilter::INFO);
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let subscriber = tracing_subscriber::registry()
         .with(lines)
-        .with(config::log_filter()?);
+        .with(asked.as_ref().map_or_else(|_| usual(), Clone::clone));
     if subscriber.try_init().is_err() {
         tracing::debug!("logging was set up before");
     }
-    Ok(())
+    if let Err(error) = asked {
+        tracing::warn!("{error:#}");
+    }
 }

@@ -153,9 +153,8 @@ impl RawCompile {
 )]
 pub fn log_filter() -> anyhow::Result<Targets> {
     let text = std::env::var("HAAR_LOG").unwrap_or_else(|_| "info".into());
-    text.parse().with_context(|| {
-        format!("HAAR_LOG={text} is not understood: write `debug`, or `info,haar_relay=trace`")
-    })
+    let filter = text.parse::<Targets>();
+    filter.with_context(|| format!("HAAR_LOG={text} is not understood: write levels and targets, such as info,haar_relay=trace"))
 }
 
 /// What a service manager asks of a process that it starts (sd_notify(3), sd_watchdog_enabled(3)).

@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::interrupt;
+use crate::programs::Program;
 
 /// How long it may take to become ready.
 const READY_TIME: Duration = Duration::from_secs(60);
@@ -47,7 +48,7 @@ impl Process {
     /// Returns what it announced.
     pub(crate) fn start(
         label: &str,
-        program: &Path,
+        program: &Program,
         arguments: &[&str],
         log: PathBuf,
     ) -> anyhow::Result<(Self, Value)> {
@@ -56,7 +57,8 @@ impl Process {
             .append(true)
             .open(&log)
             .with_context(|| format!("can't write {}", log.display()))?;
-        let mut child = Command::new(program)
+        let mut child = program
+            .command()
             .args(arguments)
             .args(["--announce", "--stop-on-stdin-close"])
             .stdin(Stdio::piped())
@@ -64,7 +66,7 @@ impl Process {
             .stderr(to_log)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("can't start {}", program.display()))?;
+            .with_context(|| format!("can't start {program}"))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("standard output is a pipe");
         let (sender, ready) = sync_channel(1);

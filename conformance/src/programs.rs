@@ -6,15 +6,51 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+/// The package of the agent.
+const AGENT: &str = "haar-host";
+/// What the agent is built with.
+const AGENT_FEATURES: [&str; 2] = ["compiler", "neighbourhood-relay"];
+
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     /// `haar`, the person's tool.
-    pub(crate) haar: PathBuf,
+    pub(crate) haar: Program,
     /// `haar-agent`, what is proved.
-    pub(crate) agent: PathBuf,
+    pub(crate) agent: Program,
     /// `haar-controller`.
-    pub(crate) controller: PathBuf,
+    pub(crate) controller: Program,
+}
+
+/// One program.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// What runs it when this machine can't: an emulator with its arguments.
+    runner: Vec<String>,
+}
+
+impl Program {
+    /// To start it with arguments.
+    pub(crate) fn command(&self) -> Command {
+        match &self.runner[..] {
+            [] => Command::new(&self.path),
+            [runner, arguments @ ..] => {
+                let mut command = Command::new(runner);
+                command.args(arguments).arg(&self.path);
+                command
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for word in &self.runner {
+            write!(formatter, "{word} ")?;
+        }
+        write!(formatter, "{}", self.path.display())
+    }
 }
 
 /// Which programs to use; what is left out is built.
@@ -23,6 +59,10 @@ pub(crate) struct Choice {
     /// The agent to prove [default: built by cargo, in this program's profile]
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
+    /// What runs an agent of another machine, with its arguments: such as "qemu-aarch64-static", or
+    /// "qemu-arm-static -L /usr/arm-linux-gnueabihf"
+    #[arg(long, value_name = "COMMAND", requires = "agent")]
+    agent_runner: Option<String>,
     /// The `haar` to drive it with [default: likewise]
     #[arg(long, value_name = "PATH")]
     haar: Option<PathBuf>,
@@ -36,7 +76,7 @@ impl Programs {
     pub(crate) fn of(choice: &Choice) -> anyhow::Result<Self> {
         let wanted = [
             (&choice.haar, "haar", "haar"),
-            (&choice.agent, "haar-host", "haar-agent"),
+            (&choice.agent, AGENT, "haar-agent"),
             (&choice.controller, "haar-controller", "haar-controller"),
         ];
         let missing: Vec<&str> = wanted
@@ -54,12 +94,23 @@ impl Programs {
             path.canonicalize()
                 .with_context(|| format!("there is no program {}", path.display()))
         });
-        let mut next = || paths.next().expect("three programs are wanted");
-        Ok(Self {
+        let mut next = || -> anyhow::Result<Program> {
+            Ok(Program {
+                path: paths.next().expect("three programs are wanted")?,
+                runner: Vec::new(),
+            })
+        };
+        let mut programs = Self {
             haar: next()?,
             agent: next()?,
             controller: next()?,
-        })
+        };
+        let words = choice
+            .agent_runner
+            .iter()
+            .flat_map(|line| line.split_whitespace());
+        programs.agent.runner = words.map(str::to_owned).collect();
+        Ok(programs)
     }
 }
 
@@ -71,6 +122,12 @@ fn build(packages: &[&str]) -> anyhow::Result<PathBuf> {
         .args(["build", "--bins"]);
     for package in packages {
         cargo.args(["--package", package]);
+    }
+    if packages.contains(&AGENT) {
+        // The agent that proves everything: gateways' is smaller, and its site compiles for it.
+        for feature in AGENT_FEATURES {
+            cargo.args(["--features", &format!("{AGENT}/{feature}")]);
+        }
     }
     if !cfg!(debug_assertions) {
         cargo.arg("--release");

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use crate::attack::Measuring;
 use crate::case::{Case, Node};
+use crate::cases::Set;
 use crate::programs::{Choice, Programs};
 use crate::report::{self, Format, Outcome};
 use crate::requirements::Requirement;
@@ -21,6 +22,9 @@ pub(crate) struct Arguments {
     /// Only cases with this text in their name or in the id of a requirement
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+    /// A part of the cases
+    #[arg(long, value_name = "SET", default_value = "all")]
+    set: Set,
     #[command(flatten)]
     programs: Choice,
     /// Write the outcome as JUnit XML, too
@@ -42,12 +46,15 @@ pub(crate) struct Arguments {
 
 /// Runs `run`. False when a case failed.
 pub(crate) fn run(arguments: &Arguments, _: &[Requirement]) -> anyhow::Result<bool> {
-    let cases: Vec<&'static Case> = cases::all()
+    let cases: Vec<&'static Case> = arguments
+        .set
+        .cases()
+        .into_iter()
         .filter(|case| cases::matches(case, &arguments.filter))
         .collect();
     anyhow::ensure!(
         !cases.is_empty(),
-        "no case matches `{}`: see `haar-conformance list`",
+        "no case of this set matches `{}`: see `haar-conformance list`",
         arguments.filter
     );
     let programs = Programs::of(&arguments.programs)?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use haar_conformance_artifacts::{self as artifacts, Guest};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::modules;
 use crate::process::Process;
-use crate::programs::Programs;
+use crate::programs::{Program, Programs};
 use crate::rest::Client;
 
 /// How often agents send a status: often, so that cases need not wait.
@@ -142,8 +142,9 @@ impl Site {
         self.command(&self.programs.haar, arguments)
     }
 
-    fn command(&self, program: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
-        let output = Command::new(program)
+    fn command(&self, program: &Program, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = program
+            .command()
             .args(arguments)
             .current_dir(&self.folder)
             .env("HAAR_CONTEXT", context(&self.folder))
@@ -151,7 +152,7 @@ impl Site {
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .output()
-            .with_context(|| format!("can't start {}", program.display()))?;
+            .with_context(|| format!("can't start {program}"))?;
         Ok(Output {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

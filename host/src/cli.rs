@@ -11,12 +11,16 @@ use haar_protocol::quantity::{ByteSize, Millis};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent::run::{Agent, Options};
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::DataDirectory;
 use crate::modules::compile::Compiler;
+use crate::service_manager::ServiceManager;
 use crate::store::Store;
 #[cfg(feature = "compiler")]
 use haar_engine::compiler::child::CompileArguments;
@@ -91,7 +95,10 @@ pub struct RunArguments {
     /// Directory for the node's key and state
     #[arg(long, value_name = "DIR", default_value = DATA)]
     pub data: PathBuf,
-    /// How often a status is sent at least, such as 10s; wins over `agent.toml`
+    /// The file with its settings; `agent.toml` in the data directory when left out
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// How often a status is sent at least, such as 10s; wins over the settings
     #[arg(long, value_name = "TIME")]
     pub status_interval: Option<Millis>,
     /// Print a line of JSON on standard output when the agent runs
@@ -182,7 +189,8 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
             arguments.data.display()
         );
     };
-    let mut settings = Settings::read(&arguments.data)?;
+    let file = arguments.settings.clone();
+    let mut settings = Settings::read(&file.unwrap_or_else(|| arguments.data.join("agent.toml")))?;
     if let Some(Millis(ms)) = arguments.status_interval {
         settings.status_interval = Duration::from_millis(ms.max(1));
     }
@@ -209,6 +217,8 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,
     };
+    let service_manager = ServiceManager::new(&config::supervision())
+        .context("can't tell the service manager anything")?;
     let (store, store_thread) = Store::open(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -218,6 +228,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         directory.path(),
         options,
         store,
+        service_manager,
         announcement,
         stop_on_stdin_close,
     ))?;
@@ -230,6 +241,7 @@ async fn serve(
     data: &Path,
     options: Options,
     store: Store,
+    service_manager: ServiceManager,
     announcement: Option<String>,
     stop_on_stdin_close: bool,
 ) -> anyhow::Result<()> {
@@ -240,10 +252,11 @@ async fn serve(
         watchers.spawn(cancel_on_stdin_close(stop.clone()));
     }
     let agent = Agent::start(data, options, store).await?;
+    service_manager.ready();
     if let Some(line) = announcement {
         println!("{line}");
     }
-    agent.run(stop).await;
+    agent.run(stop, service_manager).await;
     watchers.abort_all();
     Ok(())
 }
@@ -274,13 +287,20 @@ async fn cancel_on_stdin_close(stop: CancellationToken) {
     stop.cancel();
 }
 
+/// Words that are not understood never keep an agent from running: it logs what it does by itself.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::new(config::log_filter());
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let asked = config::log_filter();
+    let usual = || Targets::new().with_default(LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::registry()
+        .with(lines)
+        .with(asked.as_ref().map_or_else(|_| usual(), Clone::clone));
     if subscriber.try_init().is_err() {
         tracing::debug!("logging was set up before");
+    }
+    if let Err(error) = asked {
+        tracing::warn!("{error:#}");
     }
 }

@@ -1,6 +1,7 @@
-//! The agent's settings: `agent.toml` in its data directory (all of it optional), and the one
-//! environment variable that it reads. Raw as written, then checked.
+//! The agent's settings: `agent.toml` (all of it optional), and the environment variables that it
+//! reads: what to log, and what a service manager says. Raw as written, then checked.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context as _, bail};
 use haar_engine::compiler::CompileLimits;
 use haar_protocol::quantity::{ByteSize, Millis};
 use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
 
 /// Default pause between two statuses when nothing changes but counters.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -75,13 +77,12 @@ pub struct Location {
 }
 
 impl Settings {
-    /// Reads `agent.toml` below `data`, if there is one.
+    /// Reads a file, if there is one.
     ///
     /// # Errors
     /// When it is there and is not right; the text names file, line and key.
-    pub fn read(data: &Path) -> anyhow::Result<Self> {
-        let path = data.join("agent.toml");
-        let text = match std::fs::read_to_string(&path) {
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => {
@@ -160,13 +161,46 @@ impl RawCompile {
     }
 }
 
-/// What `HAAR_LOG` asks to be logged; informative lines when it is not set.
+/// What `HAAR_LOG` asks to be logged, such as `debug` or `info,haar_relay=trace`; informative lines
+/// when it is not set.
+///
+/// # Errors
+/// When it says something else.
 #[allow(
     clippy::disallowed_methods,
     reason = "the one place that reads the environment"
 )]
-pub fn log_filter() -> String {
-    std::env::var("HAAR_LOG").unwrap_or_else(|_| "info".into())
+pub fn log_filter() -> anyhow::Result<Targets> {
+    let text = std::env::var("HAAR_LOG").unwrap_or_else(|_| "info".into());
+    let filter = text.parse::<Targets>();
+    filter.with_context(|| format!("HAAR_LOG={text} is not understood: write levels and targets, such as info,haar_relay=trace"))
+}
+
+/// What a service manager asks of a process that it starts (sd_notify(3), sd_watchdog_enabled(3)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Supervision {
+    /// The socket on which it listens: a path, or `@` and an abstract name.
+    pub socket: Option<OsString>,
+    /// It must hear that the process is well at least so often.
+    pub watchdog: Option<Duration>,
+}
+
+/// What the service manager that started this process asks of it, if one did.
+pub fn supervision() -> Supervision {
+    supervision_of(std::process::id(), |name| std::env::var_os(name))
+}
+
+fn supervision_of(process: u32, variable: impl Fn(&str) -> Option<OsString>) -> Supervision {
+    let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
+    // The watchdog may be for another process than the one that inherited the variables.
+    let is_ours =
+        variable("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(u64::from(process));
+    Supervision {
+        socket: variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+        watchdog: number("WATCHDOG_USEC")
+            .filter(|microseconds| is_ours && *microseconds > 0)
+            .map(Duration::from_micros),
+    }
 }
 
 #[cfg(test)]
@@ -175,8 +209,34 @@ mod tests {
 
     fn read(text: &str) -> anyhow::Result<Settings> {
         let data = tempfile::tempdir()?;
-        std::fs::write(data.path().join("agent.toml"), text)?;
-        Settings::read(data.path())
+        let file = data.path().join("agent.toml");
+        std::fs::write(&file, text)?;
+        Settings::read(&file)
+    }
+
+    #[test]
+    fn a_service_manager_says_where_it_listens_and_how_often_it_wants_to_hear() {
+        let of = |variables: &[(&str, &str)]| {
+            supervision_of(7, |name| {
+                let found = variables.iter().find(|(one, _)| *one == name)?;
+                Some(found.1.into())
+            })
+        };
+        let socket = ("NOTIFY_SOCKET", "/run/systemd/notify");
+        let every_minute = ("WATCHDOG_USEC", "60000000");
+        assert_eq!(of(&[]), Supervision::default());
+        let both = of(&[socket, every_minute, ("WATCHDOG_PID", "7")]);
+        assert_eq!(both.socket, Some("/run/systemd/notify".into()));
+        assert_eq!(both.watchdog, Some(Duration::from_secs(60)));
+        assert_eq!(of(&[socket, every_minute]), both);
+        for other in ["8", "", "seven"] {
+            let of_another = of(&[socket, every_minute, ("WATCHDOG_PID", other)]);
+            assert_eq!(of_another.watchdog, None, "{other}");
+        }
+        for nothing in ["0", "-1", "soon"] {
+            assert_eq!(of(&[("WATCHDOG_USEC", nothing)]).watchdog, None);
+        }
+        assert_eq!(of(&[("NOTIFY_SOCKET", "")]).socket, None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! recognise it. The device's key is made here and stays here.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -42,6 +43,7 @@ pub struct Wishes {
 /// one, or the data directory belongs to another site. The text says what to do.
 pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Membership> {
     let token: EnrolmentToken = token.parse()?;
+    check_owner(data)?;
     let directory = DataDirectory::open(data)?;
     if let Some(before) = directory.membership()?
         && before.site != token.site
@@ -118,6 +120,21 @@ pub(crate) fn random_seed() -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
+/// Files that root leaves in the directory of a service lock the service out.
+fn check_owner(data: &Path) -> anyhow::Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    match std::fs::metadata(data) {
+        Ok(about) if about.uid() != us => bail!(
+            "{} belongs to user {}, and you are user {us}: enrol as that user, such as `runuser -u haar -- haar-agent enrol TOKEN`",
+            data.display(),
+            about.uid()
+        ),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("can't look at {}", data.display())),
+    }
+}
+
 fn half_of_memory() -> ByteSize {
     let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
         return MEMORY_FALLBACK;
@@ -159,5 +176,20 @@ mod tests {
         assert!(half > 0 && half <= space.f_blocks * space.f_frsize / 2);
         assert_eq!(half % (1 << 20), 0);
         assert!(half_of_free_space(&data.path().join("nothing")).is_err());
+    }
+
+    #[test]
+    fn the_directory_of_another_user_is_not_enrolled_in() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(check_owner(folder.path()).is_ok());
+        assert!(check_owner(&folder.path().join("new")).is_ok());
+        let foreign = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(1), None).unwrap();
+            folder.path()
+        } else {
+            Path::new("/")
+        };
+        let words = check_owner(foreign).unwrap_err().to_string();
+        assert!(words.contains("runuser -u haar"), "{words}");
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod service_manager;
 
 pub mod identity;
 pub mod enrol;

@@ -11,6 +11,7 @@
 )]
 
 mod backoff;
+#[cfg(feature = "broker")]
 mod broker;
 mod clock;
 mod connection;
@@ -22,6 +23,7 @@ mod session;
 mod tls;
 mod window;
 
+#[cfg(feature = "broker")]
 pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,

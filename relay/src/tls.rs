@@ -7,8 +7,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+#[cfg(feature = "broker")]
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 
 use crate::endpoint::{RelayError, TlsTrust};
 
@@ -52,6 +54,7 @@ pub(crate) fn client_config(trust: &TlsTrust, host: &str) -> Result<ClientConfig
 ///
 /// # Errors
 /// When the PEM texts can't be read or don't belong together.
+#[cfg(feature = "broker")]
 pub(crate) fn server_config(cert_pem: &str, key_pem: &str) -> Result<ServerConfig, RelayError> {
     let unusable = |error: &dyn std::fmt::Display| {
         RelayError(format!(

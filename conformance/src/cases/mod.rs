@@ -48,6 +48,62 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     groups.into_iter().flatten().copied()
 }
 
+/// A part of the cases that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Set {
+    /// Every case
+    All,
+    /// One or two of each group: what is proved again on every kind of machine, under an emulator
+    /// within minutes
+    Core,
+    /// What an agent proves that can run no module: enrolment, assignments, statuses, refusals
+    Site,
+}
+
+impl Set {
+    /// The cases in it, in the order in which they run.
+    pub(crate) fn cases(self) -> Vec<&'static Case> {
+        match self {
+            Self::All => all().collect(),
+            Self::Core => vec![
+                &messaging::ORDER,
+                &messaging::SOURCE,
+                &messaging::TYPED_ERRORS,
+                &messaging::REJECTED,
+                &durable::KILLED,
+                &history::QUERIES,
+                &lifecycle::CONFIGURATION,
+                &lifecycle::UPDATE,
+                &timers::TICKS,
+                &key_value::OPERATIONS,
+                &key_value::QUOTA,
+                &logging::STREAMS,
+                &files::GRANTS,
+                &node::FACTS,
+                &limits::FUEL,
+                &limits::DEADLINE,
+                &limits::PARKED,
+                &limits::MEMORY,
+                &limits::STACKS,
+                &failure::BACK_OFF,
+                &trust::DISTRUSTED,
+                &trust::TOKEN,
+                &offline::WITHOUT_NETWORK,
+                &offline::STATUS,
+                &offline::TAKEN,
+            ],
+            Self::Site => vec![
+                &messaging::WRONG_TYPE,
+                &trust::REFUSED_AT_PUSH,
+                &trust::NOT_GRANTED,
+                &trust::TOKEN,
+                &offline::TAKEN,
+                &malformed::UNKNOWN_IMPORT,
+            ],
+        }
+    }
+}
+
 /// Whether a case is meant by the text of a filter.
 pub(crate) fn matches(case: &Case, filter: &str) -> bool {
     case.name.contains(filter) || case.requirements.iter().any(|id| id.contains(filter))

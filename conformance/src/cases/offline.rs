@@ -2,14 +2,15 @@
 
 use anyhow::ensure;
 use haar_conformance_artifacts::Guest;
+use haar_protocol::rest::NodeDetail;
 use serde_json::json;
 
 use crate::case::{Case, Node};
-use crate::scene::Scene;
+use crate::scene::{Scene, of};
 
 const NODE: Node = Node::OWN;
 
-pub(super) static CASES: &[&Case] = &[&WITHOUT_NETWORK, &KILLED, &STATUS];
+pub(super) static CASES: &[&Case] = &[&WITHOUT_NETWORK, &KILLED, &STATUS, &TAKEN];
 
 pub(super) static WITHOUT_NETWORK: Case = Case::new(
     "a_node_that_starts_without_a_network_runs_its_last_assignment_with_its_messages",
@@ -74,9 +75,7 @@ fn killed(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         .with("sink", Guest::Sink, json!({}))
         .route("source.out", "sink.in");
     scene.run(&application)?;
-    let handled = |node: &haar_protocol::rest::NodeDetail| {
-        node.routes.iter().map(|route| route.handled).sum::<u64>()
-    };
+    let handled = |node: &NodeDetail| node.routes.iter().map(|route| route.handled).sum::<u64>();
     for _ in 0..3 {
         let before = scene.wait_until("messages flow", |node| handled(node) > 20)?;
         scene.kill_agent()?;
@@ -117,6 +116,46 @@ fn status(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.start_agent()?;
     scene.wait_until("the count goes on", |node| {
         node.status_sequence > later.status_sequence && node.node.online
+    })?;
+    Ok(())
+}
+
+pub(super) static TAKEN: Case = Case::new(
+    "every_assignment_is_taken_and_told_also_after_a_restart",
+    &["R-STATUS-05"],
+    &[Guest::Sink],
+    NODE,
+    taken,
+);
+
+/// Whether the microservice runs makes no difference: an agent without a compiler proves this, too.
+fn taken(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let application = scene
+        .application("app")
+        .with("sink", Guest::Sink, json!({}));
+    let name = application.name.clone();
+    let is_told = |node: &NodeDetail| {
+        node.node.online
+            && node.node.assignment > 0
+            && node.node.applied == node.node.assignment
+            && of(node, &name, "sink").is_some()
+    };
+    scene.apply(&application)?;
+    let before = scene.wait_until("the assignment is in force", is_told)?;
+    scene.kill_agent()?;
+    scene.start_agent()?;
+    let after = scene.wait_until("the new process tells the same", |node| {
+        is_told(node) && node.status_sequence > before.status_sequence
+    })?;
+    ensure!(
+        after.node.applied == before.node.applied,
+        "after a restart {} is in force instead of {}",
+        after.node.applied,
+        before.node.applied
+    );
+    scene.delete(&name)?;
+    scene.wait_until("the next assignment is in force", |node| {
+        node.node.applied == node.node.assignment && node.node.applied > before.node.applied
     })?;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod view;
 
 mod connection;
 mod relays;
+#[cfg_attr(not(feature = "neighbourhood-relay"), path = "not_serving.rs")]
 mod serving;
 mod links;
 mod peer_link;

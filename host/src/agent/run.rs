@@ -41,6 +41,7 @@ use crate::modules::compile::Compiler;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
 use crate::runtime::surroundings::Surroundings;
+use crate::service_manager::ServiceManager;
 use crate::store::{StatusSequence, Store};
 
 /// Events that may wait for the control loop.
@@ -265,7 +266,7 @@ impl Agent {
     }
 
     /// Runs until `stop` is cancelled, then stops everything in order.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken, mut service_manager: ServiceManager) {
         loop {
             let wake = self.node.wake();
             tokio::select! {
@@ -277,10 +278,13 @@ impl Agent {
                     self.perform(effects);
                 }
                 () = tokio::time::sleep_until(self.report_at) => self.report().await,
+                () = sleep_until(service_manager.wake()) => {} // told below, as after every turn
             }
             while self.work.try_join_next().is_some() {} // finished side work
             self.report_changes_soon();
+            service_manager.turned(Instant::now());
         }
+        service_manager.stopping();
         self.shut_down().await;
     }
 

@@ -9,6 +9,7 @@ use haar_host::agent::run::{Agent, Options};
 use haar_host::config::{Location, Precompiled};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
+use haar_host::service_manager::ServiceManager;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
     Assignment, Microservice, MicroserviceName, Peer, Port, Publisher, Route,
@@ -74,6 +75,16 @@ impl Node {
         }
     }
 
+    /// Leaves in its data directory what enrolling leaves there: for the agent's own program.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn write_down(&self) {
+        let data = self.data.path();
+        let enrolment = serde_json::to_vec(&self.membership).unwrap();
+        std::fs::write(data.join("enrolment.json"), enrolment).unwrap();
+        std::fs::write(data.join("node.key"), self.key.to_pem().as_bytes()).unwrap();
+        drop(self.kept_link_secret());
+    }
+
     pub fn start(&mut self) {
         self.starts += 1;
         let stop = CancellationToken::new();
@@ -96,7 +107,7 @@ impl Node {
             let (store, store_thread) = Store::open(&data).unwrap();
             runtime.block_on(async {
                 let agent = Agent::start(&data, options, store).await.unwrap();
-                agent.run(stopped).await;
+                agent.run(stopped, ServiceManager::default()).await;
             });
             drop(runtime);
             store_thread.join();

@@ -1,0 +1,219 @@
+//! What the agent tells the service manager that started it: that it runs, that its control loop
+//! goes round, that it ends. Datagrams of `KEY=value` to a socket, as sd_notify(3) has them; so
+//! little of it that a library would be the larger part. Whoever started it without such a socket
+//! hears nothing, and nothing else is different.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::Supervision;
+
+/// How long telling that it runs may take: while a machine boots, the queue of its service manager
+/// may be full.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The service manager, if there is one.
+#[derive(Debug, Default)]
+pub struct ServiceManager {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    watchdog: Option<Watchdog>,
+}
+
+/// When the control loop tells that it goes round.
+#[derive(Debug)]
+struct Watchdog {
+    /// The service manager gives the agent up when it has heard nothing for so long.
+    interval: Duration,
+    /// When the loop tells it in passing.
+    told_from: Instant,
+    /// When the loop is woken to tell it.
+    wake: Instant,
+}
+
+impl Watchdog {
+    fn new(interval: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            told_from: now,
+            wake: now,
+        }
+    }
+
+    /// It was told, or could not be told and is to be tried again soon.
+    ///
+    /// A loop that turns anyhow tells it a little early: then it is never woken for this alone.
+    fn turned(&mut self, now: Instant, told: bool) {
+        let (early, late) = if told { (3, 2) } else { (10, 10) };
+        self.told_from = now + self.interval / early;
+        self.wake = now + self.interval / late;
+    }
+}
+
+impl ServiceManager {
+    /// The one that the environment names.
+    ///
+    /// # Errors
+    /// When its socket can't be used: it would give the agent up, so the agent does not begin.
+    pub fn new(supervision: &Supervision) -> io::Result<Self> {
+        let Some(name) = &supervision.socket else {
+            return Ok(Self::default());
+        };
+        let address = address(name)?;
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let watchdog = supervision
+            .watchdog
+            .map(|interval| Watchdog::new(interval, Instant::now()));
+        Ok(Self {
+            socket: Some((socket, address)),
+            watchdog,
+        })
+    }
+
+    /// The agent runs: its last assignment is in force.
+    pub fn ready(&self) {
+        self.tell("READY=1");
+        // From now on nothing waits for it: this is the thread of sockets and timers.
+        if let Some((socket, _)) = &self.socket
+            && let Err(error) = socket.set_nonblocking(true)
+        {
+            tracing::warn!("telling the service manager may take time: {error}");
+        }
+    }
+
+    /// The agent ends, in order.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1");
+    }
+
+    /// The control loop went round once more.
+    pub fn turned(&mut self, now: Instant) {
+        let due = self.watchdog.as_ref().map(|watchdog| watchdog.told_from);
+        if due.is_none_or(|due| now < due) {
+            return;
+        }
+        let told = self.tell("WATCHDOG=1");
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.turned(now, told);
+        }
+    }
+
+    /// When the control loop must go round at the latest.
+    pub fn wake(&self) -> Option<Instant> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.wake)
+    }
+
+    /// True when it was told, or there is nobody to tell.
+    fn tell(&self, state: &str) -> bool {
+        let Some((socket, address)) = &self.socket else {
+            return true;
+        };
+        match socket.send_to_addr(state.as_bytes(), address) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!("the service manager did not hear {state}: {error}");
+                false
+            }
+        }
+    }
+}
+
+/// The address of a socket: a path, or a name in the abstract namespace after an `@` (unix(7)).
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        [b'/', ..] => SocketAddr::from_pathname(name),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "NOTIFY_SOCKET is neither a path nor an abstract name",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn manager(name: &str) -> ServiceManager {
+        ServiceManager::new(&Supervision {
+            socket: Some(name.into()),
+            watchdog: Some(INTERVAL),
+        })
+        .unwrap()
+    }
+
+    fn heard(socket: &UnixDatagram) -> Option<String> {
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 64];
+        let count = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8(buffer[..count].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_socket_is_a_path_or_an_abstract_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let of_path = UnixDatagram::bind(&path).unwrap();
+        manager(path.to_str().unwrap()).ready();
+        assert_eq!(heard(&of_path).unwrap(), "READY=1");
+
+        let name = format!("haar-test-{}", std::process::id());
+        let abstract_one = SocketAddr::from_abstract_name(&name).unwrap();
+        let of_name = UnixDatagram::bind_addr(&abstract_one).unwrap();
+        manager(&format!("@{name}")).stopping();
+        assert_eq!(heard(&of_name).unwrap(), "STOPPING=1");
+
+        for wrong in ["", "notify", "vsock:2:1234"] {
+            assert!(address(OsStr::new(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_loop_that_turns_often_tells_its_watchdog_in_passing_and_is_never_woken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let mut manager = manager(path.to_str().unwrap());
+        let began = Instant::now();
+        let mut told = 0;
+        for second in 0..600 {
+            let now = began + Duration::from_secs(second);
+            assert!(second == 0 || manager.wake().unwrap() > now);
+            manager.turned(now);
+            told += usize::from(heard(&socket).is_some_and(|state| state == "WATCHDOG=1"));
+        }
+        assert_eq!(told, 30);
+        let last = began + Duration::from_secs(580);
+        assert_eq!(manager.wake().unwrap(), last + INTERVAL / 2);
+    }
+
+    #[test]
+    fn a_watchdog_that_could_not_be_told_is_told_again_long_before_its_time_is_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let mut manager = manager(path.to_str().unwrap());
+        let now = Instant::now();
+        manager.turned(now); // nobody listens yet
+        assert_eq!(manager.wake().unwrap(), now + INTERVAL / 10);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        manager.turned(now + INTERVAL / 10);
+        assert_eq!(heard(&socket).unwrap(), "WATCHDOG=1");
+    }
+
+    #[test]
+    fn without_a_service_manager_nobody_is_told_and_nobody_is_woken() {
+        let mut nobody = ServiceManager::new(&Supervision::default()).unwrap();
+        nobody.ready();
+        nobody.turned(Instant::now());
+        nobody.stopping();
+        assert!(nobody.wake().is_none());
+    }
+}

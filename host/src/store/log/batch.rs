@@ -144,9 +144,9 @@ mod tests {
             sections in proptest::collection::vec((any::<u64>(), messages()), 0..5),
         ) {
             let (mut batch, mut expected) = (Vec::new(), Vec::new());
-            for (index, (sequence, messages)) in sections.iter().enumerate() {
+            for (log, (sequence, messages)) in (1..).zip(&sections) {
                 let section = Section {
-                    log: LogId(index as i64),
+                    log: LogId(log),
                     epoch: *sequence,
                     first: 7,
                     messages: messages.len() as u64,

@@ -30,6 +30,8 @@ use tokio::task::JoinSet;
 
 /// How long each figure is taken.
 const SECONDS: f64 = 3.0;
+/// How often a receiver that keeps up has it noted how far it is, as in an agent.
+const NOTED: Duration = Duration::from_millis(100);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -106,8 +108,12 @@ async fn publish(folder: &std::path::Path, publishers: u64, size: usize) -> Vec<
     let source = Arc::new(Source::default());
     let mut tasks = JoinSet::new();
     let end = Instant::now() + Duration::from_secs_f64(SECONDS);
-    for open in opened {
-        let log = Arc::new(Log::new(&open, Arc::clone(&source), u64::MAX));
+    let logs: Vec<_> = opened
+        .iter()
+        .map(|open| Arc::new(Log::new(open, Arc::clone(&source), u64::MAX)))
+        .collect();
+    tasks.spawn(receive(store.clone(), logs.clone(), consumer, end));
+    for log in logs {
         let outlet = Arc::new(Outlet {
             source: Arc::clone(&source),
             sequence: Arc::default(),
@@ -117,25 +123,16 @@ async fn publish(folder: &std::path::Path, publishers: u64, size: usize) -> Vec<
             durable: vec![],
             history: None,
         });
-        let (store, consumer) = (store.clone(), consumer.clone());
+        let store = store.clone();
         tasks.spawn(async move {
             let mut took = Vec::new();
             while Instant::now() < end {
                 let began = Instant::now();
                 let messages = vec![(vec![], vec![b'x'; size])];
-                let sequence = durable::publish(&store, Arc::clone(&outlet), messages, 0)
+                durable::publish(&store, Arc::clone(&outlet), messages, 0)
                     .await
                     .unwrap();
                 took.push(began.elapsed());
-                if sequence % 1_000 == 0 {
-                    // As a receiver does that keeps up.
-                    let advance = Advance {
-                        log: open.id,
-                        consumer: consumer.clone(),
-                        base: sequence,
-                    };
-                    store.advance(vec![advance]).await.unwrap();
-                }
             }
             took
         });
@@ -145,6 +142,25 @@ async fn publish(folder: &std::path::Path, publishers: u64, size: usize) -> Vec<
     drop(store);
     thread.join();
     took
+}
+
+/// A receiver that keeps up with all logs.
+async fn receive(
+    store: Store,
+    logs: Vec<Arc<Log>>,
+    consumer: Consumer,
+    end: Instant,
+) -> Vec<Duration> {
+    while Instant::now() < end {
+        tokio::time::sleep(NOTED).await;
+        let advances = logs.iter().map(|log| Advance {
+            log: log.id,
+            consumer: consumer.clone(),
+            base: log.head(),
+        });
+        store.advance(advances.collect()).await.unwrap();
+    }
+    vec![]
 }
 
 fn owner(index: u64) -> MicroserviceName {

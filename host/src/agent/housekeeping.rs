@@ -90,7 +90,7 @@ pub(super) async fn store_waiting(store: &Store, recorders: &[Arc<Recorder>]) {
 pub(super) async fn store_bases(bases: Arc<Bases>, store: Store) {
     loop {
         bases.arrived().await;
-        tokio::time::sleep(BASES_PAUSE).await;
+        let _ = tokio::time::timeout(BASES_PAUSE, bases.many()).await; // either will do
         if let Err(error) = bases.store(&store).await {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
             tokio::time::sleep(STORE_PAUSE).await;

@@ -13,6 +13,9 @@ use super::overflow::Overflow;
 use crate::store::Store;
 use crate::store::log::{Advance, Consumer, LogId, Logged, OpenLog, message_bytes};
 
+/// When consumers have passed so many messages, the store hears of it before its time: what they need
+/// no more is deleted before it is moved.
+const PASSED_MESSAGES: u64 = 1_000;
 /// Bytes of the newest messages that are kept at hand.
 const RECENT_BYTES_MAX: u64 = 256 << 10;
 
@@ -290,6 +293,9 @@ pub struct Reader {
 pub struct Bases {
     noted: Mutex<Vec<Arc<Reader>>>,
     arrived: Notify,
+    /// Messages that were passed since the store was told.
+    passed: AtomicU64,
+    many: Notify,
 }
 
 impl Reader {
@@ -323,7 +329,11 @@ impl Reader {
     /// It needs nothing up to `base` any more. The store hears of it in a while: after a power cut
     /// it may get messages again that it has had.
     pub fn advance(self: &Arc<Self>, base: u64) {
-        self.base.fetch_max(base, Ordering::Relaxed);
+        let before = self.base.fetch_max(base, Ordering::Relaxed);
+        let passed = base.saturating_sub(before);
+        if self.bases.passed.fetch_add(passed, Ordering::Relaxed) + passed >= PASSED_MESSAGES {
+            self.bases.many.notify_one();
+        }
         if !self.is_noted.swap(true, Ordering::AcqRel) {
             self.bases.noted().push(Arc::clone(self));
             self.bases.arrived.notify_one();
@@ -337,12 +347,18 @@ impl Bases {
         self.arrived.notified().await;
     }
 
+    /// Waits until it is so much that it should be stored now.
+    pub async fn many(&self) {
+        self.many.notified().await;
+    }
+
     /// Stores what was noted, and deletes what nobody needs. What could not be stored is noted again.
     ///
     /// # Errors
     /// When the store can't be written.
     pub async fn store(&self, store: &Store) -> anyhow::Result<()> {
         let readers = std::mem::take(&mut *self.noted());
+        self.passed.store(0, Ordering::Relaxed);
         if readers.is_empty() {
             return Ok(());
         }

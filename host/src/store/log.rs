@@ -13,17 +13,22 @@
 //! positions are this node's own, because sequences may have gaps, and begin again when the other
 //! node has lost its log.
 
+mod batch;
+mod index;
+pub(super) mod batches;
 mod rows;
+mod filed;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 
-use super::{Store, integer, natural};
+use super::{Store, integer};
 use crate::bus::message::{Headers, Message, Source};
+use batches::Batches;
 
 /// Bits of a key that are the position.
 const POSITION_BITS: u32 = 43;
@@ -31,7 +36,7 @@ const POSITION_BITS: u32 = 43;
 const MESSAGE_BYTES: u64 = 64;
 
 /// A log in the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogId(i64);
 
 impl LogId {
@@ -170,12 +175,14 @@ impl Store {
         wanted: Vec<WantedLog>,
         epoch: u64,
     ) -> anyhow::Result<Vec<OpenLog>> {
-        self.run(move |connection| {
+        self.run_logs(move |connection, batches| {
+            let index = batches.index(connection)?;
             let opened = wanted
                 .iter()
-                .map(|log| rows::open(connection, log, epoch))
+                .map(|log| rows::open(connection, index, log, epoch))
                 .collect::<anyhow::Result<Vec<_>>>()?;
-            rows::forget(connection, &owners, &opened)?;
+            rows::forget(connection, index, &owners, &opened)?;
+            batches.delete_unneeded(connection)?;
             Ok(opened)
         })
         .await
@@ -186,12 +193,8 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub async fn renew_log(&self, log: LogId, epoch: u64) -> anyhow::Result<()> {
-        self.run(move |connection| {
-            connection.execute(
-                "UPDATE log SET epoch = ?2 WHERE id = ?1",
-                (log.0, integer(epoch)),
-            )?;
-            Ok(())
+        self.run_logs(move |connection, batches| {
+            rows::renew(connection, batches.index(connection)?, log, epoch)
         })
         .await
     }
@@ -209,31 +212,11 @@ impl Store {
         messages: Vec<(Headers, Vec<u8>)>,
         committed: impl FnOnce(u64, Vec<(Headers, Vec<u8>)>) + Send + 'static,
     ) -> anyhow::Result<u64> {
-        let work = move |connection: &Connection| {
-            let count = integer(messages.len() as u64);
-            let head: i64 = connection
-                .prepare_cached(
-                    "UPDATE log SET head = head + ?2, sequence = head + ?2 WHERE id = ?1
-                     RETURNING head",
-                )?
-                .query_row((log.0, count), |row| row.get(0))
-                .optional()?
-                .context("the log is gone")?;
-            let first = natural(head - count) + 1;
-            for (position, (headers, body)) in (first..).zip(&messages) {
-                rows::insert(
-                    connection,
-                    log,
-                    position,
-                    position,
-                    published_ms,
-                    headers,
-                    body,
-                )?;
-            }
+        let work = move |connection: &Connection, batches: &mut Batches| {
+            let first = batches.append(connection, log, published_ms, &messages)?;
             Ok((first, messages))
         };
-        self.run_then(work, |(first, messages)| {
+        self.add_then(work, |(first, messages)| {
             committed(first, messages);
             first
         })
@@ -250,13 +233,9 @@ impl Store {
         arrived: Vec<Arrived>,
         committed: impl FnOnce(Vec<(u64, Arrived)>) + Send + 'static,
     ) -> anyhow::Result<()> {
-        let work = move |connection: &Connection| {
-            arrived
-                .into_iter()
-                .map(|arrived| rows::keep(connection, arrived))
-                .collect()
-        };
-        self.run_then(work, committed).await
+        let work =
+            move |connection: &Connection, batches: &mut Batches| batches.keep(connection, arrived);
+        self.add_then(work, committed).await
     }
 
     /// Messages after a position: as many as have so many bytes together, and one at least where
@@ -271,8 +250,11 @@ impl Store {
         bytes: u64,
         source: Arc<Source>,
     ) -> anyhow::Result<Vec<Logged>> {
-        self.run(move |connection| rows::read(connection, log, after, bytes, &source))
-            .await
+        self.run_logs(move |connection, batches| {
+            let index = batches.index(connection)?;
+            filed::read(connection, index, log, after, bytes, source)
+        })
+        .await
     }
 
     /// Deletes the oldest messages of a log, at least so many bytes of them, whoever needs them.
@@ -281,8 +263,13 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub async fn drop_oldest(&self, log: LogId, bytes: u64) -> anyhow::Result<Dropped> {
-        self.run(move |connection| rows::drop_oldest(connection, log, bytes))
-            .await
+        self.run_logs(move |connection, batches| {
+            let index = batches.index(connection)?;
+            let dropped = rows::drop_oldest(connection, index, log, bytes)?;
+            batches.delete_unneeded(connection)?;
+            Ok(dropped)
+        })
+        .await
     }
 
     /// Notes what consumers need no more, and deletes what nobody needs. Returns how many bytes were
@@ -291,22 +278,13 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub async fn advance(&self, advances: Vec<Advance>) -> anyhow::Result<Vec<u64>> {
-        self.run(move |connection| {
-            let mut deleted = Vec::with_capacity(advances.len());
-            for advance in &advances {
-                connection
-                    .prepare_cached(
-                        "UPDATE consumer SET base = max(base, ?4)
-                         WHERE log = ?1 AND route = ?2 AND node = ?3",
-                    )?
-                    .execute((
-                        advance.log.0,
-                        rows::route(&advance.consumer),
-                        advance.consumer.node.as_str(),
-                        integer(advance.base),
-                    ))?;
-                deleted.push(rows::delete_unneeded(connection, advance.log)?);
-            }
+        self.run_logs(move |connection, batches| {
+            let index = batches.index(connection)?;
+            let deleted = advances
+                .iter()
+                .map(|advance| rows::advance(connection, index, advance))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            batches.delete_unneeded(connection)?;
             Ok(deleted)
         })
         .await

@@ -19,7 +19,8 @@ use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
-use thread::{Done, QUEUE_REQUESTS, Request};
+use log::batches::{Batches, Room};
+use thread::{Database, Done, QUEUE_REQUESTS, Request};
 
 /// Statuses are numbered in blocks of this size, so that not every one costs a write to flash.
 const STATUS_BLOCK: u64 = 1_000;
@@ -49,6 +50,10 @@ impl Store {
     /// # Errors
     /// When the file is not a database of ours, is newer than this release, or can't be written.
     pub fn open(data: &Path) -> anyhow::Result<(Self, StoreThread)> {
+        Self::open_with(data, Room::default())
+    }
+
+    fn open_with(data: &Path, room: Room) -> anyhow::Result<(Self, StoreThread)> {
         let path = data.join("agent.db");
         let mut connection =
             Connection::open(&path).with_context(|| format!("can't open {}", path.display()))?;
@@ -58,7 +63,12 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("haar-store".into())
             .spawn(move || {
-                thread::serve(&connection, &mut queue);
+                let batches = Batches::new(room);
+                let mut database = Database {
+                    connection,
+                    batches,
+                };
+                thread::serve(&mut database, &mut queue);
             })?;
         Ok((Self { requests }, StoreThread(thread)))
     }
@@ -78,10 +88,40 @@ impl Store {
         work: impl FnOnce(&Connection) -> anyhow::Result<T> + Send + 'static,
         then: impl FnOnce(T) -> U + Send + 'static,
     ) -> anyhow::Result<U> {
+        let work = |database: &mut Database| work(&database.connection);
+        self.request(false, work, then).await
+    }
+
+    /// Has the thread do something with logs; see [`run`](Self::run).
+    async fn run_logs<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Batches) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let work = |database: &mut Database| work(&database.connection, &mut database.batches);
+        self.request(false, work, |value| value).await
+    }
+
+    /// Has the thread add something to logs, and nothing else; see [`run_then`](Self::run_then). When
+    /// `work` fails it must have added nothing.
+    async fn add_then<T: Send + 'static, U: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Batches) -> anyhow::Result<T> + Send + 'static,
+        then: impl FnOnce(T) -> U + Send + 'static,
+    ) -> anyhow::Result<U> {
+        let work = |database: &mut Database| work(&database.connection, &mut database.batches);
+        self.request(true, work, then).await
+    }
+
+    async fn request<T: Send + 'static, U: Send + 'static>(
+        &self,
+        only_adds: bool,
+        work: impl FnOnce(&mut Database) -> anyhow::Result<T> + Send + 'static,
+        then: impl FnOnce(T) -> U + Send + 'static,
+    ) -> anyhow::Result<U> {
         let (answer, answered) = oneshot::channel();
-        let request: Request = Box::new(move |connection| {
-            let result = match connection {
-                Ok(connection) => work(connection),
+        let work = Box::new(move |database: Result<&mut Database, String>| {
+            let result = match database {
+                Ok(database) => work(database),
                 Err(reason) => Err(anyhow::Error::msg(reason)),
             };
             Done {
@@ -93,6 +133,7 @@ impl Store {
                 }),
             }
         });
+        let request = Request { only_adds, work };
         self.requests
             .send(request)
             .await

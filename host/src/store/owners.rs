@@ -10,6 +10,7 @@
 use haar_protocol::assignment::MicroserviceName;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::log::batches::Batches;
 use super::{Store, integer};
 
 /// How long data of a microservice is kept that is no longer assigned, in milliseconds.
@@ -42,7 +43,7 @@ impl Store {
             })
             .await?;
         // Also what a power cut left of an earlier time.
-        while self.run(delete_part).await? {}
+        while self.run_logs(delete_part).await? {}
         Ok(ended)
     }
 }
@@ -106,7 +107,7 @@ fn age(
 }
 
 /// Deletes a part of what belongs to owners without a name. False when nothing is left.
-fn delete_part(connection: &Connection) -> anyhow::Result<bool> {
+fn delete_part(connection: &Connection, batches: &mut Batches) -> anyhow::Result<bool> {
     const LARGE: [&str; 4] = [
         "DELETE FROM pair WHERE rowid IN (SELECT pair.rowid FROM pair
          JOIN bucket ON bucket.id = pair.bucket WHERE bucket.owner = ?1 LIMIT ?2)",
@@ -132,6 +133,7 @@ fn delete_part(connection: &Connection) -> anyhow::Result<bool> {
     }
     // What is left is small, and goes with the owner.
     connection.execute("DELETE FROM owner WHERE id = ?1", [owner])?;
+    batches.forget(); // its logs are gone
     Ok(true)
 }
 

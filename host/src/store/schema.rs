@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4861_6172;
 const STATEMENTS_MAX: usize = 48;
 
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 3] = [START, MICROSERVICES, MESSAGES];
+const MIGRATIONS: [&str; 4] = [START, MICROSERVICES, MESSAGES, BATCHES];
 
 const START: &str = "
     CREATE TABLE assignment (
@@ -141,8 +141,24 @@ const MESSAGES: &str = "
     ) STRICT;
 ";
 
+/// One order of arrival for all logs. What [`MESSAGES`] has of them stays where it is: as `logged` says,
+/// in the order of logs, where from now on only what waits for long is moved.
+const BATCHES: &str = "
+    CREATE TABLE batch (
+        -- Counts up, in the order of arrival.
+        id INTEGER PRIMARY KEY,
+        -- The messages of one commit, of whatever logs.
+        messages BLOB NOT NULL
+    ) STRICT;
+";
+
 /// Sets the connection up and brings the tables up to date.
 pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
+    prepare_as(connection, MIGRATIONS.len())
+}
+
+/// The same, as a release did that knew so many versions.
+pub(super) fn prepare_as(connection: &mut Connection, versions: usize) -> anyhow::Result<()> {
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
     let application: i32 =
@@ -166,11 +182,10 @@ pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let version = usize::try_from(version)?;
     anyhow::ensure!(
-        version <= MIGRATIONS.len(),
-        "the database is of version {version}, this release knows {}: update haar-agent",
-        MIGRATIONS.len()
+        version <= versions,
+        "the database is of version {version}, this release knows {versions}: update haar-agent",
     );
-    for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+    for (index, migration) in MIGRATIONS[..versions].iter().enumerate().skip(version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", i64::try_from(index + 1)?)?;

@@ -6,15 +6,39 @@
 //! BEGIN ─► SAVEPOINT ─ request ─ RELEASE ─► … ─► COMMIT (one sync) ─► all are answered
 //!                         └ fails: ROLLBACK TO, the others go on         └ fails: overwritten, all get the error
 //! ```
+//!
+//! Requests that only add messages to logs need no savepoint: what all of them add is written at once,
+//! before the commit.
+
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::log::batches::Batches;
 
 /// Requests that may wait for the thread; so many take part in one transaction at most.
 pub(super) const QUEUE_REQUESTS: usize = 64;
 
+/// Waiting for more requests takes this part of the time of the last commit at most.
+const PATIENCE: u32 = 4;
+
+/// What the thread owns.
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    /// The logs' part of the transaction, and what is known of earlier ones.
+    pub(super) batches: Batches,
+}
+
 /// Something to do with the database, or the reason why it can't be done.
-pub(super) type Request = Box<dyn FnOnce(Result<&Connection, String>) -> Done + Send>;
+type Work = Box<dyn FnOnce(Result<&mut Database, String>) -> Done + Send>;
+
+pub(super) struct Request {
+    /// It only adds to the batch of the transaction, and nothing when it fails: it needs no savepoint.
+    pub(super) only_adds: bool,
+    pub(super) work: Work,
+}
 
 /// A request that has run and is not answered yet.
 pub(super) struct Done {
@@ -25,42 +49,77 @@ pub(super) struct Done {
 }
 
 /// Serves requests until nobody can send any more.
-pub(super) fn serve(connection: &Connection, queue: &mut mpsc::Receiver<Request>) {
+pub(super) fn serve(database: &mut Database, queue: &mut mpsc::Receiver<Request>) {
     let mut waiting = Vec::with_capacity(QUEUE_REQUESTS);
+    let (mut together, mut took) = (0, Duration::ZERO);
+    let mut has_room = true;
     while queue.blocking_recv_many(&mut waiting, QUEUE_REQUESTS) > 0 {
+        gather(queue, &mut waiting, together, took / PATIENCE);
+        together = waiting.len();
+        let began = Instant::now();
         let mut requests = waiting.drain(..);
         while requests.len() > 0 {
-            commit_together(connection, &mut requests);
+            commit_together(database, &mut requests);
+            if database.batches.are_too_large() {
+                has_room = make_room(database, has_room);
+            }
+        }
+        took = began.elapsed();
+    }
+}
+
+/// Waits for those who shared the last commit: who publishes one message after the other comes back
+/// at once, and the first one would have a commit alone while the others wait for two. Who is alone
+/// waits for nobody.
+fn gather(
+    queue: &mut mpsc::Receiver<Request>,
+    waiting: &mut Vec<Request>,
+    expected: usize,
+    patience: Duration,
+) {
+    let began = Instant::now();
+    while waiting.len() < expected && began.elapsed() < patience {
+        match queue.try_recv() {
+            Ok(request) => waiting.push(request),
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+            Err(TryRecvError::Disconnected) => return,
         }
     }
 }
 
 /// Runs requests in one transaction until there are no more, or until the database gave the
-/// transaction up: then those after it want another one.
-fn commit_together(connection: &Connection, requests: &mut impl Iterator<Item = Request>) {
-    if let Err(reason) = execute(connection, "BEGIN") {
+/// transaction up, or it is large enough: then those after it want another one.
+fn commit_together(database: &mut Database, requests: &mut impl Iterator<Item = Request>) {
+    if let Err(reason) = execute(&database.connection, "BEGIN") {
         if let Some(request) = requests.next() {
-            (request(Err(reason)).answer)(Ok(()));
+            ((request.work)(Err(reason)).answer)(Ok(()));
         }
         return;
     }
     let mut done = Vec::new();
     let mut outcome = Ok(());
     for request in requests {
-        done.push(run(connection, request));
+        done.push(run(database, request));
         // A full disk or a broken one ends the whole transaction, with what earlier requests
         // changed (SQLite, "Response To Errors Within A Transaction").
-        if connection.is_autocommit() {
+        if database.connection.is_autocommit() {
             outcome = Err("the database gave the transaction up".to_owned());
+            break;
+        }
+        if database.batches.is_full() {
             break;
         }
     }
     if outcome.is_ok() {
-        outcome = execute(connection, "COMMIT");
+        outcome = write_batch(database);
     }
-    give_up(connection);
+    if outcome.is_ok() {
+        outcome = execute(&database.connection, "COMMIT");
+    }
+    give_up(&database.connection);
     if outcome.is_err() {
-        overwrite(connection);
+        database.batches.forget();
+        overwrite(&database.connection);
     }
     for done in done {
         (done.answer)(outcome.clone());
@@ -68,16 +127,55 @@ fn commit_together(connection: &Connection, requests: &mut impl Iterator<Item = 
 }
 
 /// Runs one request so that, if it fails, it leaves nothing behind.
-fn run(connection: &Connection, request: Request) -> Done {
-    if let Err(reason) = execute(connection, "SAVEPOINT request") {
-        return request(Err(reason));
+fn run(database: &mut Database, request: Request) -> Done {
+    if request.only_adds {
+        return (request.work)(Ok(database));
     }
-    let done = request(Ok(connection));
-    let undone = !done.failed || execute(connection, "ROLLBACK TO request").is_ok();
-    if !undone || execute(connection, "RELEASE request").is_err() {
-        give_up(connection);
+    // What others have added must not be undone with it.
+    if let Err(reason) = write_batch(database) {
+        give_up(&database.connection);
+        return (request.work)(Err(reason));
+    }
+    if let Err(reason) = execute(&database.connection, "SAVEPOINT request") {
+        return (request.work)(Err(reason));
+    }
+    database.batches.begin_request();
+    let done = (request.work)(Ok(database));
+    let mut is_undone = true;
+    if done.failed {
+        is_undone = execute(&database.connection, "ROLLBACK TO request").is_ok();
+        database.batches.undo_request();
+    }
+    if !is_undone || execute(&database.connection, "RELEASE request").is_err() {
+        give_up(&database.connection);
     }
     done
+}
+
+fn write_batch(database: &mut Database) -> Result<(), String> {
+    let written = database.batches.write(&database.connection);
+    written.map_err(|error| format!("the database can't be used: {error:#}"))
+}
+
+/// Makes room among batches, in a transaction of its own: what was published is published. When it
+/// can't be done, it is tried after the next commit again, and said once. Returns whether it could.
+fn make_room(database: &mut Database, could_before: bool) -> bool {
+    let Database {
+        connection,
+        batches,
+    } = database;
+    let moved = execute(connection, "BEGIN")
+        .map_err(anyhow::Error::msg)
+        .and_then(|()| batches.make_room(connection))
+        .and_then(|()| execute(connection, "COMMIT").map_err(anyhow::Error::msg));
+    give_up(connection);
+    if let Err(error) = &moved {
+        batches.forget();
+        if could_before {
+            tracing::warn!("messages that wait can't be moved together on the disk: {error:#}");
+        }
+    }
+    moved.is_ok()
 }
 
 /// Ends a transaction that is still open without keeping anything of it.

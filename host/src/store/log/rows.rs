@@ -1,26 +1,72 @@
-//! The rows of logs, consumers and messages.
-
-use std::sync::Arc;
+//! The rows of logs and of their consumers: how logs come and go, and what is forgotten when.
 
 use anyhow::{Context as _, ensure};
 use haar_protocol::assignment::MicroserviceName;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
-use super::{
-    Arrived, Consumer, Dropped, LogId, LogName, Logged, OpenLog, POSITION_BITS, WantedLog,
-    message_bytes,
-};
-use crate::bus::message::{Headers, Message, Source};
+use super::index::{Index, Indexed};
+use super::{Advance, Consumer, Dropped, LogId, LogName, OpenLog, POSITION_BITS, WantedLog};
 use crate::store::owners::{ensure as owner_id, find};
 use crate::store::{integer, natural};
 
 /// SQLite has no unsigned numbers: the bits are kept.
-pub(super) fn route(consumer: &Consumer) -> i64 {
+fn route(consumer: &Consumer) -> i64 {
     consumer.route.cast_signed()
 }
 
+/// The position in a key.
+pub(super) fn position(key: i64) -> u64 {
+    natural(key & ((1 << POSITION_BITS) - 1))
+}
+
+/// The logs as their rows say; batches may know more.
+pub(super) fn load_logs(connection: &Connection, index: &mut Index) -> anyhow::Result<()> {
+    let mut logs = connection.prepare(
+        "SELECT id, epoch, head, sequence,
+             (SELECT max(key) FROM logged WHERE key > id << ?1 AND key < (id + 1) << ?1)
+         FROM log",
+    )?;
+    let mut rows = logs.query([POSITION_BITS])?;
+    while let Some(row) = rows.next()? {
+        let number = |index| row.get(index).map(natural);
+        let filed: Option<i64> = row.get(4)?;
+        let filed_to = filed.map_or(0, position);
+        let log = Indexed::new(number(1)?, number(2)?, number(3)?, filed_to);
+        index.logs.insert(LogId(row.get(0)?), log);
+    }
+    let mut consumers = connection.prepare("SELECT log, route, node, base FROM consumer")?;
+    let mut rows = consumers.query([])?;
+    while let Some(row) = rows.next()? {
+        let node: String = row.get(2)?;
+        let consumer = Consumer {
+            route: row.get::<_, i64>(1)?.cast_unsigned(),
+            node: node.parse().context("a consumer's node")?,
+        };
+        let log = index.logs.get_mut(&LogId(row.get(0)?));
+        let log = log.context("a consumer of no log")?;
+        log.consumers.push((consumer, natural(row.get(3)?)));
+    }
+    Ok(())
+}
+
+/// Notes how far logs are of which only batches know it, which may be deleted then.
+pub(super) fn store_heads(connection: &Connection, index: &mut Index) -> anyhow::Result<()> {
+    let mut update = connection
+        .prepare_cached("UPDATE log SET head = ?2, sequence = ?3, epoch = ?4 WHERE id = ?1")?;
+    for (id, log) in &mut index.logs {
+        if log.head > log.stored_head {
+            let (head, sequence) = (integer(log.head), integer(log.sequence));
+            update.execute((id.0, head, sequence, integer(log.epoch)))?;
+            log.stored_head = log.head;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a log, and makes it when it is not there.
 pub(super) fn open(
     connection: &Connection,
+    index: &mut Index,
     wanted: &WantedLog,
     epoch: u64,
 ) -> anyhow::Result<OpenLog> {
@@ -34,68 +80,83 @@ pub(super) fn open(
             "INSERT INTO log (owner, name, epoch) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
         )?
         .execute((owner, wanted.name.text(), integer(epoch)))?;
-    let (id, epoch, head, sequence) = connection
-        .prepare_cached("SELECT id, epoch, head, sequence FROM log WHERE owner = ?1 AND name = ?2")?
-        .query_row((owner, wanted.name.text()), |row| {
-            let number = |index| row.get(index).map(natural);
-            Ok((LogId(row.get(0)?), number(1)?, number(2)?, number(3)?))
-        })?;
+    let id = connection
+        .prepare_cached("SELECT id FROM log WHERE owner = ?1 AND name = ?2")?
+        .query_row((owner, wanted.name.text()), |row| row.get(0).map(LogId))?;
     ensure!(
         id.0 < 1 << (63 - POSITION_BITS),
         "a million logs were made on this node: enrol it anew"
     );
-    let mut known = connection.prepare_cached("SELECT route, node FROM consumer WHERE log = ?1")?;
-    let known: Vec<(i64, String)> = known
-        .query_map([id.0], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    for (number, node) in known {
-        let is_it = |one: &Consumer| route(one) == number && one.node.as_str() == node;
-        if !wanted.consumers.iter().any(is_it) {
-            connection.execute(
-                "DELETE FROM consumer WHERE log = ?1 AND route = ?2 AND node = ?3",
-                (id.0, number, node),
-            )?;
-        }
-    }
+    let log = index.logs.entry(id);
+    let log = log.or_insert_with(|| Indexed::new(epoch, 0, 0, 0));
+    follow_consumers(connection, id, log, &wanted.consumers)?;
+    let deleted = delete_unneeded(connection, index, id)?;
+    let log = index.logs.get_mut(&id).context("it was opened")?;
     let mut consumers = Vec::with_capacity(wanted.consumers.len());
     for consumer in &wanted.consumers {
-        connection
-            .prepare_cached(
-                "INSERT INTO consumer (log, route, node, base) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO NOTHING",
-            )?
-            .execute((id.0, route(consumer), consumer.node.as_str(), integer(head)))?;
-        consumers.push(backlog(connection, id, consumer)?);
+        consumers.push(backlog(connection, id, log, consumer)?);
     }
-    let deleted = delete_unneeded(connection, id)?;
     Ok(OpenLog {
         id,
-        epoch,
-        head,
-        sequence,
+        epoch: log.epoch,
+        head: log.head,
+        sequence: log.sequence,
         consumers,
         deleted,
     })
 }
 
+/// Forgets who does not want the messages of a log any more. Who is new wants those that come from
+/// now on.
+fn follow_consumers(
+    connection: &Connection,
+    id: LogId,
+    log: &mut Indexed,
+    wanted: &[Consumer],
+) -> anyhow::Result<()> {
+    for (known, _) in &log.consumers {
+        if !wanted.contains(known) {
+            connection.execute(
+                "DELETE FROM consumer WHERE log = ?1 AND route = ?2 AND node = ?3",
+                (id.0, route(known), known.node.as_str()),
+            )?;
+        }
+    }
+    log.consumers.retain(|(known, _)| wanted.contains(known));
+    for consumer in wanted {
+        if log.base_of(consumer).is_none() {
+            let head = log.head;
+            connection
+                .prepare_cached(
+                    "INSERT INTO consumer (log, route, node, base) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute((id.0, route(consumer), consumer.node.as_str(), integer(head)))?;
+            log.consumers.push((consumer.clone(), head));
+        }
+    }
+    Ok(())
+}
+
 /// Base of a consumer, and the bytes beyond it.
-fn backlog(connection: &Connection, log: LogId, consumer: &Consumer) -> anyhow::Result<(u64, u64)> {
-    let base: i64 = connection
-        .prepare_cached("SELECT base FROM consumer WHERE log = ?1 AND route = ?2 AND node = ?3")?
-        .query_row((log.0, route(consumer), consumer.node.as_str()), |row| {
-            row.get(0)
-        })?;
-    let base = natural(base);
-    let bytes: i64 = connection
+fn backlog(
+    connection: &Connection,
+    id: LogId,
+    log: &mut Indexed,
+    consumer: &Consumer,
+) -> anyhow::Result<(u64, u64)> {
+    let base = *log.base_of(consumer).context("it was opened")?;
+    let filed: i64 = connection
         .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM logged WHERE key > ?1 AND key < ?2")?
-        .query_row((log.key(base), LogId(log.0 + 1).key(0)), |row| row.get(0))?;
-    Ok((base, natural(bytes)))
+        .query_row((id.key(base), LogId(id.0 + 1).key(0)), |row| row.get(0))?;
+    let in_batches = log.after(base).map(|(_, place)| u64::from(place.bytes));
+    Ok((base, natural(filed) + in_batches.sum::<u64>()))
 }
 
 /// Forgets the logs of `owners` that are not wanted. Those of others come back with them, or are
 /// deleted when they have been gone for a day.
 pub(super) fn forget(
     connection: &Connection,
+    index: &mut Index,
     owners: &[MicroserviceName],
     wanted: &[OpenLog],
 ) -> anyhow::Result<()> {
@@ -114,149 +175,80 @@ pub(super) fn forget(
                 (log.key(0), LogId(log.0 + 1).key(0)),
             )?;
             connection.execute("DELETE FROM log WHERE id = ?1", [log.0])?;
+            index.forget(log);
         }
     }
     Ok(())
 }
 
-pub(super) fn insert(
+/// Gives a log another epoch.
+pub(super) fn renew(
     connection: &Connection,
+    index: &mut Index,
     log: LogId,
-    position: u64,
-    sequence: u64,
-    published_ms: u64,
-    headers: &Headers,
-    body: &[u8],
+    epoch: u64,
 ) -> anyhow::Result<()> {
-    let bytes = message_bytes(headers, body.len());
-    let headers = match headers.is_empty() {
-        true => Vec::new(),
-        false => postcard::to_stdvec(headers)?,
-    };
-    connection
-        .prepare_cached(
-            "INSERT INTO logged (key, sequence, published_ms, bytes, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute((
-            log.key(position),
-            integer(sequence),
-            integer(published_ms),
-            integer(bytes),
-            headers,
-            body,
-        ))?;
-    Ok(())
-}
-
-/// Keeps what is new. A link that was closed in the middle of a write and opened again may bring the
-/// same messages once more: the disk decides what is new, in the transaction that keeps it.
-pub(super) fn keep(
-    connection: &Connection,
-    mut arrived: Arrived,
-) -> anyhow::Result<(u64, Arrived)> {
-    let log = arrived.log;
-    let (head, sequence, epoch) = connection
-        .prepare_cached("SELECT head, sequence, epoch FROM log WHERE id = ?1")?
-        .query_row([log.0], |row| {
-            let number = |index| row.get(index).map(natural);
-            Ok((number(0)?, number(1)?, number(2)?))
-        })
-        .optional()?
-        .context("the log is gone")?;
-    let is_new = |message: &Arc<Message>| {
-        arrived.epoch > epoch || (arrived.epoch == epoch && message.sequence > sequence)
-    };
-    arrived.messages.retain(is_new);
-    let Some(last) = arrived.messages.last() else {
-        return Ok((head + 1, arrived));
-    };
-    let count = arrived.messages.len() as u64;
-    connection
-        .prepare_cached("UPDATE log SET head = ?2, sequence = ?3, epoch = ?4 WHERE id = ?1")?
-        .execute((
-            log.0,
-            integer(head + count),
-            integer(last.sequence),
-            integer(arrived.epoch),
-        ))?;
-    for (position, message) in (head + 1..).zip(&arrived.messages) {
-        insert(
-            connection,
-            log,
-            position,
-            message.sequence,
-            message.published_ms,
-            &message.headers,
-            &message.body,
-        )?;
-    }
-    Ok((head + 1, arrived))
-}
-
-pub(super) fn read(
-    connection: &Connection,
-    log: LogId,
-    after: u64,
-    bytes: u64,
-    source: &Arc<Source>,
-) -> anyhow::Result<Vec<Logged>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key, sequence, published_ms, headers, body FROM logged
-         WHERE key > ?1 AND key < ?2 ORDER BY key",
+    connection.execute(
+        "UPDATE log SET epoch = ?2 WHERE id = ?1",
+        (log.0, integer(epoch)),
     )?;
-    let mut rows = statement.query((log.key(after), LogId(log.0 + 1).key(0)))?;
-    let (mut messages, mut total) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let headers: Vec<u8> = row.get(3)?;
-        let headers: Headers = match headers.is_empty() {
-            true => Headers::new(),
-            false => postcard::from_bytes(&headers).context("the headers of a message")?,
-        };
-        let body: Vec<u8> = row.get(4)?;
-        total += message_bytes(&headers, body.len());
-        if total > bytes && !messages.is_empty() {
-            break;
-        }
-        let key: i64 = row.get(0)?;
-        messages.push(Logged {
-            position: natural(key & ((1 << POSITION_BITS) - 1)),
-            message: Arc::new(Message {
-                source: Arc::clone(source),
-                sequence: natural(row.get(1)?),
-                published_ms: natural(row.get(2)?),
-                headers,
-                body,
-            }),
-        });
+    if let Some(log) = index.logs.get_mut(&log) {
+        log.epoch = epoch;
     }
-    Ok(messages)
+    Ok(())
 }
 
 /// Deletes what every consumer is past, or everything where there is none. Returns its bytes.
-pub(super) fn delete_unneeded(connection: &Connection, log: LogId) -> anyhow::Result<u64> {
-    let base: i64 = connection
-        .prepare_cached(
-            "SELECT coalesce(min(consumer.base), log.head) FROM log
-             LEFT JOIN consumer ON consumer.log = log.id WHERE log.id = ?1 GROUP BY log.id",
-        )?
-        .query_row([log.0], |row| row.get(0))
-        .optional()?
-        .unwrap_or(0);
-    let mut delete = connection.prepare_cached(
-        "DELETE FROM logged WHERE key > ?1 AND key <= ?2
-         RETURNING bytes",
-    )?;
+fn delete_unneeded(connection: &Connection, index: &mut Index, log: LogId) -> anyhow::Result<u64> {
+    let Some(indexed) = index.logs.get_mut(&log) else {
+        return Ok(0);
+    };
+    let base = indexed.base();
     let mut deleted = 0;
-    let mut rows = delete.query((log.key(0), log.key(natural(base))))?;
-    while let Some(row) = rows.next()? {
-        deleted += natural(row.get(0)?);
+    if base > indexed.passed && indexed.passed < indexed.filed_to {
+        let mut delete = connection.prepare_cached(
+            "DELETE FROM logged WHERE key > ?1 AND key <= ?2
+             RETURNING bytes",
+        )?;
+        let mut rows = delete.query((log.key(0), log.key(base)))?;
+        while let Some(row) = rows.next()? {
+            deleted += natural(row.get(0)?);
+        }
     }
-    Ok(deleted)
+    indexed.passed = base;
+    Ok(deleted + index.pass(log, base))
 }
 
+/// See [`Store::advance`](crate::store::Store::advance).
+pub(super) fn advance(
+    connection: &Connection,
+    index: &mut Index,
+    advance: &Advance,
+) -> anyhow::Result<u64> {
+    let log = index.logs.get_mut(&advance.log);
+    let Some(base) = log.and_then(|log| log.base_of(&advance.consumer)) else {
+        return Ok(0);
+    };
+    if advance.base > *base {
+        *base = advance.base;
+        connection
+            .prepare_cached(
+                "UPDATE consumer SET base = ?4 WHERE log = ?1 AND route = ?2 AND node = ?3",
+            )?
+            .execute((
+                advance.log.0,
+                route(&advance.consumer),
+                advance.consumer.node.as_str(),
+                integer(advance.base),
+            ))?;
+    }
+    delete_unneeded(connection, index, advance.log)
+}
+
+/// See [`Store::drop_oldest`](crate::store::Store::drop_oldest).
 pub(super) fn drop_oldest(
     connection: &Connection,
+    index: &mut Index,
     log: LogId,
     bytes: u64,
 ) -> anyhow::Result<Dropped> {
@@ -265,22 +257,34 @@ pub(super) fn drop_oldest(
         messages: 0,
         bytes: 0,
     };
-    {
+    let mut drop = |position, bytes_of_one| {
+        dropped.upto = position;
+        dropped.messages += 1;
+        dropped.bytes += bytes_of_one;
+        dropped.bytes < bytes
+    };
+    let indexed = index.logs.get_mut(&log).context("the log is gone")?;
+    let mut goes_on = bytes > 0;
+    if goes_on {
         let mut oldest = connection.prepare_cached(
             "SELECT key, bytes FROM logged WHERE key > ?1 AND key < ?2 ORDER BY key",
         )?;
         let mut rows = oldest.query((log.key(0), LogId(log.0 + 1).key(0)))?;
-        while dropped.bytes < bytes
-            && let Some(row) = rows.next()?
-        {
-            dropped.upto = natural(row.get::<_, i64>(0)? & ((1 << POSITION_BITS) - 1));
-            dropped.messages += 1;
-            dropped.bytes += natural(row.get(1)?);
+        while goes_on && let Some(row) = rows.next()? {
+            goes_on = drop(position(row.get(0)?), natural(row.get(1)?));
         }
     }
+    let mut places = indexed.after(0);
+    while goes_on && let Some((position, place)) = places.next() {
+        goes_on = drop(position, u64::from(place.bytes));
+    }
+    std::mem::drop(places);
     connection
         .prepare_cached("UPDATE consumer SET base = max(base, ?2) WHERE log = ?1")?
         .execute((log.0, integer(dropped.upto)))?;
-    delete_unneeded(connection, log)?;
+    for (_, base) in &mut indexed.consumers {
+        *base = (*base).max(dropped.upto);
+    }
+    delete_unneeded(connection, index, log)?;
     Ok(dropped)
 }

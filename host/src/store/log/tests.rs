@@ -8,16 +8,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::StoreThread;
 
-const EPOCH: u64 = 1_700_000_000_000;
+pub(super) const EPOCH: u64 = 1_700_000_000_000;
 
-fn name(microservice: &str) -> MicroserviceName {
+pub(super) fn name(microservice: &str) -> MicroserviceName {
     MicroserviceName {
         application: "app".parse().unwrap(),
         microservice: microservice.parse().unwrap(),
     }
 }
 
-fn consumer(route: u64) -> Consumer {
+pub(super) fn consumer(route: u64) -> Consumer {
     Consumer {
         route,
         node: "naaaaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap(),
@@ -32,7 +32,7 @@ fn outlet(routes: &[u64]) -> WantedLog {
     }
 }
 
-fn arrival(route: u64) -> WantedLog {
+pub(super) fn arrival(route: u64) -> WantedLog {
     WantedLog {
         owner: name("receiver"),
         name: LogName::Arrival {
@@ -43,7 +43,7 @@ fn arrival(route: u64) -> WantedLog {
     }
 }
 
-fn source() -> Arc<Source> {
+pub(super) fn source() -> Arc<Source> {
     let text = |text: &str| text.to_owned();
     Arc::new(Source {
         site: text("site"),
@@ -54,7 +54,7 @@ fn source() -> Arc<Source> {
     })
 }
 
-fn body(number: u64) -> (Headers, Vec<u8>) {
+pub(super) fn body(number: u64) -> (Headers, Vec<u8>) {
     let headers = match number % 3 {
         0 => vec![("name".to_owned(), format!("value {number}"))],
         _ => vec![],
@@ -62,7 +62,7 @@ fn body(number: u64) -> (Headers, Vec<u8>) {
     (headers, number.to_string().into_bytes())
 }
 
-fn message(sequence: u64) -> Arc<Message> {
+pub(super) fn message(sequence: u64) -> Arc<Message> {
     let (headers, body) = body(sequence);
     Arc::new(Message {
         source: source(),
@@ -83,7 +83,7 @@ fn open_store(directory: &Path) -> (Store, StoreThread) {
     Store::open(directory).unwrap()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()

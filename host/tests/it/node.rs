@@ -74,6 +74,21 @@ impl Node {
         }
     }
 
+    /// What it has to give, from its next start on.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn give(&mut self, budget: Budget) {
+        self.membership.budget = budget;
+    }
+
+    /// Writes down what an agent in a process of its own starts with.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn write_enrolment(&self) {
+        self.kept_link_secret();
+        std::fs::write(self.data.path().join("node.key"), self.key.to_pem()).unwrap();
+        let directory = DataDirectory::open(self.data.path()).unwrap();
+        directory.set_membership(&self.membership).unwrap();
+    }
+
     pub fn start(&mut self) {
         self.starts += 1;
         let stop = CancellationToken::new();

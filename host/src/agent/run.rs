@@ -39,6 +39,7 @@ use crate::modules::Modules;
 use crate::modules::compile::Compiler;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
+use crate::runtime::mappings;
 use crate::runtime::surroundings::Surroundings;
 use crate::store::{StatusSequence, Store};
 
@@ -134,6 +135,7 @@ impl Agent {
             site_key: membership.site_key,
             node: membership.node.clone(),
             budget: membership.budget.clone(),
+            mappings: mappings::allowed(),
         };
         let (bus, logs): (Arc<Bus>, Arc<Logs>) = Default::default();
         let (events, received) = mpsc::channel(EVENTS_MAX);

@@ -205,6 +205,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         status_interval: settings.status_interval,
         guest_threads: settings.guest_threads,
         location: settings.location,
+        flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,
     };

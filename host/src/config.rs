@@ -26,6 +26,7 @@ struct Raw {
     status_interval: Option<Millis>,
     guest_threads: Option<usize>,
     location: Option<Location>,
+    flash_budget: Option<ByteSize>,
     compile: RawCompile,
 }
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// Bytes that a day should write to the flash at most; more is told.
+    pub flash_budget: Option<ByteSize>,
     /// What compiling one module may take.
     pub compile: CompileLimits,
 }
@@ -111,6 +114,7 @@ impl Raw {
             status_interval,
             guest_threads,
             location,
+            flash_budget: self.flash_budget,
             compile: self.compile.check()?,
         })
     }
@@ -179,6 +183,8 @@ mod tests {
         );
         assert_eq!(read("").unwrap().status_interval, STATUS_INTERVAL);
         assert!(read("status_interval = \"1ms\"").is_err());
+        let budget = read("flash_budget = \"500MiB\"").unwrap().flash_budget;
+        assert_eq!(budget, Some(ByteSize(500 << 20)));
         assert!(read("guest_threads = 0").is_err());
         let compile = read("compile = { memory = \"64MiB\", time = \"5s\" }")
             .unwrap()

@@ -21,6 +21,7 @@ mod letters;
 mod requests;
 mod log_shipper;
 mod housekeeping;
+mod flash;
 mod reporter;
 mod clock;
 pub mod run;

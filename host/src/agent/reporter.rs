@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
-use haar_protocol::status::{BacklogStatus, RelayStatus, RouteStatus, ServedStatus, Status};
+use haar_protocol::status::{
+    BacklogStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+};
 
 use super::node::Node;
 use crate::bus::Bus;
@@ -23,6 +25,8 @@ pub(super) struct Frame {
     pub(super) relays: Vec<RelayStatus>,
     /// The relays that it runs.
     pub(super) serves: Vec<ServedStatus>,
+    /// What it has written.
+    pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
 }
@@ -48,6 +52,7 @@ pub(super) fn status(
         link_key: Some(frame.link_key),
         link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),
+        flash: frame.flash,
         microservices: node.microservices(),
         routes: routes(node),
         backlogs: backlogs(node),

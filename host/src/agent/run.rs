@@ -11,6 +11,7 @@ use bytes::Bytes;
 use haar_link::paths::RelayNumber;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::keys::SecretKey;
+use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayRole};
 use haar_relay::DisconnectReason;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Account, alive, jitter, sleep_until};
 use super::devices::{self, Devices};
+use super::flash::Flash;
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper;
@@ -67,6 +69,8 @@ pub struct Options {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// Bytes that a day should write to the flash at most.
+    pub flash_budget: Option<ByteSize>,
     /// Who compiles modules.
     pub compiler: Compiler,
 }
@@ -97,6 +101,7 @@ pub struct Agent {
     pub(super) work: JoinSet<()>,
     pub(super) preparing: Arc<Semaphore>,
     pub(super) report_at: Instant,
+    pub(super) flash: Flash,
     pub(super) diagnosed: Option<Instant>,
     /// Whose data is kept.
     pub(super) kept: watch::Sender<Option<Kept>>,
@@ -203,6 +208,7 @@ impl Agent {
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
+            flash: Flash::new(options.flash_budget, now_ms()),
             links: Links::new(means),
             devices,
             options,

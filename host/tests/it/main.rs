@@ -30,3 +30,4 @@ mod facts;
 mod config_versions;
 mod levels;
 mod stopping;
+mod hibernating;

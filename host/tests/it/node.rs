@@ -99,6 +99,7 @@ impl Node {
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
             location: self.location,
+            flash_budget: None,
             compiler: Compiler::InProcess,
         };
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());

@@ -128,7 +128,7 @@ fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) 
             .map(|reason| format!(": {}", output::printable(reason)))
             .unwrap_or_default();
         match current.map(|status| status.state) {
-            Some(State::Running) => running += 1,
+            Some(state) if state.is_up() => running += 1,
             Some(State::Refused) => refusals.push(format!("{name} is refused{why}")),
             Some(state) => missing.push(format!("{name} is in state {state}{why}")),
             None if microservice.node_online => missing.push(format!("{name} is not reported yet")),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use haar_protocol::rest::{Event, List, LogEntry, NodeDetail};
-use haar_protocol::status::{MicroserviceStatus, State};
+use haar_protocol::status::MicroserviceStatus;
 use serde_json::Value;
 
 use crate::application::Application;
@@ -128,9 +128,9 @@ impl<'s> Scene<'s> {
             .filter_map(|one| one["name"].as_str().map(str::to_owned))
             .collect();
         self.wait_until(&format!("all of {} runs", application.name), |node| {
-            names.iter().all(|name| {
-                of(node, &application.name, name).is_some_and(|one| one.state == State::Running)
-            })
+            names
+                .iter()
+                .all(|name| of(node, &application.name, name).is_some_and(|one| one.state.is_up()))
         })?;
         Ok(())
     }

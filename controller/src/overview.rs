@@ -7,7 +7,6 @@ use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId, RouteId};
 use haar_protocol::manifest::{self, RouteEnd};
 use haar_protocol::rest::{Application, Microservice, Node, Route};
-use haar_protocol::status::State;
 
 use crate::db::applications::ApplicationRow;
 use crate::db::nodes::NodeRow;
@@ -39,6 +38,7 @@ pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> No
         target: row.target.clone(),
         budget: row.budget.clone(),
         resident_bytes: status.map(|row| row.status.resident_bytes),
+        flash: status.and_then(|row| row.status.flash),
         clock_skew_ms: status.and_then(|row| row.clock_skew_ms),
     }
 }
@@ -121,9 +121,8 @@ impl View {
                 .iter()
                 .filter(|microservice| microservice.wanted)
         };
-        let running = wanted().filter(|microservice| {
-            microservice.status.is_some() && microservice.state() == State::Running
-        });
+        let running = wanted()
+            .filter(|microservice| microservice.status.is_some() && microservice.state().is_up());
         Application {
             name: row.manifest.name.clone(),
             revision: row.revision,

@@ -11,6 +11,8 @@ use haar_protocol::limits::Budget;
 use haar_protocol::module::MODULE_BYTES_MAX;
 use haar_protocol::signed::{self, EnvelopeError};
 
+use crate::runtime::mappings;
+
 /// Who this node is, and whose assignments it follows.
 #[derive(Debug, Clone)]
 pub struct Allegiance {
@@ -22,6 +24,8 @@ pub struct Allegiance {
     pub node: NodeId,
     /// What it has to give.
     pub budget: Budget,
+    /// How many mappings of memory its kernel allows; none where that is not known.
+    pub mappings: Option<u64>,
 }
 
 /// The assignment in force, as far as the next one is compared with it.
@@ -80,6 +84,18 @@ pub enum Refusal {
     /// More than the node has.
     #[error("the assignment is more than this node has: {0}")]
     OverBudget(Shortage),
+    /// More instances than the kernel lets one process have.
+    #[error(
+        "this kernel allows {allowed} mappings of memory to a process, which is enough for {most} instances, and {wanted} are assigned: raise vm.max_map_count or run no more than {most} microservices on this node"
+    )]
+    TooManyMappings {
+        /// `vm.max_map_count`.
+        allowed: u64,
+        /// Instances for which that is enough.
+        most: u64,
+        /// Instances of the assignment.
+        wanted: u64,
+    },
     /// It contradicts itself.
     #[error("the assignment contradicts itself: {0}")]
     Inconsistent(String),
@@ -122,6 +138,7 @@ pub fn accept(
         }
     }
     check_budget(&assignment, &own.budget)?;
+    check_mappings(&assignment, own.mappings)?;
     check_consistency(&assignment)?;
     Ok(Verdict::Accept(Box::new(assignment)))
 }
@@ -132,6 +149,22 @@ fn check_budget(assignment: &Assignment, budget: &Budget) -> Result<(), Refusal>
         Some(shortage) => Err(Refusal::OverBudget(shortage)),
         None => Ok(()),
     }
+}
+
+fn check_mappings(assignment: &Assignment, allowed: Option<u64>) -> Result<(), Refusal> {
+    let wanted = assignment.microservices.len() as u64;
+    let Some(allowed) = allowed else {
+        return Ok(());
+    };
+    let most = mappings::instances(allowed);
+    if wanted > most {
+        return Err(Refusal::TooManyMappings {
+            allowed,
+            most,
+            wanted,
+        });
+    }
+    Ok(())
 }
 
 fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
@@ -253,6 +286,7 @@ mod tests {
                 site_key: site.public(),
                 node: node.clone(),
                 budget,
+                mappings: None,
             };
             accept(&envelope, &own, None)
         };
@@ -272,5 +306,29 @@ mod tests {
             };
             assert_eq!((shortage.what, shortage.over.as_str()), (what, over));
         }
+    }
+    #[test]
+    fn more_instances_than_the_kernel_has_mappings_for_are_refused_saying_what_to_do() {
+        let site = SecretKey::from_seed([1; 32]);
+        let node = NodeId::of(&SecretKey::from_seed([2; 32]).public());
+        let envelope = signed::seal(&assignment(&site, &node), &site).unwrap();
+        let with = |mappings| {
+            let own = Allegiance {
+                site: SiteId::of(&site.public()),
+                site_key: site.public(),
+                node: node.clone(),
+                budget: Budget::new(ByteSize(1 << 30), 100),
+                mappings,
+            };
+            accept(&envelope, &own, None)
+        };
+        assert!(matches!(with(None), Ok(Verdict::Accept(_))));
+        assert!(matches!(with(Some(65_530)), Ok(Verdict::Accept(_))));
+        let refusal = with(Some(1_024)).unwrap_err().to_string();
+        let what_to_do = "raise vm.max_map_count or run no more than 0 microservices";
+        assert!(
+            refusal.contains("allows 1024 mappings") && refusal.contains(what_to_do),
+            "{refusal}"
+        );
     }
 }

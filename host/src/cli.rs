@@ -214,6 +214,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         guest_threads: settings.guest_threads,
         location: settings.location,
         precompiled: settings.precompiled,
+        flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,
     };

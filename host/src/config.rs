@@ -28,6 +28,7 @@ struct Raw {
     guest_threads: Option<usize>,
     location: Option<Location>,
     precompiled: Precompiled,
+    flash_budget: Option<ByteSize>,
     compile: RawCompile,
 }
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub location: Option<Location>,
     /// Whether code that the controller has compiled is taken.
     pub precompiled: Precompiled,
+    /// Bytes that a day should write to the flash at most; more is told.
+    pub flash_budget: Option<ByteSize>,
     /// What compiling one module may take.
     pub compile: CompileLimits,
 }
@@ -131,6 +134,7 @@ impl Raw {
             status_interval,
             guest_threads,
             location,
+            flash_budget: self.flash_budget,
             compile: self.compile.check()?,
         })
     }
@@ -258,6 +262,8 @@ mod tests {
         );
         assert_eq!(read("").unwrap().status_interval, STATUS_INTERVAL);
         assert!(read("status_interval = \"1ms\"").is_err());
+        let budget = read("flash_budget = \"500MiB\"").unwrap().flash_budget;
+        assert_eq!(budget, Some(ByteSize(500 << 20)));
         assert!(read("guest_threads = 0").is_err());
         let compile = read("compile = { memory = \"64MiB\", time = \"5s\" }")
             .unwrap()

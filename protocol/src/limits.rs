@@ -53,6 +53,11 @@ pub struct Limits {
     /// Timers that may be set at one time.
     #[cfg_attr(feature = "schema", schemars(range(min = *TIMERS.start(), max = *TIMERS.end())))]
     pub timers: u32,
+    /// An instance that has been idle for so long hibernates: it stops and its memory is given back,
+    /// until a message, a timer or another configuration starts it again. Without it, it never does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Millis"))]
+    pub hibernate_after: Option<Millis>,
 }
 
 impl Default for Limits {
@@ -74,6 +79,7 @@ impl Default for Limits {
             key_value_per_second: 1_000,
             files_size: ByteSize(16 << 20),
             timers: 16,
+            hibernate_after: None,
         }
     }
 }
@@ -111,6 +117,8 @@ pub const KEY_VALUE_PER_SECOND: std::ops::RangeInclusive<u32> = 0..=100_000;
 pub const FILES_BYTES: std::ops::RangeInclusive<u64> = 0..=(1 << 40);
 /// See [`MEMORY_BYTES`].
 pub const TIMERS: std::ops::RangeInclusive<u32> = 0..=1_024;
+/// See [`MEMORY_BYTES`]. Starting again costs little, but more than waiting for a second.
+pub const HIBERNATE_AFTER_MS: std::ops::RangeInclusive<u64> = 1_000..=(365 * 86_400_000);
 
 /// What a node has to give to microservices; part of its enrolment and its status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

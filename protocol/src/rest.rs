@@ -58,8 +58,8 @@ use crate::limits::Budget;
 use crate::log::LogLine;
 use crate::manifest::{Delivery, Manifest};
 use crate::status::{
-    BacklogStatus, EngineStatus, MicroserviceStatus, RefusedAssignment, RelayStatus, RouteStatus,
-    ServedStatus, State,
+    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, RefusedAssignment, RelayStatus,
+    RouteStatus, ServedStatus, State,
 };
 
 /// The body of every answer that is not a success.
@@ -194,6 +194,9 @@ pub struct Node {
     pub budget: Budget,
     /// Resident memory of its agent in bytes, as last reported.
     pub resident_bytes: Option<u64>,
+    /// What its agent has written to its flash, as last reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash: Option<FlashStatus>,
     /// How far its clock is ahead of the controller's in milliseconds, as last reported.
     pub clock_skew_ms: Option<i64>,
 }

@@ -42,6 +42,9 @@ pub struct Status {
     pub link_key_generation: u64,
     /// Resident memory of the agent in bytes.
     pub resident_bytes: u64,
+    /// What it has written to its flash; none where the system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash: Option<FlashStatus>,
     /// What runs.
     pub microservices: Vec<MicroserviceStatus>,
     /// Counters per route and far end.
@@ -72,6 +75,28 @@ pub struct EngineStatus {
     pub compiler: bool,
     /// Whether it takes code that the controller has compiled.
     pub precompiled: bool,
+}
+
+/// How much an agent has written. Flash wears by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FlashStatus {
+    /// Bytes that it has given to disks since it started, as the kernel counts them: in whole pages,
+    /// without what the file system writes for itself.
+    pub written_bytes: u64,
+    /// Of these, since the day began (UTC).
+    pub today_bytes: u64,
+    /// How much a day should take at most, if its owner has said so. Nothing stops at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_bytes: Option<u64>,
+}
+
+impl FlashStatus {
+    /// True when more was written today than should be.
+    pub fn is_over_budget(&self) -> bool {
+        self.budget_bytes
+            .is_some_and(|budget| self.today_bytes > budget)
+    }
 }
 
 /// How a node fares with a relay.
@@ -133,6 +158,9 @@ pub struct MicroserviceStatus {
     pub since_ms: u64,
     /// How often it was started again after a failure.
     pub restarts: u64,
+    /// How often it hibernated, since the agent started.
+    #[serde(default)]
+    pub hibernations: u64,
     /// Calls into the instance.
     pub calls: u64,
     /// Calls that trapped, ran out of fuel or time, or were rejected.
@@ -313,6 +341,9 @@ pub enum State {
     Preparing,
     /// It runs.
     Running,
+    /// It was idle for as long as its limits say: nothing of it is in memory until something comes
+    /// for it.
+    Hibernating,
     /// It failed, and starts again after a pause.
     BackOff,
     /// It is not run: the module was refused or can't be had. `reason` says why.
@@ -321,11 +352,20 @@ pub enum State {
     Stopping,
 }
 
+impl State {
+    /// True when it does what it was assigned for: it runs, or hibernates until there is something to
+    /// do.
+    pub fn is_up(self) -> bool {
+        matches!(self, State::Running | State::Hibernating)
+    }
+}
+
 impl std::fmt::Display for State {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             State::Preparing => "preparing",
             State::Running => "running",
+            State::Hibernating => "hibernating",
             State::BackOff => "back-off",
             State::Refused => "refused",
             State::Stopping => "stopping",

@@ -6,6 +6,7 @@ use haar_protocol::manifest::ModuleReference;
 use haar_protocol::rest::{
     ApplicationDetail, List, Microservice, Module, ModuleCode, NodeDetail, TrustedPublisher,
 };
+use haar_protocol::status::FlashStatus;
 use serde::de::DeserializeOwned;
 
 use super::{get, instances};
@@ -180,6 +181,11 @@ fn node(detail: &NodeDetail) -> String {
                 .map_or_else(|| "not reported".into(), output::bytes),
         ),
         (
+            "Written today",
+            node.flash
+                .map_or_else(|| "not reported".into(), written_today),
+        ),
+        (
             "Gives",
             format!(
                 "{} of memory, {} of cpu, {} of storage, for at most {} microservices",
@@ -286,6 +292,18 @@ fn node(detail: &NodeDetail) -> String {
         facts(&pairs),
         table.render("It reports no microservices.")
     )
+}
+
+/// What its flash had to take today, beside what it should take.
+fn written_today(flash: FlashStatus) -> String {
+    let today = output::bytes(flash.today_bytes);
+    match flash.budget_bytes {
+        None => today,
+        Some(budget) if flash.is_over_budget() => {
+            format!("{today}, more than the {} of a day", output::bytes(budget))
+        }
+        Some(budget) => format!("{today} of {} a day", output::bytes(budget)),
+    }
 }
 
 /// An amount that an agent of an earlier release does not bound.

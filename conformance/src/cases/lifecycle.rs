@@ -22,6 +22,7 @@ pub(super) static CASES: &[&Case] = &[
     &GRACE,
     &IMPORTS,
     &TOGETHER,
+    &HIBERNATION,
 ];
 
 pub(super) static CONFIGURATION: Case = Case::new(
@@ -51,6 +52,45 @@ fn configuration(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         after.since_ms == before.since_ms && after.restarts == 0,
         "it was started again"
     );
+    Ok(())
+}
+
+pub(super) static HIBERNATION: Case = Case::new(
+    "an_idle_microservice_hibernates_until_something_comes_for_it",
+    &["R-LIFE-09"],
+    &[Guest::Timers, Guest::Config],
+    NODE,
+    hibernation,
+);
+
+fn hibernation(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "limits": { "hibernate_after": "1s" } });
+    let hibernates = |scene: &mut Scene<'_>, name: &str, times| {
+        scene.wait_for(name, SUBJECT, "hibernates", |one| {
+            one.state == State::Hibernating && one.hibernations >= times
+        })
+    };
+    let mut timers = Talk::start(scene, Guest::Timers, limits.clone())?;
+    let asleep = hibernates(scene, timers.name(), 1)?;
+    ensure!(asleep.memory_bytes == 0, "its memory is still there");
+    let replies = timers.ask_all(scene, "once alarm 2500", 2)?;
+    ensure!(
+        replies[0].text() == "set",
+        "a message wakes it: {replies:?}"
+    );
+    let (tick, expected) = (replies[1].text(), "alarm missed=0");
+    ensure!(
+        tick == expected,
+        "a timer that is not kept ticks: {replies:?}"
+    );
+    let asleep = hibernates(scene, timers.name(), 3)?;
+    ensure!(asleep.restarts == 0, "that is no failure");
+
+    let mut configured = Talk::start(scene, Guest::Config, limits)?;
+    hibernates(scene, configured.name(), 1)?;
+    configured.application.configure(SUBJECT, "colour", "green");
+    scene.apply(&configured.application)?;
+    hibernates(scene, configured.name(), 2)?;
     Ok(())
 }
 

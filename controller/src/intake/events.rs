@@ -3,7 +3,9 @@
 
 use haar_protocol::ids::Name;
 use haar_protocol::quantity::ByteSize;
-use haar_protocol::status::{BacklogStatus, MicroserviceStatus, Overflow, State, Status};
+use haar_protocol::status::{
+    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, State, Status,
+};
 
 /// Events that one status may cause; a node that makes more is broken or hostile.
 const EVENTS_MAX: usize = 50;
@@ -48,6 +50,7 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
         events.extend(change(last, microservice, node));
         events.extend(failure(last, microservice, node));
     }
+    events.extend(wear(before, after, node));
     // What an agent has counted begins anew with it.
     let before = before.filter(|before| before.started_ms == after.started_ms);
     for backlog in &after.backlogs {
@@ -61,6 +64,23 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
     events
 }
 
+/// More was written to the flash today than its owner wants.
+fn wear(before: Option<&Status>, after: &Status, node: &Name) -> Option<Told> {
+    let flash = after.flash.filter(FlashStatus::is_over_budget)?;
+    let was_over = before
+        .and_then(|before| before.flash)
+        .is_some_and(|flash| flash.is_over_budget());
+    (!was_over).then(|| Told {
+        kind: "flash_budget_exceeded",
+        subject: node.to_string(),
+        message: format!(
+            "node `{node}` has written {} to its flash today, more than its `flash_budget` of {}",
+            ByteSize(flash.today_bytes),
+            ByteSize(flash.budget_bytes.unwrap_or_default())
+        ),
+    })
+}
+
 fn change(
     before: Option<&MicroserviceStatus>,
     after: &MicroserviceStatus,
@@ -71,8 +91,11 @@ fn change(
         .as_ref()
         .map_or_else(String::new, |reason| format!(": {reason}"));
     let restarts = before.map_or(0, |before| before.restarts);
-    let is_new_state =
-        before.is_none_or(|before| before.state != after.state || before.module != after.module);
+    let is_new_state = before.is_none_or(|before| {
+        // Hibernating and waking up is all in a day's work.
+        let is_up_still = before.state.is_up() && after.state.is_up();
+        (before.state != after.state && !is_up_still) || before.module != after.module
+    });
     let (kind, what) = match after.state {
         State::Running if is_new_state && after.restarts > 0 => (
             "microservice_running",

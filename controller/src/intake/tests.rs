@@ -7,8 +7,8 @@ use haar_protocol::limits::Budget;
 use haar_protocol::log::{Level, Stream};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
-    BacklogStatus, FailureCause, FailureReport, MicroserviceStatus, Overflow, RefusedAssignment,
-    State,
+    BacklogStatus, FailureCause, FailureReport, FlashStatus, MicroserviceStatus, Overflow,
+    RefusedAssignment, State,
 };
 
 use super::*;
@@ -33,6 +33,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         refused: None,
         budget: Budget::new(ByteSize(1), 1),
         resident_bytes: 1,
+        flash: None,
         microservices: Vec::new(),
         routes: Vec::new(),
         backlogs: Vec::new(),
@@ -54,6 +55,7 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         reason: Some("because".into()),
         since_ms: 0,
         restarts,
+        hibernations: 0,
         calls: 0,
         failures: 0,
         fuel: 0,
@@ -120,8 +122,10 @@ fn changes_of_state_become_events_once() {
     };
     let (row, events) = kinds(None, State::Running, 0);
     assert_eq!(events, ["microservice_running"]);
-    let (row, events) = kinds(Some(&row), State::Running, 0);
-    assert!(events.is_empty());
+    for state in [State::Running, State::Hibernating, State::Running] {
+        let (_, events) = kinds(Some(&row), state, 0);
+        assert!(events.is_empty());
+    }
     let (row, events) = kinds(Some(&row), State::BackOff, 0);
     assert_eq!(events, ["microservice_back_off"]);
     let (row, events) = kinds(Some(&row), State::Running, 1);
@@ -252,4 +256,25 @@ fn what_a_restarted_relay_kept_does_not_make_a_node_online() {
     assert_eq!(open_alive(b"online", false, true), Some(true));
     assert_eq!(open_alive(b"offline", true, true), Some(false));
     assert_eq!(open_alive(b"whatever", false, false), None);
+}
+
+#[test]
+fn a_day_that_wears_the_flash_too_much_becomes_one_event() {
+    let written = |today_bytes| FlashStatus {
+        written_bytes: today_bytes,
+        today_bytes,
+        budget_bytes: Some(1_000),
+    };
+    let events = |last: Option<&StatusRow>, today_bytes| {
+        let mut next = status(last.map_or(1, |last| last.status.sequence + 1), 1);
+        next.flash = Some(written(today_bytes));
+        let accepted = take(last, next).unwrap();
+        let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
+        (accepted.row, kinds)
+    };
+    let (row, told) = events(None, 1_000);
+    assert!(told.is_empty());
+    let (row, told) = events(Some(&row), 1_001);
+    assert_eq!(told, ["flash_budget_exceeded"]);
+    assert!(events(Some(&row), 2_000).1.is_empty());
 }

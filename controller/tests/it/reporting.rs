@@ -30,6 +30,7 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         reason: reason.map(str::to_owned),
         since_ms: 1,
         restarts: 0,
+        hibernations: 0,
         calls: 2,
         failures: 0,
         fuel: 3,

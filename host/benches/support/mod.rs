@@ -121,7 +121,7 @@ impl Bench {
             logger: Logger::new(spec, logs, Arc::clone(&counters)),
             counters,
             orders: given,
-            started,
+            started: Some(started),
         };
         (setup, orders)
     }

@@ -83,7 +83,7 @@ impl Agent {
             logger,
             counters,
             orders: given,
-            started,
+            started: Some(started),
         };
         let abort = self.runtime.spawn(&mut self.instances, setup);
         self.instance_names

@@ -7,6 +7,7 @@ use haar_relay::Outgoing;
 use tokio::time::Instant;
 
 use super::connection::sleep_until;
+use super::flash;
 use super::housekeeping;
 use super::node::Effect;
 use super::reporter::{self, Frame};
@@ -63,9 +64,12 @@ impl Agent {
                 return None;
             }
         };
+        let now_ms = now_ms();
+        let written = flash::written_bytes();
         let frame = Frame {
             sequence,
-            now_ms: now_ms(),
+            now_ms,
+            flash: written.map(|written| self.flash.status(written, now_ms)),
             started_ms: self.started_ms,
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,

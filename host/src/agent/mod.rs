@@ -22,6 +22,7 @@ mod letters;
 mod requests;
 mod log_shipper;
 mod housekeeping;
+mod flash;
 mod reporter;
 mod clock;
 pub mod run;

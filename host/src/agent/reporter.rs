@@ -6,7 +6,7 @@ use haar_engine::configuration;
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+    BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
 };
 
 use super::node::Node;
@@ -30,6 +30,8 @@ pub(super) struct Frame {
     pub(super) relays: Vec<RelayStatus>,
     /// The relays that it runs.
     pub(super) serves: Vec<ServedStatus>,
+    /// What it has written.
+    pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
 }
@@ -61,6 +63,7 @@ pub(super) fn status(
         link_key: Some(frame.link_key),
         link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),
+        flash: frame.flash,
         microservices: node.microservices(),
         routes: routes(node),
         backlogs: backlogs(node),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use haar_link::paths::RelayNumber;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::keys::SecretKey;
+use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayRole};
 use haar_relay::DisconnectReason;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Account, alive, jitter, sleep_until};
 use super::devices::{self, Devices};
+use super::flash::Flash;
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper;
@@ -40,6 +42,7 @@ use crate::modules::code::CodeSources;
 use crate::modules::compile::Compiler;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
+use crate::runtime::mappings;
 use crate::runtime::surroundings::Surroundings;
 use crate::service_manager::ServiceManager;
 use crate::store::{StatusSequence, Store};
@@ -68,6 +71,8 @@ pub struct Options {
     pub guest_threads: usize,
     /// Where the device stands.
     pub location: Option<Location>,
+    /// Bytes that a day should write to the flash at most.
+    pub flash_budget: Option<ByteSize>,
     /// Who compiles modules on this node.
     pub compiler: Compiler,
     /// What it thinks of code that its site's controller has compiled.
@@ -100,6 +105,7 @@ pub struct Agent {
     pub(super) work: JoinSet<()>,
     pub(super) preparing: Arc<Semaphore>,
     pub(super) report_at: Instant,
+    pub(super) flash: Flash,
     pub(super) diagnosed: Option<Instant>,
     /// Whose data is kept.
     pub(super) kept: watch::Sender<Option<Kept>>,
@@ -144,6 +150,7 @@ impl Agent {
             site_key: membership.site_key,
             node: membership.node.clone(),
             budget: membership.budget.clone(),
+            mappings: mappings::allowed(),
         };
         let (bus, logs): (Arc<Bus>, Arc<Logs>) = Default::default();
         let (events, received) = mpsc::channel(EVENTS_MAX);
@@ -211,6 +218,7 @@ impl Agent {
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
+            flash: Flash::new(options.flash_budget, now_ms()),
             links: Links::new(means),
             devices,
             options,

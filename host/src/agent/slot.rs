@@ -230,14 +230,21 @@ impl Slot {
             .or(self.preparing.as_ref())
             .or(self.refused.as_ref())
             .or(wanted)?;
+        let (state, since_ms) = match self.counters.hibernating_since_ms.load(Relaxed) {
+            since_ms if since_ms > 0 && self.phase == Phase::Running => {
+                (Phase::Hibernating, since_ms)
+            }
+            _ => (self.phase, self.since_ms),
+        };
         Some(MicroserviceStatus {
             name: name.clone(),
             module: spec.module,
             module_label: spec.module_label.clone(),
-            state: self.phase,
+            state,
             reason: self.reason.clone(),
-            since_ms: self.since_ms,
+            since_ms,
             restarts: self.restarts,
+            hibernations: self.counters.hibernations.load(Relaxed),
             calls: self.counters.calls.load(Relaxed),
             failures: self.counters.failures.load(Relaxed),
             fuel: self.counters.fuel.load(Relaxed),

@@ -72,6 +72,22 @@ impl LogStream {
     }
 }
 
+/// The guest ends, or hibernates, in the middle of a line.
+impl Drop for LogStream {
+    fn drop(&mut self) {
+        let Some(line) = Arc::get_mut(&mut self.line) else {
+            return; // another clone writes to it
+        };
+        let line = line
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut line = std::mem::take(line);
+        if !line.is_empty() {
+            self.end(&mut line);
+        }
+    }
+}
+
 impl IsTerminal for LogStream {
     fn is_terminal(&self) -> bool {
         false

@@ -135,6 +135,10 @@ impl State {
         let now = Instant::now();
         let delay_ms = delay_ms.min(DELAY_MS_MAX);
         let period_ms = period_ms.map(|period_ms| period_ms.min(DELAY_MS_MAX));
+        let is_kept = matches!(lifetime, Lifetime::Kept);
+        if self.timers.goes_on(&name, period_ms, is_kept) {
+            return Ok(());
+        }
         let mut timer = Timer::new(delay_ms, period_ms, now, now_ms());
         let store = &self.surroundings.store;
         let stored = match lifetime {

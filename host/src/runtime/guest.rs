@@ -31,6 +31,11 @@ const TICKS: &str = "haar:local/ticks@0.1.0";
 /// the instance's task, read for the status.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// How often it hibernated.
+    pub hibernations: AtomicU64,
+    /// When it went into hibernation, in milliseconds since the Unix epoch; 0 while it does not
+    /// hibernate.
+    pub hibernating_since_ms: AtomicU64,
     /// Calls into the instance.
     pub calls: AtomicU64,
     /// Calls that ended the instance or were rejected.
@@ -135,6 +140,11 @@ impl Guest {
     /// The instance's data.
     pub fn state(&mut self) -> &mut State {
         self.store.data_mut()
+    }
+
+    /// Gives its memory back, and everything else that was made for it.
+    pub(super) fn into_state(self) -> State {
+        self.store.into_data()
     }
 
     /// True when the component has a handler for messages.

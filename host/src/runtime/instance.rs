@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! instantiate ─► start ─► ┌─ orders ─ tick ─ retry ─ message ──┐ ─► stop ─► Exit::Stopped
-//!      │           │      └────────── one call at a time ──────┘
-//!      └───────────┴─────────── a call fails ───────────────────────────► Exit::Failed
+//!   ▲  │           │      └────────── one call at a time ──────┘
+//!   │  └───────────┴─────────── a call fails ───────────────────────────► Exit::Failed
+//!   └────── hibernation (see its file) ◄── stop ◄── idle for long
 //! ```
 
+mod messages;
 mod aftermath;
+mod hibernation;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,19 +34,14 @@ use super::rate::Rate;
 use super::surroundings::Surroundings;
 use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
-use crate::bus::message::{Delivery, count};
-use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
+use crate::bus::message::Delivery;
 use crate::local_api::files::resource_table;
 use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
-use crate::local_api::timers::{self, Timers};
+use crate::local_api::timers::{self, DueTick, Timers};
 use crate::local_api::wasi;
 
-/// Messages that are taken out of the inbox at a time; as many of durable routes beside them.
-const BATCH: usize = 64;
-/// After a store that can't be read.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
@@ -96,8 +94,8 @@ pub struct Setup {
     pub counters: Arc<Counters>,
     /// What the control loop asks of it.
     pub orders: watch::Receiver<Orders>,
-    /// Told once, when `start` has returned.
-    pub started: oneshot::Sender<()>,
+    /// Told once, when `start` has returned for the first time.
+    pub started: Option<oneshot::Sender<()>>,
 }
 
 /// Runs the instance until it is stopped or fails, within its share of the processor; its long calls
@@ -110,51 +108,58 @@ pub(super) async fn run(setup: Setup, background: Handle) -> Exit {
     Anywhere::new(task, background).await
 }
 
-async fn live(setup: Setup, share: Arc<Share>) -> Exit {
+/// One instance after the other, for as long as each ends by hibernating.
+async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
     let open = Arc::new(AtomicBool::new(true));
     let name = &setup.spec.name;
-    let timers = match timers::load(&setup.surroundings.store, name).await {
+    let mut timers = match timers::load(&setup.surroundings.store, name).await {
         Ok(timers) => timers,
         Err(error) => {
             return Exit::NotStartable(format!("its kept timers can't be read: {error:#}"));
         }
     };
     key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
-    let state = match state(&setup, timers, Arc::clone(&open)).await {
-        Ok(state) => state,
-        Err(error) => return Exit::NotStartable(format!("{error:#}")),
-    };
-    let guest = match Guest::new(&setup.pre, state, Arc::clone(&setup.counters)).await {
-        Ok(guest) => guest,
-        Err(failure) => return Exit::Failed(failure),
-    };
-    let Setup {
-        inbox,
-        logger,
-        counters,
-        orders,
-        started,
-        spec,
-        ..
-    } = setup;
-    let mut instance = Instance {
-        guest,
-        inbox,
-        logger,
-        counters,
-        orders,
-        share,
-        retry: spec.retry.clone(),
-        failed_over: None,
-        batch: VecDeque::new(),
-        retries: VecDeque::new(),
-    };
-    instance.inbox.begin();
-    let exit = instance.live(started).await;
-    open.store(false, Ordering::Relaxed);
-    timers::save(instance.guest.state()).await;
-    instance.leave_the_rest(&exit).await;
-    exit
+    let mut tick = None;
+    loop {
+        let since = &setup.counters.hibernating_since_ms;
+        since.store(0, Ordering::Relaxed);
+        let mut state = match state(&setup, timers, Arc::clone(&open)).await {
+            Ok(state) => state,
+            Err(error) => return Exit::NotStartable(format!("{error:#}")),
+        };
+        let retry = adopt(&mut state, &setup.orders.borrow(), &share);
+        let guest = match Guest::new(&setup.pre, state, Arc::clone(&setup.counters)).await {
+            Ok(guest) => guest,
+            Err(failure) => return Exit::Failed(failure),
+        };
+        let mut instance = Instance::new(&mut setup, guest, retry, &share);
+        instance.inbox.begin();
+        let end = instance.live(tick).await;
+        timers::save(instance.guest.state()).await;
+        if let End::Exit(exit) = end {
+            open.store(false, Ordering::Relaxed);
+            instance.leave_the_rest(&exit).await;
+            return exit;
+        }
+        let handles = instance.guest.handles();
+        let state = instance.guest.into_state();
+        let configuration = Arc::clone(&state.configuration);
+        timers = state.timers;
+        tick = match hibernation::wait(&mut setup, &mut timers, &configuration, handles).await {
+            Some(wake) => wake,
+            None => return Exit::Stopped,
+        };
+    }
+}
+
+/// Puts in force what orders say of a running instance, except its configuration. Returns what happens
+/// to messages that are not handled.
+fn adopt(state: &mut State, orders: &Orders, share: &Share) -> RetryPolicy {
+    share.set(orders.limits.cpu.map(|percent| percent.0));
+    state.memory.set_limits(&orders.limits);
+    state.files.set_private_limit(orders.limits.files_size.0);
+    state.limits = orders.limits.clone();
+    orders.retry.clone()
 }
 
 /// The data behind the store of a new instance, which may publish while `open` is true.
@@ -169,7 +174,7 @@ pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyh
         name: spec.name.clone(),
         limits: spec.limits.clone(),
         memory: MemoryLimiter::new(&spec.limits, Arc::clone(&setup.counters)),
-        configuration: Arc::new(spec.configuration.clone()),
+        configuration: Arc::clone(&setup.orders.borrow().configuration),
         surroundings: Arc::clone(&setup.surroundings),
         counters: Arc::clone(&setup.counters),
         handling: None,
@@ -186,14 +191,25 @@ pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyh
     })
 }
 
-struct Instance {
+/// How an instance ended, as its task sees it.
+enum End {
+    /// For good.
+    Exit(Exit),
+    /// To begin again when something comes for it.
+    Hibernates,
+}
+
+struct Instance<'a> {
     guest: Guest,
     inbox: Arc<Inbox>,
     logger: Logger,
     counters: Arc<Counters>,
-    orders: watch::Receiver<Orders>,
-    share: Arc<Share>,
+    orders: &'a mut watch::Receiver<Orders>,
+    started: &'a mut Option<oneshot::Sender<()>>,
+    share: &'a Share,
     retry: RetryPolicy,
+    /// When its last call ended.
+    idle_since: Instant,
     /// The message over which the instance failed.
     failed_over: Option<Delivery>,
     /// Messages taken out of the inbox and not handled yet.
@@ -202,37 +218,65 @@ struct Instance {
     retries: VecDeque<(Instant, Delivery)>,
 }
 
-impl Instance {
-    async fn live(&mut self, started: oneshot::Sender<()>) -> Exit {
-        match self.guest.start().await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => {
-                return Exit::Failed(Failure::new(Cause::Start, reason));
-            }
-            Err(failure) => return Exit::Failed(failure),
+impl<'a> Instance<'a> {
+    fn new(setup: &'a mut Setup, guest: Guest, retry: RetryPolicy, share: &'a Share) -> Self {
+        Self {
+            guest,
+            inbox: Arc::clone(&setup.inbox),
+            logger: setup.logger.clone(),
+            counters: Arc::clone(&setup.counters),
+            orders: &mut setup.orders,
+            started: &mut setup.started,
+            share,
+            retry,
+            idle_since: Instant::now(),
+            failed_over: None,
+            batch: VecDeque::new(),
+            retries: VecDeque::new(),
         }
-        // The agent may be gone already; then the orders tell.
-        let _ = started.send(());
+    }
+
+    /// From `start` on; then first handles the tick for which it was woken.
+    async fn live(&mut self, tick: Option<DueTick>) -> End {
+        match self.begin(tick).await {
+            Ok(()) => {}
+            Err(failure) => return End::Exit(Exit::Failed(failure)),
+        }
         loop {
             match self.step().await {
-                Ok(None) => {}
-                Ok(Some(exit)) => return exit,
-                Err(failure) => return Exit::Failed(failure),
+                Ok(None) => self.idle_since = Instant::now(),
+                Ok(Some(end)) => return end,
+                Err(failure) => return End::Exit(Exit::Failed(failure)),
             }
         }
     }
 
+    async fn begin(&mut self, tick: Option<DueTick>) -> Result<(), Failure> {
+        if let Err(reason) = self.guest.start().await? {
+            return Err(Failure::new(Cause::Start, reason));
+        }
+        self.guest.state().timers.awake();
+        if let Some(started) = self.started.take() {
+            let _ = started.send(()); // the agent may be gone already; then the orders tell
+        }
+        match tick {
+            Some(tick) => self.handle_tick(tick).await,
+            None => Ok(()),
+        }
+    }
+
     /// Waits for the next thing to do and does it.
-    async fn step(&mut self) -> Result<Option<Exit>, Failure> {
+    async fn step(&mut self) -> Result<Option<End>, Failure> {
         let timer = self.guest.state().timers.next();
         let retry = self.retries.front().map(|(due, _)| *due);
         let attempt = self.inbox.next_attempt();
         let (handles, has_more) = (self.guest.handles(), !self.batch.is_empty());
+        let drowsy = self.hibernates_at();
         tokio::select! {
             biased;
             changed = self.orders.changed() => {
                 if changed.is_err() {
-                    return Ok(Some(Exit::Stopped)); // the control loop is gone
+                    return Ok(Some(End::Exit(Exit::Stopped))); // the control loop is gone
                 }
                 return self.obey().await;
             }
@@ -241,23 +285,20 @@ impl Instance {
             () = self.inbox.wait(), if handles && !has_more => self.handle_batch().await?,
             () = until(attempt), if handles && !has_more => self.handle_batch().await?,
             () = std::future::ready(()), if has_more => self.handle_batch().await?,
+            () = until(drowsy) => return self.hibernate().await.map(Some),
         }
         Ok(None)
     }
 
     /// Does what the newest orders say.
-    async fn obey(&mut self) -> Result<Option<Exit>, Failure> {
+    async fn obey(&mut self) -> Result<Option<End>, Failure> {
         let orders = self.orders.borrow_and_update().clone();
         if let Some(grace) = orders.stop {
             self.guest.stop(grace).await?;
-            return Ok(Some(Exit::Stopped));
+            return Ok(Some(End::Exit(Exit::Stopped)));
         }
-        self.retry = orders.retry;
-        self.share.set(orders.limits.cpu.map(|percent| percent.0));
         let state = self.guest.state();
-        state.memory.set_limits(&orders.limits);
-        state.files.set_private_limit(orders.limits.files_size.0);
-        state.limits = orders.limits;
+        self.retry = adopt(state, &orders, self.share);
         if state.configuration == orders.configuration {
             return Ok(None);
         }
@@ -272,9 +313,14 @@ impl Instance {
     }
 
     async fn tick(&mut self) -> Result<(), Failure> {
-        let Some(tick) = self.guest.state().timers.take_due(Instant::now(), now_ms()) else {
-            return Ok(());
-        };
+        let due = self.guest.state().timers.take_due(Instant::now(), now_ms());
+        match due {
+            Some(tick) => self.handle_tick(tick).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn handle_tick(&mut self, tick: DueTick) -> Result<(), Failure> {
         if let Err(reason) = self.guest.tick(&tick).await? {
             self.logger.agent(
                 Level::Warn,
@@ -282,88 +328,6 @@ impl Instance {
             );
         }
         timers::ticked(self.guest.state(), &tick).await;
-        Ok(())
-    }
-
-    async fn retry(&mut self) -> Result<(), Failure> {
-        let Some((_, delivery)) = self.retries.pop_front() else {
-            return Ok(());
-        };
-        self.handle(delivery).await
-    }
-
-    /// Handles messages until the batch is empty, or something more urgent waits.
-    async fn handle_batch(&mut self) -> Result<(), Failure> {
-        if self.batch.is_empty() {
-            self.inbox.take(&mut self.batch, BATCH);
-            let store = self.guest.state().surroundings.store.clone();
-            let durable = self.inbox.take_durable(&store, &mut self.batch, 2 * BATCH);
-            if let Err(error) = durable.await {
-                self.logger
-                    .agent(Level::Error, &format!("the log can't be read: {error:#}"));
-                tokio::time::sleep(STORE_PAUSE).await;
-            }
-        }
-        while let Some(delivery) = self.batch.pop_front() {
-            self.handle(delivery).await?;
-            if self.is_interrupted() {
-                return Ok(());
-            }
-            // Tokio's budget: a task that is always ready lets others run.
-            tokio::task::consume_budget().await;
-        }
-        Ok(())
-    }
-
-    /// True when there are new orders, or a tick or another attempt is due.
-    fn is_interrupted(&mut self) -> bool {
-        if self.orders.has_changed().unwrap_or(true) {
-            return true;
-        }
-        let timer = self.guest.state().timers.next();
-        let retry = self.retries.front().map(|(due, _)| *due);
-        let next = timer.into_iter().chain(retry).min();
-        next.is_some_and(|due| due <= Instant::now())
-    }
-
-    async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
-        if let Some(place) = &delivery.place {
-            if place.stream.is_closed() {
-                return Ok(()); // withdrawn: its messages went with it
-            }
-            if delivery.is_expired(now_ms()) {
-                count(&delivery.entry.counters.dropped);
-                place.stream.done(place.position);
-                return Ok(());
-            }
-        }
-        let (bytes, most) = (
-            delivery.message.body.len(),
-            delivery.entry.message_bytes_max,
-        );
-        if bytes as u64 > most {
-            // On a live route it would not have entered the inbox.
-            let reason = format!("it has {bytes} bytes, `message_size` is {most}");
-            self.reject(delivery, Rejection::Discard(reason)).await;
-            return Ok(());
-        }
-        let answer = self.guest.handle(&delivery).await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(failure) => {
-                self.failed_over = Some(delivery);
-                return Err(failure);
-            }
-        };
-        match answer {
-            Ok(()) => {
-                count(&delivery.entry.counters.handled);
-                if let Some(place) = &delivery.place {
-                    place.stream.done(place.position);
-                }
-            }
-            Err(rejection) => self.reject(delivery, rejection).await,
-        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ pub mod exceeded;
 pub mod surroundings;
 pub mod rate;
 pub mod memory;
+pub mod mappings;
 pub mod cpu;
 mod background;
 pub mod failure;

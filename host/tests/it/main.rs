@@ -31,3 +31,4 @@ mod config_versions;
 mod levels;
 mod stopping;
 mod supervised;
+mod hibernating;

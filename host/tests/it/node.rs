@@ -75,14 +75,19 @@ impl Node {
         }
     }
 
-    /// Leaves in its data directory what enrolling leaves there: for the agent's own program.
+    /// What it has to give, from its next start on.
     #[allow(dead_code, reason = "the benchmarks share this file")]
-    pub fn write_down(&self) {
-        let data = self.data.path();
-        let enrolment = serde_json::to_vec(&self.membership).unwrap();
-        std::fs::write(data.join("enrolment.json"), enrolment).unwrap();
-        std::fs::write(data.join("node.key"), self.key.to_pem().as_bytes()).unwrap();
-        drop(self.kept_link_secret());
+    pub fn give(&mut self, budget: Budget) {
+        self.membership.budget = budget;
+    }
+
+    /// Writes down what an agent in a process of its own starts with.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn write_enrolment(&self) {
+        self.kept_link_secret();
+        std::fs::write(self.data.path().join("node.key"), self.key.to_pem()).unwrap();
+        let directory = DataDirectory::open(self.data.path()).unwrap();
+        directory.set_membership(&self.membership).unwrap();
     }
 
     pub fn start(&mut self) {
@@ -95,6 +100,7 @@ impl Node {
             status_interval: Duration::from_millis(200),
             guest_threads: 2,
             location: self.location,
+            flash_budget: None,
             compiler: Compiler::InProcess,
             precompiled: Precompiled::Accept,
         };

@@ -38,7 +38,7 @@ async fn terminate(child: &mut Child) -> ExitStatus {
 async fn a_service_manager_hears_that_the_agent_runs_goes_round_and_ends() {
     let site = Site::start().await;
     let node = Node::enrol(&site, "one");
-    node.write_down();
+    node.write_enrolment();
     let path = node.data.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     let mut agent = start(
@@ -65,7 +65,7 @@ async fn a_service_manager_hears_that_the_agent_runs_goes_round_and_ends() {
 async fn without_a_watchdog_the_service_manager_hears_the_beginning_and_the_end_alone() {
     let site = Site::start().await;
     let node = Node::enrol(&site, "one");
-    node.write_down();
+    node.write_enrolment();
     let path = node.data.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     let mut agent = start(&node, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);

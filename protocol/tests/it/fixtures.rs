@@ -13,8 +13,8 @@ use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, MicroserviceStatus, Overflow, RefusedAssignment, RelayStatus,
-    RouteStatus, State, Status,
+    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Overflow, RefusedAssignment,
+    RelayStatus, RouteStatus, State, Status,
 };
 
 /// The manifest that shows every key.
@@ -170,6 +170,7 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         reason: Some("it trapped: unreachable".to_owned()),
         since_ms: NOW_MS - 1_000,
         restarts: 3,
+        hibernations: 3,
         calls: 1_000,
         failures: 4,
         fuel: 5_000_000,
@@ -239,6 +240,11 @@ pub(crate) fn status() -> Status {
         link_key_generation: 3,
         budget: budget(),
         resident_bytes: 9_000_000,
+        flash: Some(FlashStatus {
+            written_bytes: 3_000_000,
+            today_bytes: 1_000_000,
+            budget_bytes: Some(500 << 20),
+        }),
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
         backlogs: vec![backlog_status()],

@@ -27,6 +27,7 @@ fn a_node() -> Node {
         target: "aarch64-unknown-linux-musl".to_owned(),
         budget: budget(),
         resident_bytes: Some(9_000_000),
+        flash: None,
         clock_skew_ms: Some(-12),
     }
 }

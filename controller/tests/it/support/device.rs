@@ -147,6 +147,7 @@ impl Device {
             refused: None,
             budget: Budget::new(ByteSize(64 << 20), 4),
             resident_bytes: 9_000_000,
+            flash: None,
             microservices,
             routes: Vec::new(),
             backlogs: Vec::new(),

@@ -24,6 +24,8 @@ pub struct Timers {
     ticking: Option<String>,
     /// How fast kept timers are set.
     pub(super) kept_changes: Rate,
+    /// The instance wakes up, and sets again what is set already.
+    is_waking: bool,
 }
 
 /// One timer.
@@ -97,6 +99,25 @@ impl Timers {
             scheduled_ms,
             missed,
         })
+    }
+
+    /// The instance that they were set by is gone, and another one begins with them: from now on to
+    /// [`awake`](Self::awake) a timer that is set again as it was goes on in its rhythm. Otherwise one
+    /// that is longer than the pauses between two messages would never tick.
+    pub fn wake(&mut self) {
+        self.is_waking = true;
+    }
+
+    /// Its `start` has returned.
+    pub fn awake(&mut self) {
+        self.is_waking = false;
+    }
+
+    /// True when a timer need not be set, because it goes on as it is.
+    pub(super) fn goes_on(&self, name: &str, period_ms: Option<u64>, is_kept: bool) -> bool {
+        let is_same =
+            |timer: &Timer| timer.period_ms == period_ms && timer.stored.is_some() == is_kept;
+        self.is_waking && self.timers.get(name).is_some_and(is_same)
     }
 
     /// True when one more timer of this name may be set.
@@ -389,6 +410,21 @@ mod tests {
         let unsaved = timers.take_all_unsaved(now, now_ms);
         assert_eq!(unsaved, kept(NOON_MS + 151_000, Some(1_000)));
         assert_eq!(timers.take_all_unsaved(now, now_ms), []);
+    }
+
+    #[test]
+    fn what_is_set_again_on_waking_goes_on_in_its_rhythm() {
+        let now = Instant::now();
+        let mut timers = of(Timer::new(900, Some(900), now, NOON_MS));
+        assert!(!timers.goes_on("t", Some(900), false), "it does not wake");
+        timers.wake();
+        assert!(timers.goes_on("t", Some(900), false));
+        assert!(!timers.goes_on("t", Some(500), false), "another period");
+        assert!(!timers.goes_on("t", None, false), "once, not for ever");
+        assert!(!timers.goes_on("t", Some(900), true), "to be kept");
+        assert!(!timers.goes_on("other", Some(900), false));
+        timers.awake();
+        assert!(!timers.goes_on("t", Some(900), false));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const RETRIES_MAX: usize = 64;
 /// The longest pause before another attempt.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
-impl Instance {
+impl Instance<'_> {
     /// What was taken and not handled goes back to the inbox, for the next instance: first the
     /// message over which this one failed, unless that was its last attempt.
     pub(super) async fn leave_the_rest(&mut self, exit: &Exit) {

@@ -89,6 +89,9 @@ pub(super) fn check_limits(limits: &Limits, at: &KeyPath, problems: &mut Vec<Pro
     ranges.count(key, limits.key_value_per_second, range);
     ranges.bytes("files_size", limits.files_size, limits::FILES_BYTES);
     ranges.count("timers", limits.timers, limits::TIMERS);
+    if let Some(idle) = limits.hibernate_after {
+        ranges.time("hibernate_after", idle, limits::HIBERNATE_AFTER_MS);
+    }
 }
 
 pub(super) fn check_restart(policy: &RestartPolicy, at: &KeyPath, problems: &mut Vec<Problem>) {

@@ -25,6 +25,7 @@ impl Decoder {
             "key_value_per_second",
             "files_size",
             "timers",
+            "hibernate_after",
         ];
         let fields = self.fields(node, at, &known)?;
         let mut limits = Limits::default();
@@ -45,6 +46,7 @@ impl Decoder {
             key_value_per_second,
             files_size,
             timers,
+            hibernate_after,
         } = &mut limits;
         self.set(&fields, "memory", memory, Self::formed);
         self.set(&fields, "table_elements", table_elements, Self::number);
@@ -68,6 +70,10 @@ impl Decoder {
         self.set(&fields, "key_value_per_second", rate, Self::number);
         self.set(&fields, "files_size", files_size, Self::formed);
         self.set(&fields, "timers", timers, Self::number);
+        let idle = hibernate_after;
+        self.set(&fields, "hibernate_after", idle, |this, node, at| {
+            this.formed(node, at).map(Some)
+        });
         Some(limits)
     }
 

@@ -1,0 +1,154 @@
+//! How long things take to start: an agent with no network, one microservice, one container.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use haar_conformance_artifacts as artifacts;
+use haar_host::bus::registry::Registry;
+use haar_protocol::grants::{Access, DirectoryGrant};
+
+use crate::MICROSERVICES;
+use crate::container::Container;
+use crate::device::Device;
+use crate::node::{Node, configured, microservice, route};
+use crate::site::Site;
+use crate::support::{Bench, percentile};
+
+/// Starts of an agent.
+const ROUNDS: usize = 15;
+/// Bytes of one entry of the guest `journal`: one when it starts, then one for each message.
+const ENTRY_BYTES: u64 = 40;
+
+/// Start of the process to the first message handled, with everything on the disk and no relay. Once
+/// with what the kernel has of the files in its memory, once without, as after power came.
+pub async fn of_the_agent(agent: &Path) {
+    let mut site = Site::start_with_tls().await;
+    let mut device = Device::enrol(&site, "start", agent);
+    let folder = tempfile::tempdir().unwrap();
+    let journal = device.install(&site, artifacts::JOURNAL);
+    let quiet = device.install(&site, artifacts::QUIET);
+    let source = device.install(&site, artifacts::SOURCE);
+    device.add(configured(
+        microservice("source", source, &["out"], &[]),
+        &[("period_ms", "1000")],
+    ));
+    let mut spec = microservice("journal", journal, &[], &["in"]);
+    spec.grants.directories = vec![DirectoryGrant {
+        host: folder.path().to_str().unwrap().to_owned(),
+        guest: "/journal".to_owned(),
+        access: Access::ReadWrite,
+        quota: None,
+        optional: false,
+    }];
+    device.add(spec);
+    for index in 2..MICROSERVICES {
+        device.add(microservice(&format!("m{index}"), quiet, &[], &["in"]));
+    }
+    let (from, to) = (
+        device.node.port("source", "out"),
+        device.node.port("journal", "in"),
+    );
+    device.join(route(from, to));
+    // From now on a message comes as soon as its source runs.
+    device.assignment.microservices[0].configuration = [("period_ms".into(), "1".into())].into();
+    device.start(None);
+    device.assign(&site).await;
+    device.stop();
+    site.stop_relay().await;
+    println!(
+        "start: the agent's process to the first message handled, {MICROSERVICES} microservices, no network, {ROUNDS} starts"
+    );
+    for (what, is_cold) in [("files in memory", false), ("files on the disk only", true)] {
+        let file = folder.path().join("journal");
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            std::fs::remove_file(&file).unwrap();
+            if is_cold && !drop_caches() {
+                println!("  {what}: only root can have that");
+                return;
+            }
+            let began = Instant::now();
+            device.spawn(None);
+            let is_handled = || {
+                file.metadata()
+                    .is_ok_and(|file| file.len() >= 2 * ENTRY_BYTES)
+            };
+            while !is_handled() {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            times.push(began.elapsed());
+            device.stop();
+        }
+        println!(
+            "  {what:24} median {:>8.1} ms   slowest {:>8.1} ms",
+            percentile(&mut times, 50.0),
+            percentile(&mut times, 100.0)
+        );
+    }
+}
+
+/// Has the kernel forget what it has of files. False when it does not let us.
+fn drop_caches() -> bool {
+    let synced = std::process::Command::new("sync").status();
+    synced.is_ok_and(|status| status.success())
+        && std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+}
+
+/// One microservice from its verified file to the first message handled, beside a container that starts a
+/// static binary, in turns.
+pub async fn of_one_microservice() {
+    const ROUNDS: usize = 100;
+    let site = Site::start().await;
+    let node = Node::enrol(&site, "one");
+    let module = node.install(&artifacts::read(artifacts::QUIET), &site.publisher);
+    let bench = Bench::new(&site, &node, 1);
+    let spec = microservice("it", module, &[], &["in"]);
+    let compiled = bench.prepare(&spec);
+    let container = Container::new();
+    let (mut from_file, mut again, mut contained) = (Vec::new(), Vec::new(), Vec::new());
+    let handled = |what: &mut Vec<Duration>, began: Instant, pre| {
+        let mut registry = Registry::default();
+        let running = bench.run(&mut registry, &spec, pre);
+        let counters = running.deliver(1, b"hello");
+        running.wait_handled(&counters, 1);
+        what.push(began.elapsed());
+        running
+    };
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let pre = bench.prepare(&spec);
+        handled(&mut from_file, began, pre).stop().await;
+        handled(&mut again, Instant::now(), compiled.clone())
+            .stop()
+            .await;
+        if let Ok(container) = &container {
+            contained.push(container.run());
+        }
+    }
+    bench.finish();
+    println!("one: start to the first message handled, {ROUNDS} times");
+    let tell = |what: &str, times: &mut Vec<Duration>| {
+        let median = percentile(times, 50.0);
+        let p99 = percentile(times, 99.0);
+        println!("  {what:44} median {median:>8.3} ms   p99 {p99:>8.3} ms");
+        median
+    };
+    let file = tell("microservice, from its file, verified", &mut from_file);
+    tell("another instance of it, module loaded", &mut again);
+    match container {
+        Ok(_) => {
+            let other = tell(
+                "container of crun, to the binary's first line",
+                &mut contained,
+            );
+            println!("  the container takes {:.0} times as long", other / file);
+        }
+        Err(why) => println!("  no container beside it: {why}"),
+    }
+}
+
+/// For commands whose words nobody reads.
+pub fn silent(command: &mut std::process::Command) -> &mut std::process::Command {
+    command.stdout(Stdio::null()).stderr(Stdio::null())
+}

@@ -265,17 +265,23 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.apply(&application)?;
     pair.wait_connected(scene, "rights-relay")?;
 
-    // It listens to everything for as long as some messages take.
+    // It listens to everything: to its own assignment, which the broker keeps for it, and then for
+    // as long as some messages take.
+    let own = format!("haar/{site}/{third}/");
+    let heard = scene.site.folder().join("heard-by-the-third");
     let mut listening = mosquitto.tool("mosquitto_sub", &third, &password);
     listening.args(["-i", &third, "-t", "#", "-t", "haar/#", "-v"]);
-    listening.stdout(Stdio::piped()).stderr(Stdio::null());
+    let output = std::fs::File::create(&heard)?;
+    listening.stdout(output).stderr(Stdio::null());
     let mut listening = listening.spawn().context("starting mosquitto_sub")?;
-    pair.more(scene, "while somebody listens")?;
+    let listened = scene
+        .wait_for_file(&heard, &own)
+        .context("it does not hear its own assignment")
+        .and_then(|()| pair.more(scene, "while somebody listens").map(drop));
     listening.kill()?;
-    let heard = listening.wait_with_output()?;
-    let heard = String::from_utf8_lossy(&heard.stdout);
-    let own = format!("haar/{site}/{third}/");
-    ensure!(heard.contains(&own), "it does not hear its own assignment");
+    listening.wait()?;
+    listened?;
+    let heard = String::from_utf8_lossy(&std::fs::read(&heard)?).into_owned();
     for other in [&receiver, &sender] {
         let others = format!("haar/{site}/{other}/");
         ensure!(!heard.contains(&others), "it heard of {other}: {heard}");

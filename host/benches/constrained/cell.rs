@@ -38,7 +38,13 @@ impl Cell {
         );
         let make = |folder: PathBuf, limit: &str| {
             fs::create_dir(&folder).ok()?;
-            fs::write(folder.join(limit), bytes.to_string()).ok()?;
+            let limit = folder.join(limit);
+            if !limit.exists() {
+                // No folder of the kernel's, or one without memory: a file could be written all the same.
+                let _ = fs::remove_dir(&folder);
+                return None;
+            }
+            fs::write(limit, bytes.to_string()).ok()?;
             Some(folder)
         };
         let kind = make(second.join(&name), "memory.max")

@@ -323,8 +323,10 @@ impl<'s> Scene<'s> {
     pub(crate) fn wait_for_file(&mut self, path: &Path, text: &str) -> anyhow::Result<()> {
         let end = Instant::now() + DEADLINE;
         loop {
-            let content = std::fs::read_to_string(path).unwrap_or_default();
-            if content.contains(text) {
+            // What is said around the text need not be one.
+            if let Ok(content) = std::fs::read(path)
+                && String::from_utf8_lossy(&content).contains(text)
+            {
                 return Ok(());
             }
             self.check_agent()?;

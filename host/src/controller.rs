@@ -147,26 +147,7 @@ impl Controller {
         offset: u64,
         credentials: &Credentials,
     ) -> anyhow::Result<(impl Read, bool)> {
-        let url = format!("{}/api/v1/modules/{digest}/content", self.url);
-        let mut request = self
-            .agent
-            .get(&url)
-            .config()
-            .timeout_global(Some(FETCH_TIMEOUT))
-            .build()
-            .header(
-                "Authorization",
-                format!("Haar-Proof {}", credentials.proof()?),
-            );
-        if offset > 0 {
-            request = request.header("Range", format!("bytes={offset}-"));
-        }
-        let mut answer = request
-            .call()
-            .map_err(|error| unreachable(&self.url, &error))?;
-        if !answer.status().is_success() {
-            return Err(refused(&mut answer));
-        }
+        let answer = self.fetch(&format!("{digest}/content"), offset, credentials)?;
         let partial = answer.status() == 206;
         Ok((answer.into_body().into_reader(), partial))
     }
@@ -183,26 +164,39 @@ impl Controller {
         fingerprint: &str,
         credentials: &Credentials,
     ) -> anyhow::Result<impl Read + use<>> {
-        let url = format!(
-            "{}/api/v1/modules/{digest}/code/{target}?engine={fingerprint}",
-            self.url
-        );
-        let mut answer = self
+        let path = format!("{digest}/code/{target}?engine={fingerprint}");
+        let answer = self.fetch(&path, 0, credentials)?;
+        Ok(answer.into_body().into_reader())
+    }
+
+    /// Asks for something of a module, as this node, from `offset` on.
+    fn fetch(
+        &self,
+        path: &str,
+        offset: u64,
+        credentials: &Credentials,
+    ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
+        let mut request = self
             .agent
-            .get(&url)
+            .get(format!("{}/api/v1/modules/{path}", self.url))
             .config()
             .timeout_global(Some(FETCH_TIMEOUT))
             .build()
             .header(
                 "Authorization",
                 format!("Haar-Proof {}", credentials.proof()?),
-            )
+            );
+        if offset > 0 {
+            request = request.header("Range", format!("bytes={offset}-"));
+        }
+        let mut answer = request
             .call()
             .map_err(|error| unreachable(&self.url, &error))?;
-        if !answer.status().is_success() {
-            return Err(refused(&mut answer));
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(refused(&mut answer))
         }
-        Ok(answer.into_body().into_reader())
     }
 }
 

@@ -22,15 +22,18 @@ fn sealed(code: &[u8]) -> Vec<u8> {
     seal(&module(), FINGERPRINT, TARGET, code, &key())
 }
 
-fn open(seal: &[u8]) -> Result<GoodSeal, ArtifactError> {
-    let trusted = [key().public()];
-    let expected = Expected {
+/// Asks for the code of the module, by the key.
+fn expecting<T>(ask: impl FnOnce(Expected<'_>) -> T) -> T {
+    ask(Expected {
         module: &module(),
         fingerprint: FINGERPRINT,
         target: TARGET,
-        trusted: &trusted,
-    };
-    expected.open(seal)
+        trusted: &[key().public()],
+    })
+}
+
+fn open(seal: &[u8]) -> Result<GoodSeal, ArtifactError> {
+    expecting(|expected| expected.open(seal))
 }
 
 /// What a seal and a file of code come to.
@@ -44,15 +47,8 @@ fn checked(seal: &[u8], code: &[u8]) -> Result<CheckedCode, ArtifactError> {
 
 /// Unpacks what a controller sends.
 fn unpacked(packed: &[u8]) -> Result<Vec<u8>, ArtifactError> {
-    let trusted = [key().public()];
-    let expected = Expected {
-        module: &module(),
-        fingerprint: FINGERPRINT,
-        target: TARGET,
-        trusted: &trusted,
-    };
     let mut packed = packed;
-    let seal = expected.read(&mut packed)?;
+    let seal = expecting(|expected| expected.read(&mut packed))?;
     let mut code = Vec::new();
     seal.unpack(packed, &mut code)?;
     Ok(code)
@@ -110,15 +106,8 @@ fn what_was_packed_is_unpacked() {
 fn more_than_was_signed_is_not_unpacked() {
     let (small, bomb) = (code_of(100), vec![0; 16 << 20]);
     let packed = pack(&sealed(&small), &bomb);
-    let trusted = [key().public()];
-    let expected = Expected {
-        module: &module(),
-        fingerprint: FINGERPRINT,
-        target: TARGET,
-        trusted: &trusted,
-    };
     let mut rest = &packed[..];
-    let seal = expected.read(&mut rest).unwrap();
+    let seal = expecting(|expected| expected.read(&mut rest)).unwrap();
     let mut output = Vec::new();
     assert!(seal.unpack(rest, &mut output).is_err());
     assert!(output.len() <= 100, "{} bytes were written", output.len());

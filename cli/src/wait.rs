@@ -12,9 +12,11 @@ use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
 
-const POLL: Duration = Duration::from_millis(300);
-/// A refusal must be said so often in a row before it is believed: a module may still be on its way.
-const REFUSALS_MIN: u32 = 5;
+/// The site is asked again after this pause, then after twice as much, and so on.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+const LAST_POLL: Duration = Duration::from_millis(320);
+/// A refusal must have been said for so long before it is believed: a module may still be on its way.
+const REFUSED_FOR: Duration = Duration::from_millis(1_200);
 
 /// How far an application is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,17 +42,17 @@ pub(crate) fn until_running(
 ) -> Result<()> {
     let end = Instant::now() + time;
     let step = progress.step(format!("Waiting for {}", applied.name));
-    let mut refusals = 0;
+    let mut refused_since = None;
+    let mut poll = FIRST_POLL;
     let mut shown = String::new();
     loop {
         let microservices: Vec<Microservice> =
             client.list(&format!("microservices?application={}", applied.name))?;
         let nodes: Vec<Node> = client.list("nodes")?;
         let verdict = judge(applied, &microservices, &nodes);
-        refusals = if matches!(verdict, Verdict::Refused(_)) {
-            refusals + 1
-        } else {
-            0
+        refused_since = match verdict {
+            Verdict::Refused(_) => refused_since.or_else(|| Some(Instant::now())),
+            _ => None,
         };
         match verdict {
             Verdict::Running { instances } => {
@@ -60,7 +62,9 @@ pub(crate) fn until_running(
                 ));
                 return Ok(());
             }
-            Verdict::Refused(reasons) if refusals >= REFUSALS_MIN => {
+            Verdict::Refused(reasons)
+                if refused_since.is_some_and(|since| since.elapsed() >= REFUSED_FOR) =>
+            {
                 return Err(refused(applied, &reasons));
             }
             Verdict::Waiting { missing, .. } | Verdict::Refused(missing)
@@ -79,7 +83,8 @@ pub(crate) fn until_running(
             }
             Verdict::Refused(_) => {}
         }
-        interrupt::sleep(POLL)?;
+        interrupt::sleep(poll)?;
+        poll = (poll * 2).min(LAST_POLL);
     }
 }
 

@@ -116,6 +116,7 @@ pub async fn of_one_microservice() {
         running
     };
     for _ in 0..ROUNDS {
+        bench.forget();
         let began = Instant::now();
         let pre = bench.prepare(&spec);
         handled(&mut from_file, began, pre).stop().await;

@@ -1,5 +1,6 @@
 //! Runs single instances as the agent does, without its control loop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -80,6 +81,11 @@ impl Bench {
         self.modules
             .prepare(spec, &self.publishers, &self.runtime)
             .unwrap()
+    }
+
+    /// Forgets loaded code: the next one is prepared from its files.
+    pub fn forget(&self) {
+        self.modules.sweep(&BTreeSet::new());
     }
 
     /// Starts an instance.

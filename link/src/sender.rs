@@ -121,6 +121,11 @@ impl Sender {
         }
     }
 
+    /// Bytes of messages in one batch; see [`Settings`].
+    pub fn batch_bytes(&self) -> u64 {
+        self.settings.batch_bytes
+    }
+
     /// Adds a stream as the log has it, or changes its priority.
     pub fn open(&mut self, route: u64, epoch: u64, base: u64, head: u64, priority: u8) {
         if let Some(stream) = self.streams.get_mut(&route)

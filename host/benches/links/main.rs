@@ -56,8 +56,8 @@ fn main() {
         .unwrap();
     println!("load average at the beginning: {}", load());
     if runs("rate") {
-        runtime.block_on(rates(64, 38_400));
-        runtime.block_on(rates(1_024, 19_200));
+        runtime.block_on(rates(64, 384_000));
+        runtime.block_on(rates(1_024, 192_000));
     }
     if runs("drain") {
         runtime.block_on(drain(64, 192_000));

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use haar_link::frame::{Ack, Batch, Frame, Message as Wire};
+use haar_link::frame::{Ack, Batch, Frame, Message as Wire, STREAMS_MAX};
 use haar_link::link::Link;
 use haar_link::sender::{Acknowledged, Want};
 
@@ -27,6 +27,24 @@ pub(super) struct Read {
     want: Want,
     logged: Vec<Logged>,
     read_to: u64,
+}
+
+/// Messages of one stream that leave in a frame.
+struct Sent {
+    want: Want,
+    logged: Vec<Logged>,
+}
+
+impl Sent {
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            route: self.want.route,
+            epoch: self.want.epoch,
+            base: self.want.base,
+            after: self.want.after,
+            messages: self.logged.iter().map(|one| wire(&one.message)).collect(),
+        }
+    }
 }
 
 /// What the disk has done.
@@ -88,28 +106,42 @@ impl Leaving {
             return Some(live);
         }
         self.live_is_next = true;
-        match self.batch(link, plan, link_ms) {
+        match self.batches(link, plan, link_ms) {
             Some(bytes) => Some(durable(bytes)),
             None => live(link, plan, link_ms),
         }
     }
 
-    /// The next messages of logs, unless they are on their way from the disk.
-    fn batch(&mut self, link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Vec<u8>> {
-        loop {
+    /// The next messages of logs, of as many streams as fit into one frame, without those that are on
+    /// their way from the disk: the relay takes as long for a frame with one message as for a full one.
+    fn batches(&mut self, link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Vec<u8>> {
+        let bytes_max = link.sender.batch_bytes();
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        while batches.len() < STREAMS_MAX {
             let Some(read) = self.read.take() else {
-                self.read(link, plan, link_ms)?;
-                continue;
+                match self.read(link, plan, link_ms) {
+                    Some(()) => continue,
+                    None => break,
+                }
             };
             // It may have gone back meanwhile, or be gone.
             let stream = outgoing(plan, read.want.route);
-            let stream = stream.filter(|_| link.sender.is_current(&read.want));
-            if let Some(stream) = stream
-                && let Some(bytes) = seal(link, stream, read, link_ms)
-            {
-                return Some(bytes);
+            let Some(stream) = stream.filter(|_| link.sender.is_current(&read.want)) else {
+                continue;
+            };
+            let more = bytes_of(&read.logged);
+            if bytes + more > bytes_max && !batches.is_empty() {
+                self.read = Some(read); // for the next frame
+                break;
             }
+            bytes += more;
+            batches.extend(send(link, stream, read, link_ms));
         }
+        if batches.is_empty() {
+            return None;
+        }
+        let frame = Frame::Batches(batches.iter().map(Sent::batch).collect());
+        link.seal(&frame, link_ms)
     }
 
     /// Reads what the link wants next. None when it wants nothing, or when it has to wait.
@@ -246,8 +278,8 @@ fn live(link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Sealed> {
     Some(Sealed { bytes, live })
 }
 
-/// None when nothing of what was read is to be sent.
-fn seal(link: &mut Link, stream: &OutgoingStream, read: Read, link_ms: u64) -> Option<Vec<u8>> {
+/// Tells the link that what was read is sent. None when nothing of it is to be.
+fn send(link: &mut Link, stream: &OutgoingStream, read: Read, link_ms: u64) -> Option<Sent> {
     let Read {
         want,
         logged,
@@ -256,28 +288,21 @@ fn seal(link: &mut Link, stream: &OutgoingStream, read: Read, link_ms: u64) -> O
     let logged = without_expired(stream, logged);
     let sent: Vec<(u64, u64)> = logged
         .iter()
-        .map(|one| {
-            let message = &one.message;
-            let bytes = message_bytes(&message.headers, message.body.len());
-            (message.sequence, bytes)
-        })
+        .map(|one| (one.message.sequence, size(one)))
         .collect();
-    let is_nothing = want.bytes > 0 && logged.is_empty();
-    let batch = Batch {
-        route: want.route,
-        epoch: want.epoch,
-        base: want.base,
-        after: want.after,
-        messages: logged.iter().map(|one| wire(&one.message)).collect(),
-    };
-    let sealed = match is_nothing {
-        true => None,
-        false => link.seal(&Frame::Batches(vec![batch]), link_ms),
-    };
     if let Some(base) = link.sender.sent(&want, &sent, read_to, link_ms) {
         stream.reader.advance(base);
     }
-    sealed
+    let is_nothing = want.bytes > 0 && logged.is_empty();
+    (!is_nothing).then_some(Sent { want, logged })
+}
+
+fn bytes_of(logged: &[Logged]) -> u64 {
+    logged.iter().map(size).sum()
+}
+
+fn size(logged: &Logged) -> u64 {
+    message_bytes(&logged.message.headers, logged.message.body.len())
 }
 
 /// Leaves out what is too old to be sent, and counts it the first time.

@@ -35,7 +35,7 @@ fn node() -> NodeId {
     NodeId::of(&SecretKey::from_seed([3; 32]).public())
 }
 
-fn links() -> (Link, Link) {
+fn links(settings: Settings) -> (Link, Link) {
     let link = |own: u8, other: u8| {
         let [own_name, other_name] = [own, other].map(|seed| format!("n-{seed}"));
         let ends = Ends {
@@ -47,7 +47,7 @@ fn links() -> (Link, Link) {
         let session = secret(own)
             .session(ends, [own; 16], &secret(other).public())
             .unwrap();
-        let mut link = Link::new(session, SETTINGS);
+        let mut link = Link::new(session, settings);
         link.connected(true, 0);
         link
     };
@@ -72,9 +72,9 @@ fn message(sequence: u64) -> Arc<Message> {
 }
 
 /// A log with messages at hand, as a durable route to the other node.
-async fn stream(store: &Store) -> OutgoingStream {
+async fn stream(store: &Store, route: u64) -> OutgoingStream {
     let consumer = Consumer {
-        route: DURABLE,
+        route,
         node: node(),
     };
     let owner = MicroserviceName {
@@ -83,7 +83,7 @@ async fn stream(store: &Store) -> OutgoingStream {
     };
     let wanted = WantedLog {
         owner: owner.clone(),
-        name: LogName::Outlet("out".parse().unwrap()),
+        name: LogName::Outlet(format!("out-{route}").parse().unwrap()),
         consumers: vec![consumer.clone()],
     };
     let owners = BTreeSet::from([owner]).into_iter().collect();
@@ -91,11 +91,11 @@ async fn stream(store: &Store) -> OutgoingStream {
     let log = Arc::new(Log::new(&opened[0], Arc::default(), u64::MAX));
     log.committed(1, (1..=MESSAGES).map(message), None);
     OutgoingStream {
-        route: DURABLE,
+        route,
         reader: Arc::new(Reader::new(log, consumer, 0, Arc::default())),
         priority: 0,
         expiry_ms: None,
-        counters: Arc::new(RouteCounters::new(RouteId::from_u64(DURABLE))),
+        counters: Arc::new(RouteCounters::new(RouteId::from_u64(route))),
     }
 }
 
@@ -113,12 +113,12 @@ fn ack(stored: u64) -> Ack {
 async fn live_messages_and_those_of_logs_take_turns_and_neither_waits_for_all_of_the_other() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(directory.path()).unwrap();
-    let (mut link, mut other) = links();
+    let (mut link, mut other) = links(SETTINGS);
     let queue = Arc::new(PeerQueue::new(node()));
     let counters = Arc::new(RouteCounters::new(RouteId::from_u64(2)));
     let plan = LinkPlan {
         live: Some(Arc::clone(&queue)),
-        outgoing: vec![stream(&store).await],
+        outgoing: vec![stream(&store, DURABLE).await],
         ..LinkPlan::default()
     };
     open(&mut link, &plan.outgoing[0]);
@@ -152,7 +152,7 @@ async fn live_messages_and_those_of_logs_take_turns_and_neither_waits_for_all_of
 async fn nothing_is_sent_and_the_queue_keeps_it_while_the_link_is_not_open() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(directory.path()).unwrap();
-    let (mut link, _) = links();
+    let (mut link, _) = links(SETTINGS);
     let queue = Arc::new(PeerQueue::new(node()));
     let plan = LinkPlan {
         live: Some(Arc::clone(&queue)),
@@ -169,4 +169,39 @@ async fn nothing_is_sent_and_the_queue_keeps_it_while_the_link_is_not_open() {
     link.connected(true, 2);
     let frame = leaving.next(&mut link, &plan, 2).unwrap();
     assert_eq!(frame.live.len(), 1);
+}
+
+#[tokio::test]
+async fn a_frame_has_messages_of_as_many_streams_as_fit_into_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(directory.path()).unwrap();
+    // All messages of one stream in a batch, and two such batches in a frame; but no third one.
+    let bytes = MESSAGES * (BODY_BYTES as u64 + 100);
+    let (mut link, mut other) = links(Settings {
+        batch_bytes: 2 * bytes,
+        ..SETTINGS
+    });
+    let mut plan = LinkPlan::default();
+    for route in 1..=3 {
+        plan.outgoing.push(stream(&store, route).await);
+    }
+    for stream in &plan.outgoing {
+        open(&mut link, stream);
+    }
+    let mut leaving = Leaving::new(store);
+    let mut frames = Vec::new();
+    while let Some(frame) = leaving.next(&mut link, &plan, 1) {
+        let bytes = other.open(&frame.bytes, 1).unwrap().unwrap();
+        let Frame::Batches(batches) = decode(&bytes).unwrap() else {
+            panic!("only messages of logs are to be sent");
+        };
+        let batches = batches.iter();
+        frames.push(
+            batches
+                .map(|batch| (batch.route, batch.messages.len()))
+                .collect::<Vec<_>>(),
+        );
+    }
+    let all = MESSAGES as usize;
+    assert_eq!(frames, [vec![(1, all), (2, all)], vec![(3, all)]]);
 }

@@ -1,5 +1,5 @@
 //! What the limits cost, and how exact they are: `cargo bench -p haar-host --bench limits
-//! [-- imports|engine|share|waiting|metering]`. What the figures mean and what they were stands in
+//! [-- imports|engine|share|waiting|metering|interpreter]`. What the figures mean and what they were stands in
 //! docs/benchmarks.md. Prints tables, asserts nothing.
 
 #![allow(unreachable_pub, reason = "modules that the tests share")]
@@ -71,6 +71,9 @@ fn main() {
     }
     if runs("metering") {
         runtime.block_on(metering::compare());
+    }
+    if runs("interpreter") {
+        runtime.block_on(metering::interpret());
     }
 }
 

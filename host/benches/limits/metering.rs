@@ -1,4 +1,5 @@
-//! Compute-heavy guests with fuel as agents meter it, against the same engine without.
+//! Compute-heavy guests with fuel as agents meter it, against the same engine without; and as bytecode
+//! for the interpreter that stands in for native code on armv7, against native code.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,33 +23,50 @@ const ROUNDS: usize = 7;
 /// As in `haar_host::runtime`.
 const YIELD_FUEL: u64 = 100_000;
 
-/// The settings of `haar_engine::configuration` that the speed of code depends on, but for fuel.
-fn engine(metered: bool) -> Engine {
+/// The engine's interpreter with the words of this machine. The one of armv7 has words of 32 bits.
+const INTERPRETER: &str = "pulley64";
+
+/// How a guest's code is made and run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// As agents do.
+    Metered,
+    /// Native code without fuel.
+    Bare,
+    /// Metered bytecode, which is interpreted.
+    Interpreted,
+}
+
+/// The settings of `haar_engine::configuration` that the speed of code depends on, but for `kind`.
+fn engine(kind: Kind) -> Engine {
     let mut config = Config::new();
     config.wasm_component_model(true);
     config.concurrency_support(false);
     config.gc_support(false);
-    config.consume_fuel(metered);
+    config.consume_fuel(kind != Kind::Bare);
     config.memory_reservation(0);
     config.memory_reservation_for_growth(1 << 20);
     config.memory_guard_size(64 << 10);
+    if kind == Kind::Interpreted {
+        config.target(INTERPRETER).unwrap();
+    }
     Engine::new(&config).unwrap()
 }
 
 struct Subject {
     store: Store<State>,
     handling: Handling,
-    metered: bool,
+    kind: Kind,
     source: Arc<Source>,
     entry: Arc<Entry>,
 }
 
 impl Subject {
-    async fn new(bench: &Bench, node: &Node, site: &Site, metered: bool) -> Self {
+    async fn new(bench: &Bench, node: &Node, site: &Site, kind: Kind) -> Self {
         let file = artifacts::read(artifacts::COMPUTE);
         let installed = node.install(&file, &site.publisher);
         let spec = microservice("it", installed, &[], &["in"]);
-        let engine = engine(metered);
+        let engine = engine(kind);
         let component = Component::new(&engine, &file).unwrap();
         let pre = local_api::linker(&engine)
             .unwrap()
@@ -60,7 +78,7 @@ impl Subject {
             .await
             .unwrap();
         let mut store = Store::new(&engine, state);
-        if metered {
+        if kind != Kind::Bare {
             store.set_fuel(u64::MAX).unwrap();
             store.fuel_async_yield_interval(Some(YIELD_FUEL)).unwrap();
         }
@@ -69,14 +87,14 @@ impl Subject {
         Self {
             store,
             handling,
-            metered,
+            kind,
             source: support::source(),
             entry: support::entry(),
         }
     }
 
     async fn time(&mut self, body: &str) -> Duration {
-        if self.metered {
+        if self.kind != Kind::Bare {
             self.store.set_fuel(u64::MAX).unwrap();
         }
         let delivery = support::delivery(&self.source, &self.entry, 1, body.as_bytes());
@@ -100,35 +118,52 @@ impl Subject {
     }
 }
 
-/// Prints the ratios; the two take turns, so that a slow moment of the machine hits both.
+/// What guests compute, and how often in one call.
+const WORK: [(&str, u32); 6] = [
+    ("sha256", 4_000),
+    ("crc", 4_000),
+    ("recursion", 4_000),
+    ("indirect", 20_000),
+    ("json", 20_000),
+    ("sort", 4_000),
+];
+
+/// What fuel costs.
 pub async fn compare() {
-    let site = Site::start().await;
-    let node = Node::enrol(&site, "one");
-    let bench = Bench::new(&site, &node, 1);
-    let mut metered = Subject::new(&bench, &node, &site, true).await;
-    let mut bare = Subject::new(&bench, &node, &site, false).await;
     println!(
         "metering: time with fuel and yields against time without (median of {ROUNDS} ratios)"
     );
-    for (kind, rounds) in [
-        ("sha256", 4_000),
-        ("crc", 4_000),
-        ("recursion", 4_000),
-        ("indirect", 20_000),
-        ("json", 20_000),
-        ("sort", 4_000),
-    ] {
-        let body = format!("{kind} {rounds}");
-        metered.time(&body).await;
-        bare.time(&body).await;
+    ratios(Kind::Metered, Kind::Bare, 1).await;
+}
+
+/// What the interpreter costs.
+pub async fn interpret() {
+    println!(
+        "interpreter: time as bytecode against time as native code, both metered (median of {ROUNDS} ratios)"
+    );
+    ratios(Kind::Interpreted, Kind::Metered, 10).await;
+}
+
+/// Prints the ratios; the two take turns, so that a slow moment of the machine hits both. Of the work,
+/// one part in `parts`.
+async fn ratios(kind: Kind, other: Kind, parts: u32) {
+    let site = Site::start().await;
+    let node = Node::enrol(&site, "one");
+    let bench = Bench::new(&site, &node, 1);
+    let mut first = Subject::new(&bench, &node, &site, kind).await;
+    let mut second = Subject::new(&bench, &node, &site, other).await;
+    for (work, rounds) in WORK {
+        let body = format!("{work} {}", rounds / parts);
+        first.time(&body).await;
+        second.time(&body).await;
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
-            let with = metered.time(&body).await.as_secs_f64();
-            let without = bare.time(&body).await.as_secs_f64();
+            let with = first.time(&body).await.as_secs_f64();
+            let without = second.time(&body).await.as_secs_f64();
             ratios.push(with / without);
         }
         ratios.sort_by(f64::total_cmp);
-        println!("  {kind:10} {:>5.2}", ratios[ROUNDS / 2]);
+        println!("  {work:10} {:>5.2}", ratios[ROUNDS / 2]);
     }
     bench.finish();
 }

@@ -54,8 +54,10 @@ impl Modules {
         runtime: &GuestRuntime,
     ) -> Result<Component, PrepareError> {
         let (fingerprint, target) = (runtime.fingerprint(), configuration::target());
-        let trusted: Vec<PublicKey> = std::iter::once(self.credentials.key.public())
-            .chain(self.sources.precompiled_by)
+        // Most likely first: what is not the first one's costs two verifications.
+        let site = self.sources.precompiled_by.into_iter();
+        let trusted: Vec<PublicKey> = site
+            .chain(std::iter::once(self.credentials.key.public()))
             .collect();
         let expected = Expected {
             module: &spec.module,

@@ -29,6 +29,7 @@ const STATUS_BLOCK: u64 = 1_000;
 #[derive(Debug, Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
+    timed: timers::Owners,
 }
 
 /// The thread of the database. Join it after the last [`Store`] is gone.
@@ -59,6 +60,8 @@ impl Store {
             Connection::open(&path).with_context(|| format!("can't open {}", path.display()))?;
         schema::prepare(&mut connection)
             .with_context(|| format!("can't use {}", path.display()))?;
+        let timed = timers::Owners::read(&connection)
+            .with_context(|| format!("can't use {}", path.display()))?;
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
         let thread = std::thread::Builder::new()
             .name("haar-store".into())
@@ -70,7 +73,7 @@ impl Store {
                 };
                 thread::serve(&mut database, &mut queue);
             })?;
-        Ok((Self { requests }, StoreThread(thread)))
+        Ok((Self { requests, timed }, StoreThread(thread)))
     }
 
     /// Has the thread do something. It is answered when what it changed is on the disk.

@@ -1,7 +1,11 @@
 //! Timers that outlive their instance. Only their owners' instances set and drop them; how many
 //! there may be and how long names are is checked there.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use haar_protocol::assignment::MicroserviceName;
+use rusqlite::Connection;
 
 use super::{Store, integer, natural, owners};
 
@@ -16,12 +20,55 @@ pub struct KeptTimer {
     pub period_ms: Option<u64>,
 }
 
+/// Whose timers are kept, or were since the start: the others need not be looked for, which is most
+/// of what starting an instance would ask of the disk.
+#[derive(Debug, Clone)]
+pub(super) struct Owners(Arc<Mutex<BTreeSet<MicroserviceName>>>);
+
+impl Owners {
+    /// Those in the database.
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut statement = connection.prepare(
+            "SELECT DISTINCT application, microservice FROM timer JOIN owner ON owner.id = timer.owner",
+        )?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut owners = BTreeSet::new();
+        for row in rows {
+            let (application, microservice): (String, String) = row?;
+            // Who has lost its name will never ask.
+            if let (Ok(application), Ok(microservice)) = (application.parse(), microservice.parse())
+            {
+                owners.insert(MicroserviceName {
+                    application,
+                    microservice,
+                });
+            }
+        }
+        Ok(Self(Arc::new(Mutex::new(owners))))
+    }
+
+    fn have(&self, owner: &MicroserviceName) -> bool {
+        let owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.contains(owner)
+    }
+
+    fn add(&self, owner: &MicroserviceName) {
+        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !owners.contains(owner) {
+            owners.insert(owner.clone());
+        }
+    }
+}
+
 impl Store {
     /// The kept timers of a microservice, by name.
     ///
     /// # Errors
     /// When the database can't be read.
     pub async fn kept_timers(&self, owner: &MicroserviceName) -> anyhow::Result<Vec<KeptTimer>> {
+        if !self.timed.have(owner) {
+            return Ok(Vec::new());
+        }
         let owner = owner.clone();
         self.run(move |connection| {
             let mut statement = connection.prepare_cached(
@@ -53,6 +100,7 @@ impl Store {
         owner: &MicroserviceName,
         timer: KeptTimer,
     ) -> anyhow::Result<()> {
+        self.timed.add(owner);
         let owner = owner.clone();
         self.run(move |connection| {
             let owner = owners::ensure(connection, &owner)?;

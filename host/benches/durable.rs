@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use haar_host::bus::durable;
-use haar_host::bus::log::Log;
+use haar_host::bus::log::{Held, Log};
 use haar_host::bus::message::Source;
 use haar_host::bus::table::Outlet;
 use haar_host::store::Store;
@@ -110,7 +110,14 @@ async fn publish(folder: &std::path::Path, publishers: u64, size: usize) -> Vec<
     let end = Instant::now() + Duration::from_secs_f64(SECONDS);
     let logs: Vec<_> = opened
         .iter()
-        .map(|open| Arc::new(Log::new(open, Arc::clone(&source), u64::MAX)))
+        .map(|open| {
+            Arc::new(Log::new(
+                open,
+                Arc::clone(&source),
+                u64::MAX,
+                Held::default(),
+            ))
+        })
         .collect();
     tasks.spawn(receive(store.clone(), logs.clone(), consumer, end));
     for log in logs {

@@ -17,9 +17,9 @@ pub(crate) const PACKAGE: &str = "haar-host";
 /// The program.
 pub(crate) const PROGRAM: &str = "haar-agent";
 
-/// What of SQLite the agent never uses: nobody but its own store speaks SQL, and it searches no
-/// texts or boxes, loads no extensions and explains nothing.
-const SQLITE_FLAGS: &str = "-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 \
+/// As in `.cargo/config.toml`, and without what of SQLite the agent never uses: nobody but its own
+/// store speaks SQL, and it searches no texts or boxes, loads no extensions and explains nothing.
+const SQLITE_FLAGS: &str = "-DHAVE_FDATASYNC=1 -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 \
     -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_LOAD_EXTENSION -USQLITE_SOUNDEX \
     -USQLITE_ENABLE_STAT4 -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_DEPRECATED -DSQLITE_OMIT_SHARED_CACHE";
 

@@ -1,23 +1,26 @@
 //! Logs in use: what the node's store has of a durable outlet, or of a durable route from another
 //! node, with the newest messages at hand, so that who keeps up never reads the disk.
 
-use std::collections::VecDeque;
+mod recent;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+pub use self::recent::Held;
+use self::recent::Recent;
 use super::inbox::Inbox;
 use super::message::{Message, Source};
 use super::overflow::Overflow;
 use crate::store::Store;
-use crate::store::log::{Advance, Consumer, LogId, Logged, OpenLog, message_bytes};
+use crate::store::log::{Advance, Consumer, LogId, Logged, OpenLog};
 
 /// When consumers have passed so many messages, the store hears of it before its time: what they need
 /// no more is deleted before it is moved.
 const PASSED_MESSAGES: u64 = 1_000;
-/// Bytes of the newest messages that are kept at hand.
-const RECENT_BYTES_MAX: u64 = 256 << 10;
+/// The same when what logs hold in memory tells that messages are large.
+const PASSED_MESSAGES_LARGE: u64 = 200;
 
 /// A log in use. It lives on from route table to route table.
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub struct Log {
     head: AtomicU64,
     /// Taken by the thread of the store after a commit, and by who reads, never across an await.
     recent: Mutex<Recent>,
+    held: Held,
     listeners: Mutex<Vec<Listener>>,
 }
 
@@ -59,73 +63,21 @@ impl Listener {
     }
 }
 
-/// The newest messages, without a gap.
-#[derive(Debug, Default)]
-struct Recent {
-    /// See [`OpenLog::epoch`].
-    epoch: u64,
-    /// Sequence of the last message.
-    sequence: u64,
-    messages: VecDeque<Logged>,
-    bytes: u64,
-}
-
-impl Recent {
-    fn add(&mut self, logged: Logged) {
-        self.sequence = logged.message.sequence;
-        let follows = |last: &Logged| last.position + 1 == logged.position;
-        if !self.messages.back().is_some_and(follows) {
-            self.messages.clear();
-            self.bytes = 0;
-        }
-        self.bytes += bytes_of(&logged.message);
-        self.messages.push_back(logged);
-        while self.bytes > RECENT_BYTES_MAX
-            && let Some(oldest) = self.messages.pop_front()
-        {
-            self.bytes -= bytes_of(&oldest.message);
-        }
-    }
-
-    /// Messages after a position, if the next one is here.
-    fn after(&self, position: u64, bytes: u64) -> Option<Vec<Logged>> {
-        let first = self.messages.front()?.position;
-        let index = usize::try_from((position + 1).checked_sub(first)?).ok()?;
-        if index >= self.messages.len() {
-            return None;
-        }
-        let mut total = 0;
-        let fits = |logged: &&Logged| {
-            let is_first = total == 0;
-            total += bytes_of(&logged.message);
-            is_first || total <= bytes
-        };
-        let messages = self.messages.range(index..).take_while(fits);
-        Some(messages.cloned().collect())
-    }
-}
-
-fn bytes_of(message: &Message) -> u64 {
-    message_bytes(&message.headers, message.body.len())
-}
-
 impl Log {
-    /// A log as the store has it. It may take `limit_bytes`, and refuses what is more.
-    pub fn new(open: &OpenLog, source: Arc<Source>, limit_bytes: u64) -> Self {
-        let held = open.consumers.iter().map(|(_, bytes)| *bytes).max();
+    /// A log as the store has it. It may take `limit_bytes`, and refuses what is more. What it holds
+    /// in memory counts among what all logs hold.
+    pub fn new(open: &OpenLog, source: Arc<Source>, limit_bytes: u64, held: Held) -> Self {
+        let needed = open.consumers.iter().map(|(_, bytes)| *bytes).max();
         Self {
             id: open.id,
             source,
             limit_bytes: AtomicU64::new(limit_bytes),
             drops_oldest: AtomicBool::new(false),
-            bytes: AtomicU64::new(held.unwrap_or(0)),
+            bytes: AtomicU64::new(needed.unwrap_or(0)),
             overflow: Overflow::default(),
             head: AtomicU64::new(open.head),
-            recent: Mutex::new(Recent {
-                epoch: open.epoch,
-                sequence: open.sequence,
-                ..Recent::default()
-            }),
+            recent: Mutex::new(Recent::new(open.epoch, open.sequence, held.clone())),
+            held,
             listeners: Mutex::default(),
         }
     }
@@ -208,6 +160,11 @@ impl Log {
                 link.notify_one(); // it may have been waiting for room
             }
         }
+    }
+
+    /// Nobody needs anything up to this position any more.
+    fn forget(&self, upto: u64) {
+        self.recent().forget(upto);
     }
 
     /// Counts what was stored without asking: what comes from another node.
@@ -331,7 +288,12 @@ impl Reader {
     pub fn advance(self: &Arc<Self>, base: u64) {
         let before = self.base.fetch_max(base, Ordering::Relaxed);
         let passed = base.saturating_sub(before);
-        if self.bases.passed.fetch_add(passed, Ordering::Relaxed) + passed >= PASSED_MESSAGES {
+        let passed = self.bases.passed.fetch_add(passed, Ordering::Relaxed) + passed;
+        let many = match self.log.held.is_much() {
+            true => PASSED_MESSAGES_LARGE,
+            false => PASSED_MESSAGES,
+        };
+        if passed >= many {
             self.bases.many.notify_one();
         }
         if !self.is_noted.swap(true, Ordering::AcqRel) {
@@ -375,8 +337,9 @@ impl Bases {
             .collect();
         match store.advance(advances).await {
             Ok(deleted) => {
-                for (reader, bytes) in readers.iter().zip(deleted) {
-                    reader.log.release(bytes);
+                for (reader, deleted) in readers.iter().zip(deleted) {
+                    reader.log.forget(deleted.upto);
+                    reader.log.release(deleted.bytes);
                 }
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use haar_protocol::limits::{Backlog, WhenFull};
 use haar_protocol::manifest::Delivery;
 use tokio::sync::Notify;
 
-use super::log::{Bases, Log, Reader};
+use super::log::{Bases, Held, Log, Reader};
 use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
 use super::stream::Stream;
@@ -26,6 +26,7 @@ pub struct Logs {
     links: BTreeMap<NodeId, Arc<Notify>>,
     brokers: BTreeMap<Name, Arc<Notify>>,
     bases: Arc<Bases>,
+    held: Held,
 }
 
 /// The routes between this node and another.
@@ -229,7 +230,7 @@ impl Logs {
                     log.release(opened.deleted);
                     Arc::clone(log)
                 }
-                None => Arc::new(Log::new(&opened, source, limit)),
+                None => Arc::new(Log::new(&opened, source, limit, self.held.clone())),
             };
             log.set_limit(limit, drops_oldest);
             for (consumer, (base, _)) in wanted.consumers.into_iter().zip(opened.consumers) {

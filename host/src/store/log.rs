@@ -142,6 +142,15 @@ pub struct Advance {
     pub base: u64,
 }
 
+/// What nobody needs of a log any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted {
+    /// Bytes that this freed.
+    pub bytes: u64,
+    /// Position of the last message that nobody needs.
+    pub upto: u64,
+}
+
 /// Messages that made room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dropped {
@@ -272,17 +281,21 @@ impl Store {
         .await
     }
 
-    /// Notes what consumers need no more, and deletes what nobody needs. Returns how many bytes were
-    /// deleted, for each.
+    /// Notes what consumers need no more, and deletes what nobody needs. Returns what was deleted, for
+    /// each.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub async fn advance(&self, advances: Vec<Advance>) -> anyhow::Result<Vec<u64>> {
+    pub async fn advance(&self, advances: Vec<Advance>) -> anyhow::Result<Vec<Deleted>> {
         self.run_logs(move |connection, batches| {
             let index = batches.index(connection)?;
             let deleted = advances
                 .iter()
-                .map(|advance| rows::advance(connection, index, advance))
+                .map(|advance| {
+                    let bytes = rows::advance(connection, index, advance)?;
+                    let upto = index.logs.get(&advance.log).map_or(0, |log| log.passed);
+                    Ok(Deleted { bytes, upto })
+                })
                 .collect::<anyhow::Result<Vec<_>>>()?;
             batches.delete_unneeded(connection)?;
             Ok(deleted)

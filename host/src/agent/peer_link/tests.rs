@@ -12,7 +12,7 @@ use haar_protocol::ids::{NodeId, RouteId};
 use haar_protocol::keys::SecretKey;
 
 use super::leaving::{Leaving, open};
-use crate::bus::log::{Log, Reader};
+use crate::bus::log::{Held, Log, Reader};
 use crate::bus::logs::{LinkPlan, OutgoingStream};
 use crate::bus::message::{Message, RouteCounters};
 use crate::bus::peer::{Outbound, PeerQueue};
@@ -88,7 +88,12 @@ async fn stream(store: &Store, route: u64) -> OutgoingStream {
     };
     let owners = BTreeSet::from([owner]).into_iter().collect();
     let opened = store.open_logs(owners, vec![wanted], 1).await.unwrap();
-    let log = Arc::new(Log::new(&opened[0], Arc::default(), u64::MAX));
+    let log = Arc::new(Log::new(
+        &opened[0],
+        Arc::default(),
+        u64::MAX,
+        Held::default(),
+    ));
     log.committed(1, (1..=MESSAGES).map(message), None);
     OutgoingStream {
         route,

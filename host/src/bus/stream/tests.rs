@@ -5,7 +5,7 @@ use haar_protocol::ids::{NodeId, RouteId};
 use haar_protocol::keys::SecretKey;
 
 use super::*;
-use crate::bus::log::{Bases, Log};
+use crate::bus::log::{Bases, Held, Log};
 use crate::bus::message::{Headers, RouteCounters, Source};
 use crate::store::log::{Consumer, LogName, WantedLog};
 
@@ -28,7 +28,7 @@ async fn scene() -> (tempfile::TempDir, Store, Arc<Stream>) {
     };
     let opened = store.open_logs(vec![owner], vec![wanted], 1).await.unwrap();
     let source = Arc::new(Source::default());
-    let log = Arc::new(Log::new(&opened[0], source, u64::MAX));
+    let log = Arc::new(Log::new(&opened[0], source, u64::MAX, Held::default()));
     let reader = Reader::new(Arc::clone(&log), consumer, 0, Arc::<Bases>::default());
     let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
     let entry = Arc::new(Entry {

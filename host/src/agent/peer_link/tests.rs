@@ -203,10 +203,12 @@ async fn a_frame_has_messages_of_as_many_streams_as_fit_into_it() {
         let batches = batches.iter();
         frames.push(
             batches
-                .map(|batch| (batch.route, batch.messages.len()))
+                .map(|batch| (batch.route, batch.messages.len() as u64))
                 .collect::<Vec<_>>(),
         );
     }
-    let all = MESSAGES as usize;
-    assert_eq!(frames, [vec![(1, all), (2, all)], vec![(3, all)]]);
+    assert_eq!(
+        frames,
+        [vec![(1, MESSAGES), (2, MESSAGES)], vec![(3, MESSAGES)]]
+    );
 }

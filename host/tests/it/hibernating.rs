@@ -1,7 +1,8 @@
 //! Microservices that are dropped while they have nothing to do.
 
 use haar_conformance_artifacts as artifacts;
-use haar_protocol::assignment::{Assignment, Microservice};
+use haar_protocol::assignment::{Assignment, Microservice, Route};
+use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::Millis;
 use haar_protocol::status::{MicroserviceStatus, State};
 
@@ -71,6 +72,31 @@ async fn an_idle_instance_is_stopped_and_gives_its_memory_back_until_a_message_c
     let asleep = stage.hibernates(2).await;
     // Twice `start` and `stop`, and once `handle`.
     assert_eq!(asleep.calls, 5);
+    stage.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_durable_routes_wake_the_instance_too() {
+    let site = Site::start().await;
+    let node = Node::enrol(&site, "one");
+    let quiet = node.install(&artifacts::read(artifacts::QUIET), &site.publisher);
+    let source = node.install(&artifacts::read(artifacts::SOURCE), &site.publisher);
+    let durable = Route {
+        delivery: Delivery::Durable,
+        ..route(node.port("source", "out"), node.port("it", "in"))
+    };
+    let mut stage = Stage::new(site, node, microservice("it", quiet, &[], &["in"]));
+    // Long after the other has fallen asleep.
+    let source = microservice("source", source, &["out"], &[]);
+    let source = configured(source, &[("period_ms", "400")]);
+    stage.assignment.microservices.push(source);
+    stage.assignment.routes = vec![durable];
+    stage.node.start();
+    stage.assign().await;
+    let asleep = stage.hibernates(3).await;
+    // Each time `start`, `stop`, and `handle` at least once but for the first time.
+    assert!(asleep.calls >= 8, "{} calls", asleep.calls);
+    assert_eq!((asleep.restarts, asleep.failures), (0, 0));
     stage.node.stop().await;
 }
 

@@ -30,10 +30,10 @@ pub(crate) fn run(agent: Option<&Path>) {
         let mut running = Vec::new();
         let mut told = Vec::new();
         for round in 0..=ROUNDS {
-            let (times, _) = deploy(&site, pushed);
+            let deployed = deploy(&site, pushed);
             if round > 0 {
-                running.push(times.0);
-                told.push(times.1);
+                running.push(deployed.running_ms);
+                told.push(deployed.told_ms);
             }
         }
         running.sort();
@@ -61,23 +61,20 @@ fn bytes(agent: Option<&Path>) {
     let mut sums = [0; 3];
     let mut module_bytes = 0;
     for round in 0..=ROUNDS {
-        let before = site.written_bytes();
-        let from = site.network.bytes();
-        let (_, bytes) = deploy(&site, Pushed::Before);
-        let to = site.network.bytes();
+        let deployed = deploy(&site, Pushed::Before);
         if round == 0 {
             continue; // the first writes pages of its database that the next ones do not
         }
-        module_bytes = bytes;
-        sums[0] += site.written_bytes() - before;
-        if let (Some(from), Some(to)) = (from, to) {
-            sums[1] += to.0 - from.0;
-            sums[2] += to.1 - from.1;
+        module_bytes = deployed.module_bytes;
+        for (sum, bytes) in sums.iter_mut().zip(deployed.bytes) {
+            *sum += bytes;
         }
     }
     let [written, received, sent] = sums.map(|sum| sum / ROUNDS as u64);
     let times = |bytes: u64| bytes as f64 / module_bytes as f64;
-    println!("  a module of {module_bytes} bytes, deployed and deleted again, mean of {ROUNDS}:");
+    println!(
+        "  a module of {module_bytes} bytes, from `haar apply` until it says that it runs, mean of {ROUNDS}:"
+    );
     if counted {
         println!(
             "    over the network {} bytes, {:.2} times the module: {received} to the node, {sent} from it",
@@ -92,11 +89,21 @@ fn bytes(agent: Option<&Path>) {
     println!("    on the disk then: {}", site.describe_files());
 }
 
-/// One round: milliseconds until it runs by the node's clock, and until the command says so; and the
-/// bytes of its module.
-fn deploy(site: &Site, pushed: Pushed) -> ((u64, u64), u64) {
+/// What came of a round.
+struct Deployed {
+    /// Until it runs, by the node's clock.
+    running_ms: u64,
+    /// Until the command says so.
+    told_ms: u64,
+    module_bytes: u64,
+    /// Given to the disk until then, received, and sent.
+    bytes: [u64; 3],
+}
+
+/// One round. What was deployed is deleted after it.
+fn deploy(site: &Site, pushed: Pushed) -> Deployed {
     let version = site.next_version();
-    let bytes = site.push("quiet", &version, artifacts::QUIET);
+    let module_bytes = site.push("quiet", &version, artifacts::QUIET);
     if pushed == Pushed::Before {
         site.wait_until_compiled("quiet", &version);
     }
@@ -112,14 +119,27 @@ microservices:
     inlets: {{ in: text/plain }}
 "
     ));
+    let before = counted(site);
     let began = Instant::now();
     let began_ms = now_ms();
     site.haar(&["apply", "-f", &manifest]);
-    let told = u64::try_from(began.elapsed().as_millis()).unwrap();
-    let running = site.running_since_ms("quiet") - began_ms;
+    let told_ms = u64::try_from(began.elapsed().as_millis()).unwrap();
+    let after = counted(site);
+    let running_ms = site.running_since_ms("quiet") - began_ms;
     site.delete("bench");
     site.wait(Duration::from_secs(30), "the node is at rest", || {
         site.is_at_rest()
     });
-    ((running, told), bytes)
+    Deployed {
+        running_ms,
+        told_ms,
+        module_bytes,
+        bytes: std::array::from_fn(|index| after[index] - before[index]),
+    }
+}
+
+/// Bytes that the node has given to the disk, received and sent; of the network only where it counts.
+fn counted(site: &Site) -> [u64; 3] {
+    let (received, sent) = site.network.bytes().unwrap_or_default();
+    [site.written_bytes(), received, sent]
 }

@@ -1,7 +1,7 @@
 //! A Mosquitto of the benchmark's own on loopback, and a publisher and a subscriber out of its tools.
 
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,8 +51,12 @@ impl Mosquitto {
         }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     pub fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
+        format!("mqtt://{}", self.address())
     }
 
     /// How nodes reach it.

@@ -113,7 +113,8 @@ impl Leaving {
     }
 
     /// The next messages of logs, of as many streams as fit into one frame, without those that are on
-    /// their way from the disk: the relay takes as long for a frame with one message as for a full one.
+    /// their way from the disk: what a frame costs by itself, here, at the relay and at the other
+    /// node, many messages share.
     fn batches(&mut self, link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Vec<u8>> {
         let bytes_max = link.sender.batch_bytes();
         let (mut batches, mut bytes) = (Vec::new(), 0);

@@ -11,6 +11,10 @@ use crate::store::log::{Consumer, LogName, WantedLog};
 
 /// A stream from a log with five messages, numbered from 1.
 async fn scene() -> (tempfile::TempDir, Store, Arc<Stream>) {
+    scene_with(Arc::default()).await
+}
+
+async fn scene_with(bases: Arc<Bases>) -> (tempfile::TempDir, Store, Arc<Stream>) {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(directory.path()).unwrap();
     let consumer = Consumer {
@@ -29,7 +33,7 @@ async fn scene() -> (tempfile::TempDir, Store, Arc<Stream>) {
     let opened = store.open_logs(vec![owner], vec![wanted], 1).await.unwrap();
     let source = Arc::new(Source::default());
     let log = Arc::new(Log::new(&opened[0], source, u64::MAX, Held::default()));
-    let reader = Reader::new(Arc::clone(&log), consumer, 0, Arc::<Bases>::default());
+    let reader = Reader::new(Arc::clone(&log), consumer, 0, bases);
     let counters = Arc::new(RouteCounters::new(RouteId::from_u64(1)));
     let entry = Arc::new(Entry {
         origin: counters.origin,
@@ -111,4 +115,19 @@ async fn a_message_that_waits_holds_the_others_back_until_its_time() {
     assert!(!stream.is_ready(Instant::now()) && stream.is_ready(due));
     assert_eq!(stream.paused_until(), Some(due));
     assert_eq!(told(&take(&stream, &store, 9).await), []);
+}
+
+#[tokio::test]
+async fn what_its_only_consumer_has_passed_is_not_held_in_memory() {
+    let bases = Arc::<Bases>::default();
+    let (_directory, store, stream) = scene_with(Arc::clone(&bases)).await;
+    let reader = &stream.reader;
+    let held = |after| Some(reader.log.at_hand(after, u64::MAX)?.len());
+    assert_eq!(held(0), Some(5));
+    reader.advance(3);
+    bases.store(&store).await.unwrap();
+    assert_eq!((held(2), held(3)), (None, Some(2)));
+    reader.advance(5);
+    bases.store(&store).await.unwrap();
+    assert_eq!(held(4), None);
 }

@@ -1,6 +1,8 @@
-//! What it costs to publish so that a power cut takes nothing back:
-//! `cargo bench -p haar -p haar-host --bench durable`. Prints tables, asserts nothing.
+//! What it costs to publish so that a power cut takes nothing back, beside publishers at QoS 1 on
+//! Mosquitto: `cargo bench -p haar -p haar-host --bench durable`. Needs Mosquitto with its tools. Prints
+//! tables, asserts nothing.
 
+#![allow(unreachable_pub, reason = "modules that benchmarks share")]
 #![allow(
     clippy::unwrap_used,
     reason = "a benchmark that can't run ends at once, with the line"
@@ -12,11 +14,17 @@
     reason = "figures for people"
 )]
 
+#[path = "../links/broker.rs"]
+#[allow(dead_code, reason = "shared with another benchmark; each uses a part")]
+mod broker;
+mod waiting;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::Mosquitto;
 use haar_host::bus::durable;
 use haar_host::bus::log::{Held, Log};
 use haar_host::bus::message::Source;
@@ -46,9 +54,9 @@ fn main() {
     for (publishers, size) in [(1, 64), (64, 64), (1, 1_024), (64, 1_024)] {
         // In turns: the disk is as noisy as the machine.
         let syncs = syncs(directory.path(), size);
-        let before = written_bytes();
+        let before = written_bytes("self");
         let figures = runtime.block_on(publish(directory.path(), publishers, size));
-        let written = (written_bytes() - before) as f64 / figures.len() as f64;
+        let written = (written_bytes("self") - before) as f64 / figures.len() as f64;
         let per_second = figures.len() as f64 / SECONDS;
         println!(
             "  {publishers:>2} publishers, {size:>5} B: {per_second:>8.0} messages/s, {:>5.1} times the syncs of a file ({syncs:.0}/s); p50 {:.2} ms, p99 {:.2} ms; {written:.0} B written for a message, {:.1} times its body",
@@ -57,12 +65,22 @@ fn main() {
             percentile(&figures, 99.0),
             written / size as f64,
         );
+        let mosquitto = Mosquitto::start("");
+        let time = Duration::from_secs_f64(SECONDS);
+        let acknowledged = waiting::publish(&mosquitto, publishers, size, time);
+        println!(
+            "      {:.2} times QoS 1 publishers on Mosquitto that wait as well, which syncs nothing: {:.0} messages/s; p50 {:.2} ms, p99 {:.2} ms",
+            figures.len() as f64 / acknowledged.len() as f64,
+            acknowledged.len() as f64 / SECONDS,
+            percentile(&acknowledged, 50.0),
+            percentile(&acknowledged, 99.0),
+        );
     }
 }
 
-/// What this process has given to disks, without the file system's own journal.
-fn written_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/io").unwrap();
+/// What a process has given to disks, without the file system's own journal.
+fn written_bytes(process: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/io")).unwrap();
     let mut lines = text.lines();
     let line = lines.find_map(|line| line.strip_prefix("write_bytes: "));
     line.unwrap().parse().unwrap()

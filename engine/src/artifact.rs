@@ -1,29 +1,31 @@
-//! Compiled code with its binding: which module it was made from, for which engine and target,
-//! and a signature of whoever compiled it. Compiled code is native code; what is not wholly what the
-//! binding says is never given to the engine.
+//! Compiled code with its binding: which module it was made from, who has signed that module, for
+//! which engine and target, and a signature of whoever compiled it. Compiled code is native code; what
+//! is not wholly what the binding says is never given to the engine.
 //!
 //! ```text
 //! seal = "HAARCODE" | version: u8 | binding size: u32 LE | binding (postcard) | signature: 64
 //!
-//! on a node's disk   HEX.seal = seal           HEX.code = the code, as it is mapped
-//! from a controller  seal | the code, deflated (RFC 1951)
+//! on a node's disk   the code, as it is mapped | seal | its size: u32 LE      (`kept`)
+//! from a controller  seal | the code, deflated in pieces                      (`packed`)
 //! ```
 //!
-//! The order of checks: signature, binding, then the bytes of the code. Nothing is unpacked that
-//! nobody trusted has signed, and no more of it than was signed.
+//! The order of checks: signature, binding, the publishers' signatures of the module, then the bytes
+//! of the code. Nothing is unpacked that nobody trusted has signed, and no more of it than was signed.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+mod kept;
+mod packed;
 
-use flate2::Compression;
-use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
+use std::io::{self, Read};
+
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::{PublicKey, SecretKey};
+use haar_protocol::module::{ModuleError, Signatures};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::load::Lease;
+pub(crate) use self::kept::Where;
+pub use self::kept::{CheckedCode, TRAILER_BYTES_MAX};
+pub use self::packed::{PIECE_BYTES, Unpacking, pack};
 
 /// The most code that one module may become, in bytes.
 pub const CODE_BYTES_MAX: u64 = 64 << 20;
@@ -31,18 +33,20 @@ pub const CODE_BYTES_MAX: u64 = 64 << 20;
 pub const SEAL_BYTES_MAX: usize = PREFIX_BYTES + BINDING_BYTES_MAX + 64;
 
 const MAGIC: &[u8; 8] = b"HAARCODE";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const PREFIX_BYTES: usize = 8 + 1 + 4;
-const BINDING_BYTES_MAX: usize = 1_024;
-const DOMAIN: &[u8] = b"haar compiled code 2\n";
-/// Code is hashed and unpacked in pieces of this size.
-const PIECE_BYTES: usize = 64 << 10;
+const BINDING_BYTES_MAX: usize = 2_048;
+const DOMAIN: &[u8] = b"haar compiled code 3\n";
+/// Code is hashed in pieces of this size.
+const READ_BYTES: usize = 64 << 10;
 
 /// What code was made from and for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Binding {
     /// SHA-256 of the module.
     module: [u8; 32],
+    /// See [`Signatures::to_bytes`].
+    signatures: Vec<u8>,
     /// See [`crate::configuration::fingerprint`].
     fingerprint: String,
     /// See [`crate::configuration::target`].
@@ -65,6 +69,9 @@ pub enum ArtifactError {
     /// Made from another module, or for another engine or target.
     #[error("the compiled code was made from another module, or for another engine or target")]
     WrongBinding,
+    /// No trusted publisher has signed the module that it was made from.
+    #[error("{0}")]
+    Publisher(ModuleError),
     /// The code is not what was signed.
     #[error("the compiled code was changed")]
     Changed,
@@ -73,17 +80,32 @@ pub enum ArtifactError {
     File(#[from] io::Error),
 }
 
-/// What code is expected to be: made from `module` for the engine with this `fingerprint` on this
-/// `target`, by one of `trusted`.
+/// What code is made from and for, as whoever compiles it says.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
+pub struct Origin<'a> {
     /// The module.
     pub module: &'a Digest,
+    /// Of the module: whoever seals has read them from the file of this digest.
+    pub signatures: &'a Signatures,
     /// See [`crate::configuration::fingerprint`].
     pub fingerprint: &'a str,
     /// See [`crate::configuration::target`].
     pub target: &'a str,
-    /// Whose signature is good.
+}
+
+/// What code is expected to be: made from `module`, which one of `publishers` has signed, for the
+/// engine with this `fingerprint` on this `target`, by one of `trusted`.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The module.
+    pub module: &'a Digest,
+    /// Whose signature of the module is good.
+    pub publishers: &'a [PublicKey],
+    /// See [`crate::configuration::fingerprint`].
+    pub fingerprint: &'a str,
+    /// See [`crate::configuration::target`].
+    pub target: &'a str,
+    /// Whose signature of the code is good.
     pub trusted: &'a [PublicKey],
 }
 
@@ -95,32 +117,13 @@ pub struct GoodSeal {
     code_bytes: u64,
 }
 
-/// Code that passed every check: it was compiled from the expected module for this engine by
-/// somebody trusted. Only [`GoodSeal::check`] and [`GoodSeal::check_file`] make one.
-#[derive(Debug)]
-pub struct CheckedCode(pub(crate) Where);
-
-/// Where checked code is.
-#[derive(Debug)]
-pub(crate) enum Where {
-    /// In memory of ours.
-    Memory(Vec<u8>),
-    /// In a file that nobody can open for writing as long as the lease is held.
-    File(Lease),
-}
-
 /// Binds `code` and signs the binding.
-pub fn seal(
-    module: &Digest,
-    fingerprint: &str,
-    target: &str,
-    code: &[u8],
-    key: &SecretKey,
-) -> Vec<u8> {
+pub fn seal(origin: &Origin<'_>, code: &[u8], key: &SecretKey) -> Vec<u8> {
     let binding = Binding {
-        module: *module.as_bytes(),
-        fingerprint: fingerprint.to_owned(),
-        target: target.to_owned(),
+        module: *origin.module.as_bytes(),
+        signatures: origin.signatures.to_bytes(),
+        fingerprint: origin.fingerprint.to_owned(),
+        target: origin.target.to_owned(),
         code: *Digest::of(code).as_bytes(),
         code_bytes: code.len() as u64,
     };
@@ -135,13 +138,6 @@ pub fn seal(
         &signature,
     ]
     .concat()
-}
-
-/// A seal with its code, as controllers send it.
-pub fn pack(seal: &[u8], code: &[u8]) -> Vec<u8> {
-    let mut packed = DeflateEncoder::new(seal.to_vec(), Compression::best());
-    let written = packed.write_all(code).and_then(|()| packed.finish());
-    written.expect("a vector takes everything")
 }
 
 impl Expected<'_> {
@@ -183,6 +179,10 @@ impl Expected<'_> {
         if binding.code_bytes > CODE_BYTES_MAX {
             return Err(ArtifactError::Malformed);
         }
+        Signatures::from_bytes(&binding.signatures)
+            .ok_or(ArtifactError::Malformed)?
+            .verify(self.publishers)
+            .map_err(ArtifactError::Publisher)?;
         Ok(GoodSeal {
             bytes,
             code: binding.code,
@@ -205,91 +205,29 @@ impl Expected<'_> {
 }
 
 impl GoodSeal {
-    /// The seal itself, to be kept beside the code.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// Size of the code in bytes.
     pub fn code_bytes(&self) -> u64 {
         self.code_bytes
     }
 
-    /// Unpacks the code that follows the seal into `output`.
-    ///
-    /// # Errors
-    /// [`ArtifactError::Changed`] when it is not the code of this seal; what was written by then is
-    /// of no use. Reading and writing may fail.
-    pub fn unpack(&self, packed: impl Read, output: &mut impl Write) -> Result<(), ArtifactError> {
-        // One byte more than there should be, so that too long a code is noticed.
-        let code = DeflateDecoder::new(packed).take(self.code_bytes + 1);
-        self.compare(code, |piece| output.write_all(piece))
-    }
-
-    /// Writes `code`, which must be the code of this seal, into `output`.
-    ///
-    /// # Errors
-    /// [`ArtifactError::Changed`] when it is not; writing may fail.
-    pub fn copy(&self, code: &[u8], output: &mut impl Write) -> Result<(), ArtifactError> {
-        self.compare(code, |piece| output.write_all(piece))
-    }
-
-    /// Checks code in memory.
-    ///
-    /// # Errors
-    /// When it is not the code of this seal.
-    pub fn check(&self, code: Vec<u8>) -> Result<CheckedCode, ArtifactError> {
-        self.compare(&code[..], |_| Ok(()))?;
-        Ok(CheckedCode(Where::Memory(code)))
-    }
-
-    /// Checks the code in `file`. It can't change between this and the engine's use of it: nobody
-    /// can open it for writing meanwhile. Where the system does not promise that (another process
-    /// has it open for writing; a file system without leases), it is read into memory and checked
-    /// there.
-    ///
-    /// # Errors
-    /// When it can't be read, or is not the code of this seal.
-    pub fn check_file(&self, file: File) -> Result<CheckedCode, ArtifactError> {
-        match Lease::take(file) {
-            Ok(lease) => {
-                let code = lease.file().take(self.code_bytes + 1);
-                self.compare(code, |_| Ok(()))?;
-                Ok(CheckedCode(Where::File(lease)))
-            }
-            Err(file) => {
-                let mut code = Vec::new();
-                file.take(self.code_bytes + 1).read_to_end(&mut code)?;
-                self.check(code)
-            }
-        }
-    }
-
     /// Reads `code` to its end, in pieces, and compares it with what was signed.
-    fn compare(
-        &self,
-        mut code: impl Read,
-        mut each: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), ArtifactError> {
-        let mut piece = vec![0; PIECE_BYTES];
+    fn compare(&self, mut code: impl Read) -> Result<(), ArtifactError> {
+        let mut piece = vec![0; READ_BYTES];
         let (mut hash, mut bytes) = (Sha256::new(), 0_u64);
         loop {
             let count = match code.read(&mut piece) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    return Err(ArtifactError::Changed); // it does not inflate
-                }
                 Err(error) => return Err(error.into()),
             };
             bytes += count as u64;
-            if bytes > self.code_bytes {
-                return Err(ArtifactError::Changed);
-            }
             hash.update(&piece[..count]);
-            each(&piece[..count])?;
         }
+        self.is_code(hash, bytes)
+    }
+
+    fn is_code(&self, hash: Sha256, bytes: u64) -> Result<(), ArtifactError> {
         if bytes == self.code_bytes && hash.finalize()[..] == self.code {
             Ok(())
         } else {

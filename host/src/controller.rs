@@ -153,7 +153,8 @@ impl Controller {
     }
 
     /// Opens a module's code for `target` and the engine with this `fingerprint`, packed
-    /// ([`haar_engine::artifact`]). The controller compiles it when it has not yet.
+    /// ([`haar_engine::artifact`]), from `offset` on. The controller compiles it when it has not yet.
+    /// Returns what [`Controller::module`] does.
     ///
     /// # Errors
     /// [`Refused`] with the controller's own words, or why it can't be reached.
@@ -162,11 +163,13 @@ impl Controller {
         digest: &Digest,
         target: &str,
         fingerprint: &str,
+        offset: u64,
         credentials: &Credentials,
-    ) -> anyhow::Result<impl Read + use<>> {
+    ) -> anyhow::Result<(impl Read + use<>, bool)> {
         let path = format!("{digest}/code/{target}?engine={fingerprint}");
-        let answer = self.fetch(&path, 0, credentials)?;
-        Ok(answer.into_body().into_reader())
+        let answer = self.fetch(&path, offset, credentials)?;
+        let partial = answer.status() == 206;
+        Ok((answer.into_body().into_reader(), partial))
     }
 
     /// Asks for something of a module, as this node, from `offset` on.

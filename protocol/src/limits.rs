@@ -48,6 +48,10 @@ pub struct Limits {
     /// Operations on its key-value store in a second, on average over a second.
     #[cfg_attr(feature = "schema", schemars(range(min = *KEY_VALUE_PER_SECOND.start(), max = *KEY_VALUE_PER_SECOND.end())))]
     pub key_value_per_second: u32,
+    /// Calls that write to its key-value store in a second, a batch as one: each is a commit, synced
+    /// to the disk. What comes faster waits, after a quarter of a second's worth at once.
+    #[cfg_attr(feature = "schema", schemars(range(min = *KEY_VALUE_WRITES_PER_SECOND.start(), max = *KEY_VALUE_WRITES_PER_SECOND.end())))]
+    pub key_value_writes_per_second: u32,
     /// Bytes that its private data directory may take, in blocks of 4 KiB.
     pub files_size: ByteSize,
     /// Timers that may be set at one time.
@@ -77,6 +81,7 @@ impl Default for Limits {
             log_bytes_per_second: ByteSize(64 << 10),
             key_value_size: ByteSize(1 << 20),
             key_value_per_second: 1_000,
+            key_value_writes_per_second: 100,
             files_size: ByteSize(16 << 20),
             timers: 16,
             hibernate_after: None,
@@ -113,6 +118,8 @@ pub const LOG_BYTES_PER_SECOND: std::ops::RangeInclusive<u64> = 0..=(16 << 20);
 pub const KEY_VALUE_BYTES: std::ops::RangeInclusive<u64> = 0..=(1 << 30);
 /// See [`MEMORY_BYTES`].
 pub const KEY_VALUE_PER_SECOND: std::ops::RangeInclusive<u32> = 0..=100_000;
+/// See [`MEMORY_BYTES`].
+pub const KEY_VALUE_WRITES_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=100_000;
 /// See [`MEMORY_BYTES`].
 pub const FILES_BYTES: std::ops::RangeInclusive<u64> = 0..=(1 << 40);
 /// See [`MEMORY_BYTES`].

@@ -10,8 +10,14 @@
 //! Stricter than the conventions where that costs nothing: every byte of the file is either
 //! signed or has only one valid value, so that a flip anywhere is refused.
 
+mod encoding;
+mod signatures;
+
 use sha2::{Digest as _, Sha256};
 
+use self::encoding::{Reader, put_slice};
+pub use self::signatures::Signatures;
+use self::signatures::message_to_sign;
 use crate::keys::{PublicKey, SecretKey};
 
 /// The eight bytes that a component begins with.
@@ -57,79 +63,6 @@ pub enum ModuleError {
     TooLarge(u64),
 }
 
-/// Reads bytes from the front of a slice.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], ModuleError> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or(ModuleError::Malformed("a section is cut short"))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, ModuleError> {
-        Ok(self.take(1)?[0])
-    }
-
-    /// An unsigned LEB128 number of at most 32 bits (WebAssembly core specification, 5.2.2).
-    fn varint(&mut self) -> Result<u32, ModuleError> {
-        let mut value = 0u32;
-        for shift in [0u32, 7, 14, 21, 28] {
-            let byte = self.byte()?;
-            if shift == 28 && byte > 0x0f {
-                break;
-            }
-            value |= u32::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(ModuleError::Malformed("a number is too long"))
-    }
-
-    /// A number in its shortest form only: what is not signed must have one valid value.
-    fn shortest_varint(&mut self) -> Result<u32, ModuleError> {
-        let before = self.0;
-        let value = self.varint()?;
-        let used = before.len() - self.0.len();
-        let mut shortest = Vec::with_capacity(5);
-        put_varint(&mut shortest, value);
-        if shortest.len() == used {
-            Ok(value)
-        } else {
-            Err(ModuleError::Malformed(
-                "a number is not in its shortest form",
-            ))
-        }
-    }
-
-    fn slice(&mut self) -> Result<&'a [u8], ModuleError> {
-        let length = self.shortest_varint()? as usize;
-        self.take(length)
-    }
-}
-
-fn put_varint(bytes: &mut Vec<u8>, mut value: u32) {
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        if value == 0 {
-            bytes.push(low);
-            return;
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-fn put_slice(bytes: &mut Vec<u8>, slice: &[u8]) {
-    let length = u32::try_from(slice.len()).expect("sections that are written here are small");
-    put_varint(bytes, length);
-    bytes.extend_from_slice(slice);
-}
-
 fn check_header(file: &[u8]) -> Result<&[u8], ModuleError> {
     if file.len() as u64 > MODULE_BYTES_MAX {
         return Err(ModuleError::TooLarge(file.len() as u64));
@@ -172,30 +105,6 @@ fn next_section<'a>(reader: &mut Reader<'a>) -> Result<Section<'a>, ModuleError>
     })
 }
 
-fn message_to_sign(hash: &[u8]) -> Vec<u8> {
-    [DOMAIN, &PREAMBLE, hash].concat()
-}
-
-/// The identifier that `wasmsign2` gives a key by default (`PublicKey::attach_default_key_id`): the
-/// first 12 bytes of HMAC-SHA-256 (RFC 2104) with the public key as key and "key_id" as message.
-fn default_key_id(key: &PublicKey) -> Vec<u8> {
-    let mut block = [0x36u8; 64];
-    let mut outer = [0x5cu8; 64];
-    for (index, byte) in key.as_bytes().iter().enumerate() {
-        block[index] ^= byte;
-        outer[index] ^= byte;
-    }
-    let inner = Sha256::new()
-        .chain_update(block)
-        .chain_update(b"key_id")
-        .finalize();
-    Sha256::new()
-        .chain_update(outer)
-        .chain_update(inner)
-        .finalize()[..12]
-        .to_vec()
-}
-
 /// Signs `file` with `key`. A signature section that was there is replaced.
 ///
 /// # Errors
@@ -232,71 +141,6 @@ pub fn sign(file: &[u8], key: &SecretKey) -> Result<Vec<u8>, ModuleError> {
     Ok(signed)
 }
 
-/// One signature of a file, as it claims.
-struct Claim<'a> {
-    hash: &'a [u8],
-    key_id: &'a [u8],
-    signature: [u8; 64],
-}
-
-fn claims(payload: &[u8]) -> Result<Vec<Claim<'_>>, ModuleError> {
-    let mut reader = Reader(payload);
-    if reader.take(3)? != PREAMBLE {
-        return Err(ModuleError::UnknownSignature(
-            "only version 1, whole modules and SHA-256 are read",
-        ));
-    }
-    let mut claims = Vec::new();
-    for _ in 0..bounded(reader.shortest_varint()?)? {
-        let mut set = Reader(reader.slice()?);
-        if set.shortest_varint()? != 1 {
-            return Err(ModuleError::UnknownSignature(
-                "signatures of parts of a module are not read",
-            ));
-        }
-        let hash = set.take(32)?;
-        for _ in 0..bounded(set.shortest_varint()?)? {
-            let mut one = Reader(set.slice()?);
-            let key_id = one.slice()?;
-            if one.byte()? != ED25519 {
-                return Err(ModuleError::UnknownSignature("only ed25519 is read"));
-            }
-            let signature = one
-                .slice()?
-                .try_into()
-                .map_err(|_| ModuleError::Malformed("a signature has a wrong length"))?;
-            end(&one)?;
-            bounded(u32::try_from(claims.len() + 1).unwrap_or(u32::MAX))?;
-            claims.push(Claim {
-                hash,
-                key_id,
-                signature,
-            });
-        }
-        end(&set)?;
-    }
-    end(&reader)?;
-    Ok(claims)
-}
-
-fn bounded(count: u32) -> Result<u32, ModuleError> {
-    if count > SIGNATURES_MAX {
-        Err(ModuleError::UnknownSignature("more than 16 signatures"))
-    } else {
-        Ok(count)
-    }
-}
-
-fn end(reader: &Reader<'_>) -> Result<(), ModuleError> {
-    if reader.0.is_empty() {
-        Ok(())
-    } else {
-        Err(ModuleError::Malformed(
-            "the signature section is longer than its content",
-        ))
-    }
-}
-
 /// Which of `trusted` have signed exactly this file. Never empty.
 ///
 /// Signatures of publishers that are not trusted are passed over: a file may carry several.
@@ -307,44 +151,7 @@ pub fn verify<'k>(
     file: &[u8],
     trusted: &'k [PublicKey],
 ) -> Result<Vec<&'k PublicKey>, ModuleError> {
-    let mut reader = Reader(check_header(file)?);
-    if reader.0.is_empty() {
-        return Err(ModuleError::Unsigned);
-    }
-    let first_bytes = reader.0;
-    let section = next_section(&mut reader)?;
-    if section.custom_name != Some(SECTION_NAME) {
-        return Err(ModuleError::Unsigned);
-    }
-    check_shortest(first_bytes)?;
-    let content = reader.0;
-    let hash = Sha256::digest(content);
-    let claims = claims(section.payload)?;
-    if claims.is_empty() {
-        return Err(ModuleError::Unsigned);
-    }
-    let mut signers: Vec<&PublicKey> = Vec::new();
-    for claim in &claims {
-        if claim.hash != hash.as_slice() {
-            return Err(ModuleError::Untrusted);
-        }
-        let message = message_to_sign(&hash);
-        let signer = trusted.iter().find(|key| {
-            (claim.key_id.is_empty() || claim.key_id == default_key_id(key))
-                && key.verifies(&message, &claim.signature)
-        });
-        if let Some(key) = signer
-            && !signers.contains(&key)
-        {
-            signers.push(key);
-        }
-    }
-    check_sections(reader)?;
-    if signers.is_empty() {
-        Err(ModuleError::Untrusted)
-    } else {
-        Ok(signers)
-    }
+    Signatures::of(file)?.verify(trusted)
 }
 
 /// The two lengths in front of the signature section are not signed: only their shortest form is

@@ -229,13 +229,16 @@ pub struct Exceeded {
     pub key_value_size: u64,
     /// Key-value operations refused for their rate.
     pub key_value_per_second: u64,
+    /// Key-value writes that waited for their rate.
+    #[serde(default)]
+    pub key_value_writes_per_second: u64,
     /// Writes to files refused for a quota.
     pub files_size: u64,
 }
 
 impl Exceeded {
     /// Each limit by its name, with how often it was exceeded.
-    pub fn by_name(&self) -> [(&'static str, u64); 16] {
+    pub fn by_name(&self) -> [(&'static str, u64); 17] {
         let Exceeded {
             fuel,
             call_timeout,
@@ -252,6 +255,7 @@ impl Exceeded {
             timers,
             key_value_size,
             key_value_per_second,
+            key_value_writes_per_second,
             files_size,
         } = *self;
         [
@@ -270,6 +274,7 @@ impl Exceeded {
             ("timers", timers),
             ("key_value_size", key_value_size),
             ("key_value_per_second", key_value_per_second),
+            ("key_value_writes_per_second", key_value_writes_per_second),
             ("files_size", files_size),
         ]
     }

@@ -15,7 +15,7 @@ pub(super) static CASES: &[&Case] = &[&PRECOMPILED, &DAMAGED];
 
 pub(super) static PRECOMPILED: Case = Case::new(
     "a_node_runs_what_the_controller_has_compiled_and_the_site_has_signed",
-    &["R-CODE-01", "R-CODE-02"],
+    &["R-CODE-01", "R-CODE-02", "R-CODE-04"],
     &[Guest::Sink],
     Node::OWN,
     precompiled,
@@ -36,17 +36,23 @@ fn precompiled(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         })
     });
     ensure!(is_listed, "the controller has no code for it: {listed}");
-    let seal = std::fs::read(compiled(scene, &module, "seal"))?;
+    let kept = std::fs::read(compiled(scene, &module))?;
+    let (rest, size) = kept.split_last_chunk().context("the code has no seal")?;
+    let size = u32::from_le_bytes(*size) as usize;
+    let seal_at = rest.len().checked_sub(size).context("the seal is cut")?;
     let sent = scene.site.folder().join(format!(
-        "controller/code/{}/{}.{}.packed",
+        "controller/code/{}/{}.{}.packed3",
         module.to_hex(),
         engine.fingerprint,
         engine.target
     ));
     ensure!(
-        std::fs::read(&sent)?.starts_with(&seal),
+        size > 0 && std::fs::read(&sent)?.starts_with(&rest[seal_at..]),
         "the node has other code than the controller"
     );
+    let data = scene.site.data(&scene.agent.name);
+    let file = data.join(format!("modules/{}.wasm", module.to_hex()));
+    ensure!(!file.exists(), "the node has fetched {}", file.display());
     scene.note(format!("for {}", engine.target));
     Ok(())
 }
@@ -63,14 +69,15 @@ fn damaged(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let application = sink(scene);
     scene.run(&application)?;
     let module = module(scene)?;
-    for end in ["code", "seal"] {
-        let path = compiled(scene, &module, end);
+    let path = compiled(scene, &module);
+    // In the code, and in its seal.
+    for from_the_end in [20_000, 100] {
         let good = std::fs::read(&path)?;
         let before = scene.status()?.status_sequence;
         scene.kill_agent()?;
         let mut bad = good.clone();
-        let middle = bad.len() / 2;
-        bad[middle] ^= 1;
+        let at = bad.len() - from_the_end;
+        bad[at] ^= 1;
         // Whoever can do so can write anything there.
         std::fs::remove_file(&path)?;
         std::fs::write(&path, bad)?;
@@ -105,8 +112,8 @@ fn module(scene: &mut Scene<'_>) -> anyhow::Result<Digest> {
     Ok(microservice.context("nothing runs on the node")?.module)
 }
 
-/// A file of the node's compiled code.
-fn compiled(scene: &Scene<'_>, module: &Digest, end: &str) -> PathBuf {
+/// The node's compiled code of a module, with its seal.
+fn compiled(scene: &Scene<'_>, module: &Digest) -> PathBuf {
     let data = scene.site.data(&scene.agent.name);
-    data.join(format!("compiled/{}.{end}", module.to_hex()))
+    data.join(format!("compiled/{}.code", module.to_hex()))
 }

@@ -40,7 +40,7 @@ fn application(scene: &Scene<'_>, source_node: Option<&str>) -> Application {
 fn ledger() -> Value {
     json!({
         "grants": { "key_value": true },
-        "limits": { "key_value_per_second": 100_000 },
+        "limits": { "key_value_per_second": 100_000, "key_value_writes_per_second": 100_000 },
     })
 }
 

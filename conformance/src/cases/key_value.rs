@@ -11,7 +11,7 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("key-value");
 
-pub(super) static CASES: &[&Case] = &[&OPERATIONS, &KEPT, &QUOTA, &DRAFTS, &NOT_GRANTED];
+pub(super) static CASES: &[&Case] = &[&OPERATIONS, &KEPT, &QUOTA, &PACED, &DRAFTS, &NOT_GRANTED];
 
 /// The grant, and limits.
 fn granted(limits: Value) -> Value {
@@ -128,6 +128,29 @@ fn quota(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) static PACED: Case = Case::new(
+    "key_value_writes_beyond_the_rate_wait_and_are_counted",
+    &["R-KV-05", "R-LIMIT-14"],
+    &[Guest::KeyValue],
+    NODE,
+    paced,
+);
+
+fn paced(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let limits = json!({ "key_value_writes_per_second": 2 });
+    let mut talk = Talk::start(scene, Guest::KeyValue, granted(limits))?;
+    let writes = ["set a 1", "set a 2", "set a 3", "set a 4"];
+    talk.say(scene, &writes.join("\n"))?;
+    scene.wait_line(talk.name(), SUBJECT, "set a 4 -> done")?;
+    let kept = told(scene, &mut talk, "get a")?;
+    ensure!(kept == "4", "{kept} was kept");
+    scene.wait_for(talk.name(), SUBJECT, "counts who waited", |one| {
+        let exceeded = &one.exceeded;
+        exceeded.key_value_writes_per_second == 3 && exceeded.key_value_per_second == 0
+    })?;
+    Ok(())
+}
+
 pub(super) static DRAFTS: Case = Case::new(
     "the_key_value_store_is_offered_in_both_drafts",
     &["R-KV-04"],
@@ -137,7 +160,8 @@ pub(super) static DRAFTS: Case = Case::new(
 );
 
 fn drafts(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let more = granted(json!({ "key_value_per_second": 100_000 }));
+    let limits = json!({ "key_value_per_second": 100_000, "key_value_writes_per_second": 100_000 });
+    let more = granted(limits);
     let mut talk = Talk::start(scene, Guest::KeyValueDraft, more)?;
     talk.say(scene, "go")?;
     let line = scene.wait_line(talk.name(), SUBJECT, "")?;

@@ -11,6 +11,7 @@ mod applications;
 mod dead_letters;
 mod enrolments;
 mod events;
+mod files;
 mod following;
 mod logs;
 mod microservices;
@@ -159,7 +160,7 @@ fn routes() -> Vec<Route> {
         row("GET",    "/modules/{digest}/content", PeopleAndNodes, &[], none(), Content::Bytes, "The file; Range is honoured", || get(module_content::download)),
         row("PUT",    "/modules/{digest}/content", People, &[], Content::Bytes, json::<rest::Module>(), "The file, or the rest of it with Content-Range; 202 with an UploadState when more is to come", || put(uploads::upload)),
         row("GET",    "/modules/{digest}/code",    People, &[], none(), json::<rest::List<rest::ModuleCode>>(), "For which engines and targets the module was compiled", || get(module_code::list)),
-        row("GET",    "/modules/{digest}/code/{target}", PeopleAndNodes, &["engine"], none(), Content::Bytes, "Compiled code, sealed and packed; compiled now if it was not before", || get(module_code::download)),
+        row("GET",    "/modules/{digest}/code/{target}", PeopleAndNodes, &["engine"], none(), Content::Bytes, "Compiled code, sealed and packed, compiled now if it was not before; Range is honoured", || get(module_code::download)),
         row("GET",    "/modules/{digest}/upload",  People, &[], none(), json::<rest::UploadState>(), "How much of an upload has arrived", || get(uploads::state)),
         row("GET",    "/applications",             People, &[], none(), json::<rest::List<rest::Application>>(), "All applications", || get(applications::list)),
         row("GET",    "/applications/{name}",      People, &[], none(), json::<rest::ApplicationDetail>(), "Everything about an application", || get(applications::show)),

@@ -3,19 +3,17 @@
 
 use axum::Extension;
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use haar_protocol::ids::Digest;
 use haar_protocol::rest::{List, ModuleCode};
 use serde::Deserialize;
-use tokio::fs::File;
-use tokio_util::io::ReaderStream;
 
 use super::App;
 use super::answers::{self, Answer, Named, Parameters};
 use super::authentication::Caller;
+use super::files;
 use super::module_content::check_assigned;
 use super::modules::{find, unknown_module};
 use crate::compilation::Platform;
@@ -44,6 +42,7 @@ pub(super) async fn download(
     Extension(caller): Extension<Caller>,
     Named((digest, target)): Named<(Digest, String)>,
     Parameters(Engine { engine }): Parameters<Engine>,
+    headers: HeaderMap,
 ) -> Answer<Response> {
     check_assigned(&app, caller, digest).await?;
     find(&app, digest)
@@ -57,13 +56,5 @@ pub(super) async fn download(
         )
     })?;
     let path = app.compilation.code(digest, platform).await?;
-    let unreadable =
-        |error: std::io::Error| Failure::internal(format_args!("{}: {error}", path.display()));
-    let file = File::open(&path).await.map_err(unreadable)?;
-    let bytes = file.metadata().await.map_err(unreadable)?.len();
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_LENGTH, bytes.to_string()),
-    ];
-    Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())
+    files::send(&path, "application/octet-stream", &headers).await
 }

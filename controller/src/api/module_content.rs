@@ -2,18 +2,15 @@
 //! a node only those of its assignment.
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use haar_protocol::ids::Digest;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
 
 use super::App;
 use super::answers::{Answer, Named};
 use super::authentication::Caller;
+use super::files;
 use super::modules::{find, unknown_module};
 use crate::db;
 use crate::failure::{Failure, Kind};
@@ -29,43 +26,10 @@ pub(super) async fn download(
     find(&app, digest)
         .await?
         .ok_or_else(|| unknown_module(digest))?;
-    let unreadable = |error: std::io::Error| {
-        Failure::internal(format_args!("the file of module {digest}: {error}"))
-    };
-    let mut file = File::open(app.modules.path(digest))
-        .await
-        .map_err(unreadable)?;
-    let bytes = file.metadata().await.map_err(unreadable)?.len();
-    let range = match headers
-        .get(header::RANGE)
-        .and_then(|value| value.to_str().ok())
-    {
-        Some(text) => parse_range(text, bytes)?,
-        None => None,
-    };
-    let etag = format!("\"{digest}\"");
-    let common = [
-        (header::CONTENT_TYPE, "application/wasm".to_owned()),
-        (header::ETAG, etag),
-        (header::ACCEPT_RANGES, "bytes".to_owned()),
-    ];
-    let Some((first, last)) = range else {
-        let length = [(header::CONTENT_LENGTH, bytes.to_string())];
-        return Ok((common, length, Body::from_stream(ReaderStream::new(file))).into_response());
-    };
-    file.seek(std::io::SeekFrom::Start(first))
-        .await
-        .map_err(unreadable)?;
-    let count = last - first + 1;
-    let part = [
-        (header::CONTENT_LENGTH, count.to_string()),
-        (
-            header::CONTENT_RANGE,
-            format!("bytes {first}-{last}/{bytes}"),
-        ),
-    ];
-    let body = Body::from_stream(ReaderStream::new(file.take(count)));
-    Ok((StatusCode::PARTIAL_CONTENT, common, part, body).into_response())
+    let mut answer = files::send(&app.modules.path(digest), "application/wasm", &headers).await?;
+    let etag = HeaderValue::from_str(&format!("\"{digest}\"")).map_err(Failure::internal)?;
+    answer.headers_mut().insert(header::ETAG, etag);
+    Ok(answer)
 }
 
 /// People may have any module; a node only those of its assignment.
@@ -84,62 +48,4 @@ pub(super) async fn check_assigned(app: &App, caller: Caller, digest: Digest) ->
         }
     }
     Ok(())
-}
-
-/// The first and last byte that a `Range` header asks for (RFC 9110 section 14.2), in a file of
-/// `bytes` bytes. None when the header is to be ignored: another unit, several ranges, malformed.
-///
-/// # Errors
-/// When no byte of the file is in the range.
-fn parse_range(text: &str, bytes: u64) -> Result<Option<(u64, u64)>, Failure> {
-    let Some((first, last)) = text
-        .trim()
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-    else {
-        return Ok(None);
-    };
-    let number = |text: &str| text.parse::<u64>().ok();
-    let (first, last) = match (number(first), number(last)) {
-        (Some(first), Some(last)) if first <= last => (first, last.min(bytes.saturating_sub(1))),
-        (Some(first), None) if last.is_empty() => (first, bytes.saturating_sub(1)),
-        (None, Some(suffix)) if first.is_empty() => {
-            (bytes.saturating_sub(suffix), bytes.saturating_sub(1))
-        }
-        _ => return Ok(None),
-    };
-    if first >= bytes {
-        return Err(Failure::new(
-            Kind::RangeNotSatisfiable(bytes),
-            "range_not_satisfiable",
-            format!("the file has {bytes} bytes; there is nothing in this range"),
-        ));
-    }
-    Ok(Some((first, last)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_as_http_has_them() {
-        let cases: [(&str, Option<(u64, u64)>); 9] = [
-            ("bytes=0-9", Some((0, 9))),
-            ("bytes=90-", Some((90, 99))),
-            ("bytes=-10", Some((90, 99))),
-            ("bytes=-1000", Some((0, 99))),
-            ("bytes=5-1000", Some((5, 99))),
-            ("bytes=9-5", None),
-            ("bytes=0-1,3-4", None),
-            ("lines=0-1", None),
-            ("bytes=a-b", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse_range(text, 100).unwrap(), expected, "{text}");
-        }
-        for text in ["bytes=100-", "bytes=100-200", "bytes=-0"] {
-            assert!(parse_range(text, 100).is_err(), "{text}");
-        }
-    }
 }

@@ -21,6 +21,7 @@ use haar_engine::artifact;
 use haar_engine::compiler::{CompileError, CompileLimits, Program};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
+use haar_protocol::module::Signatures;
 use haar_protocol::rest::ModuleCode;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -240,6 +241,7 @@ impl Parts {
             .ok_or_else(|| self.compilers.missing(platform))?;
         let started = std::time::Instant::now();
         let input = self.modules.path(*digest);
+        let signatures = signatures(digest, &input)?;
         let part = self.store.part(*digest, platform)?;
         let code = match compiler.compile(self.limits, Some(&platform.target), &input, &part) {
             Ok(code) => code,
@@ -255,8 +257,13 @@ impl Parts {
                 );
             }
         };
-        let (engine, target) = (&platform.engine, &platform.target);
-        let seal = artifact::seal(digest, engine, target, &code, &self.key);
+        let origin = artifact::Origin {
+            module: digest,
+            signatures: &signatures,
+            fingerprint: &platform.engine,
+            target: &platform.target,
+        };
+        let seal = artifact::seal(&origin, &code, &self.key);
         let packed = artifact::pack(&seal, &code);
         self.store.keep(*digest, platform, &packed)?;
         tracing::info!(
@@ -269,6 +276,19 @@ impl Parts {
         );
         Ok(())
     }
+}
+
+/// Those of the module in `file`. Nodes rely on it that they are of the module with this digest.
+fn signatures(digest: &Digest, file: &Path) -> Result<Signatures, Failure> {
+    let bytes = std::fs::read(file)
+        .map_err(|error| Failure::internal(format_args!("{}: {error}", file.display())))?;
+    if Digest::of(&bytes) != *digest {
+        let damaged = format!("the controller's file of module {digest} is damaged");
+        return Err(Failure::new(Kind::Internal, "damaged_module", damaged)
+            .hint("delete the module and push it again"));
+    }
+    Signatures::of(&bytes)
+        .map_err(|error| Failure::internal(format_args!("the file of module {digest}: {error}")))
 }
 
 fn found(digest: Digest, kept: Kept) -> Result<PathBuf, Failure> {

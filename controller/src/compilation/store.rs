@@ -1,4 +1,4 @@
-//! The files of compiled code: `code/DIGEST/ENGINE.TARGET.packed`, and `….refused` with the reason
+//! The files of compiled code: `code/DIGEST/ENGINE.TARGET.packed3`, and `….refused` with the reason
 //! of what can't be compiled. A file gets its name only when it is whole and on the disk.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,8 @@ use haar_protocol::rest::ModuleCode;
 use super::Platform;
 use crate::failure::{Failure, Kind};
 
-const PACKED: &str = "packed";
+/// With the version of the format: what an earlier release has kept is compiled anew.
+const PACKED: &str = "packed3";
 const REFUSED: &str = "refused";
 
 /// The folder of compiled code.

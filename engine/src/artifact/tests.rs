@@ -1,9 +1,12 @@
 //! What is not wholly what was signed is refused; and with it the engine never sees it, because
 //! [`crate::load::load`] takes a [`CheckedCode`] and nothing else.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::Write as _;
 
 use proptest::prelude::*;
+
+use haar_protocol::module;
 
 use super::*;
 
@@ -18,14 +21,41 @@ fn module() -> Digest {
     Digest::of(b"module")
 }
 
+fn publisher() -> SecretKey {
+    SecretKey::from_seed([5; 32])
+}
+
+/// Those of the module, by the publisher.
+fn signatures() -> Signatures {
+    let file = module::sign(&module::COMPONENT_HEADER, &publisher()).unwrap();
+    Signatures::of(&file).unwrap()
+}
+
 fn sealed(code: &[u8]) -> Vec<u8> {
-    seal(&module(), FINGERPRINT, TARGET, code, &key())
+    sealed_of(&module(), FINGERPRINT, TARGET, code, &key())
+}
+
+fn sealed_of(
+    module: &Digest,
+    fingerprint: &str,
+    target: &str,
+    code: &[u8],
+    key: &SecretKey,
+) -> Vec<u8> {
+    let origin = Origin {
+        module,
+        signatures: &signatures(),
+        fingerprint,
+        target,
+    };
+    seal(&origin, code, key)
 }
 
 /// Asks for the code of the module, by the key.
 fn expecting<T>(ask: impl FnOnce(Expected<'_>) -> T) -> T {
     ask(Expected {
         module: &module(),
+        publishers: &[publisher().public()],
         fingerprint: FINGERPRINT,
         target: TARGET,
         trusted: &[key().public()],
@@ -36,21 +66,31 @@ fn open(seal: &[u8]) -> Result<GoodSeal, ArtifactError> {
     expecting(|expected| expected.open(seal))
 }
 
-/// What a seal and a file of code come to.
-fn checked(seal: &[u8], code: &[u8]) -> Result<CheckedCode, ArtifactError> {
-    let seal = open(seal)?;
+/// A file of code with its seal, as it lies on a disk.
+fn kept(seal: &[u8], code: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(seal.len()).unwrap().to_le_bytes();
+    [code, seal, &size].concat()
+}
+
+fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(code).unwrap();
-    let (_, path) = file.into_parts();
-    seal.check_file(File::open(path).unwrap())
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// What a file comes to.
+fn checked(bytes: &[u8]) -> Result<CheckedCode, ArtifactError> {
+    let path = file_of(bytes).into_temp_path();
+    expecting(|expected| expected.check_file(File::open(&path).unwrap()))
 }
 
 /// Unpacks what a controller sends.
 fn unpacked(packed: &[u8]) -> Result<Vec<u8>, ArtifactError> {
     let mut packed = packed;
-    let seal = expecting(|expected| expected.read(&mut packed))?;
+    let mut unpacking = expecting(|expected| expected.read(&mut packed))?.unpack(&mut packed)?;
     let mut code = Vec::new();
-    seal.unpack(packed, &mut code)?;
+    while unpacking.next(&mut packed, &mut code)? {}
+    unpacking.finish()?;
     Ok(code)
 }
 
@@ -67,15 +107,36 @@ fn code_of_another_module_engine_target_or_maker_is_refused() {
     let other = SecretKey::from_seed([4; 32]);
     let code = b"code";
     let wrong = |module: &Digest, fingerprint: &str, target: &str| {
-        let seal = seal(module, fingerprint, target, code, &key());
+        let seal = sealed_of(module, fingerprint, target, code, &key());
         matches!(open(&seal), Err(ArtifactError::WrongBinding))
     };
     assert!(open(&sealed(code)).is_ok());
     assert!(wrong(&Digest::of(b"other"), FINGERPRINT, TARGET));
     assert!(wrong(&module(), "other", TARGET));
     assert!(wrong(&module(), FINGERPRINT, "pulley32"));
-    let foreign = seal(&module(), FINGERPRINT, TARGET, code, &other);
+    let foreign = sealed_of(&module(), FINGERPRINT, TARGET, code, &other);
     assert!(matches!(open(&foreign), Err(ArtifactError::WrongSignature)));
+}
+
+#[test]
+fn code_of_a_module_that_no_trusted_publisher_has_signed_is_refused() {
+    let stranger = SecretKey::from_seed([6; 32]);
+    let publishers = [stranger.public(), publisher().public()];
+    let open = |publishers: &[PublicKey]| {
+        let seal = sealed(b"code");
+        expecting(|expected| {
+            let expected = Expected {
+                publishers,
+                ..expected
+            };
+            expected.open(&seal)
+        })
+    };
+    assert!(open(&publishers).is_ok());
+    for publishers in [&publishers[..1], &[]] {
+        let refused = open(publishers).unwrap_err();
+        assert!(matches!(refused, ArtifactError::Publisher(_)), "{refused}");
+    }
 }
 
 #[test]
@@ -104,13 +165,70 @@ fn what_was_packed_is_unpacked() {
 
 #[test]
 fn more_than_was_signed_is_not_unpacked() {
-    let (small, bomb) = (code_of(100), vec![0; 16 << 20]);
-    let packed = pack(&sealed(&small), &bomb);
-    let mut rest = &packed[..];
-    let seal = expecting(|expected| expected.read(&mut rest)).unwrap();
-    let mut output = Vec::new();
-    assert!(seal.unpack(rest, &mut output).is_err());
-    assert!(output.len() <= 100, "{} bytes were written", output.len());
+    for (code, bomb) in [(100, 16 << 20), (PIECE_BYTES, 2 * PIECE_BYTES), (100, 101)] {
+        let (small, bomb) = (code_of(code), vec![0; bomb]);
+        let packed = [sealed(&small), pack(&[], &bomb)].concat();
+        let mut rest = &packed[..];
+        let seal = expecting(|expected| expected.read(&mut rest)).unwrap();
+        let mut output = Vec::new();
+        let outcome = seal.unpack(&mut rest).and_then(|mut unpacking| {
+            while unpacking.next(&mut rest, &mut output)? {}
+            unpacking.finish()
+        });
+        assert!(outcome.is_err());
+        assert!(output.len() <= code, "{} bytes were written", output.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_fetch_that_is_cut_anywhere_goes_on_from_its_last_whole_piece(
+        bytes in 0..5 * PIECE_BYTES,
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let code = code_of(bytes);
+        let packed = pack(&sealed(&code), &code);
+        let mut kept = Vec::new();
+        for end in cuts.iter().map(|cut| cut.index(packed.len())).chain([packed.len()]) {
+            let mut head = &packed[..];
+            let seal = expecting(|expected| expected.read(&mut head)).unwrap();
+            let mut unpacking = seal.unpack(&mut head).unwrap();
+            let good = unpacking.resume(&kept[..]).unwrap();
+            kept.truncate(usize::try_from(good).unwrap());
+            prop_assert!(kept.len().is_multiple_of(PIECE_BYTES) || kept == code);
+            let from = usize::try_from(unpacking.offset()).unwrap();
+            let mut sent = packed.get(from..end).unwrap_or_default();
+            let outcome = loop {
+                match unpacking.next(&mut sent, &mut kept) {
+                    Ok(true) => {}
+                    outcome => break outcome,
+                }
+            };
+            if end == packed.len() {
+                prop_assert!(matches!(outcome, Ok(false)), "{outcome:?}");
+                prop_assert!(unpacking.finish().is_ok());
+            } else {
+                // What follows a cut is written behind whole pieces, whatever stood there.
+                kept.extend(b"torn");
+            }
+        }
+        prop_assert_eq!(kept, code);
+    }
+
+    #[test]
+    fn what_was_kept_of_other_code_does_not_pass(byte in any::<u8>(), at in 0..PIECE_BYTES) {
+        let code = code_of(3 * PIECE_BYTES);
+        let packed = pack(&sealed(&code), &code);
+        let mut kept = code[..PIECE_BYTES].to_vec();
+        kept[at] = byte;
+        let mut head = &packed[..];
+        let seal = expecting(|expected| expected.read(&mut head)).unwrap();
+        let mut unpacking = seal.unpack(&mut head).unwrap();
+        unpacking.resume(&kept[..]).unwrap();
+        let mut rest = &packed[usize::try_from(unpacking.offset()).unwrap()..];
+        while unpacking.next(&mut rest, &mut kept).unwrap() {}
+        prop_assert_eq!(unpacking.finish().is_ok(), kept == code);
+    }
 }
 
 /// A change of one artifact on the disk.
@@ -126,6 +244,9 @@ enum Mutation {
     SwapHalves,
     SealOfOther,
     SignedByOther,
+    SealTwice,
+    WithoutSize,
+    OtherSize(u32),
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
@@ -142,11 +263,14 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         Just(Mutation::SwapHalves),
         Just(Mutation::SealOfOther),
         Just(Mutation::SignedByOther),
+        Just(Mutation::SealTwice),
+        Just(Mutation::WithoutSize),
+        any::<u32>().prop_map(Mutation::OtherSize),
     ]
 }
 
-/// The seal and the code after the mutation.
-fn mutated(code: &[u8], mutation: Mutation) -> (Vec<u8>, Vec<u8>) {
+/// The file after the mutation.
+fn mutated(code: &[u8], mutation: Mutation) -> Vec<u8> {
     let (mut seal, mut code) = (sealed(code), code.to_vec());
     match mutation {
         Mutation::FlipInSeal(at, bit) => {
@@ -169,10 +293,17 @@ fn mutated(code: &[u8], mutation: Mutation) -> (Vec<u8>, Vec<u8>) {
         Mutation::SealOfOther => seal = sealed(b"other code"),
         Mutation::SignedByOther => {
             let other = SecretKey::from_seed([9; 32]);
-            seal = super::seal(&module(), FINGERPRINT, TARGET, &code, &other);
+            seal = sealed_of(&module(), FINGERPRINT, TARGET, &code, &other);
+        }
+        Mutation::SealTwice => seal = kept(&seal, &seal),
+        Mutation::WithoutSize => return [code, seal].concat(),
+        Mutation::OtherSize(size) => {
+            // The real one, for once in four thousand million times.
+            let size = if size as usize == seal.len() { 0 } else { size };
+            return [code, seal, size.to_le_bytes().to_vec()].concat();
         }
     }
-    (seal, code)
+    kept(&seal, &code)
 }
 
 proptest! {
@@ -181,9 +312,8 @@ proptest! {
     #[test]
     fn none_of_10_000_mutated_artifacts_passes(mutation in mutation()) {
         let code = code_of(5_000);
-        prop_assert!(checked(&sealed(&code), &code).is_ok());
-        let (seal, mutant) = mutated(&code, mutation);
-        prop_assert!(checked(&seal, &mutant).is_err());
+        prop_assert!(checked(&kept(&sealed(&code), &code)).is_ok());
+        prop_assert!(checked(&mutated(&code, mutation)).is_err());
     }
 }
 
@@ -197,6 +327,8 @@ proptest! {
         let code = code_of(1_000);
         let garbled = [&sealed(&code)[..], &bytes].concat();
         prop_assert!(unpacked(&garbled).is_err());
+        prop_assert!(checked(&bytes).is_err());
+        prop_assert!(checked(&[&garbled[..], &bytes].concat()).is_err());
     }
 }
 
@@ -204,13 +336,17 @@ proptest! {
 #[test]
 fn a_file_that_may_change_is_checked_in_memory() {
     let code = code_of(1_000);
-    let seal = open(&sealed(&code)).unwrap();
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&code).unwrap();
-    let open_for_writing = seal.check_file(File::open(file.path()).unwrap()).unwrap();
-    assert!(matches!(open_for_writing.0, Where::Memory(_)));
+    let file = file_of(&kept(&sealed(&code), &code));
+    let check = || {
+        let file = File::open(file.path()).unwrap();
+        expecting(|expected| expected.check_file(file)).unwrap()
+    };
+    match check().0 {
+        Where::Memory(bytes) => assert_eq!(bytes, code, "without the seal"),
+        Where::File(_) => panic!("somebody may write to it"),
+    }
     let path = file.into_temp_path();
-    let closed = seal.check_file(File::open(&path).unwrap()).unwrap();
+    let closed = expecting(|expected| expected.check_file(File::open(&path).unwrap())).unwrap();
     assert!(matches!(closed.0, Where::File(_)), "no leases here?");
 }
 
@@ -219,11 +355,8 @@ fn a_file_that_may_change_is_checked_in_memory() {
 fn a_checked_file_can_not_be_opened_for_writing() {
     use std::os::unix::fs::OpenOptionsExt as _;
     let code = code_of(1_000);
-    let seal = open(&sealed(&code)).unwrap();
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&code).unwrap();
-    let path = file.into_temp_path();
-    let checked = seal.check_file(File::open(&path).unwrap()).unwrap();
+    let path = file_of(&kept(&sealed(&code), &code)).into_temp_path();
+    let checked = expecting(|expected| expected.check_file(File::open(&path).unwrap())).unwrap();
     let mut without_waiting = File::options();
     without_waiting.write(true).custom_flags(libc::O_NONBLOCK);
     let refused = without_waiting.open(&path).unwrap_err();
@@ -231,10 +364,30 @@ fn a_checked_file_can_not_be_opened_for_writing() {
     drop(checked);
     let mut now = without_waiting.open(&path).unwrap();
     now.write_all(b"x").unwrap();
-    let mut content = Vec::new();
-    File::open(&path)
-        .unwrap()
-        .read_to_end(&mut content)
-        .unwrap();
-    assert_eq!(content[0], b'x');
+    assert_eq!(std::fs::read(&path).unwrap()[0], b'x');
+}
+
+/// The trailer that is written is the one that is read.
+#[test]
+fn a_file_with_its_trailer_is_good() {
+    let code = code_of(10);
+    let mut file = code.clone();
+    let seal = open(&sealed(&code)).unwrap();
+    seal.write_trailer(&mut file).unwrap();
+    assert!(checked(&file).is_ok());
+    assert!(file.len() <= code.len() + TRAILER_BYTES_MAX);
+}
+
+/// As many signatures as a module may have fit into a seal.
+#[test]
+fn a_seal_takes_all_signatures_of_a_module() {
+    let most = Signatures::from_bytes(&[&[7; 32][..], &[1; 16 * 77]].concat()).unwrap();
+    let origin = Origin {
+        module: &module(),
+        signatures: &most,
+        fingerprint: &"f".repeat(64),
+        target: &"t".repeat(32),
+    };
+    let seal = seal(&origin, b"code", &key());
+    assert!(seal.len() <= SEAL_BYTES_MAX, "{} bytes", seal.len());
 }

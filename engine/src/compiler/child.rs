@@ -10,6 +10,7 @@ use haar_protocol::quantity::{ByteSize, Millis};
 use rustix::process::{Resource, Rlimit};
 use wasmtime::Engine;
 
+use super::strip::strip;
 use super::{CompileLimits, Description, NOT_THE_MODULE};
 use crate::artifact::CODE_BYTES_MAX;
 use crate::configuration;
@@ -102,7 +103,7 @@ fn compile(arguments: &CompileArguments) -> anyhow::Result<wasmtime::Result<()>>
 /// # Errors
 /// When the engine can't compile the module; the text is the engine's.
 pub fn precompile(engine: &Engine, module: &[u8]) -> wasmtime::Result<Vec<u8>> {
-    engine.precompile_component(module)
+    engine.precompile_component(module).map(strip)
 }
 
 /// Takes from this process what it does not need, for good.

@@ -9,6 +9,8 @@
 
 #[cfg(feature = "compiler")]
 pub mod child;
+#[cfg(feature = "compiler")]
+mod strip;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -82,6 +82,7 @@ fn unbounded(mut spec: Microservice) -> Microservice {
     spec.limits.log_lines_per_second = u32::MAX;
     spec.limits.log_bytes_per_second.0 = u64::MAX;
     spec.limits.key_value_per_second = u32::MAX;
+    spec.limits.key_value_writes_per_second = u32::MAX;
     spec.limits.fuel_per_call = 1_000_000_000_000;
     spec.limits.call_timeout = Millis(600_000);
     spec.grants.key_value = true;

@@ -15,7 +15,7 @@ use wasmtime::component::{Linker, Resource};
 use super::state::State;
 use crate::bus::message::count;
 use crate::runtime::guest::Counters;
-use crate::runtime::rate::Rate;
+use crate::runtime::rate::{Pace, Rate};
 use crate::store::Store;
 use crate::store::key_value::{Bucket, KeyValueError, Swapped, Version};
 
@@ -38,6 +38,7 @@ const CURSORS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct KeyValue {
     rate: Rate,
+    writes: Pace,
     handles: u32,
     /// Where listings stand that go on by number: the number, the bucket, and the last key.
     cursors: VecDeque<(u64, Arc<str>, String)>,
@@ -154,6 +155,7 @@ impl State {
         pairs: Vec<(String, Vec<u8>)>,
     ) -> Result<()> {
         let bucket = self.begin(bucket, pairs.iter().map(|(key, _)| key))?;
+        self.pace_write().await;
         let limit = self.limits.key_value_size.0;
         let outcome = self.store().set_pairs(bucket, pairs, limit).await;
         let bytes = self.counted(outcome)?;
@@ -163,6 +165,7 @@ impl State {
 
     async fn delete_pairs(&mut self, bucket: &Resource<Bucket>, keys: Vec<String>) -> Result<()> {
         let bucket = self.begin(bucket, &keys)?;
+        self.pace_write().await;
         let bytes = self.store().delete_pairs(bucket, keys).await?;
         self.note_bytes(bytes);
         Ok(())
@@ -190,6 +193,7 @@ impl State {
         range: RangeInclusive<i128>,
     ) -> Result<i128> {
         let bucket = self.begin(bucket, [&key])?;
+        self.pace_write().await;
         let limit = self.limits.key_value_size.0;
         let store = self.store();
         let outcome = store.increment_pair(bucket, key, delta, range, limit).await;
@@ -234,6 +238,7 @@ impl State {
     ) -> Result<std::result::Result<(), Resource<Swap>>> {
         let mut swap = self.drop_swap(swap).map_err(Refusal::Trap)?;
         self.spend(1)?;
+        self.pace_write().await;
         let limit = self.limits.key_value_size.0;
         let (bucket, key) = (swap.bucket.clone(), swap.key.clone());
         let store = self.store();
@@ -288,6 +293,15 @@ impl State {
         } else {
             format!("too many operations: try again in {wait_ms} ms")
         }))
+    }
+
+    /// Waits until the next write may be made.
+    async fn pace_write(&mut self) {
+        let limit = self.limits.key_value_writes_per_second;
+        if let Some(wait) = self.key_value.writes.take(limit) {
+            count(&self.counters.exceeded.key_value_writes_per_second);
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn hold(&mut self) -> Result<()> {

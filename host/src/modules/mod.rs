@@ -1,23 +1,23 @@
-//! Module files and compiled code on this node's disk: fetched by digest, verified before every
-//! load. Fail closed: what is not wholly right is not run, and what is damaged is fetched anew.
+//! Compiled code on this node's disk, and the modules that the node compiles itself: fetched by
+//! digest, verified before every load. Fail closed: what is not wholly right is not run, and what is
+//! damaged is fetched anew.
 //!
 //! ```text
-//! modules/HEX.wasm    as pushed; its name is its SHA-256
-//! modules/HEX.part    a fetch that was cut off; goes on where it stopped
-//! compiled/HEX.part   code that is being compiled or fetched
-//! compiled/HEX.code   code, as it is mapped
-//! compiled/HEX.seal   what it was compiled from and for, signed by this node or its site
+//! compiled/HEX.code   code, as it is mapped, and behind it who has signed the module and what it was
+//!                     compiled from and for, signed by this node or its site
+//! compiled/HEX.part   code that is being compiled, or a fetch that goes on where it was cut off
+//! modules/HEX.wasm    what this node has compiled, as pushed; its name is its SHA-256
+//! modules/HEX.part    a fetch of it that goes on where it was cut off
 //! ```
 
 pub mod compile;
 pub mod code;
-mod sparse;
 mod fetch;
+mod fetch_code;
+mod sparse;
 mod sweep;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -30,7 +30,6 @@ use haar_protocol::module;
 use wasmtime::component::{Component, InstancePre};
 
 use crate::controller::{Controller, Credentials};
-use crate::identity::sync_directory;
 use crate::local_api::state::State;
 use crate::runtime::GuestRuntime;
 
@@ -101,9 +100,9 @@ impl Modules {
         }))
     }
 
-    /// Makes the module of `spec` ready to start: fetches it when it is not here, verifies digest
-    /// and publishers' signatures, loads its code, which it compiles or fetches when needed. Instances
-    /// of one module share what was loaded. Blocks.
+    /// Makes the module of `spec` ready to start: loads its code, which is fetched or compiled when it is
+    /// not here, after the signatures of a publisher and of whoever compiled it. Instances of one module
+    /// share what was loaded. Blocks.
     ///
     /// # Errors
     /// See [`PrepareError`].
@@ -141,13 +140,7 @@ impl Modules {
         publishers: Vec<PublicKey>,
         runtime: &GuestRuntime,
     ) -> Result<Component, PrepareError> {
-        let file = match self.read(&spec.module) {
-            Some(file) => file,
-            None => self.fetch_and_read(spec)?,
-        };
-        module::verify(&file, &publishers)
-            .map_err(|error| PrepareError::Refused(format!("{}: {error}", spec.module_label)))?;
-        let component = self.code(spec, &file, runtime)?;
+        let component = self.code(spec, &publishers, runtime)?;
         let loaded = Loaded {
             component: component.clone(),
             publishers,
@@ -171,6 +164,21 @@ impl Modules {
             modules: self,
             digest,
         }
+    }
+
+    /// The module itself, which one of `publishers` has signed: fetched when it is not here.
+    fn verified(
+        &self,
+        spec: &Microservice,
+        publishers: &[PublicKey],
+    ) -> Result<Vec<u8>, PrepareError> {
+        let file = match self.read(&spec.module) {
+            Some(file) => file,
+            None => self.fetch_and_read(spec)?,
+        };
+        module::verify(&file, publishers)
+            .map_err(|error| PrepareError::Refused(format!("{}: {error}", spec.module_label)))?;
+        Ok(file)
     }
 
     fn fetch_and_read(&self, spec: &Microservice) -> Result<Vec<u8>, PrepareError> {
@@ -215,15 +223,4 @@ impl Drop for Turn<'_> {
             .remove(&self.digest);
         self.modules.turns.notify_all();
     }
-}
-
-/// Writes a file whole or not at all.
-fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let part = path.with_extension("part");
-    let mut file = File::create(&part)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)?;
-    sync_directory(path);
-    Ok(())
 }

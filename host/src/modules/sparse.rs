@@ -2,7 +2,7 @@
 //! take no room on the disk and wear no flash. Compiled code for ARM is padded to pages of 64 KiB.
 
 use std::fs::File;
-use std::io::{self, Seek as _, SeekFrom, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 /// Blocks of file systems.
@@ -22,8 +22,33 @@ impl SparseFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = File::options().write(true).create_new(true).open(path)?;
+        let mut file = File::options();
+        let file = file.read(true).write(true).create_new(true).open(path)?;
         Ok(Self { file, bytes: 0 })
+    }
+
+    /// The file at `path`, to be continued; a new one where there is none, or one that was finished
+    /// and made read-only.
+    pub(super) fn resume(path: &Path) -> io::Result<Self> {
+        match File::options().read(true).write(true).open(path) {
+            Ok(file) => Ok(Self { file, bytes: 0 }),
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(error),
+            Err(_) => Self::create(path),
+        }
+    }
+
+    /// What it has, from its beginning.
+    pub(super) fn content(&mut self) -> io::Result<impl Read> {
+        self.file.seek(SeekFrom::Start(0))?;
+        Ok(&self.file)
+    }
+
+    /// Goes on behind the first `bytes`; what stood there is gone.
+    pub(super) fn go_on_at(&mut self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)?;
+        self.file.seek(SeekFrom::Start(bytes))?;
+        self.bytes = bytes;
+        Ok(())
     }
 
     /// Everything is on the disk.
@@ -80,6 +105,29 @@ mod tests {
         let (read, on_disk) = written(&content);
         assert_eq!(read, content.concat());
         assert!(on_disk < 64 << 10, "{on_disk} bytes on the disk");
+    }
+
+    #[test]
+    fn a_file_goes_on_where_it_is_told_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut kept = Vec::new();
+        for (from, piece) in [
+            (0, vec![1; 5_000]),
+            (4_096, vec![0; 8_192]),
+            (8_192, vec![3; 10]),
+        ] {
+            let mut file = SparseFile::resume(&path).unwrap();
+            let mut content = Vec::new();
+            file.content().unwrap().read_to_end(&mut content).unwrap();
+            assert_eq!(content, kept);
+            file.go_on_at(from).unwrap();
+            file.write_all(&piece).unwrap();
+            file.finish().unwrap();
+            kept.truncate(usize::try_from(from).unwrap());
+            kept.extend(piece);
+            assert_eq!(std::fs::read(&path).unwrap(), kept);
+        }
     }
 
     proptest! {

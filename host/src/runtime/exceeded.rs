@@ -24,6 +24,7 @@ pub struct Exceeded {
     pub timers: AtomicU64,
     pub key_value_size: AtomicU64,
     pub key_value_per_second: AtomicU64,
+    pub key_value_writes_per_second: AtomicU64,
     pub files_size: AtomicU64,
 }
 
@@ -47,6 +48,7 @@ impl Exceeded {
             timers: read(&self.timers),
             key_value_size: read(&self.key_value_size),
             key_value_per_second: read(&self.key_value_per_second),
+            key_value_writes_per_second: read(&self.key_value_writes_per_second),
             files_size: read(&self.files_size),
         }
     }

@@ -1,6 +1,9 @@
-//! A rate: so many things a second, with a second's worth at once.
+//! Rates: so many things a second. What exceeds a [`Rate`] is refused, what exceeds a [`Pace`] waits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What a [`Pace`] lets pass at once: this time's worth.
+const BURST: Duration = Duration::from_millis(250);
 
 /// Counts what was taken. A token bucket that holds one second's worth.
 #[derive(Debug, Default)]
@@ -55,10 +58,30 @@ impl Rate {
     }
 }
 
+/// Spreads things over time: the generic cell rate algorithm (ITU-T I.371, annex A), as a scheduler.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// When the next thing would come, if they came evenly.
+    due: Option<Instant>,
+}
+
+impl Pace {
+    /// Takes one thing of `per_second`, at least one. How long it has to wait, if it has to.
+    pub fn take(&mut self, per_second: u32) -> Option<Duration> {
+        self.take_at(per_second, Instant::now())
+    }
+
+    fn take_at(&mut self, per_second: u32, now: Instant) -> Option<Duration> {
+        let due = self.due.map_or(now, |due| due.max(now));
+        self.due = Some(due + Duration::from_secs(1) / per_second.max(1));
+        (due - now)
+            .checked_sub(BURST)
+            .filter(|wait| !wait.is_zero())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -91,5 +114,32 @@ mod tests {
     fn a_rate_of_nothing_lets_nothing_pass() {
         let mut rate = Rate::default();
         assert!(rate.take(0).is_err());
+    }
+
+    #[test]
+    fn what_comes_too_fast_is_spread_over_time() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        for _ in 0..26 {
+            assert_eq!(
+                pace.take_at(100, start),
+                None,
+                "a quarter of a second's worth"
+            );
+        }
+        assert_eq!(pace.take_at(100, start), Some(ms(10)));
+        assert_eq!(pace.take_at(100, start), Some(ms(20)));
+        assert_eq!(pace.take_at(100, start + ms(30)), None);
+        assert_eq!(pace.take_at(100, start + ms(30)), Some(ms(10)));
+        // Another limit counts from now on.
+        assert_eq!(pace.take_at(1, start + ms(40)), Some(ms(10)));
+        assert_eq!(pace.take_at(1, start + ms(40)), Some(ms(1_010)));
+        // Time that passed unused is not saved up.
+        let later = start + Duration::from_secs(1_000);
+        for _ in 0..26 {
+            assert_eq!(pace.take_at(100, later), None);
+        }
+        assert_eq!(pace.take_at(100, later), Some(ms(10)));
     }
 }

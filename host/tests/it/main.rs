@@ -18,6 +18,7 @@ mod compiling;
 mod filing;
 mod forging;
 mod failing;
+mod fetching;
 mod recovering;
 mod storing;
 mod asking;

@@ -38,14 +38,14 @@ pub struct Reports {
 }
 
 /// A CA and a certificate of the relay.
-struct Tls {
-    ca_pem: String,
-    cert_pem: String,
-    key_pem: String,
+pub struct Tls {
+    pub ca_pem: String,
+    pub cert_pem: String,
+    pub key_pem: String,
 }
 
 impl Tls {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let ca_key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::new([]).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -4,6 +4,7 @@ use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Microservice};
 use haar_protocol::ids::RouteId;
 use haar_protocol::limits::Retention;
+use haar_protocol::log::LogLine;
 use haar_protocol::quantity::{ByteSize, Millis};
 use haar_protocol::status::{MicroserviceStatus, State, Status};
 
@@ -183,6 +184,7 @@ async fn every_function_of_the_newer_draft_does_what_it_says() {
 async fn a_component_with_bindings_of_its_own_uses_the_older_draft() {
     let mut scene = Scene::start(artifacts::KEY_VALUE_DRAFT, |it| {
         it.limits.key_value_per_second = 100_000;
+        it.limits.key_value_writes_per_second = 100_000;
     })
     .await;
     scene.send(0, "go").await;
@@ -219,6 +221,7 @@ async fn a_full_store_refuses_more_whole_batches_and_says_so() {
 async fn a_flood_is_refused_by_rate_and_by_size_and_a_batch_counts_as_many() {
     let mut scene = Scene::start(artifacts::KEY_VALUE_FLOOD, |it| {
         it.limits.key_value_per_second = 100;
+        it.limits.key_value_writes_per_second = 100_000;
         it.limits.key_value_size = ByteSize(200 << 10);
     })
     .await;
@@ -244,6 +247,39 @@ async fn a_flood_is_refused_by_rate_and_by_size_and_a_batch_counts_as_many() {
     let refused = scene.tell("get-many a b c").await;
     let reason = "3 operations are more than the limit `key_value_per_second` of 2";
     assert!(refused.contains(reason), "{refused}");
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_come_too_fast_wait_and_reads_do_not() {
+    let mut scene = Scene::start(artifacts::KEY_VALUE, |it| {
+        it.limits.key_value_writes_per_second = 2;
+    })
+    .await;
+    // The first is due at once, each of the others half a second after the one before.
+    let writes = ["set a 1", "set a 2", "delete a", "increment b 1"];
+    for write in writes {
+        scene.send(0, write).await;
+    }
+    for write in writes {
+        let answer = format!("{write} -> ");
+        let is_answer = |line: &LogLine| line.text.starts_with(&answer);
+        let line = scene.site.line(&scene.node.id, is_answer).await;
+        assert!(!line.text.contains("Other"), "{}", line.text);
+    }
+    let reads = ["get b", "exists b", "keys", "get-many a b"];
+    for read in reads {
+        scene.send(0, read).await;
+    }
+    let last = |line: &LogLine| line.text == "get-many a b -> none,1";
+    scene.site.line(&scene.node.id, last).await;
+    let status = scene
+        .is(|it| it.exceeded.key_value_writes_per_second == 3)
+        .await;
+    assert_eq!(
+        (status.failures, status.exceeded.key_value_per_second),
+        (0, 0)
+    );
     scene.node.stop().await;
 }
 

@@ -1,7 +1,9 @@
 //! Signatures inside modules: what was signed verifies, and nothing else does.
 
 use haar_protocol::keys::{PublicKey, SecretKey};
-use haar_protocol::module::{COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError, sign, verify};
+use haar_protocol::module::{
+    COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError, Signatures, sign, verify,
+};
 use proptest::prelude::*;
 
 use crate::fixtures::key;
@@ -294,4 +296,33 @@ fn what_is_not_signed_has_one_spelling() {
             "a number is not in its shortest form"
         ))
     );
+}
+
+proptest! {
+    #[test]
+    fn signatures_apart_from_their_file_say_the_same_and_no_others_pass(
+        signer in 1u8..9, trusted in prop::collection::vec(1u8..9, 0..4),
+        at in any::<prop::sample::Index>(), bit in 0..8u8,
+    ) {
+        let file = sign(&small_component(), &key(signer)).unwrap();
+        let trusted = keys(&trusted);
+        let apart = Signatures::of(&file).unwrap();
+        prop_assert_eq!(apart.verify(&trusted), verify(&file, &trusted));
+        let bytes = apart.to_bytes();
+        prop_assert_eq!(Signatures::from_bytes(&bytes), Some(apart));
+        let mut flipped = bytes.clone();
+        flipped[at.index(bytes.len())] ^= 1 << bit;
+        let flipped = Signatures::from_bytes(&flipped);
+        prop_assert!(flipped.is_none_or(|others| others.verify(&keys(&[signer])).is_err()));
+        let cut = Signatures::from_bytes(&bytes[..at.index(bytes.len())]);
+        prop_assert!(cut.is_none_or(|fewer| fewer.verify(&keys(&[signer])).is_err()));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_signatures_of_anybody(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        if let Some(signatures) = Signatures::from_bytes(&bytes) {
+            prop_assert_eq!(signatures.to_bytes(), bytes);
+            prop_assert!(signatures.verify(&keys(&[1, 2])).is_err());
+        }
+    }
 }

@@ -87,6 +87,9 @@ pub(super) fn check_limits(limits: &Limits, at: &KeyPath, problems: &mut Vec<Pro
     ranges.bytes(key, limits.key_value_size, range);
     let (key, range) = ("key_value_per_second", limits::KEY_VALUE_PER_SECOND);
     ranges.count(key, limits.key_value_per_second, range);
+    let key = "key_value_writes_per_second";
+    let range = limits::KEY_VALUE_WRITES_PER_SECOND;
+    ranges.count(key, limits.key_value_writes_per_second, range);
     ranges.bytes("files_size", limits.files_size, limits::FILES_BYTES);
     ranges.count("timers", limits.timers, limits::TIMERS);
     if let Some(idle) = limits.hibernate_after {

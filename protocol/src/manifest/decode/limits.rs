@@ -23,6 +23,7 @@ impl Decoder {
             "log_bytes_per_second",
             "key_value_size",
             "key_value_per_second",
+            "key_value_writes_per_second",
             "files_size",
             "timers",
             "hibernate_after",
@@ -44,6 +45,7 @@ impl Decoder {
             log_bytes_per_second,
             key_value_size,
             key_value_per_second,
+            key_value_writes_per_second,
             files_size,
             timers,
             hibernate_after,
@@ -68,6 +70,8 @@ impl Decoder {
         self.set(&fields, "key_value_size", key_value_size, Self::formed);
         let rate = key_value_per_second;
         self.set(&fields, "key_value_per_second", rate, Self::number);
+        let (key, rate) = ("key_value_writes_per_second", key_value_writes_per_second);
+        self.set(&fields, key, rate, Self::number);
         self.set(&fields, "files_size", files_size, Self::formed);
         self.set(&fields, "timers", timers, Self::number);
         let idle = hibernate_after;

@@ -1,5 +1,6 @@
 //! The agent's own reports while it runs, and its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use haar_protocol::topics::Topic;
@@ -9,10 +10,12 @@ use tokio::time::Instant;
 use super::connection::sleep_until;
 use super::flash;
 use super::housekeeping;
+use super::log_shipper::LogShipper;
 use super::node::Effect;
 use super::reporter::{self, Frame};
 use super::run::Agent;
 use crate::config::Precompiled;
+use crate::identity::Membership;
 use crate::local_api::state::now_ms;
 use crate::modules::compile::Compiler;
 
@@ -125,6 +128,11 @@ impl Agent {
             && let Err(error) = self.uplink.try_publish(status)
         {
             tracing::debug!("the last status was not sent: {error}");
+        }
+        if *self.connected.borrow() {
+            let Membership { site, node, .. } = &self.options.membership;
+            let (logs, uplink) = (Arc::clone(&self.logs), self.uplink.clone());
+            LogShipper::new(site, node, logs, uplink).ship_rest();
         }
         self.relays.finish().await;
         self.serving.finish().await;

@@ -24,7 +24,7 @@ use super::devices::{self, Devices};
 use super::flash::Flash;
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
-use super::log_shipper;
+use super::log_shipper::LogShipper;
 use super::node::Node;
 use super::relays::{Relays, Uplink};
 use super::requests::{Desk, QUEUE_REQUESTS};
@@ -184,13 +184,8 @@ impl Agent {
             events: events.clone(),
         };
         work.spawn(desk.serve(asked));
-        work.spawn(log_shipper::ship(
-            site.clone(),
-            node.clone(),
-            Arc::clone(&logs),
-            uplink.clone(),
-            connected.clone(),
-        ));
+        let shipper = LogShipper::new(&site, &node, Arc::clone(&logs), uplink.clone());
+        work.spawn(shipper.ship(connected.clone()));
         let surroundings = Arc::new(Surroundings {
             bus,
             store: store.clone(),

@@ -10,7 +10,7 @@ pub(crate) struct Usage {
     total: u64,
     /// At work, for whomever; what a hypervisor took for others is in it.
     busy: u64,
-    /// At work for the processes of one group.
+    /// At work for the processes of one group, and for the children of its leader.
     group: u64,
 }
 
@@ -45,7 +45,8 @@ impl Usage {
     }
 }
 
-/// Processor time of all processes of a group, and of those of their children that have ended.
+/// Processor time of all processes of a group and of its leader's children (the agent's compiler has a
+/// group of its own), and of those of their children that have ended.
 fn group_ticks(group: u32) -> anyhow::Result<u64> {
     let mut ticks = 0;
     for entry in std::fs::read_dir("/proc").context("can't read /proc")? {
@@ -58,7 +59,9 @@ fn group_ticks(group: u32) -> anyhow::Result<u64> {
             continue;
         };
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        if fields.get(2).and_then(|field| field.parse().ok()) == Some(group) {
+        let [parent, of_group] =
+            [1, 2].map(|at| fields.get(at).and_then(|field| field.parse().ok()));
+        if of_group == Some(group) || parent == Some(group) {
             let times = fields.iter().skip(11).take(4);
             ticks += times
                 .filter_map(|field| field.parse::<u64>().ok())

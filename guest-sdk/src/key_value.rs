@@ -1,5 +1,6 @@
 //! Pairs of key and value that outlive the instance: over restarts, updates and power cuts. Mirrors
-//! `wasi:keyvalue`. The manifest must grant it, and says how much may be stored.
+//! `wasi:keyvalue`. The manifest must grant it, and says how much may be stored, and how often: each
+//! call that writes is a commit on the node's flash, a batch as one. Calls that come faster wait.
 //!
 //! ```no_run
 //! # fn count() -> Result<(), String> {

@@ -9,7 +9,8 @@ use anyhow::ensure;
 use haar_conformance_artifacts::{self as artifacts, Guest};
 use haar_protocol::keys::SecretKey;
 use haar_protocol::module;
-use haar_protocol::status::MicroserviceStatus;
+use haar_protocol::rest::NodeDetail;
+use haar_protocol::status::{MicroserviceStatus, State};
 use serde_json::{Value, json};
 
 use crate::attack::{Attackers, Neighbour, Step, attacker};
@@ -380,7 +381,7 @@ fn malformed(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
 /// Between two pushes. Controller and pusher stand for other machines; without a pause they would use
 /// one of the processors on which the neighbour is measured up entirely.
-const PUSH_PAUSE: Duration = Duration::from_millis(50);
+const PUSH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Files with what is wrong with them.
 type Files = [(&'static str, Vec<u8>); 8];
@@ -422,18 +423,64 @@ pub(super) static COMPILE_BOMB: Case = Case::new(
     "hostile_module_that_takes_for_ever_to_compile",
     &["R-HOSTILE-17"],
     &[],
-    // As for the controller's compiler, where the agent compiles.
     Node::Own {
         enrol: &["--memory", "1GiB"],
-        settings: "compile = { time = \"10s\" }",
+        settings: "",
     },
-    |scene| {
-        // One compiler that is ended is like the next one, and each takes its time.
-        scene.measuring.rounds = 1;
-        let bomb = artifacts::compile_bomb();
-        deployed(scene, "compile-bomb", &bomb, &["compile"])
-    },
+    compile_bomb,
 );
+
+/// On a node that compiles itself, where it can: then the neighbour is measured while the compiler is
+/// at work beside it. Otherwise the controller's compiler ends first.
+fn compile_bomb(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let can_compile = |node: &NodeDetail| node.engine.as_ref().is_some_and(|it| it.compiler);
+    let compiles = can_compile(&scene.status()?);
+    if compiles {
+        scene.kill_agent()?;
+        let settings = "precompiled = \"refuse\"\ncompile = { time = \"10s\" }\n";
+        let folder = scene.site.data(&scene.agent.name);
+        std::fs::write(folder.join("agent.toml"), settings)?;
+        scene.start_agent()?;
+        scene.wait_until("it takes its own code only", |node| {
+            node.engine.as_ref().is_some_and(|it| !it.precompiled)
+        })?;
+    }
+    // Each a module of its own: what can't be compiled is not tried twice.
+    let bombs: Vec<String> = (1..=scene.measuring.rounds)
+        .map(|round| format!("compile-bomb-{round}"))
+        .collect();
+    for bomb in &bombs {
+        scene
+            .site
+            .push_component(bomb, &artifacts::compile_bomb())?;
+    }
+    let mut neighbour = Neighbour::start(scene, MEMORY_BYTES)?;
+    neighbour.under_attack(scene, |scene, step| {
+        let (Step::Begin(round) | Step::End(round)) = step;
+        let application = scene.name(&format!("bomb-{round}"));
+        match step {
+            Step::Begin(_) => {
+                let more = json!({ "inlets": {}, "outlets": {} });
+                let bomb = format!("compile-bomb-{round}");
+                let it = scene.application(&format!("bomb-{round}"));
+                scene.apply(&it.with_module("bomb", &bomb, more))?;
+                scene.wait_for(&application, "bomb", "is being compiled", |one| {
+                    one.state == State::Preparing || one.reason.is_some()
+                })?;
+                Ok(())
+            }
+            Step::End(_) => {
+                let status = scene.wait_for(&application, "bomb", "was refused", |one| {
+                    one.state != State::Preparing && one.reason.is_some()
+                })?;
+                let reason = status.reason.unwrap_or_default();
+                ensure!(reason.contains("compile"), "the node says `{reason}`");
+                scene.delete(&application)
+            }
+        }
+    })?;
+    neighbour.judge(scene)
+}
 
 /// Deploys a component that attacks while it is instantiated. It must never run, and the node must
 /// say why in one of these words.

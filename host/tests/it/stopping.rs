@@ -48,3 +48,22 @@ async fn an_instance_that_takes_longer_than_its_grace_is_ended() {
     site.line(&node.id, |line| line.text == "stopping").await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_says_while_the_agent_ends_reaches_the_site() {
+    let site = Site::start().await;
+    let mut node = Node::enrol(&site, "one");
+    let guest = node.install(&artifacts::read(artifacts::STOPPER), &site.publisher);
+    let mut assignment = node.assignment(&site, 1);
+    // The first line goes at once, and the last one would wait for others.
+    let guest = microservice("it", guest, &[], &[]);
+    assignment.microservices = vec![configured(guest, &[("stop_ms", "20")])];
+    node.start();
+    site.assign(&assignment).await;
+    site.status(&node.id, |status| {
+        of(status, "it").is_some_and(|one| one.state == State::Running)
+    })
+    .await;
+    node.stop().await;
+    site.line(&node.id, |line| line.text == "stopped").await;
+}

@@ -1,11 +1,16 @@
 //! How long things take to start: an agent with no network, one microservice, one container.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
+use haar_engine::artifact::{CheckedCode, Expected};
+use haar_engine::{configuration, load};
 use haar_host::bus::registry::Registry;
+use haar_host::runtime::GuestRuntime;
+use haar_protocol::assignment::Microservice;
 use haar_protocol::grants::{Access, DirectoryGrant};
 
 use crate::MICROSERVICES;
@@ -107,6 +112,7 @@ pub async fn of_one_microservice() {
     let compiled = bench.prepare(&spec);
     let container = Container::new();
     let (mut from_file, mut again, mut contained) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut from_verified, mut mapped) = (Vec::new(), Vec::new());
     let handled = |what: &mut Vec<Duration>, began: Instant, pre| {
         let mut registry = Registry::default();
         let running = bench.run(&mut registry, &spec, pre);
@@ -120,6 +126,14 @@ pub async fn of_one_microservice() {
         let began = Instant::now();
         let pre = bench.prepare(&spec);
         handled(&mut from_file, began, pre).stop().await;
+        bench.forget();
+        let checked = verified(&node, &site, &spec, &bench.runtime);
+        let began = Instant::now();
+        let component = load::load(bench.runtime.engine(), checked).unwrap();
+        mapped.push(began.elapsed());
+        let pre = bench.runtime.link(&component, &spec.grants).unwrap();
+        handled(&mut from_verified, began, pre).stop().await;
+        drop(component);
         handled(&mut again, Instant::now(), compiled.clone())
             .stop()
             .await;
@@ -135,18 +149,43 @@ pub async fn of_one_microservice() {
         println!("  {what:44} median {median:>8.3} ms   p99 {p99:>8.3} ms");
         median
     };
-    let file = tell("microservice, from its file, verified", &mut from_file);
-    tell("another instance of it, module loaded", &mut again);
+    let file = tell(
+        "microservice, from its file, with every check",
+        &mut from_file,
+    );
+    let checked = tell("from its file, which is verified", &mut from_verified);
+    let engine = tell("of that, the engine maps and loads it", &mut mapped);
+    let loaded = tell("another instance of it, module loaded", &mut again);
     match container {
         Ok(_) => {
             let other = tell(
                 "container of crun, to the binary's first line",
                 &mut contained,
             );
-            println!("  the container takes {:.0} times as long", other / file);
+            println!(
+                "  the container takes {:.0}, {:.0}, {:.0} and {:.0} times as long",
+                other / file,
+                other / checked,
+                other / engine,
+                other / loaded
+            );
         }
         Err(why) => println!("  no container beside it: {why}"),
     }
+}
+
+/// The code of a microservice on the node's disk, after every check.
+fn verified(node: &Node, site: &Site, spec: &Microservice, runtime: &GuestRuntime) -> CheckedCode {
+    let name = format!("compiled/{}.code", spec.module.to_hex());
+    let expected = Expected {
+        module: &spec.module,
+        publishers: &[site.publisher.public()],
+        fingerprint: runtime.fingerprint(),
+        target: &configuration::target(),
+        trusted: &[node.key.public()],
+    };
+    let file = File::open(node.data.path().join(name)).unwrap();
+    expected.check_file(file).unwrap()
 }
 
 /// For commands whose words nobody reads.

@@ -11,7 +11,7 @@ use crate::case::{Case, Node};
 use crate::chaos::{Cut, Proxy};
 use crate::scene::{Scene, json_line};
 use crate::soak::account::compare;
-use crate::soak::journals::{Published, received};
+use crate::soak::journals::{Entry, Published, received};
 
 const NODE: Node = Node::OWN;
 /// How often nodes are killed in a case.
@@ -215,7 +215,11 @@ fn silent_cut(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.apply(&application)?;
     let (left, right) = (left.join("journal"), right.join("journal"));
     let stored = || anyhow::Ok(Published::read(&left)?.stored());
-    let handled = || anyhow::Ok(received(&right)?.len() as u64);
+    let handled = || {
+        let entries = received(&right)?;
+        let handled = entries.iter().filter(|it| matches!(it, Entry::Handled(_)));
+        anyhow::Ok(handled.count() as u64)
+    };
 
     scene.wait("the first message is handled", || Ok(handled()? > 0))?;
     scene.site.kill_controller()?;

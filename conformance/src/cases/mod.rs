@@ -17,6 +17,7 @@ mod code;
 mod offline;
 mod budget;
 mod hostile;
+mod hostile_files;
 mod malformed;
 
 use haar_conformance_artifacts::Guest;
@@ -25,7 +26,7 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 18] = [
+    let groups: [&'static [&'static Case]; 19] = [
         messaging::CASES,
         durable::CASES,
         relays::CASES,
@@ -43,6 +44,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         offline::CASES,
         budget::CASES,
         hostile::CASES,
+        hostile_files::CASES,
         malformed::CASES,
     ];
     groups.into_iter().flatten().copied()

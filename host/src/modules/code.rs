@@ -19,7 +19,6 @@ use haar_engine::{configuration, load};
 use haar_protocol::assignment::Microservice;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
-use haar_protocol::module::Signatures;
 use wasmtime::component::Component;
 
 use super::compile::Compiler;
@@ -125,9 +124,7 @@ impl Modules {
         expected: &Expected<'_>,
         runtime: &GuestRuntime,
     ) -> Result<CheckedCode, PrepareError> {
-        let file = self.verified(spec, expected.publishers)?;
-        let signatures = Signatures::of(&file)
-            .map_err(|error| PrepareError::Refused(format!("{}: {error}", spec.module_label)))?;
+        let (file, signatures) = self.verified(spec, expected.publishers)?;
         let _one_at_a_time = self
             .compiling
             .lock()

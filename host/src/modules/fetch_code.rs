@@ -83,13 +83,15 @@ impl Modules {
         match outcome {
             Ok(()) => Ok(file.finish()?),
             Err(error) => {
-                if is_worth_keeping(&error) {
+                let next = if is_worth_keeping(&error) {
                     file.finish()?;
+                    "goes on from there"
                 } else {
-                    let _ = std::fs::remove_file(part); // it is of no use; the next attempt finds out
-                }
+                    let _ = std::fs::remove_file(part); // or the next attempt finds out
+                    "begins anew"
+                };
                 Err(anyhow::Error::from(error).context(format!(
-                    "the fetch ended after {done} of {total} bytes of code"
+                    "the fetch ended after {done} of {total} bytes of code; the next attempt {next}"
                 )))
             }
         }

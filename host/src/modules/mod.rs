@@ -26,7 +26,7 @@ use code::CodeSources;
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
-use haar_protocol::module;
+use haar_protocol::module::Signatures;
 use wasmtime::component::{Component, InstancePre};
 
 use crate::controller::{Controller, Credentials};
@@ -166,19 +166,24 @@ impl Modules {
         }
     }
 
-    /// The module itself, which one of `publishers` has signed: fetched when it is not here.
+    /// The module itself, which one of `publishers` has signed, and all signatures of it: fetched when
+    /// it is not here.
     fn verified(
         &self,
         spec: &Microservice,
         publishers: &[PublicKey],
-    ) -> Result<Vec<u8>, PrepareError> {
+    ) -> Result<(Vec<u8>, Signatures), PrepareError> {
         let file = match self.read(&spec.module) {
             Some(file) => file,
             None => self.fetch_and_read(spec)?,
         };
-        module::verify(&file, publishers)
+        let signed = Signatures::of(&file).and_then(|signatures| {
+            signatures.verify(publishers)?;
+            Ok(signatures)
+        });
+        let signatures = signed
             .map_err(|error| PrepareError::Refused(format!("{}: {error}", spec.module_label)))?;
-        Ok(file)
+        Ok((file, signatures))
     }
 
     fn fetch_and_read(&self, spec: &Microservice) -> Result<Vec<u8>, PrepareError> {

@@ -20,14 +20,15 @@ const WASM_STACK_BYTES: usize = 512 << 10;
 const FIBER_STACK_BYTES: usize = 1 << 20;
 
 /// What code can be compiled for: how it is called here, and the engine's own name of it. armv7 has
-/// no native code: it runs the bytecode of Pulley, the engine's interpreter. 64-bit RISC-V is not among
-/// them: this release's compiler for it panics over every real module (wasmtime issue 13959).
+/// no native code: it runs the bytecode of Pulley, the engine's interpreter.
 #[cfg(feature = "compiler")]
-const TARGETS: [(&str, &str); 3] = [
+const TARGETS: [(&str, &str); 4] = [
     ("x86_64-linux", "x86_64-unknown-linux-gnu"),
     ("aarch64-linux", "aarch64-unknown-linux-gnu"),
+    (RISCV64, "riscv64gc-unknown-linux-gnu"),
     (PULLEY32, "pulley32"),
 ];
+const RISCV64: &str = "riscv64-linux";
 const PULLEY32: &str = "pulley32";
 
 /// Builds the engine that runs modules on this machine.
@@ -35,7 +36,13 @@ const PULLEY32: &str = "pulley32";
 /// # Errors
 /// When the engine refuses the machine (an instruction set that it does not know).
 pub fn engine() -> wasmtime::Result<Engine> {
-    Engine::new(&configuration())
+    Engine::new(&configuration(&target()))
+}
+
+/// Whether the processors of `target` are taken to have no vectors: 64-bit RISC-V without its
+/// extension V. Modules with vector instructions of their own are refused there.
+pub(crate) fn is_without_vectors(target: &str) -> bool {
+    target == RISCV64
 }
 
 /// An engine for a process that compiles and shall stay small: it starts no threads. For this
@@ -46,7 +53,7 @@ pub fn engine() -> wasmtime::Result<Engine> {
 /// When the target is not known, or this build can't compile for it.
 #[cfg(feature = "compiler")]
 pub fn engine_that_compiles(target: Option<&str>) -> wasmtime::Result<Engine> {
-    let mut config = configuration();
+    let mut config = configuration(target.unwrap_or(&self::target()));
     config.parallel_compilation(false);
     if let Some(target) = target {
         let known = TARGETS.iter().find(|(name, _)| *name == target);
@@ -66,9 +73,13 @@ pub fn targets() -> Vec<&'static str> {
         .collect()
 }
 
-fn configuration() -> Config {
+fn configuration(target: &str) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
+    if is_without_vectors(target) {
+        config.wasm_simd(false);
+        config.wasm_relaxed_simd(false);
+    }
     // Component-model async makes every call two to five times dearer, and feature unification
     // can switch it on from elsewhere.
     config.concurrency_support(false);

@@ -12,6 +12,10 @@ pub(crate) enum Target {
     /// everywhere, so it takes the system's C library.
     #[value(name = "armv7-unknown-linux-gnueabihf")]
     Armv7,
+    /// 64-bit RISC-V, with or without vectors. Not static: its target with musl is not to be had
+    /// everywhere.
+    #[value(name = "riscv64gc-unknown-linux-gnu")]
+    Riscv64,
     /// 64-bit PC, static.
     #[value(name = "x86_64-unknown-linux-musl")]
     X86,
@@ -22,13 +26,14 @@ pub(crate) const GLIBC: &str = "2.31";
 
 impl Target {
     /// All of them, in the order in which they are built.
-    pub(crate) const ALL: [Self; 3] = [Self::Aarch64, Self::Armv7, Self::X86];
+    pub(crate) const ALL: [Self; 4] = [Self::Aarch64, Self::Armv7, Self::Riscv64, Self::X86];
 
     /// Rust's name for it.
     pub(crate) const fn triple(self) -> &'static str {
         match self {
             Self::Aarch64 => "aarch64-unknown-linux-musl",
             Self::Armv7 => "armv7-unknown-linux-gnueabihf",
+            Self::Riscv64 => "riscv64gc-unknown-linux-gnu",
             Self::X86 => "x86_64-unknown-linux-musl",
         }
     }
@@ -52,6 +57,7 @@ impl Target {
         match self {
             Self::Aarch64 => "arm64",
             Self::Armv7 => "armhf",
+            Self::Riscv64 => "riscv64",
             Self::X86 => "amd64",
         }
     }

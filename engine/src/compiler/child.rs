@@ -10,6 +10,7 @@ use haar_protocol::quantity::{ByteSize, Millis};
 use rustix::process::{Resource, Rlimit};
 use wasmtime::Engine;
 
+use super::lengths::without_constant_lengths;
 use super::strip::strip;
 use super::{CompileLimits, Description, NOT_THE_MODULE};
 use crate::artifact::CODE_BYTES_MAX;
@@ -89,7 +90,9 @@ fn compile(arguments: &CompileArguments) -> anyhow::Result<wasmtime::Result<()>>
     let module = std::fs::read(input).with_context(|| format!("can't read {}", input.display()))?;
     let engine = configuration::engine_that_compiles(arguments.target.as_deref())
         .map_err(|error| anyhow::anyhow!("{}", one_line(&error)))?;
-    let code = match precompile(&engine, &module) {
+    let target = arguments.target.clone();
+    let target = target.unwrap_or_else(configuration::target);
+    let code = match precompile(&engine, &target, &module) {
         Ok(code) => code,
         Err(error) => return Ok(Err(error)),
     };
@@ -97,13 +100,26 @@ fn compile(arguments: &CompileArguments) -> anyhow::Result<wasmtime::Result<()>>
     Ok(Ok(()))
 }
 
-/// Turns `module` into code for the target of `engine`, in this process. Takes tens of
-/// milliseconds for small modules: never call it on a thread that others wait for.
+/// Turns `module`, which is valid, into code for `target`, which is that of `engine`, in this process.
+/// Takes tens of milliseconds for small modules: never call it on a thread that others wait for.
 ///
 /// # Errors
 /// When the engine can't compile the module; the text is the engine's.
-pub fn precompile(engine: &Engine, module: &[u8]) -> wasmtime::Result<Vec<u8>> {
-    engine.precompile_component(module).map(strip)
+pub fn precompile(engine: &Engine, target: &str, module: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    with_symbols(engine, target, module).map(strip)
+}
+
+/// The code as the engine makes it.
+pub(super) fn with_symbols(
+    engine: &Engine,
+    target: &str,
+    module: &[u8],
+) -> wasmtime::Result<Vec<u8>> {
+    if configuration::is_without_vectors(target) {
+        engine.precompile_component(&without_constant_lengths(module)?)
+    } else {
+        engine.precompile_component(module)
+    }
 }
 
 /// Takes from this process what it does not need, for good.

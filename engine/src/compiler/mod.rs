@@ -10,6 +10,8 @@
 #[cfg(feature = "compiler")]
 pub mod child;
 #[cfg(feature = "compiler")]
+mod lengths;
+#[cfg(feature = "compiler")]
 mod strip;
 
 use std::ffi::OsString;

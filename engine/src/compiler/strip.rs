@@ -141,12 +141,14 @@ mod tests {
 
     use super::*;
     use crate::artifact::{Expected, Origin, seal};
+    use crate::compiler::child::with_symbols;
     use crate::{configuration, load};
 
     fn compiled(target: Option<&str>) -> Vec<u8> {
         let engine = configuration::engine_that_compiles(target).unwrap();
         let module = artifacts::read(artifacts::ECHO);
-        engine.precompile_component(&module).unwrap()
+        let here = configuration::target();
+        with_symbols(&engine, target.unwrap_or(&here), &module).unwrap()
     }
 
     /// The contents of all sections but those that are removed, in their order.

@@ -58,7 +58,8 @@ impl Compiler {
 
 #[cfg(feature = "compiler")]
 fn in_process(file: &[u8], runtime: &GuestRuntime) -> Result<Vec<u8>, PrepareError> {
-    haar_engine::compiler::child::precompile(runtime.engine(), file)
+    let target = haar_engine::configuration::target();
+    haar_engine::compiler::child::precompile(runtime.engine(), &target, file)
         .map_err(|error| PrepareError::Refused(format!("the module can't be compiled: {error:#}")))
 }
 

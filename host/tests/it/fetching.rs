@@ -158,13 +158,14 @@ impl Bench {
         let module = sign(&artifacts::read(artifacts::ECHO), &publisher).unwrap();
         let digest = Digest::of(&module);
         let runtime = GuestRuntime::new(1).unwrap();
-        let code = compiler::child::precompile(runtime.engine(), &module).unwrap();
+        let target = configuration::target();
+        let code = compiler::child::precompile(runtime.engine(), &target, &module).unwrap();
         assert!(code.len() > 2 * PIECE_BYTES, "too little to be cut");
         let origin = Origin {
             module: &digest,
             signatures: &Signatures::of(&module).unwrap(),
             fingerprint: runtime.fingerprint(),
-            target: &configuration::target(),
+            target: &target,
         };
         let packed = artifact::pack(&artifact::seal(&origin, &code, &site), &code);
         Self {

@@ -229,8 +229,13 @@ impl Link {
 
     /// When there is something to do although nothing has happened.
     pub fn wake_ms(&self) -> Option<u64> {
-        let hello = self.hello_ms.filter(|_| self.connected);
+        let hello = self.hello_ms();
         hello.into_iter().chain(self.sender.wake_ms()).min()
+    }
+
+    /// When to say hello.
+    pub fn hello_ms(&self) -> Option<u64> {
+        self.hello_ms.filter(|_| self.connected)
     }
 
     fn answer(&mut self, answer: Vec<u8>) {

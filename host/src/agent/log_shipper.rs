@@ -49,10 +49,11 @@ impl LogShipper {
             let Some((batch, is_full)) = self.batch() else {
                 continue;
             };
-            if let Err(error) = self.uplink.publish(batch).await {
+            let sent = self.uplink.publish(batch).await;
+            if let Err(error) = &sent {
                 tracing::debug!("log lines were not sent: {error}");
             }
-            if !is_full {
+            if !is_full || sent.is_err() {
                 tokio::time::sleep(PAUSE).await;
             }
         }

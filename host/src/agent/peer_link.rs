@@ -15,6 +15,8 @@ mod leaving;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -99,7 +101,7 @@ impl PeerLink {
         loop {
             self.choose();
             let relay = self.crossing.chosen();
-            let wake = self.wake_ms().map(|ms| self.instant(ms));
+            let wake = self.wake_ms(has_more).map(|ms| self.instant(ms));
             let arrived = Arc::clone(&self.plan.arrived);
             let live = match self.link.is_open() && !has_more {
                 true => self.plan.live.clone(),
@@ -107,8 +109,10 @@ impl PeerLink {
             };
             tokio::select! {
                 room = room(relay.as_ref()), if has_more => {
-                    // None: the relay was left; the table of relays says so, too.
-                    has_more = room.is_some_and(|room| self.send(room));
+                    match room {
+                        Some(room) => has_more = self.send(room),
+                        None => self.crossing.ended(),
+                    }
                     continue;
                 }
                 Some(first) = self.ways.frames.recv() => self.receive(first),
@@ -164,10 +168,17 @@ impl PeerLink {
         }
     }
 
-    fn wake_ms(&self) -> Option<u64> {
+    /// When to go on although nothing has happened. What is due already and waits for room at the
+    /// relay, or for the disk, is no reason: that would be to ask again and again.
+    fn wake_ms(&self, has_more: bool) -> Option<u64> {
         let unanswered = self.link.unanswered_since_ms();
         let choice = self.crossing.wake_ms(unanswered);
-        self.link.wake_ms().into_iter().chain(choice).min()
+        let link = match (has_more, self.leaving.is_reading()) {
+            (true, _) => None,
+            (false, true) => self.link.hello_ms(),
+            (false, false) => self.link.wake_ms(),
+        };
+        link.into_iter().chain(choice).min()
     }
 
     fn now_ms(&self) -> u64 {

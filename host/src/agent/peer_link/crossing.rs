@@ -21,6 +21,18 @@ impl Crossing {
     pub(super) fn meet(&mut self, relays: &Table, shared: &[Name]) {
         let is_shared = |one: &&Attachment| shared.is_empty() || shared.contains(&one.name);
         self.relays = relays.iter().filter(is_shared).cloned().collect();
+        self.set_paths();
+    }
+
+    /// The session over which frames went has ended: there is no such relay until [`meet`](Self::meet)
+    /// says so again.
+    pub(super) fn ended(&mut self) {
+        let chosen = self.chosen.map(|(relay, _)| relay);
+        self.relays.retain(|one| Some(one.number) != chosen);
+        self.set_paths();
+    }
+
+    fn set_paths(&mut self) {
         let paths: Vec<_> = self
             .relays
             .iter()

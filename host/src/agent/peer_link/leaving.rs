@@ -186,6 +186,11 @@ impl Leaving {
         None
     }
 
+    /// Whether a log is being read: nothing else of logs is sent until then.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
     /// Waits until the disk has done something for this side.
     pub(super) async fn done(&mut self) -> Done {
         tokio::select! {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use haar_link::frame::{Ack, Frame, decode};
 use haar_link::link::Link;
 use haar_link::sender::Settings;
-use haar_link::session::Ends;
+use haar_link::session::{Ends, Session};
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{NodeId, RouteId};
 use haar_protocol::keys::SecretKey;
@@ -24,30 +24,35 @@ const DURABLE: u64 = 1;
 const MESSAGES: u64 = 5;
 const BODY_BYTES: usize = 500;
 /// Of one message each.
-const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: Settings = Settings {
     resend_ms_min: 500,
     resend_ms_max: 30_000,
     batch_bytes: BODY_BYTES as u64 + 100,
     in_flight_bytes: 1 << 20,
 };
 
-fn node() -> NodeId {
+pub(super) fn node() -> NodeId {
     NodeId::of(&SecretKey::from_seed([3; 32]).public())
 }
 
-fn links(settings: Settings) -> (Link, Link) {
+/// What one of two nodes seals with.
+pub(super) fn seals(own: u8, other: u8) -> Session {
+    let [own_name, other_name] = [own, other].map(|seed| format!("n-{seed}"));
+    let ends = Ends {
+        site: "s",
+        own: &own_name,
+        other: &other_name,
+    };
+    let secret = |seed| LinkSecret::from_bytes([seed; 32]);
+    secret(own)
+        .session(ends, [own; 16], &secret(other).public())
+        .unwrap()
+}
+
+/// Two links that have met.
+pub(super) fn links(settings: Settings) -> (Link, Link) {
     let link = |own: u8, other: u8| {
-        let [own_name, other_name] = [own, other].map(|seed| format!("n-{seed}"));
-        let ends = Ends {
-            site: "s",
-            own: &own_name,
-            other: &other_name,
-        };
-        let secret = |seed| LinkSecret::from_bytes([seed; 32]);
-        let session = secret(own)
-            .session(ends, [own; 16], &secret(other).public())
-            .unwrap();
-        let mut link = Link::new(session, settings);
+        let mut link = Link::new(seals(own, other), settings);
         link.connected(true, 0);
         link
     };
@@ -61,7 +66,7 @@ fn links(settings: Settings) -> (Link, Link) {
     (left, right)
 }
 
-fn message(sequence: u64) -> Arc<Message> {
+pub(super) fn message(sequence: u64) -> Arc<Message> {
     Arc::new(Message {
         source: Arc::default(),
         sequence,
@@ -72,7 +77,7 @@ fn message(sequence: u64) -> Arc<Message> {
 }
 
 /// A log with messages at hand, as a durable route to the other node.
-async fn stream(store: &Store, route: u64) -> OutgoingStream {
+pub(super) async fn stream(store: &Store, route: u64) -> OutgoingStream {
     let consumer = Consumer {
         route,
         node: node(),

@@ -1,7 +1,7 @@
 //! The command line: the same for the program `haar-controller` and the role `haar controller`.
 //! Owns the process: signals, standard input, exit code.
 
-use std::io::{Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,6 +105,7 @@ impl RunArguments {
 pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(config::log_filter())
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .finish();
     // A process has one subscriber: `haar` may have set its own already.

@@ -27,6 +27,8 @@ use haar_engine::compiler::child::CompileArguments;
 
 /// Where an agent keeps its state unless told otherwise.
 const DATA: &str = "/var/lib/haar";
+/// The service that the Debian package brings; it runs on that directory.
+const SERVICE: &str = "/usr/lib/systemd/system/haar-agent.service";
 
 /// Haar's agent: runs signed WebAssembly microservices on this node.
 #[derive(Debug, Parser)]
@@ -164,8 +166,19 @@ fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
         "node `{}` ({}) has joined site {}",
         membership.name, membership.node, membership.site
     );
-    println!("next: haar-agent run --data {}", arguments.data.display());
+    println!("next: {}", how_to_run(&arguments.data));
     Ok(())
+}
+
+/// The command that runs a node that has just joined: the service's, where the Debian package has
+/// brought one for this directory.
+fn how_to_run(data: &Path) -> String {
+    let has_service = Path::new(SERVICE).exists() && Path::new("/run/systemd/system").is_dir();
+    if has_service && data == Path::new(DATA) {
+        "systemctl start haar-agent".to_owned()
+    } else {
+        format!("haar-agent run --data {}", data.display())
+    }
 }
 
 /// The host's name, as far as it can be the name of a node.

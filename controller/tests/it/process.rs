@@ -49,6 +49,20 @@ fn ready(child: &mut Child) -> serde_json::Value {
 }
 
 #[test]
+fn a_log_that_nobody_watches_has_no_colours() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = program(&directory.path().join("site"), &RUN)
+        .env("HAAR_LOG", "info")
+        .spawn()
+        .unwrap();
+    ready(&mut child);
+    drop(child.stdin.take());
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.contains("the controller is ready"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
+}
+
+#[test]
 fn it_announces_itself_and_stops_when_standard_input_closes() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("site");

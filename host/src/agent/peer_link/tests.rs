@@ -78,6 +78,11 @@ pub(super) fn message(sequence: u64) -> Arc<Message> {
 
 /// A log with messages at hand, as a durable route to the other node.
 pub(super) async fn stream(store: &Store, route: u64) -> OutgoingStream {
+    stream_at_hand_from(store, route, 1).await
+}
+
+/// The same; what stands before the position `first` is on the disk only.
+pub(super) async fn stream_at_hand_from(store: &Store, route: u64, first: u64) -> OutgoingStream {
     let consumer = Consumer {
         route,
         node: node(),
@@ -99,7 +104,7 @@ pub(super) async fn stream(store: &Store, route: u64) -> OutgoingStream {
         u64::MAX,
         Held::default(),
     ));
-    log.committed(1, (1..=MESSAGES).map(message), None);
+    log.committed(first, (first..first + MESSAGES).map(message), None);
     OutgoingStream {
         route,
         reader: Arc::new(Reader::new(log, consumer, 0, Arc::default())),

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::tests::{SETTINGS, links, message, node, seals, stream};
+use super::tests::{SETTINGS, links, message, node, seals, stream, stream_at_hand_from};
 use super::*;
 use crate::agent::relays::Attachment;
 use crate::bus::message::RouteCounters;
@@ -140,4 +140,22 @@ async fn what_is_due_wakes_nobody_who_waits_for_room_at_the_relay() {
     assert!(sent.is_some());
     assert_eq!(link.wake_ms(false), Some(SETTINGS.resend_ms_min));
     assert_eq!(link.wake_ms(true), None);
+}
+
+#[tokio::test]
+async fn what_is_due_wakes_nobody_who_waits_for_the_disk() {
+    let mut plan = LinkPlan::default();
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(directory.path()).unwrap();
+    plan.outgoing.push(stream(&store, 1).await);
+    plan.outgoing
+        .push(stream_at_hand_from(&store, 2, 1_000).await);
+    let (_around, mut link) = around(session(&CancellationToken::new()), plan);
+    link.follow();
+    link.meet();
+    link.choose();
+    let sent = link.leaving.next(&mut link.link, &link.plan, 0);
+    assert!(sent.is_some() && link.leaving.is_reading());
+    assert_eq!(link.link.wake_ms(), Some(SETTINGS.resend_ms_min));
+    assert_eq!(link.wake_ms(false), None);
 }

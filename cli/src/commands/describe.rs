@@ -1,15 +1,16 @@
 //! `haar describe`: everything about one thing.
 
+mod node;
+
 use clap::Subcommand;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::ModuleReference;
 use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, ModuleCode, NodeDetail, TrustedPublisher,
+    ApplicationDetail, List, Microservice, Module, ModuleCode, TrustedPublisher,
 };
-use haar_protocol::status::FlashStatus;
 use serde::de::DeserializeOwned;
 
-use super::{get, instances};
+use super::instances;
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -70,7 +71,7 @@ impl std::str::FromStr for MicroserviceArgument {
 pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     let client = Client::of(options)?;
     match &arguments.what {
-        What::Node { name } => one(&client, options, &format!("nodes/{name}"), node),
+        What::Node { name } => one(&client, options, &format!("nodes/{name}"), node::described),
         What::Application { name } => one(
             &client,
             options,
@@ -148,171 +149,6 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
         .hinted("Give more of its digits."));
     }
     Ok(module)
-}
-
-fn node(detail: &NodeDetail) -> String {
-    let node = &detail.node;
-    let now = output::now_ms();
-    let seen = node.last_seen_ms.map_or_else(
-        || "never".to_owned(),
-        |seen| format!("{} ago", output::age(now, seen)),
-    );
-    let mut pairs = vec![
-        ("Node", node.name.to_string()),
-        ("Id", node.id.to_string()),
-        (
-            "State",
-            if node.online { "online" } else { "offline" }.to_owned(),
-        ),
-        ("Last seen", seen),
-        ("Labels", get::labels(&node.labels)),
-        ("Joined", output::timestamp(detail.enrolled_ms)),
-        (
-            "Agent",
-            format!(
-                "{} for {}",
-                output::printable(&node.agent_version),
-                output::printable(&node.target)
-            ),
-        ),
-        (
-            "Agent's memory",
-            node.resident_bytes
-                .map_or_else(|| "not reported".into(), output::bytes),
-        ),
-        (
-            "Written today",
-            node.flash
-                .map_or_else(|| "not reported".into(), written_today),
-        ),
-        (
-            "Gives",
-            format!(
-                "{} of memory, {} of cpu, {} of storage, for at most {} microservices",
-                node.budget.memory,
-                bounded(node.budget.cpu_percent < u32::MAX, || {
-                    format!("{}%", node.budget.cpu_percent)
-                }),
-                bounded(node.budget.storage.0 < u64::MAX, || {
-                    output::bytes(node.budget.storage.0)
-                }),
-                node.budget.microservices
-            ),
-        ),
-        ("Assignment", get::assignment(node)),
-        (
-            "Status",
-            detail.status_sequence.map_or_else(
-                || "none yet".into(),
-                |sequence| format!("number {sequence}, {} missed", detail.statuses_missed),
-            ),
-        ),
-    ];
-    if let Some(engine) = &detail.engine {
-        let compiled = match (engine.precompiled, engine.compiler) {
-            (true, _) => "compiled by the controller",
-            (false, true) => "compiled there",
-            (false, false) => "nobody compiles for it",
-        };
-        let fingerprint = engine.fingerprint.get(..12).unwrap_or_default();
-        pairs.push((
-            "Engine",
-            format!(
-                "{fingerprint}, {}: {compiled}",
-                output::printable(&engine.target)
-            ),
-        ));
-    }
-    if let Some(refused) = &node.refused {
-        let number = refused
-            .number
-            .map_or_else(String::new, |number| format!(" {number}"));
-        pairs.push((
-            "Refused",
-            format!("assignment{number}: {}", output::printable(&refused.reason)),
-        ));
-    }
-    if let Some(skew) = node.clock_skew_ms {
-        let remark =
-            get::clock_remark(node).map_or_else(String::new, |remark| format!(": it {remark}"));
-        pairs.push(("Clock", format!("{skew} ms from the controller's{remark}")));
-    }
-    for relay in &detail.relays {
-        let state = match (relay.connected, &relay.reason) {
-            (true, _) => "connected".to_owned(),
-            (false, Some(reason)) => format!("not connected: {}", output::printable(reason)),
-            (false, None) => "not connected yet".to_owned(),
-        };
-        pairs.push(("Relay", format!("{}: {state}", relay.name)));
-    }
-    for relay in &detail.serves {
-        let state = relay.reason.as_ref().map_or_else(
-            || "runs".to_owned(),
-            |reason| format!("does not run: {}", output::printable(reason)),
-        );
-        pairs.push(("Runs a relay", format!("{}: {state}", relay.name)));
-    }
-    for log in &detail.backlogs {
-        let (refused, dropped) = (log.refused.messages, log.dropped.messages);
-        let text = format!(
-            "{}.{}: {} of {} wait, {refused} refused, {dropped} dropped",
-            log.name,
-            log.outlet,
-            output::bytes(log.bytes),
-            output::bytes(log.bytes_max),
-        );
-        pairs.push(("Backlog", text));
-    }
-    if detail.frames_refused > 0 {
-        let text = format!("{} frames of other nodes", detail.frames_refused);
-        pairs.push(("Refused", text));
-    }
-    let mut table = output::Table::new(&[
-        "MICROSERVICE",
-        "STATE",
-        "SINCE",
-        "MODULE",
-        "CALLS",
-        "FAILURES",
-        "RESTARTS",
-    ]);
-    for microservice in &detail.microservices {
-        table.row([
-            microservice.name.to_string(),
-            microservice.state.to_string(),
-            output::age(now, microservice.since_ms),
-            output::printable(&microservice.module_label),
-            microservice.calls.to_string(),
-            microservice.failures.to_string(),
-            microservice.restarts.to_string(),
-        ]);
-    }
-    format!(
-        "{}\n{}",
-        facts(&pairs),
-        table.render("It reports no microservices.")
-    )
-}
-
-/// What its flash had to take today, beside what it should take.
-fn written_today(flash: FlashStatus) -> String {
-    let today = output::bytes(flash.today_bytes);
-    match flash.budget_bytes {
-        None => today,
-        Some(budget) if flash.is_over_budget() => {
-            format!("{today}, more than the {} of a day", output::bytes(budget))
-        }
-        Some(budget) => format!("{today} of {} a day", output::bytes(budget)),
-    }
-}
-
-/// An amount that an agent of an earlier release does not bound.
-fn bounded(is_bounded: bool, amount: impl Fn() -> String) -> String {
-    if is_bounded {
-        amount()
-    } else {
-        "any amount".to_owned()
-    }
 }
 
 fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {

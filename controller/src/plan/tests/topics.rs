@@ -1,7 +1,7 @@
 //! Routes between microservices and topics of brokers.
 
 use haar_protocol::assignment::TopicEnd;
-use haar_protocol::manifest::Credentials;
+use haar_protocol::manifest::{Credentials, Delivery, Route};
 use haar_protocol::relay::RelayRole;
 
 use super::super::{RelayPlace, relay_problems, topic_rights};

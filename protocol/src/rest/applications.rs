@@ -1,0 +1,134 @@
+//! Applications in the API: what an apply did, and the instances and routes that came of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::assignment::MicroserviceName;
+use crate::ids::{Digest, MediaType, Name, RouteId};
+use crate::manifest::{Delivery, Manifest};
+use crate::status::{MicroserviceStatus, State};
+
+/// An application as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Application {
+    /// Its name.
+    pub name: Name,
+    /// Counts the times that it was applied with a change.
+    pub revision: u64,
+    /// When it was last applied: milliseconds since the Unix epoch.
+    pub applied_ms: u64,
+    /// How many instances it should have.
+    pub instances: u32,
+    /// How many instances run, as last reported.
+    pub running: u32,
+}
+
+/// Everything about an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ApplicationDetail {
+    /// As lists show it.
+    #[serde(flatten)]
+    pub application: Application,
+    /// Its manifest, with defaults filled in.
+    pub manifest: Manifest,
+    /// Its instances.
+    pub microservices: Vec<Microservice>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+}
+
+/// What an apply did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ApplyResult {
+    /// The application.
+    pub name: Name,
+    /// Its revision now; on a dry run the one that it would have.
+    pub revision: u64,
+    /// False when the manifest is what was applied before and nothing moved.
+    pub changed: bool,
+    /// True when nothing was done.
+    pub dry_run: bool,
+    /// Where each instance runs.
+    pub placements: Vec<Placement>,
+    /// Things that work but may not be meant, for people.
+    pub warnings: Vec<String>,
+    /// New assignment numbers by node; empty on a dry run.
+    pub assignments: BTreeMap<Name, u64>,
+}
+
+/// An instance and its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Placement {
+    /// The microservice.
+    pub microservice: Name,
+    /// The node.
+    pub node: Name,
+}
+
+/// One instance: what should be, and what its node last said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Microservice {
+    /// What it is called.
+    #[serde(flatten)]
+    pub name: MicroserviceName,
+    /// Its node.
+    pub node: Name,
+    /// Whether the node is connected.
+    pub node_online: bool,
+    /// The module that it should run.
+    pub module: Digest,
+    /// The module's name and version.
+    pub module_label: String,
+    /// False when the site no longer wants it and the node still reports it.
+    pub wanted: bool,
+    /// What the node last said; none when it has said nothing of it yet.
+    pub status: Option<MicroserviceStatus>,
+}
+
+impl Microservice {
+    /// The state to show: as reported, or `preparing` before the node's first word.
+    pub fn state(&self) -> State {
+        self.status
+            .as_ref()
+            .map_or(State::Preparing, |status| status.state)
+    }
+}
+
+/// A route of an application with the sums of its counters over all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Route {
+    /// Its id.
+    pub id: RouteId,
+    /// The application.
+    pub application: Name,
+    /// `MICROSERVICE.OUTLET`, or `mqtt:FILTER`.
+    pub from: String,
+    /// `MICROSERVICE.INLET`, or `mqtt:TOPIC`.
+    pub to: String,
+    /// The relay that has the topic, when one end is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Name>,
+    /// The only type that passes.
+    pub content_type: MediaType,
+    /// How messages are kept.
+    pub delivery: Delivery,
+    /// Nodes with an instance of the source.
+    pub from_nodes: Vec<Name>,
+    /// Nodes with an instance of the target.
+    pub to_nodes: Vec<Name>,
+    /// Messages that entered, each counted once for every receiver.
+    pub sent: u64,
+    /// Messages that reached an inbox.
+    pub delivered: u64,
+    /// Messages that a handler acknowledged.
+    pub handled: u64,
+    /// Messages that were dropped.
+    pub dropped: u64,
+}

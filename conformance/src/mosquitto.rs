@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-const MISSING: &str =
+/// What to do when it is not installed.
+pub(crate) const MISSING: &str =
     "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
 
 /// A port of this machine that nobody uses. The system hands out others first.
@@ -36,6 +37,17 @@ impl Mosquitto {
         let text = text.replace(&everywhere, &format!("listener {port} 127.0.0.1\n"));
         let own = "user root\nlog_dest stderr\n";
         std::fs::write(folder.join("mosquitto.conf"), format!("{own}{text}"))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            port,
+            child: None,
+        })
+    }
+
+    /// One for devices, with these settings beside its listener; not running yet.
+    pub(crate) fn plain(folder: &Path, port: u16, settings: &str) -> anyhow::Result<Self> {
+        let text = format!("user root\nlog_dest stderr\nlistener {port} 127.0.0.1\n{settings}");
+        std::fs::write(folder.join("mosquitto.conf"), text)?;
         Ok(Self {
             folder: folder.to_owned(),
             port,

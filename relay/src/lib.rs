@@ -27,7 +27,7 @@ mod window;
 pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
-    DeviceSubscription, DeviceTask, Outcome, Receipt,
+    DeviceSubscription, DeviceTask, Held, Outcome, Receipt,
 };
 pub use endpoint::{Endpoint, RelayError, TlsTrust};
 pub use reason::DisconnectReason;

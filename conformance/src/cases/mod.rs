@@ -3,6 +3,7 @@
 mod messaging;
 mod durable;
 mod relays;
+mod devices;
 mod history;
 mod lifecycle;
 mod timers;
@@ -26,10 +27,11 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 19] = [
+    let groups: [&'static [&'static Case]; 20] = [
         messaging::CASES,
         durable::CASES,
         relays::CASES,
+        devices::CASES,
         history::CASES,
         lifecycle::CASES,
         timers::CASES,

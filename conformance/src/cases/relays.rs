@@ -119,7 +119,7 @@ impl Pair {
 }
 
 /// Applies the manifest of a relay.
-fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> {
+pub(super) fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> {
     let file = format!("{name}.yaml");
     std::fs::write(scene.site.folder().join(&file), manifest.to_string())?;
     scene.site.haar(&["apply", "-f", &file])?.ok().map(drop)

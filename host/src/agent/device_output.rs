@@ -241,7 +241,11 @@ impl Output {
             index.map(|index| (stream, index))
         });
         let Some((stream, index)) = found else {
-            return; // of a live route, or published again by now
+            // Of a live route, or published again by now.
+            if let Outcome::Never(why) = outcome {
+                tracing::warn!(%relay, "a message of a live route is dropped: {why}");
+            }
+            return;
         };
         let (route, topic) = (&stream.route, &stream.route.target.topic);
         match outcome {

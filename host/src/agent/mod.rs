@@ -17,6 +17,8 @@ mod peer_link;
 mod devices;
 mod device_link;
 mod device_intake;
+mod device_commit;
+mod device_discards;
 mod device_output;
 mod letters;
 mod requests;

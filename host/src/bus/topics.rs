@@ -26,6 +26,8 @@ use crate::store::log::message_bytes;
 const TOPIC_HEADER: &str = "mqtt-topic";
 /// Header of a message that the broker had kept from before the subscription.
 const RETAINED_HEADER: &str = "mqtt-retained";
+/// Header of a message that the broker has sent before: it may be a repeat.
+const DUPLICATE_HEADER: &str = "mqtt-dup";
 /// What the names of headers of ours begin with: no property of a device has such a name.
 const OWN_HEADERS: &str = "mqtt-";
 /// User properties of one message that become headers.
@@ -135,11 +137,19 @@ pub fn source(assignment: &Assignment, route: &TopicRoute) -> Source {
 
 /// The headers of a device's message. Returns also how many of its properties are left out: those
 /// whose names are ours, and those beyond a limit.
-pub fn headers(topic: &str, retained: bool, properties: Vec<(String, String)>) -> (Headers, usize) {
+pub fn headers(
+    topic: &str,
+    retained: bool,
+    duplicate: bool,
+    properties: Vec<(String, String)>,
+) -> (Headers, usize) {
     let all = properties.len();
     let mut headers = vec![(TOPIC_HEADER.to_owned(), topic.to_owned())];
     if retained {
         headers.push((RETAINED_HEADER.to_owned(), "true".to_owned()));
+    }
+    if duplicate {
+        headers.push((DUPLICATE_HEADER.to_owned(), "true".to_owned()));
     }
     let own = headers.len();
     let theirs = properties
@@ -365,11 +375,14 @@ mod tests {
             pair("unit", "C"),
             pair("mqtt-retained", "true"),
         ];
-        let (found, left_out) = headers("plant/7", false, properties);
+        let (found, left_out) = headers("plant/7", false, false, properties);
         assert_eq!(found, [pair("mqtt-topic", "plant/7"), pair("unit", "C")]);
         assert_eq!(left_out, 2);
-        let (found, _) = headers("plant/7", true, Vec::new());
+        let (found, _) = headers("plant/7", true, false, Vec::new());
         let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-retained", "true")];
+        assert_eq!(found, expected);
+        let (found, _) = headers("plant/7", false, true, Vec::new());
+        let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-dup", "true")];
         assert_eq!(found, expected);
     }
 
@@ -389,7 +402,7 @@ mod tests {
     #[test]
     fn more_properties_than_may_be_are_left_out() {
         let many = vec![pair("a", "b"); PROPERTIES_MAX + 3];
-        let (found, left_out) = headers("t", false, many);
+        let (found, left_out) = headers("t", false, false, many);
         assert_eq!((found.len(), left_out), (PROPERTIES_MAX + 1, 3));
     }
 }

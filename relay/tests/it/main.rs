@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod clients;
+mod scripted;
 mod support;
 
 mod broker;
+mod devices;
 mod hostile;
 mod identity;
 mod revocation;

@@ -130,7 +130,7 @@ pub struct DeviceMessage {
     pub subscription: Option<u32>,
     /// What acknowledges it; none at QoS 0.
     pub receipt: Option<Receipt>,
-    /// Its share in what the session may hold in memory: dropped with the last copy of the message.
+    /// Its share of the session's budget: drop it when the message is stored, or let go.
     pub held: Held,
 }
 

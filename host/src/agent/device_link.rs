@@ -131,7 +131,7 @@ impl DeviceLink {
             }
             DeviceEvent::Message(message) => self.intake.arrived(plan, message),
             DeviceEvent::WindowExceeded { messages } => {
-                tracing::warn!(relay = %self.relay, "the broker has more than {messages} unacknowledged messages on their way here, which MQTT 5 forbids (Receive Maximum): all of them are taken; a newer release of the broker may keep to it");
+                tracing::warn!(relay = %self.relay, "the broker sends more unacknowledged messages than the {messages} that this node allows (the receive maximum of MQTT 5): all of them are taken; see whether there is a newer release of the broker");
             }
             DeviceEvent::Published { token, outcome } => {
                 self.output.published(&self.relay, token, outcome);

@@ -6,9 +6,9 @@
 //! route, `mqtt:RELAY` for the microservice (no microservice has a colon in its name), and the filter
 //! of the route for the outlet. Its sequence counts what the node has taken for this route.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute, TopicTarget};
 use haar_protocol::mqtt::TopicFilter;
@@ -19,6 +19,7 @@ use super::inbox::Inbox;
 use super::log::{Log, Reader};
 use super::message::{Entry, Headers, Message, RouteCounters, Source, count};
 use super::table::DurableRoute;
+use super::topic_queue::TopicQueue;
 use crate::store::Store;
 use crate::store::log::message_bytes;
 
@@ -34,10 +35,6 @@ const OWN_HEADERS: &str = "mqtt-";
 const PROPERTIES_MAX: usize = 64;
 /// Bytes that a header costs beside name and value, as when a microservice publishes.
 const HEADER_BYTES: usize = 8;
-/// Messages on live routes to a topic that wait at most.
-const QUEUE_MESSAGES_MAX: usize = 1_024;
-/// Bytes of them.
-const QUEUE_BYTES_MAX: usize = 1 << 20;
 
 /// The routes of this node from and to the topics of one broker.
 #[derive(Debug, Clone, Default)]
@@ -296,68 +293,6 @@ pub async fn keep(
     };
     let stored = store.append(log.id, now_ms, messages, committed).await;
     stored.map(drop).inspect_err(|_| log.release(bytes))
-}
-
-/// What waits for a topic on a live route: bounded, the newest wins.
-#[derive(Debug)]
-pub struct TopicQueue {
-    /// Taken by publishers and by the broker's task, for a push or a pop.
-    queue: Mutex<Queue>,
-    arrived: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Arc<Message>>,
-    bytes: usize,
-}
-
-impl TopicQueue {
-    /// An empty queue, whose reader `arrived` tells.
-    pub fn new(arrived: Arc<Notify>) -> Self {
-        Self {
-            queue: Mutex::default(),
-            arrived,
-        }
-    }
-
-    /// Puts a message in; the oldest ones leave when it is full, counted.
-    pub fn push(&self, message: Arc<Message>, counters: &RouteCounters) {
-        let was_empty = {
-            let mut queue = self.lock();
-            let was_empty = queue.messages.is_empty();
-            queue.bytes += message.bytes();
-            queue.messages.push_back(message);
-            while queue.messages.len() > QUEUE_MESSAGES_MAX || queue.bytes > QUEUE_BYTES_MAX {
-                let Some(oldest) = queue.messages.pop_front() else {
-                    break;
-                };
-                queue.bytes -= oldest.bytes();
-                count(&counters.dropped);
-            }
-            was_empty
-        };
-        if was_empty {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// The oldest message.
-    pub fn pop(&self) -> Option<Arc<Message>> {
-        let mut queue = self.lock();
-        let message = queue.messages.pop_front()?;
-        queue.bytes -= message.bytes();
-        Some(message)
-    }
-
-    /// True when nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.lock().messages.is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, timeout};
 
 /// Bytes of messages that a session holds beyond the window. One message may be as large as all of it.
 const HELD_BYTES_MAX: u32 = 1 << 20;
@@ -30,10 +31,11 @@ impl Budget {
         Self(Arc::new(Semaphore::new(HELD_BYTES_MAX as usize)))
     }
 
-    /// Waits until there is room for a message.
-    pub(super) async fn take(&self, bytes: u32) -> Held {
+    /// Waits until there is room for a message. None when there is none in time.
+    pub(super) async fn take(&self, bytes: u32, patience: Duration) -> Option<Held> {
         let permit = Arc::clone(&self.0).acquire_many_owned(bytes.min(HELD_BYTES_MAX));
-        Held(permit.await.ok()) // the semaphore is never closed
+        let permit = timeout(patience, permit).await.ok()?;
+        Some(Held(permit.ok())) // the semaphore is never closed
     }
 
     /// Charges a message of the window as far as there is room; it is taken in any case.
@@ -59,36 +61,33 @@ pub(super) fn cost(publish: &Publish) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll, Waker};
-
     use super::*;
 
-    fn is_pending(future: impl Future<Output = Held>) -> bool {
-        let mut future = std::pin::pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
-        matches!(future.as_mut().poll(&mut context), Poll::Pending)
+    async fn has_room(budget: &Budget, bytes: u32) -> bool {
+        budget.take(bytes, Duration::ZERO).await.is_some()
     }
 
     #[tokio::test]
     async fn a_spent_budget_takes_messages_of_the_window_only() {
         let budget = Budget::new();
-        let all = budget.take(u32::MAX).await;
-        assert!(is_pending(budget.take(1)));
+        let all = budget.take(u32::MAX, Duration::ZERO).await;
+        assert!(all.is_some());
+        assert!(!has_room(&budget, 1).await);
         let of_the_window = budget.take_anyway(1);
-        assert!(is_pending(budget.take(1)));
+        assert!(!has_room(&budget, 1).await);
         drop(of_the_window);
-        assert!(is_pending(budget.take(1)), "it was not charged");
+        assert!(!has_room(&budget, 1).await, "it was not charged");
         drop(all);
-        assert!(!is_pending(budget.take(HELD_BYTES_MAX)));
+        assert!(has_room(&budget, HELD_BYTES_MAX).await);
     }
 
     #[tokio::test]
     async fn messages_of_the_window_leave_less_for_others() {
         let budget = Budget::new();
         let of_the_window = budget.take_anyway(HELD_BYTES_MAX - 10);
-        assert!(!is_pending(budget.take(10)));
-        assert!(is_pending(budget.take(11)));
+        assert!(has_room(&budget, 10).await);
+        assert!(!has_room(&budget, 11).await);
         drop(of_the_window);
-        assert!(!is_pending(budget.take(11)));
+        assert!(has_room(&budget, 11).await);
     }
 }

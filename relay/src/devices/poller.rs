@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, cost};
 use super::{DeviceEvent, DeviceMessage, Outcome, Receipt};
 use crate::PACKET_BYTES_MAX;
-use crate::connection::IN_FLIGHT_MAX;
+use crate::connection::{IN_FLIGHT_MAX, KEEP_ALIVE};
 use crate::reason::DisconnectReason;
 
 /// What the poller tells the driver.
@@ -109,7 +109,8 @@ impl Poller {
     /// each; rumqttc 0.25.1 counts the bytes of each number once too often, and may take what follows
     /// them for the message. Such a broker is not asked for numbers again: it sends one copy only.
     ///
-    /// While it waits for room nothing is read from the socket, and nothing written either.
+    /// While it waits for room nothing is read from the socket, and nothing written either. So it
+    /// waits no longer than the broker does: the next connection finds what was not acknowledged.
     async fn receive(&mut self, publish: Publish) -> Result<(), DisconnectReason> {
         let cost = cost(&publish);
         let receipt = (publish.qos != QoS::AtMostOnce).then_some(Receipt {
@@ -129,7 +130,7 @@ impl Poller {
             true => self.budget.take_anyway(cost),
             false => tokio::select! {
                 biased;
-                held = self.budget.take(cost) => held,
+                held = self.budget.take(cost, KEEP_ALIVE) => held.ok_or_else(no_room)?,
                 // What is not delivered comes again, or was sent at most once.
                 () = self.closing.cancelled() => return Ok(()),
             },
@@ -151,7 +152,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Counts a message to be acknowledged. False when the broker may not have sent it yet.
+    /// Counts a message to be acknowledged. False when the receive maximum does not allow it yet.
     async fn is_in_window(&mut self) -> bool {
         self.unacknowledged += 1;
         let is_in_window = self.unacknowledged <= usize::from(IN_FLIGHT_MAX);
@@ -176,6 +177,11 @@ impl Poller {
         let gone = |_| DisconnectReason::Closed("the session was dropped".into());
         self.notes.send(note).await.map_err(gone)
     }
+}
+
+fn no_room() -> DisconnectReason {
+    let why = "there is no room for more of its messages: see the backlog of its routes";
+    DisconnectReason::Closed(why.to_owned())
 }
 
 fn terms(answer: &ConnAck) -> Terms {

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::grants::{Access, DirectoryGrant};
+use haar_protocol::limits::Backlog;
+use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::NodeCredentials;
 use haar_protocol::status::Status;
 
@@ -43,6 +45,10 @@ impl Scene {
 
     /// The agent listens.
     async fn listen(&mut self) {
+        self.listen_with(Backlog::default()).await;
+    }
+
+    async fn listen_with(&mut self, backlog: Backlog) {
         let (node, site) = (&self.node, &self.site);
         let module = node.install(&artifacts::read(artifacts::JOURNAL), &site.publisher);
         let mut journal = microservice("journal", module, &[], &["in"]);
@@ -55,7 +61,9 @@ impl Scene {
         });
         let mut assignment = node.assignment(site, 1);
         assignment.microservices = vec![journal];
-        assignment.topics = vec![topic_route(from(FILTER), "journal", "in")];
+        let mut route = topic_route(from(FILTER), "journal", "in");
+        route.backlog = backlog;
+        assignment.topics = vec![route];
         assignment.brokers = vec![self.broker.access(NodeCredentials::Anonymous)];
         self.node.start();
         self.site.assign(&assignment).await;
@@ -118,6 +126,21 @@ async fn a_burst_beyond_the_window_arrives_complete_and_in_order() {
     scene.handled(60).await;
     scene.publish(61..=1_120).await;
     scene.all_in_order(1_120).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_into_a_small_log_that_refuses_waits_and_arrives_in_order() {
+    let mut scene = Scene::prepare().await;
+    let small = Backlog {
+        size: ByteSize(4 << 10),
+        ..Backlog::default()
+    };
+    scene.listen_with(small).await;
+    scene.publish(1..=1_500).await;
+    scene.handled(100).await;
+    scene.node.stop().await;
+    scene.node.start();
+    scene.all_in_order(1_500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::Digest;
 
+use super::connection::fresh_epoch;
 use super::housekeeping::Kept;
 use super::run::Agent;
 use crate::accept::{self, Verdict};
@@ -91,7 +92,7 @@ impl Agent {
         let owners = owners.map(|one| one.name.clone()).collect();
         let opened = self
             .store
-            .open_logs(owners, wanted.clone(), now_ms())
+            .open_logs(owners, wanted.clone(), fresh_epoch())
             .await?;
         let registry = &mut self.node.registry;
         registry.logs.follow(wanted, opened, assignment);

@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4861_6172;
 const STATEMENTS_MAX: usize = 48;
 
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 4] = [START, MICROSERVICES, MESSAGES, BATCHES];
+const MIGRATIONS: [&str; 5] = [START, MICROSERVICES, MESSAGES, BATCHES, RUNS];
 
 const START: &str = "
     CREATE TABLE assignment (
@@ -150,6 +150,18 @@ const BATCHES: &str = "
         -- The messages of one commit, of whatever logs.
         messages BLOB NOT NULL
     ) STRICT;
+";
+
+/// What different starts of an agent appended to a log: runs. The last one of a log is its own row.
+const RUNS: &str = "
+    CREATE TABLE run (
+        log INTEGER NOT NULL REFERENCES log (id) ON DELETE CASCADE,
+        -- Names the run.
+        epoch INTEGER NOT NULL,
+        -- Sequence of its last message here.
+        upto INTEGER NOT NULL,
+        PRIMARY KEY (log, epoch)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// Sets the connection up and brings the tables up to date.

@@ -8,6 +8,7 @@ use haar_link::link::Link;
 use haar_link::sender::{Acknowledged, Want};
 
 use super::{STORE_PAUSE, Work, finished};
+use crate::agent::connection::fresh_epoch;
 use crate::bus::logs::{LinkPlan, OutgoingStream};
 use crate::bus::message::{Message, count};
 use crate::bus::peer::Outbound;
@@ -159,10 +160,14 @@ impl Leaving {
         // Where the log has nothing to send, it has nothing up to here: what is stored while it is
         // read is not passed over.
         let head = log.head();
-        let read = move |logged: Vec<Logged>| Read {
-            read_to: logged.last().map_or(head, |last| last.position),
-            want,
-            logged,
+        let read = move |mut logged: Vec<Logged>| {
+            let read_to = logged.last().map_or(head, |last| last.position);
+            logged.retain(|one| one.position <= want.upto); // the rest is of the next run
+            Read {
+                read_to,
+                want,
+                logged,
+            }
         };
         let at_hand = match want.bytes {
             0 => Some(Vec::new()),
@@ -248,7 +253,7 @@ impl Leaving {
                 log.source.outlet
             );
             self.renewing = Some(Box::pin(async move {
-                if let Err(error) = log.renew(&store, now_ms()).await {
+                if let Err(error) = log.renew(&store, fresh_epoch()).await {
                     tracing::error!("the log can't be renewed: {error:#}; tried again");
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
@@ -261,10 +266,10 @@ impl Leaving {
 /// Opens a stream as its log is.
 pub(super) fn open(link: &mut Link, stream: &OutgoingStream) {
     let reader = &stream.reader;
-    let (epoch, _) = reader.log.last();
+    let runs: Vec<_> = reader.log.runs().iter().collect();
     let (base, head) = (reader.base(), reader.log.head());
     link.sender
-        .open(stream.route, epoch, base, head, stream.priority);
+        .open(stream.route, &runs, base, head, stream.priority);
 }
 
 fn outgoing(plan: &LinkPlan, route: u64) -> Option<&OutgoingStream> {

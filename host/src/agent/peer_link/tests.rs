@@ -182,6 +182,8 @@ async fn nothing_is_sent_and_the_queue_keeps_it_while_the_link_is_not_open() {
     link.connected(false, 1);
     assert!(leaving.next(&mut link, &plan, 1).is_none());
     link.connected(true, 2);
+    let hello = leaving.next(&mut link, &plan, 2).unwrap();
+    assert!(hello.live.is_empty());
     let frame = leaving.next(&mut link, &plan, 2).unwrap();
     assert_eq!(frame.live.len(), 1);
 }

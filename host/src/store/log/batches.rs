@@ -21,7 +21,7 @@ use rusqlite::Connection;
 
 use super::batch::{self, Found, Record, Section};
 use super::index::{Index, Place};
-use super::{Arrived, LogId, filed, rows};
+use super::{Arrived, LogId, filed, rows, runs};
 use crate::bus::message::{Headers, Message};
 use crate::store::{integer, natural};
 
@@ -57,6 +57,9 @@ pub(in crate::store) struct Batches {
     /// What the next commit adds, and its number.
     made: Vec<u8>,
     number: u64,
+    /// The runs that this start of the agent appends to logs: drawn when a log is opened, and on the
+    /// disk with its first message.
+    pub(super) own_runs: BTreeMap<LogId, u64>,
     /// Only a part of a request could be added to it: it must not be committed.
     is_spoiled: bool,
 }
@@ -83,9 +86,19 @@ impl Batches {
         Ok(&mut self.index)
     }
 
+    /// Forgets the runs of logs that are gone.
+    pub(super) fn forget_own_runs(&mut self) {
+        let logs = &self.index.logs;
+        self.own_runs.retain(|log, _| logs.contains_key(log));
+    }
+
     /// Forgets what is not on the disk, and reads anew what is when it is needed.
     pub(in crate::store) fn forget(&mut self) {
-        *self = Self::new(self.room);
+        let own_runs = std::mem::take(&mut self.own_runs);
+        *self = Self {
+            own_runs,
+            ..Self::new(self.room)
+        };
     }
 
     /// A request begins.
@@ -121,9 +134,10 @@ impl Batches {
         published_ms: u64,
         messages: &[(Headers, Vec<u8>)],
     ) -> anyhow::Result<u64> {
-        let indexed = self.index(connection)?.logs.get(&log);
+        let own_run = self.own_runs.get(&log).copied();
+        let indexed = self.index(connection)?.logs.get_mut(&log);
         let indexed = indexed.context("the log is gone")?;
-        let (first, epoch) = (indexed.head + 1, indexed.epoch);
+        let (first, epoch) = (indexed.head + 1, own_run.unwrap_or(indexed.epoch));
         let messages = (first..)
             .zip(messages)
             .map(|(sequence, (headers, body))| Record {
@@ -137,7 +151,7 @@ impl Batches {
         Ok(first)
     }
 
-    /// Keeps what is new. A link that was closed in the middle of a write and opened again may bring
+    /// Keeps what is new of its run. A link that was closed in the middle of a write and opened again may bring
     /// the same messages once more: the disk decides what is new. Returns what was kept, each with
     /// the position of its first message.
     ///
@@ -154,10 +168,9 @@ impl Batches {
         let mut kept = Vec::with_capacity(all.len());
         for mut arrived in all.drain(..) {
             let log = &self.index.logs[&arrived.log];
-            let (first, epoch, sequence) = (log.head + 1, log.epoch, log.sequence);
-            let is_new = |message: &Arc<Message>| {
-                arrived.epoch > epoch || (arrived.epoch == epoch && message.sequence > sequence)
-            };
+            let (first, known) = (log.head + 1, log.runs.upto(arrived.epoch));
+            let is_new =
+                |message: &Arc<Message>| known.is_none_or(|known| message.sequence > known);
             arrived.messages.retain(is_new);
             let messages = arrived.messages.iter().map(|message| Record {
                 sequence: message.sequence,
@@ -197,7 +210,7 @@ impl Batches {
             self.index.put(log, position, place)?;
         }
         if let Some(indexed) = self.index.logs.get_mut(&log) {
-            (indexed.sequence, indexed.epoch) = (last.sequence, epoch);
+            indexed.reached(epoch, last.sequence);
         }
         self.is_spoiled = false;
         Ok(())
@@ -286,6 +299,7 @@ fn place(batch: u64, offset: u32, bytes: u64) -> anyhow::Result<Place> {
 fn load(connection: &Connection) -> anyhow::Result<Index> {
     let mut index = Index::default();
     rows::load_logs(connection, &mut index)?;
+    runs::load(connection, &mut index)?;
     let bases: BTreeMap<LogId, u64> = index
         .logs
         .iter()
@@ -319,8 +333,7 @@ fn tell(index: &mut Index, found: &Found) {
         && found.position > log.head
     {
         log.head = found.position;
-        log.sequence = found.sequence;
-        log.epoch = log.epoch.max(found.section.epoch);
+        log.reached(found.section.epoch, found.sequence);
     }
 }
 

@@ -3,6 +3,7 @@
 //! feeds it and acts on the outcome.
 
 mod events;
+mod starts;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use haar_protocol::status::Status;
 use crate::db::statuses::StatusRow;
 
 pub(crate) use events::Told;
+pub(crate) use starts::AllStarts;
 
 const BATCH_LINES_MAX: usize = 2_000;
 const LINE_BYTES_MAX: usize = 8 * 1024;
@@ -58,15 +60,7 @@ pub(crate) fn accept(
     number: u64,
     now_ms: u64,
 ) -> Option<Accepted> {
-    let missed = match last {
-        None => 0,
-        Some(last) if status.sequence > last.status.sequence => last
-            .missed
-            .saturating_add(status.sequence - last.status.sequence - 1),
-        // The same key enrolled again and counts anew: its agent must have started since.
-        Some(last) if status.started_ms > last.status.started_ms => last.missed,
-        Some(_) => return None,
-    };
+    let missed = missed(last, &status, retained)?;
     let skew = i64::try_from(i128::from(status.sent_ms) - i128::from(now_ms)).ok();
     let clock_skew_ms = if retained {
         last.and_then(|last| last.clock_skew_ms)
@@ -84,6 +78,35 @@ pub(crate) fn accept(
         events,
         reissue_above,
     })
+}
+
+/// How many statuses of the node never arrived; none when this one is older than the last, or the same
+/// again. Every start of an agent takes numbers by the thousand, so only a gap within one tells of lost
+/// statuses.
+fn missed(last: Option<&StatusRow>, status: &Status, retained: bool) -> Option<u64> {
+    let Some(last) = last else {
+        return Some(0);
+    };
+    let (before, missed) = (&last.status, last.missed);
+    match (&before.start, &status.start) {
+        (Some(one), Some(other)) if one.id != other.id => {
+            let is_later =
+                status.sequence > before.sequence || status.started_ms > before.started_ms;
+            // Of two agents with one identity the one that is served speaks; the last words of one
+            // that has ended were sent before the other began.
+            let is_alive = !retained && status.sent_ms > before.started_ms;
+            (is_later || is_alive).then_some(missed)
+        }
+        _ if status.sequence > before.sequence => {
+            let lost = match before.started_ms == status.started_ms {
+                true => status.sequence - before.sequence - 1,
+                false => 0,
+            };
+            Some(missed.saturating_add(lost))
+        }
+        // The same key enrolled again and counts anew: its agent must have started since.
+        _ => (status.started_ms > before.started_ms).then_some(missed),
+    }
 }
 
 /// A node only ever takes higher numbers. It is ahead of us when our database was restored from an

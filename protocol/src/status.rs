@@ -26,6 +26,9 @@ pub struct Status {
     pub sent_ms: u64,
     /// When the agent started, likewise.
     pub started_ms: u64,
+    /// This start of the agent. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartStatus>,
     /// Version of the agent.
     pub agent_version: String,
     /// The target that the agent was built for, such as `aarch64-unknown-linux-musl`.
@@ -66,6 +69,17 @@ pub struct Status {
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
+}
+
+/// What tells one start of an agent from every other one with the node's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StartStatus {
+    /// Random: 16 hexadecimal digits.
+    pub id: String,
+    /// The address that its machine uses on the way to the relay, as far as it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// What runs modules on a node.

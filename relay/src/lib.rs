@@ -23,6 +23,7 @@ mod session;
 mod tls;
 mod window;
 
+pub use backoff::TakeoverPauses;
 #[cfg(feature = "broker")]
 pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
 pub use devices::{

@@ -2,6 +2,7 @@
 
 mod messaging;
 mod durable;
+mod copied;
 mod relays;
 mod history;
 mod lifecycle;
@@ -26,9 +27,10 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 19] = [
+    let groups: [&'static [&'static Case]; 20] = [
         messaging::CASES,
         durable::CASES,
+        copied::CASES,
         relays::CASES,
         history::CASES,
         lifecycle::CASES,

@@ -4,10 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::status::Status;
 
-/// Who is where, as the relays tell it. Taken for single look-ups, never across an await.
+use crate::intake::{AllStarts, Told};
+
+/// Who is where, as the relays tell it, and which agents speak for a node. Each is taken for single
+/// look-ups, never across an await.
 #[derive(Clone, Default)]
-pub(super) struct Presence(Arc<Mutex<HashMap<NodeId, BTreeSet<Name>>>>);
+pub(super) struct Presence {
+    nodes: Arc<Mutex<HashMap<NodeId, BTreeSet<Name>>>>,
+    starts: Arc<Mutex<AllStarts>>,
+}
 
 impl Presence {
     /// Notes whether a node is at a relay, and says whether it is anywhere.
@@ -37,8 +44,20 @@ impl Presence {
         gone
     }
 
+    /// Notes which start of its agent a status of a node is from; see [`AllStarts::note`].
+    pub(super) fn note_start(
+        &self,
+        status: &Status,
+        name: &Name,
+        is_kept: bool,
+        now_ms: u64,
+    ) -> Option<Told> {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        starts.note(status, name, is_kept, now_ms)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, BTreeSet<Name>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

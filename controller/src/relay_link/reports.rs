@@ -196,6 +196,11 @@ impl Taking<'_, '_> {
                 return Ok(());
             }
         };
+        let presence = self.presence;
+        let in_use = presence.note_start(&status, &row.name, message.retained, write.now_ms);
+        if let Some(event) = in_use {
+            write.event(event.kind, &event.subject, &event.message)?;
+        }
         let last = db::statuses::get(&write.sql, id)?;
         let number = db::assignments::made(&write.sql, id)?.map_or(0, |made| made.number);
         let Some(accepted) = intake::accept(

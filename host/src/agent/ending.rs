@@ -74,6 +74,7 @@ impl Agent {
             now_ms,
             flash: written.map(|written| self.flash.status(written, now_ms)),
             started_ms: self.started_ms,
+            start: self.start.status(),
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,
             precompiled: self.options.precompiled == Precompiled::Accept,

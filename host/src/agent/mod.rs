@@ -8,6 +8,7 @@ mod actions;
 mod replay;
 mod view;
 
+mod connecting;
 mod connection;
 mod relays;
 #[cfg_attr(not(feature = "neighbourhood-relay"), path = "not_serving.rs")]

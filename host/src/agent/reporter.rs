@@ -6,7 +6,8 @@ use haar_engine::configuration;
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+    BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, StartStatus,
+    Status,
 };
 
 use super::node::Node;
@@ -20,6 +21,8 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
+    /// What tells this start from others.
+    pub(super) start: StartStatus,
     /// The node's key for links.
     pub(super) link_key: LinkKey,
     /// Whether it can compile modules itself.
@@ -49,6 +52,7 @@ pub(super) fn status(
         sequence: frame.sequence,
         sent_ms: frame.now_ms,
         started_ms: frame.started_ms,
+        start: Some(frame.start.clone()),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         target: configuration::machine(),
         engine: Some(EngineStatus {

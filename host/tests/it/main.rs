@@ -11,6 +11,7 @@ mod mosquitto;
 mod running;
 mod crossing;
 mod durable;
+mod copied;
 mod crashing;
 mod topics;
 mod refusing;

@@ -75,6 +75,21 @@ impl Node {
         }
     }
 
+    /// Another node with the same identity and an empty directory.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn twin(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            key: self.key.clone(),
+            id: self.id.clone(),
+            data: tempfile::tempdir().unwrap(),
+            location: self.location,
+            starts: 0,
+            membership: self.membership.clone(),
+            running: None,
+        }
+    }
+
     /// What it has to give, from its next start on.
     #[allow(dead_code, reason = "the benchmarks share this file")]
     pub fn give(&mut self, budget: Budget) {

@@ -226,6 +226,7 @@ pub(crate) fn status() -> Status {
         sequence: 42,
         sent_ms: NOW_MS,
         started_ms: NOW_MS - 60_000,
+        start: None,
         agent_version: "0.1.0".to_owned(),
         target: "aarch64-unknown-linux-musl".to_owned(),
         engine: Some(EngineStatus {

@@ -17,15 +17,13 @@ use super::{
     DeviceEvent, DeviceOptions, DevicePublish, DeviceSubscription, Outcome, Receipt,
     SESSION_EXPIRY_S, Submitted, packet_bytes,
 };
-use crate::backoff;
+use crate::backoff::Backoff;
 use crate::connection::{IN_FLIGHT_MAX, mqtt_options, quality};
 use crate::driver::{ended, random};
 use crate::reason::DisconnectReason;
 use crate::session::SessionOptions;
 use crate::window::{HANDED_MAX, Window};
 
-/// A connection that lasted this long was a good one: the next retry is quick again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(60);
 /// How long a session that ends waits for what was published, and then for the broker to close.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Subscriptions that were refused are asked for again after this time.
@@ -76,19 +74,14 @@ enum Step {
 
 impl Driver {
     pub(super) async fn run(mut self) {
-        let mut failures = 0;
+        let mut backoff = Backoff::default();
         while !self.closing.is_cancelled() {
             let started = Instant::now();
             let reason = self.connect_once().await;
             if self.closing.is_cancelled() {
                 break;
             }
-            let was_good = started.elapsed() >= GOOD_CONNECTION;
-            failures = if was_good { 1 } else { failures + 1 };
-            if reason == DisconnectReason::TakenOver {
-                failures = failures.max(backoff::FAILURES_AFTER_TAKEOVER);
-            }
-            let delay = backoff::delay(failures, random());
+            let delay = backoff.after(reason.is_takeover(), started.elapsed(), random());
             let event = DeviceEvent::Disconnected { reason };
             tokio::select! {
                 biased;

@@ -138,6 +138,7 @@ impl Device {
             sequence,
             sent_ms: now_ms(),
             started_ms: 1,
+            start: None,
             link_key: None,
             link_key_generation: 0,
             agent_version: "0.1.1".into(),

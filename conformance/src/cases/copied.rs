@@ -16,7 +16,7 @@ pub(super) static CASES: &[&Case] = &[&COPIED];
 const MESSAGES: u64 = 100;
 
 pub(super) static COPIED: Case = Case::new(
-    "of_two_agents_with_one_identity_nothing_stored_is_lost_and_the_site_is_told_of_both",
+    "of_two_agents_with_one_identity_nothing_stored_is_lost_and_the_site_reports_both",
     &["R-COPY-01", "R-COPY-02", "R-COPY-03"],
     &[Guest::Source, Guest::Sink],
     Node::OWN,
@@ -60,12 +60,12 @@ fn copied(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.site.start_agent(&mut copy)?;
     arrived(scene, &application, 3 * MESSAGES)?;
     let events = scene.wait_events("identity_in_use", &sender.name)?;
-    ensure!(events == 1, "two agents were told {events} times");
+    ensure!(events == 1, "two agents were reported {events} times");
     let answer = scene.site.rest().get("events?tail=1000")?;
     let events: List<Event> = serde_json::from_value(answer)?;
     let mut events = events.items.iter();
-    let told = events.find(|event| event.kind == "identity_in_use");
-    let told = &told.context("the event is gone")?.message;
+    let event = events.find(|event| event.kind == "identity_in_use");
+    let told = &event.context("the event is gone")?.message;
     ensure!(
         told.matches("127.0.0.1").count() == 2,
         "not both addresses: {told}"

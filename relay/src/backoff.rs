@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::reason::DisconnectReason;
+
 const FIRST_DELAY_MS: u64 = 100;
 const DELAY_MS_MAX: u64 = 30_000;
 /// From this count on the delay is at its cap, whatever the count.
@@ -51,22 +53,32 @@ impl Backoff {
     }
 
     /// The pause after a connection that lasted so long, between half of the nominal one and all of
-    /// it.
-    pub(crate) fn after(&mut self, taken_over: bool, lasted: Duration, random: u32) -> Duration {
+    /// it. Where a takeover is only likely, it never exceeds the pause after any other failure: a proxy
+    /// that cuts connections looks the same.
+    pub(crate) fn after(
+        &mut self,
+        reason: &DisconnectReason,
+        lasted: Duration,
+        random: u32,
+    ) -> Duration {
         self.failures = match lasted >= GOOD_CONNECTION {
             true => 1,
             false => self.failures.saturating_add(1),
         };
-        if lasted >= self.pauses.calm {
+        let (max, calm) = match reason {
+            DisconnectReason::TakenOver => (self.pauses.max, self.pauses.calm),
+            DisconnectReason::Displaced => {
+                let max = Duration::from_millis(DELAY_MS_MAX);
+                (self.pauses.max.min(max), GOOD_CONNECTION)
+            }
+            _ => return delay(self.failures, random),
+        };
+        if lasted >= calm {
             self.takeovers = 0;
-        }
-        if !taken_over {
-            return delay(self.failures, random);
         }
         let doublings = self.takeovers.min(16);
         self.takeovers = self.takeovers.saturating_add(1);
-        let nominal = self.pauses.first.saturating_mul(1 << doublings);
-        let half = nominal.min(self.pauses.max) / 2;
+        let half = self.pauses.first.saturating_mul(1 << doublings).min(max) / 2;
         half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 }
@@ -111,17 +123,18 @@ mod tests {
         let mut backoff = Backoff::default();
         let mut seconds = |lasted| {
             let lasted = Duration::from_secs(lasted);
-            let pause = backoff.after(true, lasted, u32::MAX);
+            let pause = backoff.after(&DisconnectReason::TakenOver, lasted, u32::MAX);
             (pause + Duration::from_millis(1)).as_secs()
         };
         let pauses: Vec<u64> = (0..8).map(|_| seconds(100)).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(seconds(600), 5);
         let mut backoff = Backoff::default();
-        let first = backoff.after(true, Duration::ZERO, 0);
+        let first = backoff.after(&DisconnectReason::TakenOver, Duration::ZERO, 0);
         assert!(first >= Duration::from_millis(2_500), "never at once");
-        assert!(backoff.after(false, Duration::ZERO, 0) < Duration::from_secs(1));
-        let second = backoff.after(true, Duration::ZERO, 0);
+        let cut = DisconnectReason::ClosedInOrder;
+        assert!(backoff.after(&cut, Duration::ZERO, 0) < Duration::from_secs(1));
+        let second = backoff.after(&DisconnectReason::TakenOver, Duration::ZERO, 0);
         assert!(second >= Duration::from_secs(5), "it still grows");
     }
 }

@@ -78,7 +78,7 @@ impl Driver {
                 reason = explained(reason, was_served, &self.options.endpoint) => reason,
                 () = self.closing.cancelled() => continue,
             };
-            let delay = backoff.after(reason.is_takeover(), lasted, random());
+            let delay = backoff.after(&reason, lasted, random());
             tracing::info!(relay = %self.options.endpoint, %reason, delay_ms = delay.as_millis(), "no connection");
             let event = SessionEvent::Disconnected { reason };
             tokio::select! {

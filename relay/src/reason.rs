@@ -115,13 +115,11 @@ fn broken_by_state(error: StateError) -> DisconnectReason {
         },
         StateError::AwaitPingResp => DisconnectReason::Closed("the relay stopped answering".into()),
         StateError::ConnectionAborted => DisconnectReason::ClosedInOrder,
-        StateError::Deserialization(MqttError::Io(error)) => {
-            DisconnectReason::Closed(match error.kind() {
-                // rustls puts a URL into its text; it means that nobody said goodbye.
-                io::ErrorKind::UnexpectedEof => "it was cut off".into(),
-                _ => error.to_string(),
-            })
-        }
+        StateError::Deserialization(MqttError::Io(error)) => match error.kind() {
+            // TLS without a goodbye, which is how the embedded relay closes too.
+            io::ErrorKind::UnexpectedEof => DisconnectReason::ClosedInOrder,
+            _ => DisconnectReason::Closed(error.to_string()),
+        },
         other => DisconnectReason::Closed(other.to_string()),
     }
 }

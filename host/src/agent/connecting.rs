@@ -84,8 +84,12 @@ impl Agent {
         tracing::warn!("relay {name}: {reason}");
         self.node.changed = true;
         if reason.is_takeover() {
+            let likely = match reason {
+                DisconnectReason::TakenOver => "",
+                _ => "most likely ",
+            };
             tracing::error!(
-                "another agent runs with the identity of this node, {}: stop one of them. This one keeps what it has stored, and tries again later",
+                "{likely}another agent runs with the identity of this node, {}: stop one of them. This one keeps what it has stored, and tries again later",
                 self.options.membership.node
             );
         }

@@ -81,7 +81,7 @@ impl Driver {
             if self.closing.is_cancelled() {
                 break;
             }
-            let delay = backoff.after(reason.is_takeover(), started.elapsed(), random());
+            let delay = backoff.after(&reason, started.elapsed(), random());
             let event = DeviceEvent::Disconnected { reason };
             tokio::select! {
                 biased;

@@ -238,6 +238,11 @@ pub(crate) async fn explained(
     if reason != DisconnectReason::ClosedInOrder || !was_served {
         return reason;
     }
+    // At once, because a relay that restarts may listen again soon; and later, because one that ends
+    // may still listen.
+    if !endpoint.listens().await {
+        return reason;
+    }
     sleep(ENDING_PAUSE).await;
     match endpoint.listens().await {
         true => DisconnectReason::Displaced,

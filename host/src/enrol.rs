@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::limits::Budget;
+use haar_protocol::number;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::rest::EnrolmentRequest;
 use haar_protocol::token::EnrolmentToken;
@@ -161,7 +162,7 @@ fn half_of_free_space(data: &Path) -> anyhow::Result<ByteSize> {
         )
     })?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    Ok(ByteSize((free >> 21) << 20))
+    Ok(ByteSize(number::capped((free >> 21) << 20)))
 }
 
 #[cfg(test)]

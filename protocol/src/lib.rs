@@ -11,6 +11,7 @@ pub mod secret;
 pub mod module;
 pub mod signed;
 
+pub mod number;
 pub mod quantity;
 pub mod limits;
 pub mod grants;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_protocol::limits::RestartPolicy;
 use haar_protocol::log::Level;
+use haar_protocol::number;
 use haar_protocol::status::{Exceeded, FailureReport, MicroserviceStatus, State as Phase};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -247,7 +248,7 @@ impl Slot {
             hibernations: self.counters.hibernations.load(Relaxed),
             calls: self.counters.calls.load(Relaxed),
             failures: self.counters.failures.load(Relaxed),
-            fuel: self.counters.fuel.load(Relaxed),
+            fuel: number::capped(self.counters.fuel.load(Relaxed)),
             memory_bytes: self.counters.memory_bytes.load(Relaxed),
             log_lines_dropped: self.logger.dropped(),
             cpu_ms: self.counters.cpu_ns.load(Relaxed) / 1_000_000,

@@ -1,4 +1,4 @@
-//! A Mosquitto of a case's own, on loopback, with the files that `haar relay credentials` writes, and
+//! A Mosquitto of a case's own, at a loopback address that is not the controller's, with the files that `haar relay credentials` writes, and
 //! the tools that come with it.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -10,9 +10,13 @@ use anyhow::{Context as _, bail};
 const MISSING: &str =
     "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
 
+/// Where brokers and neighbourhood relays of cases are: the site issues no certificate for an address of
+/// the controller, and every controller is at 127.0.0.1.
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// A port of this machine that nobody uses. The system hands out others first.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = TcpListener::bind((HOST, 0))?;
     Ok(listener.local_addr()?.port())
 }
 
@@ -33,7 +37,7 @@ impl Mosquitto {
         if !text.contains(&everywhere) {
             bail!("{} has no `{}`", written.display(), everywhere.trim());
         }
-        let text = text.replace(&everywhere, &format!("listener {port} 127.0.0.1\n"));
+        let text = text.replace(&everywhere, &format!("listener {port} {HOST}\n"));
         let own = "user root\nlog_dest stderr\n";
         std::fs::write(folder.join("mosquitto.conf"), format!("{own}{text}"))?;
         Ok(Self {
@@ -69,7 +73,7 @@ impl Mosquitto {
             let log = std::fs::read_to_string(self.folder.join("mosquitto.log"));
             bail!("mosquitto ended with {status}: {}", log.unwrap_or_default());
         }
-        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok())
+        Ok(TcpStream::connect((HOST, self.port)).is_ok())
     }
 
     /// Ends it as a power cut does.
@@ -96,7 +100,8 @@ impl Mosquitto {
     pub(crate) fn tool(&self, name: &str, user: &str, password: &str) -> Command {
         let mut command = Command::new(name);
         command
-            .args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-V", "5", "-h", &HOST.to_string()])
+            .args(["-p", &self.port.to_string()])
             .args(["-u", user, "-P", password, "--cafile"])
             .arg(self.folder.join("ca.pem"));
         command

@@ -108,6 +108,11 @@ impl Controller {
         &self.site_id
     }
 
+    /// How many plans it has made since it started.
+    pub fn plans(&self) -> u64 {
+        *self.database.feeds.plans.borrow()
+    }
+
     /// The administrator's context file.
     pub fn context(&self) -> &Path {
         &self.context

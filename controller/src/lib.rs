@@ -11,6 +11,7 @@
 
 pub mod cli;
 
+mod bucket;
 mod clock;
 mod config;
 mod failure;

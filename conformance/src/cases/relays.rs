@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::application::Application;
 use crate::case::{Case, Node};
-use crate::mosquitto::{Mosquitto, free_port};
+use crate::mosquitto::{HOST, Mosquitto, free_port};
 use crate::scene::Scene;
-use crate::site::Agent;
+use crate::site::{Agent, Output};
 use crate::soak::account::compare;
 use crate::soak::journals::{Published, received};
 
@@ -21,7 +21,7 @@ const SOME: u64 = 200;
 /// A publisher of some hundred messages a second has ended when it stores none for so long.
 const QUIET: Duration = Duration::from_millis(500);
 
-pub(super) static CASES: &[&Case] = &[&BROKER, &NEIGHBOURHOOD, &RIGHTS];
+pub(super) static CASES: &[&Case] = &[&BROKER, &NEIGHBOURHOOD, &RIGHTS, &CERTIFICATES];
 
 /// Two nodes with a steady durable route from one to the other, and journals of both ends.
 struct Pair {
@@ -132,7 +132,7 @@ fn broker(scene: &mut Scene<'_>, name: &str, label: &str) -> anyhow::Result<Mosq
         "api_version": "haar/v1",
         "kind": "Relay",
         "name": name,
-        "url": format!("mqtts://127.0.0.1:{port}"),
+        "url": format!("mqtts://{HOST}:{port}"),
         "nodes": { "labels": { "pair": label } },
     });
     apply(scene, name, &manifest)?;
@@ -197,7 +197,7 @@ pub(super) static NEIGHBOURHOOD: Case = Case::new(
             "kind": "Relay",
             "name": "neighbour-relay",
             "node": pair.receiver.name,
-            "address": format!("127.0.0.1:{}", free_port()?),
+            "address": format!("{HOST}:{}", free_port()?),
             "nodes": { "labels": { "pair": "neighbours" } },
         });
         apply(scene, "neighbour-relay", &manifest)?;
@@ -319,3 +319,38 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     forget(scene, "rights-relay")?;
     pair.end()
 }
+
+pub(super) static CERTIFICATES: Case = Case::new(
+    "no_certificate_is_issued_for_a_name_of_the_controller_and_each_one_is_an_event",
+    &["R-RELAY-05"],
+    &[],
+    Node::OWN,
+    |scene| {
+        let issue = |scene: &Scene<'_>, host: &str| -> anyhow::Result<Output> {
+            let manifest = json!({
+                "api_version": "haar/v1",
+                "kind": "Relay",
+                "name": "certified",
+                "url": format!("mqtts://{host}:9"),
+                "carries": "topics",
+            });
+            apply(scene, "certified", &manifest)?;
+            let out = ["--out", "certified", "--certificate"];
+            let arguments = [&["relay", "credentials", "certified"], out.as_slice()].concat();
+            scene.site.haar(&arguments)
+        };
+        for host in ["127.0.0.1", "LOCALHOST", "[::ffff:127.0.0.1]"] {
+            let outcome = issue(scene, host)?;
+            let refused = outcome.stderr.contains("it is a name of the controller");
+            ensure!(outcome.code != 0 && refused, "{host}: {}", outcome.stderr);
+        }
+        issue(scene, &HOST.to_string())?.ok()?;
+        forget(scene, "certified")?;
+        let events = scene.site.haar(&["get", "events"])?.ok()?.stdout;
+        let is_issue =
+            |line: &&str| line.contains("certificate_issued") && line.contains("certified");
+        let issued = events.lines().filter(is_issue).count();
+        ensure!(issued == 1, "{issued} certificates are events: {events}");
+        Ok(())
+    },
+);

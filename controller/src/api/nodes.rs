@@ -86,11 +86,19 @@ pub(super) async fn rotate_link_key(
 
 /// `DELETE /nodes/{name}`
 pub(super) async fn revoke(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
-    let site = Arc::clone(&app.site);
     let node = app
         .database
-        .write(move |write| change::revoke(write, &site, &name))
+        .write(move |write| change::revoke(write, &name))
         .await?;
-    app.relay.revoke(node).await;
+    app.relay.revoke(node.clone()).await;
+    let site = Arc::clone(&app.site);
+    let cleared = app
+        .database
+        .write(move |write| change::clear_revoked(write, &site))
+        .await;
+    if let Err(failure) = cleared {
+        // The key is gone in any case; the rest is tried again at the next start.
+        tracing::error!(%node, %failure, "the node is revoked, but the plan still has it");
+    }
     Ok(StatusCode::NO_CONTENT)
 }

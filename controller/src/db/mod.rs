@@ -59,6 +59,8 @@ pub(crate) struct Feeds {
     pub(crate) assignments: watch::Sender<u64>,
     /// Counts the commits that changed relays.
     pub(crate) relays: watch::Sender<u64>,
+    /// Counts the plans that were made and committed.
+    pub(crate) plans: watch::Sender<u64>,
 }
 
 type Work = Box<dyn FnOnce(&mut Connection, &Feeds) + Send>;
@@ -107,6 +109,7 @@ pub(crate) fn start(connection: Connection) -> anyhow::Result<(Database, Databas
         nodes: watch::Sender::new(Arc::new(keys)),
         assignments: watch::Sender::new(0),
         relays: watch::Sender::new(0),
+        plans: watch::Sender::new(0),
     };
     let (requests, queue) = mpsc::channel(QUEUE_MAX);
     let database = Database {
@@ -209,16 +212,6 @@ impl Database {
 fn begin(connection: &mut Connection) -> Result<Write<'_>, Failure> {
     let sql = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     Ok(Write::new(sql, clock::now_ms()))
-}
-
-/// A number as SQLite holds it. Numbers beyond 2^63 come only from broken or hostile peers.
-pub(crate) fn to_sql(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A number that [`to_sql`] stored.
-pub(crate) fn from_sql(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }
 
 /// A text that was an id or a name when it was stored.

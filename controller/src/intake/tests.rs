@@ -11,6 +11,8 @@ use haar_protocol::status::{
     RefusedAssignment, State,
 };
 
+mod numbers;
+
 use super::*;
 
 fn key(seed: u8) -> SecretKey {
@@ -72,7 +74,7 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
 }
 
 fn take(last: Option<&StatusRow>, status: Status) -> Option<Accepted> {
-    accept(last, status, &"gw".parse().unwrap(), false, 1, 4_000)
+    accept(last, status, &"gw".parse().unwrap(), false, 4_000)
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn a_gap_is_counted_and_an_older_status_ignored() {
 
 #[test]
 fn a_retained_status_tells_nothing_about_the_clock() {
-    let row = accept(None, status(1, 1), &"gw".parse().unwrap(), true, 1, 4_000)
+    let row = accept(None, status(1, 1), &"gw".parse().unwrap(), true, 4_000)
         .unwrap()
         .row;
     assert_eq!(row.clock_skew_ms, None);
@@ -207,28 +209,6 @@ fn a_log_that_becomes_full_is_told_once_until_there_was_room() {
     assert_eq!(told[0].kind, "backlog_full", "another agent counts anew");
     let (_, told) = events(Some(&row), 2, episodes(1, 1), none);
     assert_eq!(told[0].kind, "backlog_full", "another log counts anew");
-}
-
-#[test]
-fn a_node_that_is_ahead_of_us_gets_a_higher_number() {
-    let ahead = Status {
-        applied: 7,
-        ..status(1, 1)
-    };
-    assert_eq!(take(None, ahead).unwrap().reissue_above, Some(7));
-    let refused = Some(RefusedAssignment {
-        number: Some(1),
-        reason: "other content".into(),
-    });
-    let stuck = Status {
-        applied: 1,
-        refused,
-        ..status(1, 1)
-    };
-    let accepted = take(None, stuck).unwrap();
-    assert_eq!(accepted.reissue_above, Some(1));
-    assert_eq!(accepted.events[0].kind, "assignment_refused");
-    assert_eq!(take(None, status(1, 1)).unwrap().reissue_above, None);
 }
 
 #[test]

@@ -25,11 +25,12 @@ impl Presence {
         is_anywhere
     }
 
-    /// Nobody knows any more who is at a relay. Returns the nodes that are nowhere now.
-    pub(super) fn forget(&self, relay: &Name) -> Vec<NodeId> {
+    /// Forgets that the nodes that `which` selects are at a relay. Returns those of them that are
+    /// nowhere now.
+    pub(super) fn forget(&self, relay: &Name, which: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
         let mut gone = Vec::new();
         self.lock().retain(|node, at| {
-            if at.remove(relay) && at.is_empty() {
+            if which(node) && at.remove(relay) && at.is_empty() {
                 gone.push(node.clone());
             }
             !at.is_empty()
@@ -60,8 +61,9 @@ mod tests {
         assert!(presence.note(&one, &plant, true));
         assert!(presence.note(&one, &own, true));
         assert!(presence.note(&two, &plant, true));
-        assert_eq!(presence.forget(&plant), vec![two]);
-        assert_eq!(presence.forget(&own), vec![one]);
-        assert!(presence.forget(&own).is_empty());
+        assert!(presence.forget(&plant, |_| false).is_empty());
+        assert_eq!(presence.forget(&plant, |_| true), vec![two]);
+        assert_eq!(presence.forget(&own, |_| true), vec![one]);
+        assert!(presence.forget(&own, |_| true).is_empty());
     }
 }

@@ -41,7 +41,10 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(site: &TestSite, seed: u8) -> Self {
-        let key = SecretKey::from_seed([seed; 32]);
+        Self::with_key(site, SecretKey::from_seed([seed; 32]))
+    }
+
+    fn with_key(site: &TestSite, key: SecretKey) -> Self {
         Self {
             id: NodeId::of(&key.public()),
             key,
@@ -80,6 +83,16 @@ impl Device {
         let mut device = Self::new(site, seed);
         let secret = token(site, Some(name), labels);
         device.enrolment = Some(post(site, &device.request(&secret, None)).ok());
+        device
+    }
+
+    /// Joins the site as one of a large fleet.
+    pub(crate) fn join_as(site: &TestSite, number: u16) -> Self {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let device = Self::with_key(site, SecretKey::from_seed(seed));
+        let secret = token(site, Some(&format!("gw-{number}")), &[]);
+        post(site, &device.request(&secret, None)).done();
         device
     }
 
@@ -154,6 +167,22 @@ impl Device {
             frames_refused: 0,
             relays: Vec::new(),
             serves: Vec::new(),
+        }
+    }
+
+    /// A status of any content, as the device's key would sign it: also one that no agent sends.
+    pub(crate) fn sealed_json(&self, json: &serde_json::Value) -> Outgoing {
+        let json = serde_json::to_vec(json).unwrap();
+        let mut covered = b"haar signed document\n\x02\x01".to_vec();
+        covered.extend_from_slice(&json);
+        let mut envelope = b"HAAR\x02\x01".to_vec();
+        envelope.extend_from_slice(&self.key.sign(&covered));
+        envelope.extend_from_slice(&json);
+        Outgoing {
+            topic: Topic::Status(self.id.clone()).text(&self.site),
+            payload: envelope.into(),
+            at_least_once: true,
+            retain: true,
         }
     }
 

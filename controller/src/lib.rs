@@ -13,6 +13,7 @@ pub mod cli;
 
 mod clock;
 mod config;
+mod descriptors;
 mod failure;
 
 mod site;

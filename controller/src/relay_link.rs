@@ -115,24 +115,25 @@ impl Relay {
     /// Starts the relay and connects to it.
     ///
     /// # Errors
-    /// When the relay can't listen or use its folder.
+    /// When the relay can't listen.
     pub(crate) async fn start(
         listen: SocketAddr,
+        limits: BrokerLimits,
         site: &Arc<Site>,
         database: &Database,
     ) -> anyhow::Result<(Relay, RelayLink)> {
+        haar_relay::remove_earlier_state(&site.directory.join("relay"));
         let broker = Broker::start(BrokerOptions {
             listen,
             tls: Some(ServerTls {
                 cert_pem: site.server.certificate_pem.clone(),
                 key_pem: site.server.key_pem.clone(),
             }),
-            data_dir: site.directory.join("relay"),
             site: site.id.clone(),
             name: None,
             site_key: site.key.public(),
             nodes: database.feeds.nodes.subscribe(),
-            limits: BrokerLimits::default(),
+            limits,
         })
         .await
         .context("starting the relay (its address is set with --relay-listen)")?;

@@ -194,6 +194,7 @@ fn host_name() -> Option<Name> {
 
 fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     start_logging();
+    let _ = haar_relay::raise_descriptor_limit(); // logged where it fails; some is better than none
     let directory = DataDirectory::open(&arguments.data)?;
     let Some(membership) = directory.membership()? else {
         bail!(

@@ -15,6 +15,8 @@ const MAGIC: &[u8; 4] = b"HAAR";
 const HEADER_BYTES: usize = 4 + 1 + 1 + 64;
 /// The largest document that anybody parses, in bytes: below the relay's packet limit of 1 MiB.
 pub const DOCUMENT_BYTES_MAX: usize = 960 * 1024;
+/// The same with the envelope around it.
+pub const ENVELOPE_BYTES_MAX: usize = HEADER_BYTES + DOCUMENT_BYTES_MAX;
 
 /// A document that travels in a signed envelope.
 pub trait Document: Serialize + DeserializeOwned {

@@ -36,6 +36,7 @@ impl IntoResponse for Failure {
             Kind::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Kind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Kind::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Kind::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Kind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Kind::NodeTimeout => StatusCode::GATEWAY_TIMEOUT,
             Kind::NodeFailed => StatusCode::BAD_GATEWAY,

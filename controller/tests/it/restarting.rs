@@ -20,7 +20,10 @@ fn a_restart_keeps_everything_and_tells_the_nodes_again() {
     let (id, token) = (site.id(), site.context.token.clone());
     let mut site = site;
     site.stop();
-    std::fs::remove_dir_all(site.directory.path().join("relay")).unwrap(); // the relay comes back empty
+    // What the relay of release 0.1 left: it is removed, and the relay comes back empty.
+    let relay = site.directory.path().join("relay/retained");
+    std::fs::create_dir_all(&relay).unwrap();
+    std::fs::write(relay.join("one.json"), "{}").unwrap();
     std::fs::write(
         site.directory.path().join("modules/stray.wasm"),
         b"left by a crash",
@@ -33,6 +36,7 @@ fn a_restart_keeps_everything_and_tells_the_nodes_again() {
     assert_eq!(after, before);
     assert!(!site.apply("app", APPLICATION).changed);
     assert!(!site.directory.path().join("modules/stray.wasm").exists());
+    assert!(!site.directory.path().join("relay").exists());
 }
 
 fn start(

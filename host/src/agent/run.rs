@@ -170,7 +170,7 @@ impl Agent {
             doors: Arc::clone(&doors),
         };
         let account = Account::new(membership, &options.key);
-        let serving = Serving::new(account.clone(), data.join("relays"));
+        let serving = Serving::new(account.clone(), &data.join("relays"));
         let relays = Relays::start(account, intake, table)?;
         let uplink = relays.uplink();
         let (site, node) = (membership.site.clone(), membership.node.clone());

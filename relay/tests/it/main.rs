@@ -7,9 +7,11 @@ mod clients;
 mod support;
 
 mod broker;
+mod floods;
 mod hostile;
 mod identity;
 mod revocation;
 mod rights;
 mod session;
+mod slow;
 mod wills;

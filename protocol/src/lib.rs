@@ -29,5 +29,6 @@ pub mod request;
 pub mod topics;
 pub mod proof;
 pub mod token;
+pub mod text;
 pub mod context;
 pub mod rest;

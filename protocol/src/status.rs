@@ -2,6 +2,7 @@
 //! what is true of the node as a whole; how what runs on it fares is a [`MicroserviceStatus`].
 
 mod microservice;
+mod fitting;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::keys::LinkKey;
 use crate::limits::Budget;
 use crate::signed::Document;
 
+pub use fitting::{Omitted, fit};
 pub use microservice::{Exceeded, FailureCause, FailureReport, MicroserviceStatus, State};
 
 /// The status of one node.
@@ -66,6 +68,9 @@ pub struct Status {
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
+    /// What is left out because there was no room for it; none when everything is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<Omitted>,
 }
 
 /// What runs modules on a node.

@@ -59,6 +59,7 @@ pub(super) async fn show(
                 frames_refused: status.as_ref().map_or(0, |row| row.status.frames_refused),
                 relays: of_status(&status, |status| &status.relays),
                 serves: of_status(&status, |status| &status.serves),
+                omitted: status.as_ref().and_then(|row| row.status.omitted.clone()),
             })
         })
         .await?;

@@ -40,6 +40,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         frames_refused: 0,
         relays: Vec::new(),
         serves: Vec::new(),
+        omitted: None,
     }
 }
 

@@ -126,6 +126,7 @@ impl Bench {
             surroundings: Arc::clone(&self.surroundings),
             logger: Logger::new(spec, logs, Arc::clone(&counters)),
             counters,
+            file_thread: Arc::default(),
             orders: given,
             started: Some(started),
         };

@@ -7,12 +7,13 @@ use haar_protocol::topics::Topic;
 use haar_relay::Outgoing;
 use tokio::time::Instant;
 
-use super::connection::sleep_until;
+use super::connection::{jitter, sleep_until};
 use super::flash;
 use super::housekeeping;
 use super::log_shipper::LogShipper;
 use super::node::Effect;
 use super::reporter::{self, Frame};
+use super::reports::Obstacle;
 use super::run::Agent;
 use crate::config::Precompiled;
 use crate::identity::Membership;
@@ -37,14 +38,39 @@ impl Agent {
             return; // a whole snapshot is sent as soon as there is a connection
         }
         match self.store.count_dead_letters().await {
-            Ok(letters) => self.node.count_dead_letters(&letters),
-            Err(error) => tracing::warn!("dead letters can't be counted: {error:#}"),
+            Ok(letters) => {
+                self.node.count_dead_letters(&letters);
+                self.reports.cleared(Obstacle::LettersNotCounted);
+            }
+            Err(error) if self.reports.is_new(Obstacle::LettersNotCounted) => {
+                tracing::warn!("dead letters can't be counted: {error:#}");
+            }
+            Err(_) => {}
         }
-        if let Some(status) = self.status().await {
-            // Never waits: a relay that does not take it gets the next one, a whole snapshot too.
-            self.node.changed = false;
-            if let Err(error) = self.uplink.try_publish(status) {
-                tracing::debug!("no status was sent: {error}");
+        self.send_status().await;
+    }
+
+    /// Never waits for the relay: when it does not take the status, it gets the next one, which is a
+    /// whole snapshot too.
+    async fn send_status(&mut self) {
+        let sent = match self.status().await {
+            Ok(status) => self
+                .uplink
+                .try_publish(status)
+                .map_err(|error| (Obstacle::NotTaken, error.into())),
+            Err(obstacle) => Err(obstacle),
+        };
+        match sent {
+            Ok(()) => {
+                self.node.changed = false;
+                self.reports.sent();
+            }
+            Err((obstacle, error)) => {
+                if self.reports.failed(obstacle, Instant::now(), jitter()) {
+                    tracing::warn!(
+                        "no status is sent: {error:#}; retried with growing pauses, logged once"
+                    );
+                }
             }
         }
     }
@@ -59,14 +85,9 @@ impl Agent {
         }
     }
 
-    async fn status(&mut self) -> Option<Outgoing> {
-        let sequence = match self.statuses.next(&self.store).await {
-            Ok(sequence) => sequence,
-            Err(error) => {
-                tracing::error!("no status is sent: {error:#}");
-                return None;
-            }
-        };
+    async fn status(&mut self) -> Result<Outgoing, (Obstacle, anyhow::Error)> {
+        let number = self.reports.number(&self.store).await;
+        let sequence = number.map_err(|error| (Obstacle::NoNumber, error))?;
         let now_ms = now_ms();
         let written = flash::written_bytes();
         let frame = Frame {
@@ -82,23 +103,15 @@ impl Agent {
             link_key_generation: self.options.link_secret.generation(),
         };
         let membership = &self.options.membership;
-        match reporter::status(
-            &self.node,
-            &self.surroundings.bus,
-            &frame,
-            &self.options.key,
-        ) {
-            Ok(envelope) => Some(Outgoing {
-                topic: Topic::Status(membership.node.clone()).text(&membership.site),
-                payload: envelope.into(),
-                at_least_once: true,
-                retain: true,
-            }),
-            Err(error) => {
-                tracing::error!("no status is sent: {error}");
-                None
-            }
-        }
+        let (bus, key) = (&self.surroundings.bus, &self.options.key);
+        let envelope = reporter::status(&self.node, bus, &frame, key)
+            .map_err(|error| (Obstacle::NotSealed, error.into()))?;
+        Ok(Outgoing {
+            topic: Topic::Status(membership.node.clone()).text(&membership.site),
+            payload: envelope.into(),
+            at_least_once: true,
+            retain: true,
+        })
     }
 
     /// Stop taking work, finish calls, final status, disconnect.
@@ -124,11 +137,7 @@ impl Agent {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
-        if let Some(status) = self.status().await
-            && let Err(error) = self.uplink.try_publish(status)
-        {
-            tracing::debug!("the last status was not sent: {error}");
-        }
+        self.send_status().await;
         if *self.connected.borrow() {
             let Membership { site, node, .. } = &self.options.membership;
             let (logs, uplink) = (Arc::clone(&self.logs), self.uplink.clone());

@@ -24,6 +24,7 @@ mod log_shipper;
 mod housekeeping;
 mod flash;
 mod reporter;
+mod reports;
 mod clock;
 pub mod run;
 mod assigning;

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use haar_engine::configuration;
 use haar_protocol::keys::{LinkKey, SecretKey};
-use haar_protocol::signed::{self, EnvelopeError};
+use haar_protocol::signed::{self, DOCUMENT_BYTES_MAX, EnvelopeError};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+    self, BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
 };
 
 use super::node::Node;
@@ -36,7 +36,10 @@ pub(super) struct Frame {
     pub(super) link_key_generation: u64,
 }
 
-/// Makes and signs a status.
+/// Makes and signs a status. One that is too large leaves out what matters least, and says so.
+///
+/// # Errors
+/// Never in practice: a status always serialises, and what is left of a large one fits.
 pub(super) fn status(
     node: &Node,
     bus: &Bus,
@@ -70,8 +73,14 @@ pub(super) fn status(
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
         serves: frame.serves.clone(),
+        omitted: None,
     };
-    signed::seal(&status, key)
+    match signed::seal(&status, key) {
+        Err(EnvelopeError::TooLarge { .. }) => {
+            signed::seal(&status::fit(status, DOCUMENT_BYTES_MAX), key)
+        }
+        sealed => sealed,
+    }
 }
 
 fn routes(node: &Node) -> Vec<RouteStatus> {

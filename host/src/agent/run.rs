@@ -13,6 +13,7 @@ use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::keys::SecretKey;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayRole};
+use haar_protocol::text;
 use haar_relay::DisconnectReason;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -23,10 +24,11 @@ use super::connection::{Account, alive, jitter, sleep_until};
 use super::devices::{self, Devices};
 use super::flash::Flash;
 use super::housekeeping::{self, Kept};
-use super::links::{Doors, Intake, Links, Means};
+use super::links::{Doors, Intake, Links, Means, REASON_BYTES_MAX};
 use super::log_shipper::LogShipper;
 use super::node::Node;
 use super::relays::{Relays, Uplink};
+use super::reports::Reports;
 use super::requests::{Desk, QUEUE_REQUESTS};
 use super::serving::Serving;
 use super::{Event, clock};
@@ -45,7 +47,7 @@ use crate::runtime::instance::Exit;
 use crate::runtime::mappings;
 use crate::runtime::surroundings::Surroundings;
 use crate::service_manager::ServiceManager;
-use crate::store::{StatusSequence, Store};
+use crate::store::Store;
 
 /// Events that may wait for the control loop.
 const EVENTS_MAX: usize = 256;
@@ -85,7 +87,7 @@ pub struct Agent {
     pub(super) options: Options,
     pub(super) started_ms: u64,
     pub(super) store: Store,
-    pub(super) statuses: StatusSequence,
+    pub(super) reports: Reports,
     pub(super) surroundings: Arc<Surroundings>,
     pub(super) logs: Arc<Logs>,
     pub(super) runtime: Arc<GuestRuntime>,
@@ -218,7 +220,7 @@ impl Agent {
             devices,
             options,
             store,
-            statuses: StatusSequence::default(),
+            reports: Reports::default(),
             surroundings,
             logs,
             runtime,
@@ -294,7 +296,8 @@ impl Agent {
     /// A change is reported after a short pause, where there is somebody to report it to.
     fn report_changes_soon(&mut self) {
         if self.node.changed && *self.connected.borrow() {
-            self.report_at = self.report_at.min(Instant::now() + REPORT_PAUSE);
+            let soon = self.reports.next_after_change(Instant::now(), REPORT_PAUSE);
+            self.report_at = self.report_at.min(soon);
         }
     }
 
@@ -345,7 +348,8 @@ impl Agent {
             return; // it was left meanwhile
         };
         let name = &access.name;
-        tracing::warn!("relay {name}: {reason}");
+        let words = text::line(&reason.to_string(), REASON_BYTES_MAX);
+        tracing::warn!("relay {name}: {words}");
         self.node.changed = true;
         if !matches!(reason, DisconnectReason::Refused(_)) {
             return;

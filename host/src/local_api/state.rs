@@ -6,10 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::limits::Limits;
-use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::files::Files;
+use super::files::{Files, Resources};
 use super::key_value::KeyValue;
 use super::logging::Logger;
 use super::timers::Timers;
@@ -55,7 +54,7 @@ pub struct State {
     /// What it has open below its directories, and their quotas.
     pub files: Files,
     /// Resources of `wasi:*` that it holds.
-    pub table: ResourceTable,
+    pub table: Resources,
 }
 
 impl WasiView for State {

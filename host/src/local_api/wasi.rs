@@ -12,6 +12,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiView as _};
 use wasmtime_wasi_io::bindings::wasi::io;
 
+use super::files::thread::FileThread;
 use super::files::{self, Files, Granted};
 use super::logging::Logger;
 use super::state::State;
@@ -62,6 +63,7 @@ pub async fn context(
     surroundings: &Surroundings,
     counters: &Arc<Counters>,
     logger: &Logger,
+    thread: Arc<FileThread>,
 ) -> anyhow::Result<(WasiCtx, Files)> {
     let mut builder = WasiCtx::builder();
     builder.stdout(LogStream::stdout(logger.clone()));
@@ -74,6 +76,6 @@ pub async fn context(
         let quota = spec.limits.files_size.0;
         directories.push(Granted::private(host, guest.clone(), quota));
     }
-    let files = Files::open(directories, &mut builder, counters, logger).await?;
+    let files = Files::open(directories, thread, counters, logger).await?;
     Ok((builder.build(), files))
 }

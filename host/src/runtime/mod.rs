@@ -33,8 +33,9 @@ pub(crate) const YIELD_FUEL: u64 = 100_000;
 /// spinning guests would keep the others waiting for several milliseconds.
 const TURNS_TO_WOKEN: u32 = 3;
 const TURNS_TO_TIMERS: u32 = 7;
-/// Threads for host functions that block (files).
-const BLOCKING_THREADS: usize = 4;
+/// Threads for what blocks: nothing does here. Each microservice waits for disks on a thread of its own
+/// (`local_api::files::thread`).
+const BLOCKING_THREADS: usize = 1;
 
 /// The threads of guests, the engine and the local API.
 pub struct GuestRuntime {

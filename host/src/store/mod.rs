@@ -197,17 +197,22 @@ pub struct StatusSequence {
 }
 
 impl StatusSequence {
-    /// The next number. The first one takes a block: an agent starts also where it can't.
+    /// The next number, which stays the same until [`Self::advance`]. The first one takes a block:
+    /// an agent starts also where it can't.
     ///
     /// # Errors
     /// When a block must be taken and the database can't be written.
-    pub async fn next(&mut self, store: &Store) -> anyhow::Result<u64> {
+    pub async fn peek(&mut self, store: &Store) -> anyhow::Result<u64> {
         if self.next == self.end {
             self.next = store.reserve_statuses().await?;
             self.end = self.next + STATUS_BLOCK;
         }
+        Ok(self.next)
+    }
+
+    /// The number was used.
+    pub fn advance(&mut self) {
         self.next += 1;
-        Ok(self.next - 1)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::ids::{Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::limits::Budget;
 use crate::status::{
-    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, RefusedAssignment, RelayStatus,
-    RouteStatus, ServedStatus,
+    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Omitted, RefusedAssignment,
+    RelayStatus, RouteStatus, ServedStatus,
 };
 
 /// A device asks to join.
@@ -146,6 +146,9 @@ pub struct NodeDetail {
     /// The relays that it runs for its neighbours.
     #[serde(default)]
     pub serves: Vec<ServedStatus>,
+    /// What its last status left out because there was no room for it; none when it was complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<Omitted>,
 }
 
 /// A node makes another key for its links as soon as it gets its assignment.

@@ -255,6 +255,7 @@ pub(crate) fn status() -> Status {
             reason: Some("the relay can't be reached: no answer in time".to_owned()),
         }],
         serves: vec![],
+        omitted: None,
     }
 }
 

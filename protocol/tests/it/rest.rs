@@ -41,6 +41,7 @@ fn microservice() -> Microservice {
         module_label: "sampler@1.4.2".to_owned(),
         wanted: true,
         status: Some(microservice_status()),
+        omitted: false,
     }
 }
 
@@ -141,6 +142,7 @@ fn bodies_about_nodes_keep_their_form() {
             frames_refused: 2,
             relays: Vec::new(),
             serves: Vec::new(),
+            omitted: None,
         },
     );
     golden::check_json(

@@ -121,6 +121,9 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         );
         pairs.push(("Backlog", text));
     }
+    if let Some(omitted) = &detail.omitted {
+        pairs.push(("Not reported", format!("{}: no room", omitted.described())));
+    }
     if detail.frames_refused > 0 {
         let text = format!("{} frames of other nodes", detail.frames_refused);
         pairs.push(("Refused", text));

@@ -154,6 +154,7 @@ impl Device {
             frames_refused: 0,
             relays: Vec::new(),
             serves: Vec::new(),
+            omitted: None,
         }
     }
 

@@ -67,8 +67,8 @@ impl Office {
         self.site.status(&self.node.id, all_run).await
     }
 
-    /// Tells a microservice what to do. What came of it, or the error.
-    pub(super) async fn ask(&mut self, name: &str, command: &str) -> Result<String, String> {
+    /// Tells a microservice what to do, and waits for nothing. Returns the mark of its answer.
+    pub(super) async fn tell(&mut self, name: &str, command: &str) -> String {
         self.asked += 1;
         let tag = format!("#{}", self.asked);
         let ends = self
@@ -79,6 +79,12 @@ impl Office {
             .unwrap();
         let body = format!("{tag} {command}");
         self.driver.send(&self.node, ends.id, &body).await;
+        tag
+    }
+
+    /// Tells a microservice what to do. What came of it, or the error.
+    pub(super) async fn ask(&mut self, name: &str, command: &str) -> Result<String, String> {
+        let tag = self.tell(name, command).await;
         let (ok, error) = (format!("{tag} ok "), format!("{tag} error "));
         let line = self
             .site

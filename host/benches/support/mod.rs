@@ -54,6 +54,7 @@ impl Bench {
                 bus: Arc::clone(&bus),
                 store: Store::open(node.data.path()).unwrap().0,
                 private_directories: node.data.path().join("private"),
+                measurements: Arc::default(),
                 facts: Default::default(),
             }),
             bus,

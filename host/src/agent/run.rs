@@ -192,6 +192,7 @@ impl Agent {
             bus,
             store: store.clone(),
             private_directories: data.join("private"),
+            measurements: Arc::default(),
             facts: ArcSwap::default(),
         });
         let means = Means {

@@ -1,10 +1,11 @@
 //! What the agent keeps for one instance while it runs: the data behind its store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::grants::SystemPart;
 use haar_protocol::limits::Limits;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -51,6 +52,8 @@ pub struct State {
     pub logger: Logger,
     /// Directories, clocks, randomness, standard streams.
     pub wasi: WasiCtx,
+    /// The parts of the node's measurements that it may read.
+    pub system: BTreeSet<SystemPart>,
     /// What it has open below its directories, and their quotas.
     pub files: Files,
     /// Resources of `wasi:*` that it holds.

@@ -222,6 +222,7 @@ pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyh
         timers,
         logger: setup.logger.clone(),
         wasi,
+        system: spec.grants.system.clone(),
         files,
         table: Resources::new(Arc::clone(&setup.file_thread)),
     })

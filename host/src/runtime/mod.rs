@@ -43,7 +43,6 @@ pub struct GuestRuntime {
     background: Runtime,
     engine: Engine,
     linker: Linker<State>,
-    key_value_linker: Linker<State>,
     fingerprint: String,
 }
 
@@ -56,9 +55,6 @@ impl GuestRuntime {
         let engine =
             haar_engine::configuration::engine().map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let linker = local_api::linker(&engine).map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        let mut key_value_linker = linker.clone();
-        local_api::add_key_value(&mut key_value_linker)
-            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let runtime = threads_of_guests(threads, "haar-guest").build()?;
         let background = threads_of_guests(threads, "haar-background")
             .on_thread_start(lower_priority)
@@ -69,7 +65,6 @@ impl GuestRuntime {
             background,
             engine,
             linker,
-            key_value_linker,
             fingerprint,
         }))
     }
@@ -104,10 +99,8 @@ impl GuestRuntime {
         component: &Component,
         grants: &Grants,
     ) -> wasmtime::Result<InstancePre<State>> {
-        let linker = match grants.key_value {
-            true => &self.key_value_linker,
-            false => &self.linker,
-        };
+        let mut linker = self.linker.clone();
+        local_api::add_granted(&mut linker, grants)?;
         linker.instantiate_pre(component)
     }
 

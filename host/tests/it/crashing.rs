@@ -244,9 +244,9 @@ fn a_store_whose_process_was_killed_is_opened_on_a_full_disk() {
         let (store, thread) = Store::open(directory.path()).unwrap();
         assert_eq!(store.assignment().await.unwrap(), Some(vec![1, 2]));
         let mut statuses = StatusSequence::default();
-        assert!(statuses.next(&store).await.is_err());
+        assert!(statuses.peek(&store).await.is_err());
         disk.repair();
-        assert_eq!(statuses.next(&store).await.unwrap(), 1);
+        assert_eq!(statuses.peek(&store).await.unwrap(), 1);
         drop(store);
         thread.join();
         assert_eq!(state_of(directory.path()).await[OUTLET].1.len(), 2);

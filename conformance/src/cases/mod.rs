@@ -10,6 +10,7 @@ mod key_value;
 mod logging;
 mod files;
 mod node;
+mod system;
 mod limits;
 mod failure;
 mod trust;
@@ -26,7 +27,7 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 19] = [
+    let groups: [&'static [&'static Case]; 20] = [
         messaging::CASES,
         durable::CASES,
         relays::CASES,
@@ -37,6 +38,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         logging::CASES,
         files::CASES,
         node::CASES,
+        system::CASES,
         limits::CASES,
         failure::CASES,
         trust::CASES,
@@ -137,6 +139,8 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Files => vec![&files::GRANTS, &files::ESCAPES],
         Guest::Flood => vec![&hostile::LOGS, &hostile::MESSAGES, &hostile::TIMERS],
         Guest::Limits => vec![&messaging::TYPED_ERRORS, &timers::TOO_MANY, &logging::RATE],
+        Guest::Mute => vec![&failure::MUTE],
+        Guest::System => vec![&system::GRANTED, &system::REFUSED],
         Guest::Memory => vec![&limits::MEMORY, &hostile::MEMORY],
         Guest::Probe => vec![&hostile::SPIN],
         Guest::Race => vec![&files::RENAME_RACE],

@@ -136,14 +136,8 @@ impl FilesView<'_> {
                     Descriptor::Dir(Dir::new(directory, perms, manner.mode, false))
                 }
                 Opened::Link(_) if !manner.follows => return Err(ErrorCode::Loop.into()),
-                Opened::Link(target) if target.starts_with('/') => {
-                    return Err(ErrorCode::NotPermitted.into());
-                }
                 Opened::Link(target) => {
-                    path = match parent.is_empty() {
-                        true => target,
-                        false => format!("{parent}/{target}"),
-                    };
+                    path = beside(&path, &target)?;
                     continue;
                 }
             };
@@ -195,8 +189,7 @@ impl FilesView<'_> {
         let whole = if path.is_empty() { "" } else { "." };
         let (parent, name) = split(path).unwrap_or((path, whole));
         if parent.is_empty() {
-            let directory = Descriptor::Dir(self.directory(fd)?.clone());
-            return Ok((self.inner.table.push(directory)?, name.to_owned()));
+            return Ok((again(fd), name.to_owned()));
         }
         let directory = self.open_parent(fd, parent).await?;
         Ok((directory, name.to_owned()))
@@ -218,9 +211,40 @@ impl FilesView<'_> {
         Ok(())
     }
 
+    /// The same for a function that follows a link at the end of the path: the place of what it leads
+    /// to.
+    pub(super) async fn place(
+        &mut self,
+        fd: &Fd,
+        path_flags: PathFlags,
+        path: &str,
+    ) -> FsResult<(Fd, String)> {
+        let mut path = path.to_owned();
+        for _ in 0..=LINKS_MAX {
+            let (directory, name) = self.parent(fd, &path).await?;
+            if !path_flags.contains(PathFlags::SYMLINK_FOLLOW) {
+                return Ok((directory, name));
+            }
+            let (place, last) = (Arc::clone(&self.directory(&directory)?.dir), name.clone());
+            let target = self.on_thread("readlink", &path, move || link(&place, &last));
+            match target.await {
+                Ok(None) => return Ok((directory, name)),
+                Ok(Some(target)) => path = beside(&path, &target)?,
+                Err(error) => {
+                    self.leave(directory)?;
+                    return Err(error);
+                }
+            }
+            self.leave(directory)?;
+        }
+        Err(ErrorCode::Loop.into())
+    }
+
     /// Closes a directory that only the way led through.
     pub(super) fn leave(&mut self, fd: Fd) -> FsResult<()> {
-        self.inner.table.delete(fd)?;
+        if fd.owned() {
+            self.inner.table.delete(fd)?;
+        }
         Ok(())
     }
 
@@ -247,6 +271,26 @@ fn split(path: &str) -> Option<(&str, &str)> {
     (!matches!(name, "" | "." | "..")).then_some((parent, name))
 }
 
+/// The path of what a link at `path` leads to. Out of the tree leads no link.
+fn beside(path: &str, target: &str) -> FsResult<String> {
+    if target.starts_with('/') {
+        return Err(ErrorCode::NotPermitted.into());
+    }
+    Ok(match split(path) {
+        Some((parent, _)) if !parent.is_empty() => format!("{parent}/{target}"),
+        _ => target.to_owned(),
+    })
+}
+
+/// The target of a link; none when there is something else, or nothing.
+fn link(directory: &File, name: &str) -> io::Result<Option<String>> {
+    match readlinkat(directory, name, Vec::new()) {
+        Ok(target) => Ok(Some(target.into_string().map_err(|_| Errno::ILSEQ)?)),
+        Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Opens a name in a directory without waiting for what is behind it. Blocks as long as the file system
 /// does.
 fn open_last(directory: &File, name: &str, manner: Manner) -> io::Result<Opened> {
@@ -256,8 +300,7 @@ fn open_last(directory: &File, name: &str, manner: Manner) -> io::Result<Opened>
         Ok(stat) => {
             let kind = FileType::from_raw_mode(stat.st_mode);
             if kind.is_symlink() {
-                let target = readlinkat(directory, name, Vec::new())?;
-                let target = target.into_string().map_err(|_| Errno::ILSEQ)?;
+                let target = link(directory, name)?.ok_or(Errno::AGAIN)?; // exchanged meanwhile
                 return Ok(Opened::Link(target));
             }
             if !is_admissible(kind) {

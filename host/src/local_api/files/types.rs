@@ -349,7 +349,7 @@ impl HostDescriptor for FilesView<'_> {
         path_flags: types::PathFlags,
         path: String,
     ) -> FsResult<types::DescriptorStat> {
-        let (directory, name) = self.parent(&fd, &path).await?;
+        let (directory, name) = self.place(&fd, path_flags, &path).await?;
         let stat = self.stat_below(&directory, path_flags, &name).await;
         self.leave(directory)?;
         stat
@@ -384,7 +384,7 @@ impl HostDescriptor for FilesView<'_> {
         path_flags: types::PathFlags,
         path: String,
     ) -> FsResult<types::MetadataHashValue> {
-        let (directory, name) = self.parent(&fd, &path).await?;
+        let (directory, name) = self.place(&fd, path_flags, &path).await?;
         let thread = self.thread();
         let hash = self
             .inner

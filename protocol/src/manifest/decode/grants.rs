@@ -36,12 +36,14 @@ impl Decoder {
             })?;
             return Some(parts.into_iter().collect());
         }
-        let everything = self.boolean(node, at)?;
-        Some(if everything {
-            SystemPart::all()
-        } else {
-            BTreeSet::new()
-        })
+        match &node.value {
+            Value::Scalar { text, .. } if text == "true" => Some(SystemPart::all()),
+            Value::Scalar { text, .. } if text == "false" => Some(BTreeSet::new()),
+            _ => {
+                let hint = "write `true` for everything, or a list such as `[cpu, memory]`";
+                self.wrong(node, at, "neither `true` nor a list of parts", Some(hint))
+            }
+        }
     }
 
     fn directory(&mut self, node: &Node, at: &KeyPath) -> Decoded<DirectoryGrant> {

@@ -141,6 +141,14 @@ async fn no_way_leads_into_procfs() {
         let stat = guest.view().stat_at(root, flags, below).await;
         assert!(stat.is_err(), "{path}");
     }
+    let tree = tempfile::tempdir().unwrap();
+    let up = "../".repeat(tree.path().components().count() - 1);
+    symlink(format!("{up}proc/self"), tree.path().join("link")).unwrap();
+    let link = tree.path().join("link");
+    let link = link.to_str().unwrap().trim_start_matches('/').to_owned();
+    assert!(guest.is_refused(&link).await);
+    let (root, flags) = (guest.root(), PathFlags::SYMLINK_FOLLOW);
+    assert!(guest.view().stat_at(root, flags, link).await.is_err());
     assert!(
         guest.read_only("etc/passwd").await.is_ok(),
         "the rest is there"

@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::agent::run::{Agent, Options};
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
-use crate::identity::DataDirectory;
+use crate::identity::{DataDirectory, modes};
 use crate::modules::compile::Compiler;
 use crate::service_manager::ServiceManager;
 use crate::store::Store;
@@ -133,6 +133,7 @@ fn cpu_percent(text: &str) -> Result<u32, String> {
 /// # Errors
 /// With a text for a person.
 pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
+    modes::make_private_from_now_on();
     match arguments.action {
         Action::Enrol(arguments) => enrol_node(arguments),
         Action::Run(arguments) => run_agent(&arguments, prefix),

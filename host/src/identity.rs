@@ -2,6 +2,7 @@
 //! when it enrolled. Files in the data directory, which one process at a time may use.
 
 mod link_secret;
+pub mod modes;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -52,19 +53,19 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Opens the directory, makes it when there is none, and keeps other agents out of it.
+    /// Opens the directory, makes it when there is none, and keeps other agents and other users out of
+    /// it.
     ///
     /// # Errors
-    /// When it can't be made or written, or another process uses it.
+    /// When it can't be made or written, belongs to another user, or another process uses it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("can't make the data directory {}", path.display()))?;
         if path.join("controller.db").exists() {
             bail!(
                 "{} is the data directory of a controller: give the agent one of its own with --data",
                 path.display()
             );
         }
+        modes::restrict(path)?;
         let lock = private_file(&path.join("agent.lock"), false)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
@@ -153,7 +154,7 @@ impl DataDirectory {
     }
 }
 
-fn private_file(path: &Path, truncate: bool) -> anyhow::Result<File> {
+pub(crate) fn private_file(path: &Path, truncate: bool) -> anyhow::Result<File> {
     OpenOptions::new()
         .create(true)
         .write(true)

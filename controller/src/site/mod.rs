@@ -8,6 +8,7 @@
 //! ```
 
 mod directory;
+mod modes;
 mod certificates;
 mod people;
 
@@ -20,6 +21,7 @@ use rusqlite::Connection;
 
 pub(crate) use certificates::ServerCertificate;
 pub(crate) use directory::Lock;
+pub(crate) use modes::make_private_from_now_on;
 pub(crate) use people::{admin_context, further_context, sha256};
 
 use crate::config::Settings;
@@ -108,8 +110,9 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<(Site, Connection, Loc
         )
     })?;
     let id = SiteId::of(&key.public());
+    // SQLite gives the files beside it the mode of this one.
+    directory::make_private_file(&database)?;
     let connection = db::open_connection(&database)?;
-    directory::restrict(&database, 0o600)?;
     let name = check_owner(&connection, &id, settings)?;
     let authority = certificates::authority(directory, &id)?;
     let advertise = settings.advertised();

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::identity::private_file;
 use log::batches::{Batches, Room};
 use thread::{Database, Done, QUEUE_REQUESTS, Request};
 
@@ -56,6 +57,8 @@ impl Store {
 
     fn open_with(data: &Path, room: Room) -> anyhow::Result<(Self, StoreThread)> {
         let path = data.join("agent.db");
+        // SQLite gives the files beside it the mode of this one.
+        private_file(&path, false)?;
         let mut connection =
             Connection::open(&path).with_context(|| format!("can't open {}", path.display()))?;
         schema::prepare(&mut connection)

@@ -83,7 +83,7 @@ pub(crate) fn about_module(path: &Path, error: &ModuleError) -> CommandError {
         ModuleError::Malformed(_) => "malformed_module",
         ModuleError::Unsigned => "unsigned_module",
         ModuleError::UnknownSignature(_) => "unknown_signature",
-        ModuleError::Untrusted => "untrusted_module",
+        ModuleError::Untrusted | ModuleError::NotAllowed { .. } => "untrusted_module",
         ModuleError::TooLarge(_) => "module_too_large",
     };
     CommandError::refused(code, format!("{}: {error}", path.display()))

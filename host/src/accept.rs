@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use haar_protocol::assignment::Assignment;
+use haar_protocol::assignment::{Assignment, Microservice};
 use haar_protocol::demand::{Demand, Shortage};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
@@ -198,6 +198,9 @@ fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
                 .microservices
                 .iter()
                 .find(|one| one.name == end.microservice);
+            if microservice.is_some_and(is_not_understood) {
+                continue;
+            }
             let ports = microservice.map(|one| if ports { &one.outlets } else { &one.inlets });
             if ports.and_then(|ports| ports.get(&end.port)) != Some(&route.content_type) {
                 let text = format!(
@@ -215,6 +218,9 @@ fn check_topics(assignment: &Assignment) -> Result<(), Refusal> {
     for route in &assignment.topics {
         let microservices = &mut assignment.microservices.iter();
         let microservice = microservices.find(|one| one.name == route.microservice);
+        if microservice.is_some_and(is_not_understood) {
+            continue;
+        }
         let ports = microservice.map(|one| match route.topic.is_source() {
             true => &one.inlets,
             false => &one.outlets,
@@ -227,6 +233,11 @@ fn check_topics(assignment: &Assignment) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// True for what does not run: that its ports fit its routes can't be said.
+fn is_not_understood(microservice: &Microservice) -> bool {
+    !microservice.unknown.is_empty()
 }
 
 #[cfg(test)]

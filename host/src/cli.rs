@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -20,6 +21,7 @@ use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::{DataDirectory, modes};
 use crate::modules::compile::Compiler;
+use crate::policy::Policy;
 use crate::service_manager::ServiceManager;
 use crate::store::Store;
 #[cfg(feature = "compiler")]
@@ -204,7 +206,10 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         );
     };
     let file = arguments.settings.clone();
-    let mut settings = Settings::read(&file.unwrap_or_else(|| arguments.data.join("agent.toml")))?;
+    let file = file.unwrap_or_else(|| arguments.data.join("agent.toml"));
+    let mut settings = Settings::read(&file)?;
+    let policy = Policy::new(settings.policy, file, directory.path().to_owned());
+    policy.warn();
     if let Some(Millis(ms)) = arguments.status_interval {
         settings.status_interval = Duration::from_millis(ms.max(1));
     }
@@ -228,6 +233,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         guest_threads: settings.guest_threads,
         location: settings.location,
         precompiled: settings.precompiled,
+        policy: Arc::new(policy),
         flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,

@@ -2,6 +2,7 @@
 //! what is true of the node as a whole; how what runs on it fares is a [`MicroserviceStatus`].
 
 mod microservice;
+mod policy;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use crate::limits::Budget;
 use crate::signed::Document;
 
 pub use microservice::{Exceeded, FailureCause, FailureReport, MicroserviceStatus, State};
+pub use policy::{AllowedDirectory, OUTLINE_ENTRIES_MAX, PolicyStatus};
 
 /// The status of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub struct Status {
     pub refused: Option<RefusedAssignment>,
     /// What the node has to give.
     pub budget: Budget,
+    /// What its owner allows the site. None from agents of earlier releases, which have no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// The node's key for links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_key: Option<LinkKey>,

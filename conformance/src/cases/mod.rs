@@ -13,6 +13,7 @@ mod node;
 mod limits;
 mod failure;
 mod trust;
+mod policy;
 mod code;
 mod offline;
 mod budget;
@@ -26,7 +27,7 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 19] = [
+    let groups: [&'static [&'static Case]; 20] = [
         messaging::CASES,
         durable::CASES,
         relays::CASES,
@@ -40,6 +41,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         limits::CASES,
         failure::CASES,
         trust::CASES,
+        policy::CASES,
         code::CASES,
         offline::CASES,
         budget::CASES,
@@ -89,6 +91,7 @@ impl Set {
                 &limits::STACKS,
                 &failure::BACK_OFF,
                 &trust::DISTRUSTED,
+                &policy::DIRECTORIES,
                 &trust::TOKEN,
                 &offline::WITHOUT_NETWORK,
                 &offline::STATUS,

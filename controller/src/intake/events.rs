@@ -96,7 +96,12 @@ fn change(
         let is_up_still = before.state.is_up() && after.state.is_up();
         (before.state != after.state && !is_up_still) || before.module != after.module
     });
+    let was_refused = before.and_then(|before| before.refused_module);
     let (kind, what) = match after.state {
+        _ if after.refused_module.is_some() && after.refused_module != was_refused => (
+            "microservice_refused",
+            format!("goes on as before on `{node}`: the change was refused{reason}"),
+        ),
         State::Running if is_new_state && after.restarts > 0 => (
             "microservice_running",
             format!("runs again on `{node}`, {}", after.module_label),

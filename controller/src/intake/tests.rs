@@ -32,6 +32,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         applied: 1,
         refused: None,
         budget: Budget::new(ByteSize(1), 1),
+        policy: None,
         resident_bytes: 1,
         flash: None,
         microservices: Vec::new(),
@@ -68,6 +69,7 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         dead_letters: 0,
         exceeded: Default::default(),
         last_failure: None,
+        refused_module: None,
     }
 }
 
@@ -134,6 +136,24 @@ fn changes_of_state_become_events_once() {
     assert_eq!(events, ["microservice_restarted"]);
     let (_, events) = kinds(Some(&row), State::Refused, 2);
     assert_eq!(events, ["microservice_refused"]);
+}
+
+#[test]
+fn a_refused_change_becomes_an_event_once_while_what_ran_before_goes_on() {
+    let mut running = microservice(State::Running, 0);
+    let mut next = status(1, 1);
+    next.microservices = vec![running.clone()];
+    let mut last = take(None, next).unwrap().row;
+    running.refused_module = Some(Digest::of(b"the next one"));
+    running.reason = Some("no policy allows that".into());
+    for (sequence, expected) in [(2, &["microservice_refused"][..]), (3, &[])] {
+        let mut next = status(sequence, 1);
+        next.microservices = vec![running.clone()];
+        let accepted = take(Some(&last), next).unwrap();
+        let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, expected);
+        last = accepted.row;
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         dead_letters: 0,
         exceeded: Default::default(),
         last_failure: None,
+        refused_module: None,
     }
 }
 

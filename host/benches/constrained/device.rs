@@ -76,7 +76,8 @@ impl Device {
             compiler: Compiler::InProcess,
             precompiled_by: None,
         };
-        Modules::open(data, controller, credentials, sources).unwrap()
+        let policy = Arc::new(self.node.policy());
+        Modules::open(data, controller, credentials, sources, policy).unwrap()
     }
 
     /// One more microservice. Its limits are a gateway's.

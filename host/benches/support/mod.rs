@@ -54,6 +54,7 @@ impl Bench {
                 bus: Arc::clone(&bus),
                 store: Store::open(node.data.path()).unwrap().0,
                 private_directories: node.data.path().join("private"),
+                policy: Arc::new(node.policy()),
                 facts: Default::default(),
             }),
             bus,
@@ -65,6 +66,7 @@ impl Bench {
                     compiler: Compiler::InProcess,
                     precompiled_by: None,
                 },
+                Arc::new(node.policy()),
             )
             .unwrap(),
             publishers: node.assignment(site, 1).publishers,

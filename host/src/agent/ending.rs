@@ -77,6 +77,7 @@ impl Agent {
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,
             precompiled: self.options.precompiled == Precompiled::Accept,
+            policy: self.options.policy.outline(),
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),

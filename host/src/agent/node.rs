@@ -101,6 +101,11 @@ impl Node {
             .iter()
             .map(|one| (one.name.clone(), Arc::new(one.clone())))
             .collect();
+        for (name, slot) in &mut self.slots {
+            if let Some(wanted) = self.wanted.get(name) {
+                slot.forget_refusal_unless_of(wanted);
+            }
+        }
         let mut effects = vec![Effect::SetTable(self.registry.compile(&assignment))];
         let publishers_changed = self
             .assignment
@@ -245,6 +250,10 @@ impl Node {
         }
         let reason = match exit {
             Exit::Stopped => return self.reconcile(now_ms), // wanted again by now
+            Exit::Refused(reason) => {
+                slot.refuse(&running.spec, reason.clone(), now_ms);
+                return self.reconcile(now_ms); // other grants may be wanted by now
+            }
             Exit::NotStartable(reason) => reason.clone(),
             Exit::Failed(failure) => {
                 slot.report(failure, now_ms);

@@ -6,7 +6,8 @@ use haar_engine::configuration;
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+    BacklogStatus, EngineStatus, FlashStatus, PolicyStatus, RelayStatus, RouteStatus, ServedStatus,
+    Status,
 };
 
 use super::node::Node;
@@ -26,6 +27,8 @@ pub(super) struct Frame {
     pub(super) compiler: bool,
     /// Whether it takes code that the controller has compiled.
     pub(super) precompiled: bool,
+    /// What its owner allows the site.
+    pub(super) policy: PolicyStatus,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
     /// The relays that it runs.
@@ -60,6 +63,7 @@ pub(super) fn status(
         applied: node.in_force().map_or(0, |in_force| in_force.number),
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),
+        policy: Some(frame.policy.clone()),
         link_key: Some(frame.link_key),
         link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),

@@ -40,6 +40,7 @@ use crate::logs::Logs;
 use crate::modules::Modules;
 use crate::modules::code::CodeSources;
 use crate::modules::compile::Compiler;
+use crate::policy::Policy;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
 use crate::runtime::mappings;
@@ -77,6 +78,8 @@ pub struct Options {
     pub compiler: Compiler,
     /// What it thinks of code that its site's controller has compiled.
     pub precompiled: Precompiled,
+    /// What the owner of the device allows.
+    pub policy: Arc<Policy>,
 }
 
 /// The agent with everything that it owns.
@@ -143,6 +146,7 @@ impl Agent {
                     Precompiled::Refuse => None,
                 },
             },
+            Arc::clone(&options.policy),
         )?;
         let runtime = GuestRuntime::new(options.guest_threads)?;
         let allegiance = Allegiance {
@@ -190,6 +194,7 @@ impl Agent {
             bus,
             store: store.clone(),
             private_directories: data.join("private"),
+            policy: Arc::clone(&options.policy),
             facts: ArcSwap::default(),
         });
         let means = Means {

@@ -24,7 +24,7 @@ use super::pauses;
 use crate::bus::inbox::Inbox;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
-use crate::reconcile::Observed;
+use crate::reconcile::{Observed, needs_restart};
 use crate::runtime::failure::Failure;
 use crate::runtime::guest::Counters;
 use crate::runtime::instance::Orders;
@@ -156,6 +156,19 @@ impl Slot {
         }
     }
 
+    /// A change that was refused is not wanted any more, and what ran before it goes on: nothing is left
+    /// of the refusal.
+    pub fn forget_refusal_unless_of(&mut self, wanted: &Microservice) {
+        let is_of_another = self
+            .refused
+            .as_ref()
+            .is_some_and(|refused| needs_restart(refused, wanted));
+        if is_of_another && self.running.is_some() {
+            self.refused = None;
+            self.reason = None;
+        }
+    }
+
     /// Keeps what people need to know of a failure.
     pub fn report(&mut self, failure: &Failure, now_ms: u64) {
         self.last_failure = Some(FailureReport {
@@ -242,6 +255,11 @@ impl Slot {
             module_label: spec.module_label.clone(),
             state,
             reason: self.reason.clone(),
+            refused_module: self
+                .refused
+                .as_ref()
+                .map(|refused| refused.module)
+                .filter(|module| *module != spec.module),
             since_ms,
             restarts: self.restarts,
             hibernations: self.counters.hibernations.load(Relaxed),

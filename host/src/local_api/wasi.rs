@@ -56,7 +56,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 /// What is behind the interfaces for one instance: exactly what it is granted.
 ///
 /// # Errors
-/// When a granted directory can't be opened; the text says which and why.
+/// When a granted directory can't be opened, or the policy does not allow it; the text says which and
+/// why.
 pub async fn context(
     spec: &Microservice,
     surroundings: &Surroundings,
@@ -74,6 +75,7 @@ pub async fn context(
         let quota = spec.limits.files_size.0;
         directories.push(Granted::private(host, guest.clone(), quota));
     }
-    let files = Files::open(directories, &mut builder, counters, logger).await?;
+    let policy = &surroundings.policy;
+    let files = Files::open(directories, policy, &mut builder, counters, logger).await?;
     Ok((builder.build(), files))
 }

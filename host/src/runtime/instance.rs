@@ -41,6 +41,7 @@ use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::{self, DueTick, Timers};
 use crate::local_api::wasi;
+use crate::policy::Refusal;
 
 /// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub enum Exit {
     Stopped,
     /// It could not be started as it is: a granted directory is not there.
     NotStartable(String),
+    /// The policy of the device does not allow what it is granted. It is not tried again.
+    Refused(String),
     /// A call failed, or `start` returned an error.
     Failed(Failure),
 }
@@ -125,6 +128,7 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
         since.store(0, Ordering::Relaxed);
         let mut state = match state(&setup, timers, Arc::clone(&open)).await {
             Ok(state) => state,
+            Err(error) if error.is::<Refusal>() => return Exit::Refused(error.to_string()),
             Err(error) => return Exit::NotStartable(format!("{error:#}")),
         };
         let retry = adopt(&mut state, &setup.orders.borrow(), &share);
@@ -165,7 +169,7 @@ fn adopt(state: &mut State, orders: &Orders, share: &Share) -> RetryPolicy {
 /// The data behind the store of a new instance, which may publish while `open` is true.
 ///
 /// # Errors
-/// When a granted directory can't be opened.
+/// When a granted directory can't be opened, or may not be.
 pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
     let spec = &setup.spec;
     let (wasi, files) =

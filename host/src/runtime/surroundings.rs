@@ -9,6 +9,7 @@ use haar_protocol::assignment::MicroserviceName;
 
 use crate::bus::Bus;
 use crate::config::Location;
+use crate::policy::Policy;
 use crate::store::Store;
 
 /// One for the agent.
@@ -20,6 +21,8 @@ pub struct Surroundings {
     pub store: Store,
     /// Below it every microservice with the grant has a directory of its own.
     pub private_directories: PathBuf,
+    /// What the owner of the device allows.
+    pub policy: Arc<Policy>,
     /// What the node is. Changes with the assignment.
     pub facts: ArcSwap<Facts>,
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use haar_conformance_artifacts as artifacts;
 use haar_engine::compiler::{CompileLimits, Program};
@@ -55,7 +56,14 @@ impl Bench {
             compiler: self.compiler.clone(),
             precompiled_by: None,
         };
-        let modules = Modules::open(data, controller, credentials, sources).unwrap();
+        let modules = Modules::open(
+            data,
+            controller,
+            credentials,
+            sources,
+            Arc::new(self.node.policy()),
+        )
+        .unwrap();
         let specs: Vec<_> = components
             .iter()
             .map(|component| self.node.install(component, &self.site.publisher))

@@ -14,6 +14,7 @@ mod durable;
 mod crashing;
 mod topics;
 mod refusing;
+mod policing;
 mod compiling;
 mod filing;
 mod forging;

@@ -2,6 +2,7 @@
 //! for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use haar_host::agent::run::{Agent, Options};
 use haar_host::config::{Location, Precompiled};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
+use haar_host::policy::{Policy, Rules};
 use haar_host::service_manager::ServiceManager;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
@@ -37,6 +39,8 @@ pub struct Node {
     pub key: SecretKey,
     pub id: NodeId,
     pub data: tempfile::TempDir,
+    /// What the owner of the device allows, from its next start on.
+    pub rules: Rules,
     /// Where the device stands.
     pub location: Option<Location>,
     /// How often it was started.
@@ -68,6 +72,7 @@ impl Node {
             key,
             id,
             data,
+            rules: Rules::default(),
             location: None,
             starts: 0,
             membership,
@@ -103,6 +108,7 @@ impl Node {
             flash_budget: None,
             compiler: Compiler::InProcess,
             precompiled: Precompiled::Accept,
+            policy: Arc::new(self.policy()),
         };
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
@@ -119,6 +125,12 @@ impl Node {
             store_thread.join();
         });
         self.running = Some((stop, thread));
+    }
+
+    /// What its rules come to.
+    pub fn policy(&self) -> Policy {
+        let data = self.data.path().to_owned();
+        Policy::new(self.rules.clone(), data.join("agent.toml"), data)
     }
 
     pub async fn stop(&mut self) {
@@ -241,6 +253,7 @@ pub fn microservice(
         retry: Default::default(),
         inlet_history: BTreeMap::new(),
         outlet_history: BTreeMap::new(),
+        unknown: Vec::new(),
     }
 }
 

@@ -8,8 +8,8 @@ use crate::ids::{Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::limits::Budget;
 use crate::status::{
-    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, RefusedAssignment, RelayStatus,
-    RouteStatus, ServedStatus,
+    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, PolicyStatus, RefusedAssignment,
+    RelayStatus, RouteStatus, ServedStatus,
 };
 
 /// A device asks to join.
@@ -125,6 +125,9 @@ pub struct NodeDetail {
     /// The engine that runs modules there, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineStatus>,
+    /// What its owner allows the site, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// Sequence of its last status.
     pub status_sequence: Option<u64>,
     /// Statuses that never arrived.

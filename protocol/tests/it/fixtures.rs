@@ -13,8 +13,8 @@ use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Overflow, RefusedAssignment,
-    RelayStatus, RouteStatus, State, Status,
+    AllowedDirectory, BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Overflow,
+    PolicyStatus, RefusedAssignment, RelayStatus, RouteStatus, State, Status,
 };
 
 /// The manifest that shows every key.
@@ -131,6 +131,7 @@ pub(crate) fn assignment() -> Assignment {
             retry: Default::default(),
             inlet_history: BTreeMap::new(),
             outlet_history: BTreeMap::new(),
+            unknown: Vec::new(),
         }],
         routes: vec![Route {
             id: route_id(),
@@ -183,6 +184,7 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         dead_letters: 0,
         exceeded: Default::default(),
         last_failure: None,
+        refused_module: None,
     }
 }
 
@@ -219,6 +221,17 @@ pub(crate) fn refused() -> RefusedAssignment {
     }
 }
 
+pub(crate) fn policy() -> PolicyStatus {
+    PolicyStatus {
+        publishers: Some(vec![key(4).public()]),
+        directories: vec![AllowedDirectory {
+            path: "/var/lib/plant".to_owned(),
+            access: Access::ReadWrite,
+        }],
+        left_out: 0,
+    }
+}
+
 pub(crate) fn status() -> Status {
     Status {
         site: site(),
@@ -239,6 +252,7 @@ pub(crate) fn status() -> Status {
         link_key: Some(LinkKey::from_bytes([2; 32])),
         link_key_generation: 3,
         budget: budget(),
+        policy: Some(policy()),
         resident_bytes: 9_000_000,
         flash: Some(FlashStatus {
             written_bytes: 3_000_000,

@@ -12,6 +12,7 @@ mod manifests;
 mod gallery;
 mod grants;
 mod documents;
+mod newer;
 mod frames;
 mod topics;
 mod identities;

@@ -1,8 +1,9 @@
 //! A node as `haar describe` shows it: what it is and gives, how its assignment, its relays and its
 //! logs fare, and what it reports to run.
 
+use haar_protocol::grants::Access;
 use haar_protocol::rest::NodeDetail;
-use haar_protocol::status::FlashStatus;
+use haar_protocol::status::{FlashStatus, PolicyStatus};
 
 use crate::commands::get;
 use crate::output::{self, facts};
@@ -81,6 +82,9 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             ),
         ));
     }
+    if let Some(policy) = &detail.policy {
+        pairs.extend(self::policy(policy));
+    }
     if let Some(refused) = &node.refused {
         let number = refused
             .number
@@ -150,6 +154,34 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         facts(&pairs),
         table.render("It reports no microservices.")
     )
+}
+
+/// What the owner of the device allows the site.
+fn policy(policy: &PolicyStatus) -> Vec<(&'static str, String)> {
+    let publishers = match policy.publishers.as_deref() {
+        None => "modules of every publisher that the site trusts".to_owned(),
+        Some([]) => "no module at all".to_owned(),
+        Some(keys) => {
+            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            format!("modules that {} has signed too", keys.join(" or "))
+        }
+    };
+    let mut pairs = vec![("Allows", publishers)];
+    if policy.directories.is_empty() {
+        pairs.push(("Allows", "no directory".to_owned()));
+    }
+    for directory in &policy.directories {
+        let access = match directory.access {
+            Access::ReadOnly => "to be read",
+            Access::ReadWrite => "to be read and written",
+        };
+        let path = output::printable(&directory.path);
+        pairs.push(("Allows", format!("{path} {access}")));
+    }
+    if policy.left_out > 0 {
+        pairs.push(("Allows", format!("{} more", policy.left_out)));
+    }
+    pairs
 }
 
 /// What its flash had to take today, beside what it should take.

@@ -146,6 +146,7 @@ impl Device {
             applied,
             refused: None,
             budget: Budget::new(ByteSize(64 << 20), 4),
+            policy: None,
             resident_bytes: 9_000_000,
             flash: None,
             microservices,

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use haar_protocol::grants::{Access, DirectoryGrant};
 use haar_protocol::log::Level;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::p2::bindings::filesystem;
@@ -35,6 +38,7 @@ use self::account::{Account, Opening};
 use self::view::FilesView;
 use super::logging::Logger;
 use super::state::State;
+use crate::policy::Policy;
 use crate::runtime::guest::Counters;
 
 /// Resources of `wasi:*` that an instance may hold. One more ends it.
@@ -104,9 +108,11 @@ impl Files {
     /// Opens the directories of an instance into `context`, and walks those with a quota.
     ///
     /// # Errors
-    /// When a directory can't be opened; the text says which and why.
+    /// When a directory can't be opened, or with a [`Refusal`](crate::policy::Refusal) when `policy`
+    /// does not allow it; the text says which and why.
     pub async fn open(
         directories: Vec<Granted>,
+        policy: &Policy,
         context: &mut WasiCtxBuilder,
         counters: &Arc<Counters>,
         logger: &Logger,
@@ -128,12 +134,17 @@ impl Files {
                 logger.agent(Level::Info, &text);
                 continue;
             };
+            if !granted.is_private {
+                policy.check(&root, &granted.host, granted.access)?;
+            }
             let permissions = match granted.access {
                 Access::ReadOnly => FsPerms::ReadOnly,
                 Access::ReadWrite => FsPerms::ReadWrite,
             };
+            // By the descriptor that was looked at: the path may lead elsewhere by now.
+            let checked = format!("/proc/self/fd/{}", root.as_raw_fd());
             context
-                .preopened_dir(&granted.host, &granted.guest, permissions)
+                .preopened_dir(checked, &granted.guest, permissions)
                 .map_err(|error| anyhow::anyhow!("{error:#}"))?;
             files.grants.push(match granted.quota {
                 None => None,
@@ -164,11 +175,12 @@ fn open(granted: &Granted) -> io::Result<Option<File>> {
     if granted.is_private {
         make_private(&granted.host)?;
     }
-    match File::open(&granted.host) {
-        Ok(root) if root.metadata()?.is_dir() => Ok(Some(root)),
-        Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
-        Err(error) if granted.is_optional && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    // Nothing but a directory: opening a FIFO would block, and a device might act.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(&granted.host, flags, Mode::empty()) {
+        Ok(root) => Ok(Some(root.into())),
+        Err(Errno::NOENT) if granted.is_optional => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,6 +20,7 @@ use super::view::FilesView;
 use super::{Files, Granted, resource_table};
 use crate::local_api::logging::Logger;
 use crate::logs::Logs;
+use crate::policy::{Policy, Rules};
 use crate::runtime::guest::Counters;
 
 /// Room for sixteen blocks.
@@ -57,7 +58,8 @@ impl Guest {
         let logger = Logger::new(&spec, Arc::<Logs>::default(), Arc::clone(&counters));
         let granted = Granted::private(tree.path().to_owned(), "/data".into(), QUOTA);
         let mut builder = WasiCtx::builder();
-        let files = Files::open(vec![granted], &mut builder, &counters, &logger)
+        let policy = Policy::new(Rules::default(), "agent.toml".into(), "/nowhere".into());
+        let files = Files::open(vec![granted], &policy, &mut builder, &counters, &logger)
             .await
             .unwrap();
         let mut guest = Self {

@@ -1,6 +1,6 @@
 //! A node on whose files microservices work as a test tells them, in words of the guest `files`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Microservice};
@@ -34,6 +34,10 @@ impl Office {
             files.limits.log_lines_per_second = 10_000;
             files.limits.log_bytes_per_second = ByteSize(16 << 20);
             grant(&mut files);
+            for directory in &files.grants.directories {
+                let path = Path::new(&directory.host);
+                node.rules = node.rules.clone().allowing(path, directory.access);
+            }
             assignment.microservices.push(files);
             let ends = (other.port("driver", "out"), node.port(name, "in"));
             assignment.routes.push(route(ends.0, ends.1));

@@ -15,7 +15,6 @@ use super::device_link::STORE_PAUSE;
 use crate::bus::log::Reader;
 use crate::bus::message::{Message, count};
 use crate::bus::topics::{self, BrokerPlan, OutgoingTopic, Supply, TopicQueue};
-use crate::local_api::state::now_ms;
 use crate::store::Store;
 use crate::store::log::Logged;
 
@@ -283,10 +282,10 @@ async fn read(store: &Store, stream: &mut Stream) -> anyhow::Result<()> {
         return Ok(());
     }
     let messages = reader.log.read(store, stream.read_to, READ_BYTES).await?;
-    let now_ms = now_ms();
+    let now_ms = store.ages().now_ms();
     for logged in messages {
         stream.read_to = logged.position;
-        let is_expired = expiry_ms.is_some_and(|age| logged.message.is_older(age, now_ms));
+        let is_expired = expiry_ms.is_some_and(|age| logged.is_older(age, now_ms));
         if !is_expired {
             stream.ready.push_back(logged);
             continue;

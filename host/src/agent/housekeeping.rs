@@ -12,7 +12,6 @@ use crate::bus::history::{HistoryPort, Recorder, Wakes};
 use crate::bus::log::Bases;
 use crate::bus::message::take_count;
 use crate::bus::registry;
-use crate::local_api::state::now_ms;
 use crate::runtime::surroundings::Surroundings;
 use crate::store::Store;
 
@@ -81,7 +80,7 @@ pub(super) async fn store_waiting(store: &Store, recorders: &[Arc<Recorder>]) {
     if waiting.is_empty() {
         return;
     }
-    if let Err(error) = store.remember(waiting, now_ms()).await {
+    if let Err(error) = store.remember(waiting).await {
         tracing::error!("histories can't be stored: {error:#}");
     }
 }
@@ -124,7 +123,7 @@ async fn look(
     let Kept { owners, histories } = now_kept;
     let store = &surroundings.store;
     store.follow_histories(owners.clone(), histories).await?;
-    for name in store.follow_owners(owners, now_ms()).await? {
+    for name in store.follow_owners(owners).await? {
         tracing::info!(microservice = %name, "its data is deleted: it has been gone for a day");
         let is_back = |kept: &Kept| kept.owners.contains(&name);
         if latest.borrow().as_ref().is_some_and(is_back) {

@@ -172,19 +172,24 @@ impl Log {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Messages are on the disk, the first one at position `first`. Those of another node are of
-    /// an epoch.
+    /// Messages are on the disk since `stored_ms`, the first one at position `first`. Those of another
+    /// node are of an epoch.
     pub fn committed(
         &self,
         first: u64,
         messages: impl IntoIterator<Item = Arc<Message>>,
         epoch: Option<u64>,
+        stored_ms: u64,
     ) {
         let mut position = first;
         let mut recent = self.recent();
         for message in messages {
             recent.epoch = epoch.unwrap_or(recent.epoch);
-            recent.add(Logged { position, message });
+            recent.add(Logged {
+                position,
+                message,
+                stored_ms,
+            });
             position += 1;
         }
         self.head.fetch_max(position - 1, Ordering::Release);

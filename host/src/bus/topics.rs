@@ -269,7 +269,7 @@ pub async fn keep(
         .map(|(headers, body)| message_bytes(headers, body.len()))
         .sum();
     let committed = {
-        let log = Arc::clone(&log);
+        let (log, ages) = (Arc::clone(&log), store.ages().clone());
         move |first: u64, messages: Vec<(Headers, Vec<u8>)>| {
             let stamped = (first..).zip(messages).map(|(sequence, (headers, body))| {
                 count(&route.counters.sent);
@@ -281,7 +281,7 @@ pub async fn keep(
                     body,
                 })
             });
-            log.committed(first, stamped.collect::<Vec<_>>(), None);
+            log.committed(first, stamped.collect::<Vec<_>>(), None, ages.now_ms());
         }
     };
     let stored = store.append(log.id, now_ms, messages, committed).await;

@@ -58,7 +58,7 @@ fn uptime_ms(text: &str) -> Option<u64> {
 /// True when the kernel takes the clock for synchronised. False too where it does not tell: in some
 /// containers, and on systems that are not Linux.
 #[cfg(target_os = "linux")]
-fn clock_synchronised() -> bool {
+pub(crate) fn clock_synchronised() -> bool {
     kernel_clock()
         .and_then(|clock| u64::try_from(clock.maxerror).ok())
         .is_some_and(|error_us| error_us < CLOCK_ERROR_US_LIMIT)
@@ -80,7 +80,7 @@ fn kernel_clock() -> Option<libc::timex> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn clock_synchronised() -> bool {
+pub(crate) fn clock_synchronised() -> bool {
     false
 }
 

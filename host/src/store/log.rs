@@ -118,6 +118,15 @@ pub struct Logged {
     pub position: u64,
     /// The message.
     pub message: Arc<Message>,
+    /// When this node stored it, by its [`AgeClock`](super::ages::AgeClock).
+    pub stored_ms: u64,
+}
+
+impl Logged {
+    /// True when this node has had it for more than `age_ms`.
+    pub fn is_older(&self, age_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.stored_ms) > age_ms
+    }
 }
 
 /// Messages that came from another node, to be kept before they are acknowledged.

@@ -6,6 +6,7 @@
 mod schema;
 mod thread;
 
+pub mod ages;
 mod owners;
 pub mod key_value;
 pub mod history;
@@ -19,6 +20,7 @@ use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
+use ages::AgeClock;
 use log::batches::{Batches, Room};
 use thread::{Database, Done, QUEUE_REQUESTS, Request};
 
@@ -30,6 +32,7 @@ const STATUS_BLOCK: u64 = 1_000;
 pub struct Store {
     requests: mpsc::Sender<Request>,
     timed: timers::Owners,
+    ages: AgeClock,
 }
 
 /// The thread of the database. Join it after the last [`Store`] is gone.
@@ -62,18 +65,31 @@ impl Store {
             .with_context(|| format!("can't use {}", path.display()))?;
         let timed = timers::Owners::read(&connection)
             .with_context(|| format!("can't use {}", path.display()))?;
+        let ages = AgeClock::new();
+        ages.resume(&connection)
+            .with_context(|| format!("can't use {}", path.display()))?;
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
+        let batches = Batches::new(room, ages.clone());
         let thread = std::thread::Builder::new()
             .name("haar-store".into())
             .spawn(move || {
-                let batches = Batches::new(room);
                 let mut database = Database {
                     connection,
                     batches,
                 };
                 thread::serve(&mut database, &mut queue);
             })?;
-        Ok((Self { requests, timed }, StoreThread(thread)))
+        let store = Self {
+            requests,
+            timed,
+            ages,
+        };
+        Ok((store, StoreThread(thread)))
+    }
+
+    /// The clock by which the ages of what is stored are counted.
+    pub fn ages(&self) -> &AgeClock {
+        &self.ages
     }
 
     /// Has the thread do something. It is answered when what it changed is on the disk.

@@ -211,10 +211,11 @@ async fn keep(store: &Store, taken: Vec<Taken>) -> anyhow::Result<()> {
         .into_iter()
         .map(|taken| (taken.log, taken.arrived))
         .unzip();
+    let ages = store.ages().clone();
     let committed = move |kept: Vec<(u64, Arrived)>| {
         for ((first, arrived), log) in kept.into_iter().zip(logs) {
             log.occupy(bytes(&arrived.messages));
-            log.committed(first, arrived.messages, Some(arrived.epoch));
+            log.committed(first, arrived.messages, Some(arrived.epoch), ages.now_ms());
         }
     };
     store.keep_arrived(arrived, committed).await

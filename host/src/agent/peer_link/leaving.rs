@@ -13,6 +13,7 @@ use crate::bus::message::{Message, count};
 use crate::bus::peer::Outbound;
 use crate::local_api::state::now_ms;
 use crate::store::Store;
+use crate::store::ages::AgeClock;
 use crate::store::log::{Logged, message_bytes};
 
 /// A frame for the relay.
@@ -136,7 +137,7 @@ impl Leaving {
                 break;
             }
             bytes += more;
-            batches.extend(send(link, stream, read, link_ms));
+            batches.extend(send(link, stream, read, self.store.ages(), link_ms));
         }
         if batches.is_empty() {
             return None;
@@ -285,13 +286,19 @@ fn live(link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Sealed> {
 }
 
 /// Tells the link that what was read is sent. None when nothing of it is to be.
-fn send(link: &mut Link, stream: &OutgoingStream, read: Read, link_ms: u64) -> Option<Sent> {
+fn send(
+    link: &mut Link,
+    stream: &OutgoingStream,
+    read: Read,
+    ages: &AgeClock,
+    link_ms: u64,
+) -> Option<Sent> {
     let Read {
         want,
         logged,
         read_to,
     } = read;
-    let logged = without_expired(stream, logged);
+    let logged = without_expired(stream, logged, ages);
     let sent: Vec<(u64, u64)> = logged
         .iter()
         .map(|one| (one.message.sequence, size(one)))
@@ -312,11 +319,15 @@ fn size(logged: &Logged) -> u64 {
 }
 
 /// Leaves out what is too old to be sent, and counts it the first time.
-fn without_expired(stream: &OutgoingStream, mut logged: Vec<Logged>) -> Vec<Logged> {
+fn without_expired(
+    stream: &OutgoingStream,
+    mut logged: Vec<Logged>,
+    ages: &AgeClock,
+) -> Vec<Logged> {
     if let Some(expiry_ms) = stream.expiry_ms {
-        let now_ms = now_ms();
+        let now_ms = ages.now_ms();
         logged.retain(|one| {
-            let is_expired = one.message.is_older(expiry_ms, now_ms);
+            let is_expired = one.is_older(expiry_ms, now_ms);
             if is_expired && stream.reader.expired(one.position) {
                 count(&stream.counters.dropped);
             }

@@ -104,7 +104,7 @@ pub(super) async fn stream_at_hand_from(store: &Store, route: u64, first: u64) -
         u64::MAX,
         Held::default(),
     ));
-    log.committed(first, (first..first + MESSAGES).map(message), None);
+    log.committed(first, (first..first + MESSAGES).map(message), None, 0);
     OutgoingStream {
         route,
         reader: Arc::new(Reader::new(log, consumer, 0, Arc::default())),

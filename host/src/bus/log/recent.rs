@@ -138,6 +138,7 @@ mod tests {
                 headers: vec![],
                 body: vec![0; BODY_BYTES],
             }),
+            stored_ms: 0,
         }
     }
 

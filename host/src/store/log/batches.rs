@@ -23,6 +23,7 @@ use super::batch::{self, Found, Record, Section};
 use super::index::{Index, Place};
 use super::{Arrived, LogId, filed, rows};
 use crate::bus::message::{Headers, Message};
+use crate::store::ages::AgeClock;
 use crate::store::{integer, natural};
 
 /// How much batches may take.
@@ -47,9 +48,10 @@ impl Default for Room {
 }
 
 /// The batches of the database, and the one that is being made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::store) struct Batches {
     room: Room,
+    ages: AgeClock,
     index: Index,
     is_loaded: bool,
     /// The running request may have changed the index.
@@ -57,15 +59,24 @@ pub(in crate::store) struct Batches {
     /// What the next commit adds, and its number.
     made: Vec<u8>,
     number: u64,
+    /// The age when its first message came.
+    stored_ms: u64,
     /// Only a part of a request could be added to it: it must not be committed.
     is_spoiled: bool,
 }
 
 impl Batches {
-    pub(in crate::store) fn new(room: Room) -> Self {
+    pub(in crate::store) fn new(room: Room, ages: AgeClock) -> Self {
         Self {
             room,
-            ..Self::default()
+            ages,
+            index: Index::default(),
+            is_loaded: false,
+            is_touched: false,
+            made: Vec::new(),
+            number: 0,
+            stored_ms: 0,
+            is_spoiled: false,
         }
     }
 
@@ -85,7 +96,7 @@ impl Batches {
 
     /// Forgets what is not on the disk, and reads anew what is when it is needed.
     pub(in crate::store) fn forget(&mut self) {
-        *self = Self::new(self.room);
+        *self = Self::new(self.room, self.ages.clone());
     }
 
     /// A request begins.
@@ -184,6 +195,9 @@ impl Batches {
             return Ok(());
         };
         self.is_spoiled = true;
+        if self.made.is_empty() {
+            self.stored_ms = self.ages.now_ms();
+        }
         let section = Section {
             log,
             epoch,
@@ -213,8 +227,12 @@ impl Batches {
             return Ok(());
         }
         connection
-            .prepare_cached("INSERT INTO batch (id, messages) VALUES (?1, ?2)")?
-            .execute((integer(self.number), &self.made))?;
+            .prepare_cached("INSERT INTO batch (id, messages, stored_ms) VALUES (?1, ?2, ?3)")?
+            .execute((
+                integer(self.number),
+                &self.made,
+                integer(self.stored_ms),
+            ))?;
         self.index.complete(self.number, self.made.len() as u64);
         self.number += 1;
         self.made.clear();
@@ -256,19 +274,21 @@ impl Batches {
         self.delete_all_unneeded(connection)?;
         let (upto, messages) = self.index.take_oldest(self.room.batches_bytes / 4 * 3);
         let batches = connection
-            .prepare_cached("SELECT id, messages FROM batch WHERE id <= ?1")?
+            .prepare_cached("SELECT id, messages, stored_ms FROM batch WHERE id <= ?1")?
             .query_map([integer(upto)], |row| {
-                Ok((natural(row.get(0)?), row.get(1)?))
+                let batch = (row.get(1)?, natural(row.get(2)?));
+                Ok((natural(row.get(0)?), batch))
             })?
-            .collect::<Result<BTreeMap<u64, Vec<u8>>, _>>()?;
+            .collect::<Result<BTreeMap<u64, (Vec<u8>, u64)>, _>>()?;
         // First, so that what is moved finds room in their pages.
         connection
             .prepare_cached("DELETE FROM batch WHERE id <= ?1")?
             .execute([integer(upto)])?;
         for (log, position, place) in messages {
-            let batch = batches.get(&place.batch).context("a batch is missing")?;
+            let batch = batches.get(&place.batch);
+            let (batch, stored_ms) = batch.context("a batch is missing")?;
             let message = batch::message(batch, place.offset)?;
-            filed::insert(connection, log, position, &message)?;
+            filed::insert(connection, log, position, &message, *stored_ms)?;
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> No
         budget: row.budget.clone(),
         resident_bytes: status.map(|row| row.status.resident_bytes),
         flash: status.and_then(|row| row.status.flash),
+        store: status.and_then(|row| row.status.store.clone()),
         clock_skew_ms: status.and_then(|row| row.clock_skew_ms),
     }
 }

@@ -15,13 +15,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::agent::ending::Ended;
 use crate::agent::run::{Agent, Options};
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::DataDirectory;
 use crate::modules::compile::Compiler;
 use crate::service_manager::ServiceManager;
-use crate::store::Store;
+use crate::store::{self, Store};
 #[cfg(feature = "compiler")]
 use haar_engine::compiler::child::CompileArguments;
 
@@ -233,12 +234,12 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     };
     let service_manager = ServiceManager::new(&config::supervision())
         .context("can't tell the service manager anything")?;
-    let (store, store_thread) = Store::open(directory.path())?;
+    let (store, store_thread) = Store::open_or_lack(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let stop_on_stdin_close = arguments.stop_on_stdin_close;
-    runtime.block_on(serve(
+    let ended = runtime.block_on(serve(
         directory.path(),
         options,
         store,
@@ -248,7 +249,23 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     ))?;
     runtime.shutdown_background();
     store_thread.join();
-    Ok(())
+    after(&ended, directory.path())
+}
+
+/// Does what is left to do when the agent has ended. Whoever supervises it starts it again after an
+/// error; nothing but its start brings all its parts in line with another database.
+fn after(ended: &Ended, data: &Path) -> anyhow::Result<()> {
+    match ended {
+        Ended::Stopped => Ok(()),
+        Ended::StoreDamaged(reason) => {
+            store::set_aside(data, reason)?;
+            bail!("the database was damaged ({reason}) and is set aside: start the agent again")
+        }
+        Ended::StoreBack => bail!("the database can be used again: start the agent again"),
+        Ended::StoreDead => {
+            bail!("the thread of the database has panicked, a bug: start the agent again")
+        }
+    }
 }
 
 async fn serve(
@@ -258,7 +275,7 @@ async fn serve(
     service_manager: ServiceManager,
     announcement: Option<String>,
     stop_on_stdin_close: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let stop = CancellationToken::new();
     let mut watchers = tokio::task::JoinSet::new();
     watchers.spawn(stop_on_signal(stop.clone())?);
@@ -270,9 +287,9 @@ async fn serve(
     if let Some(line) = announcement {
         println!("{line}");
     }
-    agent.run(stop, service_manager).await;
+    let ended = agent.run(stop, service_manager).await;
     watchers.abort_all();
-    Ok(())
+    Ok(ended)
 }
 
 /// The first signal asks for an orderly stop, the second one ends the process.

@@ -50,6 +50,9 @@ pub struct Status {
     /// What it has written to its flash; none where the system does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flash: Option<FlashStatus>,
+    /// What is or was wrong with the agent's database; none where nothing ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
     /// What runs.
     pub microservices: Vec<MicroserviceStatus>,
     /// Counters per route and far end.
@@ -66,6 +69,35 @@ pub struct Status {
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
+}
+
+/// What is or was wrong with the database of an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StoreStatus {
+    /// Why it can't be used now, for a person; none when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The last time that it was found damaged, or gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<StoreDamage>,
+}
+
+/// What became of a damaged database. Another one is in its place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct StoreDamage {
+    /// When it was found: milliseconds since the Unix epoch by the node's clock.
+    pub found_ms: u64,
+    /// What was wrong with it, for a person.
+    pub reason: String,
+    /// Kinds of data of which something could not be copied, for a person.
+    pub missing: Vec<String>,
+    /// Messages of durable routes that were waiting and could be copied. They may be sent twice.
+    pub messages: u64,
+    /// Messages of durable routes that were waiting and are known to be lost. There may be more.
+    pub messages_missing: u64,
 }
 
 /// What runs modules on a node.

@@ -8,7 +8,7 @@ use haar_protocol::log::{Level, Stream};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
     BacklogStatus, FailureCause, FailureReport, FlashStatus, MicroserviceStatus, Overflow,
-    RefusedAssignment, State,
+    RefusedAssignment, State, StoreDamage, StoreStatus,
 };
 
 use super::*;
@@ -34,6 +34,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         budget: Budget::new(ByteSize(1), 1),
         resident_bytes: 1,
         flash: None,
+        store: None,
         microservices: Vec::new(),
         routes: Vec::new(),
         backlogs: Vec::new(),
@@ -256,6 +257,44 @@ fn what_a_restarted_relay_kept_does_not_make_a_node_online() {
     assert_eq!(open_alive(b"online", false, true), Some(true));
     assert_eq!(open_alive(b"offline", true, true), Some(false));
     assert_eq!(open_alive(b"whatever", false, false), None);
+}
+
+#[test]
+fn a_database_that_was_damaged_or_can_not_be_used_becomes_one_event_each() {
+    let damage = |found_ms| StoreDamage {
+        found_ms,
+        reason: "database disk image is malformed\nand more".into(),
+        missing: vec!["pairs".into(), "messages".into()],
+        messages: 12,
+        messages_missing: 3,
+    };
+    let full = || Some("database or disk is full".to_owned());
+    let steps = [
+        (None, None),
+        (None, Some(damage(1))),
+        (full(), Some(damage(1))),
+        (Some("the disk is read-only".into()), Some(damage(1))),
+        (None, Some(damage(1))),
+        (None, Some(damage(2))),
+    ];
+    let (mut last, mut told) = (None::<StatusRow>, Vec::new());
+    for (started_ms, (problem, damage)) in (1..).zip(steps) {
+        let mut next = status(started_ms, started_ms);
+        next.store = Some(StoreStatus { problem, damage });
+        let accepted = accept(last.as_ref(), next, &"one".parse().unwrap(), false, 0, 1).unwrap();
+        told.extend(accepted.events);
+        last = Some(accepted.row);
+    }
+    let kinds: Vec<_> = told.iter().map(|told| told.kind).collect();
+    assert_eq!(kinds, ["store_damaged", "store_unusable", "store_damaged"]);
+    assert_eq!(
+        told[0].message,
+        "the database of node `one` was damaged: database disk image is malformed; not all could be copied of its pairs, messages; of the messages that waited on durable routes 12 are there, at least 3 are lost"
+    );
+    assert_eq!(
+        told[1].message,
+        "node `one` can't use its database: database or disk is full"
+    );
 }
 
 #[test]

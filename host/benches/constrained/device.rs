@@ -59,7 +59,6 @@ impl Device {
         modules
             .prepare(&spec, &self.assignment.publishers, &runtime)
             .unwrap();
-        runtime.shutdown();
         module
     }
 

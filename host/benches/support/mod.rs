@@ -73,7 +73,7 @@ impl Bench {
 
     /// Ends the guests' threads.
     pub fn finish(self) {
-        self.runtime.shutdown();
+        drop(self.runtime);
     }
 
     /// Reads, verifies, loads and links, compiling when there is no code yet.

@@ -193,7 +193,9 @@ impl Intake {
     }
 
     fn pause(&mut self, error: &anyhow::Error) {
-        tracing::error!("messages of devices can't be stored: {error:#}; tried again");
+        if !self.store.is_known_to_fail() {
+            tracing::error!("messages of devices can't be stored: {error:#}; tried again");
+        }
         self.paused_until = Some(Instant::now() + STORE_PAUSE);
     }
 
@@ -225,7 +227,9 @@ async fn keep_all(store: Store, shares: Vec<Share>) -> bool {
         match kept {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!("messages of devices were not stored: {error:#}");
+                if !store.is_known_to_fail() {
+                    tracing::error!("messages of devices were not stored: {error:#}");
+                }
                 all_kept = false;
             }
             Err(_) => all_kept = false,

@@ -183,7 +183,9 @@ impl Output {
                 continue;
             }
             if let Err(error) = read(&self.store, stream).await {
-                tracing::error!("a log can't be read: {error:#}; tried again");
+                if !self.store.is_known_to_fail() {
+                    tracing::error!("a log can't be read: {error:#}; tried again");
+                }
                 self.paused_until = Some(Instant::now() + STORE_PAUSE);
             }
             has_some |= !stream.ready.is_empty();

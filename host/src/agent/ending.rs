@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use haar_protocol::topics::Topic;
 use haar_relay::Outgoing;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection::sleep_until;
@@ -18,9 +19,36 @@ use crate::config::Precompiled;
 use crate::identity::Membership;
 use crate::local_api::state::now_ms;
 use crate::modules::compile::Compiler;
+use crate::store::Health;
 
 /// How long the end of the agent may take in all.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why an agent has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Its database is damaged: it has to be set aside, and the agent started again.
+    StoreDamaged(String),
+    /// Its database could not be used when it started, and can be now: it has to be started again.
+    StoreBack,
+    /// The thread of its database has ended: it has to be started again.
+    StoreDead,
+}
+
+/// Waits until the database is one that the agent can't go on with.
+pub(super) async fn store_ended(health: &mut watch::Receiver<Health>) -> Ended {
+    let is_end = |health: &Health| match health {
+        Health::Well | Health::Failing(_) | Health::Absent(_) => false,
+        Health::Damaged(_) | Health::Back | Health::Dead => true,
+    };
+    match health.wait_for(is_end).await.as_deref() {
+        Ok(Health::Damaged(reason)) => Ended::StoreDamaged(reason.clone()),
+        Ok(Health::Back) => Ended::StoreBack,
+        _ => Ended::StoreDead,
+    }
+}
 
 impl Agent {
     pub(super) async fn report(&mut self) {
@@ -38,6 +66,7 @@ impl Agent {
         }
         match self.store.count_dead_letters().await {
             Ok(letters) => self.node.count_dead_letters(&letters),
+            Err(_) if self.store.is_known_to_fail() => {}
             Err(error) => tracing::warn!("dead letters can't be counted: {error:#}"),
         }
         if let Some(status) = self.status().await {
@@ -60,13 +89,7 @@ impl Agent {
     }
 
     async fn status(&mut self) -> Option<Outgoing> {
-        let sequence = match self.statuses.next(&self.store).await {
-            Ok(sequence) => sequence,
-            Err(error) => {
-                tracing::error!("no status is sent: {error:#}");
-                return None;
-            }
-        };
+        let sequence = self.statuses.next(&self.store).await;
         let now_ms = now_ms();
         let written = flash::written_bytes();
         let frame = Frame {
@@ -80,6 +103,7 @@ impl Agent {
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
+            store: reporter::store(&self.store),
         };
         let membership = &self.options.membership;
         match reporter::status(
@@ -120,10 +144,17 @@ impl Agent {
             }
         }
         self.devices.close().await;
-        if let Err(error) = self.node.registry.logs.bases().store(&self.store).await {
+        if let Err(error) = self.node.registry.logs.bases().store(&self.store).await
+            && !self.store.is_known_to_fail()
+        {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
+        if let Err(error) = self.store.keep_ages().await
+            && !self.store.is_known_to_fail()
+        {
+            tracing::error!("the clock of ages can't be stored: {error:#}");
+        }
         if let Some(status) = self.status().await
             && let Err(error) = self.uplink.try_publish(status)
         {
@@ -139,6 +170,38 @@ impl Agent {
         drop(self.logs);
         self.instances.abort_all();
         self.work.shutdown().await;
-        self.runtime.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_ends_with_the_thread_of_its_database_and_not_for_what_may_pass() {
+        let (health, mut watched) = watch::channel(Health::Well);
+        for passing in [
+            Health::Failing("full".into()),
+            Health::Well,
+            Health::Absent("newer".into()),
+        ] {
+            health.send_replace(passing);
+            let ended = store_ended(&mut watched);
+            assert!(futures_util::FutureExt::now_or_never(ended).is_none());
+        }
+        for (end, expected) in [
+            (Health::Dead, Ended::StoreDead),
+            (Health::Back, Ended::StoreBack),
+            (
+                Health::Damaged("malformed".into()),
+                Ended::StoreDamaged("malformed".into()),
+            ),
+        ] {
+            health.send_replace(end);
+            assert_eq!(store_ended(&mut watched).await, expected);
+        }
+        health.send_replace(Health::Well);
+        drop(health);
+        assert_eq!(store_ended(&mut watched).await, Ended::StoreDead);
     }
 }

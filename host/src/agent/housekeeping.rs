@@ -80,7 +80,9 @@ pub(super) async fn store_waiting(store: &Store, recorders: &[Arc<Recorder>]) {
     if waiting.is_empty() {
         return;
     }
-    if let Err(error) = store.remember(waiting).await {
+    if let Err(error) = store.remember(waiting).await
+        && !store.is_known_to_fail()
+    {
         tracing::error!("histories can't be stored: {error:#}");
     }
 }
@@ -91,7 +93,9 @@ pub(super) async fn store_bases(bases: Arc<Bases>, store: Store) {
         bases.arrived().await;
         let _ = tokio::time::timeout(BASES_PAUSE, bases.many()).await; // either will do
         if let Err(error) = bases.store(&store).await {
-            tracing::error!("how far messages were delivered can't be stored: {error:#}");
+            if !store.is_known_to_fail() {
+                tracing::error!("how far messages were delivered can't be stored: {error:#}");
+            }
             tokio::time::sleep(STORE_PAUSE).await;
         }
     }
@@ -106,6 +110,7 @@ pub(super) async fn delete_unowned(
         let now_kept = kept.borrow_and_update().clone();
         if let Some(now_kept) = now_kept
             && let Err(error) = look(&surroundings, now_kept, &kept).await
+            && !surroundings.store.is_known_to_fail()
         {
             tracing::error!("data that nobody owns can't be deleted: {error:#}");
         }

@@ -25,10 +25,11 @@ mod housekeeping;
 mod flash;
 mod reporter;
 mod clock;
+mod attached;
 pub mod run;
 mod assigning;
 mod effects;
-mod ending;
+pub mod ending;
 
 use std::sync::Arc;
 

@@ -7,10 +7,12 @@ use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, EnvelopeError};
 use haar_protocol::status::{
     BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+    StoreStatus,
 };
 
 use super::node::Node;
 use crate::bus::Bus;
+use crate::store::Store;
 
 /// What a status says beside the control state.
 pub(super) struct Frame {
@@ -34,6 +36,8 @@ pub(super) struct Frame {
     pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
+    /// What is wrong with its database.
+    pub(super) store: Option<StoreStatus>,
 }
 
 /// Makes and signs a status.
@@ -64,6 +68,7 @@ pub(super) fn status(
         link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),
         flash: frame.flash,
+        store: frame.store.clone(),
         microservices: node.microservices(),
         routes: routes(node),
         backlogs: backlogs(node),
@@ -72,6 +77,15 @@ pub(super) fn status(
         serves: frame.serves.clone(),
     };
     signed::seal(&status, key)
+}
+
+/// What there is to tell of the database.
+pub(super) fn store(store: &Store) -> Option<StoreStatus> {
+    let status = StoreStatus {
+        problem: store.health().borrow().problem().map(str::to_owned),
+        damage: store.damage().cloned(),
+    };
+    (status != StoreStatus::default()).then_some(status)
 }
 
 fn routes(node: &Node) -> Vec<RouteStatus> {

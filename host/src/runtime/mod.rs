@@ -38,12 +38,31 @@ const BLOCKING_THREADS: usize = 4;
 
 /// The threads of guests, the engine and the local API.
 pub struct GuestRuntime {
-    runtime: Runtime,
-    background: Runtime,
+    runtime: Threads,
+    background: Threads,
     engine: Engine,
     linker: Linker<State>,
     key_value_linker: Linker<State>,
     fingerprint: String,
+}
+
+/// Threads that end without being waited for, wherever the value is dropped: tokio panics when a
+/// runtime that waits is dropped on a thread of another one, such as after a start that failed.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn handle(&self) -> &tokio::runtime::Handle {
+        let runtime = self.0.as_ref();
+        runtime.expect("it is taken when it is dropped").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl GuestRuntime {
@@ -64,8 +83,8 @@ impl GuestRuntime {
             .build()?;
         let fingerprint = haar_engine::configuration::fingerprint();
         Ok(Arc::new(Self {
-            runtime,
-            background,
+            runtime: Threads(Some(runtime)),
+            background: Threads(Some(background)),
             engine,
             linker,
             key_value_linker,
@@ -108,15 +127,6 @@ impl GuestRuntime {
             false => &self.linker,
         };
         linker.instantiate_pre(component)
-    }
-
-    /// Ends the threads without waiting for guests. For the end of the agent, when all instances
-    /// have been stopped or given up.
-    pub fn shutdown(self: Arc<Self>) {
-        if let Some(this) = Arc::into_inner(self) {
-            this.runtime.shutdown_background();
-            this.background.shutdown_background();
-        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The clock by which ages are counted: the time that this node has lived, in milliseconds. Setting the
-//! wall clock does not move it. It counts while the system is up, also while the agent is down; the
-//! time while the system was down counts once the kernel takes the wall clock for synchronised, if it
-//! did so too when the clock was last kept. Otherwise that time is unknown, and counts as none: what
-//! waits on a node without a battery for its clock lives longer, and is never lost to a clock that is set.
+//! The clock by which ages are counted: the lifetime of this node, in milliseconds. Setting the wall
+//! clock does not move it. It counts while the system is up, even when the agent is down. Time while the
+//! system was down is added when the kernel reports a synchronised wall clock, provided that it reported
+//! one in an earlier boot as well. Otherwise that time is unknown and not counted: on a node without a
+//! battery-backed clock messages live longer, but none is lost because the clock is set.
 //!
 //! ```text
 //! boot A ── kept ──┐ power off ┌── boot B ──────── synchronised ───────►
@@ -20,14 +20,14 @@ use crate::local_api;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Names of the counters where the clock is kept.
-const AGE_MS: &str = "age_ms";
+pub(super) const AGE_MS: &str = "age_ms";
 const AGE_BOOT: &str = "age_boot";
 const AGE_UP_MS: &str = "age_up_ms";
 const SYNCHRONISED_AGE_MS: &str = "age_synchronised_ms";
 const SYNCHRONISED_BOOT: &str = "age_synchronised_boot";
 const SYNCHRONISED_WALL_MS: &str = "age_synchronised_wall_ms";
 
-/// What the system's clocks say at one moment.
+/// The system's clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// Names the boot; none where the system does not tell.
@@ -105,8 +105,7 @@ impl Ages {
     }
 
     fn now_ms(&self, up_ms: u64) -> u64 {
-        self.age_ms
-            .saturating_add(up_ms.saturating_sub(self.up_ms))
+        self.age_ms.saturating_add(up_ms.saturating_sub(self.up_ms))
     }
 
     /// True while it is not known for how long the system was down.
@@ -278,7 +277,11 @@ fn up_ms() -> u64 {
 /// Names this boot; none where the system does not tell.
 fn boot() -> Option<i64> {
     let text = std::fs::read_to_string(BOOT_ID).ok()?;
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let digits: String = text
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(16)
+        .collect();
     Some(u64::from_str_radix(&digits, 16).ok()?.cast_signed())
 }
 

@@ -40,11 +40,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database can't be used.
-    pub async fn recall(
-        &self,
-        recorder: Arc<Recorder>,
-        query: Query,
-    ) -> anyhow::Result<Recalled> {
+    pub async fn recall(&self, recorder: Arc<Recorder>, query: Query) -> anyhow::Result<Recalled> {
         let ages = self.ages.clone();
         self.run(move |connection| {
             let now_ms = ages.now_ms();

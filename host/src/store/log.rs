@@ -18,6 +18,7 @@ mod index;
 pub(super) mod batches;
 mod rows;
 mod filed;
+pub(super) mod salvage;
 
 use std::sync::Arc;
 
@@ -169,6 +170,14 @@ pub struct Dropped {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// Reads all that is known of logs.
+///
+/// # Errors
+/// When it can't be read, or does not go together.
+pub(super) fn check(connection: &Connection) -> anyhow::Result<()> {
+    batches::check(connection)
 }
 
 /// Bytes that a message counts for.

@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4861_6172;
 const STATEMENTS_MAX: usize = 48;
 
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 5] = [START, MICROSERVICES, MESSAGES, BATCHES, AGES];
+const MIGRATIONS: [&str; 6] = [START, MICROSERVICES, MESSAGES, BATCHES, AGES, DAMAGE];
 
 const START: &str = "
     CREATE TABLE assignment (
@@ -160,6 +160,17 @@ const AGES: &str = "
     ALTER TABLE remembered ADD COLUMN stored_ms INTEGER NOT NULL DEFAULT 0;
     DROP INDEX remembered_age;
     CREATE INDEX remembered_age ON remembered (history, stored_ms, id);
+    DELETE FROM counter WHERE name = 'owners_looked_at_ms';
+";
+
+/// What is known of the file that this one replaced.
+const DAMAGE: &str = "
+    CREATE TABLE damage (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        found_ms INTEGER NOT NULL,
+        -- A `StoreDamage` as JSON.
+        report TEXT NOT NULL
+    ) STRICT;
 ";
 
 /// Sets the connection up and brings the tables up to date.

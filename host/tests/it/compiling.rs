@@ -64,12 +64,10 @@ impl Bench {
         let publishers = self.node.assignment(&self.site, 1).publishers;
         tokio::task::spawn_blocking(move || {
             let runtime = GuestRuntime::new(1).unwrap();
-            let outcomes = specs
+            specs
                 .iter()
                 .map(|spec| modules.prepare(spec, &publishers, &runtime).map(drop))
-                .collect();
-            runtime.shutdown();
-            outcomes
+                .collect()
         })
         .await
         .unwrap()

@@ -12,6 +12,8 @@ mod running;
 mod crossing;
 mod durable;
 mod crashing;
+mod damaging;
+mod clocks;
 mod topics;
 mod refusing;
 mod compiling;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use haar_host::agent::ending::Ended;
 use haar_host::agent::run::{Agent, Options};
 use haar_host::config::{Location, Precompiled};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
@@ -42,7 +43,7 @@ pub struct Node {
     /// How often it was started.
     pub starts: u32,
     membership: Membership,
-    running: Option<(CancellationToken, std::thread::JoinHandle<()>)>,
+    running: Option<(CancellationToken, std::thread::JoinHandle<Ended>)>,
 }
 
 impl Node {
@@ -90,10 +91,15 @@ impl Node {
         directory.set_membership(&self.membership).unwrap();
     }
 
-    pub fn start(&mut self) {
-        self.starts += 1;
-        let stop = CancellationToken::new();
-        let options = Options {
+    /// The relay that it knows since it enrolled is another one.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn attach_to(&mut self, relay: &str) {
+        self.membership.relays = vec![relay.to_owned()];
+    }
+
+    /// What its agent starts with.
+    pub fn options(&self) -> Options {
+        Options {
             membership: self.membership.clone(),
             key: self.key.clone(),
             link_secret: self.kept_link_secret(),
@@ -103,31 +109,37 @@ impl Node {
             flash_budget: None,
             compiler: Compiler::InProcess,
             precompiled: Precompiled::Accept,
-        };
+        }
+    }
+
+    pub fn start(&mut self) {
+        self.starts += 1;
+        let stop = CancellationToken::new();
+        let options = self.options();
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            let (store, store_thread) = Store::open(&data).unwrap();
-            runtime.block_on(async {
+            let (store, store_thread) = Store::open_or_lack(&data).unwrap();
+            let ended = runtime.block_on(async {
                 let agent = Agent::start(&data, options, store).await.unwrap();
-                agent.run(stopped, ServiceManager::default()).await;
+                agent.run(stopped, ServiceManager::default()).await
             });
             drop(runtime);
             store_thread.join();
+            ended
         });
         self.running = Some((stop, thread));
     }
 
-    pub async fn stop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            stop.cancel();
-            tokio::task::spawn_blocking(|| thread.join().unwrap())
-                .await
-                .unwrap();
-        }
+    /// Stops it. Returns why it has ended, if it ran.
+    pub async fn stop(&mut self) -> Option<Ended> {
+        let (stop, thread) = self.running.take()?;
+        stop.cancel();
+        let ended = tokio::task::spawn_blocking(|| thread.join().unwrap()).await;
+        Some(ended.unwrap())
     }
 
     /// Signs a module and puts it where the agent keeps fetched ones. Returns what an assignment

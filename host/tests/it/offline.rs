@@ -11,7 +11,7 @@ use crate::node::{Node, configured, microservice, of, route};
 use crate::site::{DEADLINE, Site};
 
 /// Waits until a file is there: nobody else can see what an offline node does.
-async fn appears(path: &Path) {
+pub async fn appears(path: &Path) {
     let mut often = tokio::time::interval(Duration::from_millis(10));
     let found = async {
         while !path.exists() {

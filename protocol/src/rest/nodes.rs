@@ -9,7 +9,7 @@ use crate::keys::PublicKey;
 use crate::limits::Budget;
 use crate::status::{
     BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, RefusedAssignment, RelayStatus,
-    RouteStatus, ServedStatus,
+    RouteStatus, ServedStatus, StoreStatus,
 };
 
 /// A device asks to join.
@@ -109,6 +109,9 @@ pub struct Node {
     /// What its agent has written to its flash, as last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flash: Option<FlashStatus>,
+    /// What is or was wrong with its agent's database, as last reported; none where nothing ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
     /// How far its clock is ahead of the controller's in milliseconds, as last reported.
     pub clock_skew_ms: Option<i64>,
 }

@@ -14,7 +14,7 @@ use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
     BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Overflow, RefusedAssignment,
-    RelayStatus, RouteStatus, State, Status,
+    RelayStatus, RouteStatus, State, Status, StoreDamage, StoreStatus,
 };
 
 /// The manifest that shows every key.
@@ -244,6 +244,16 @@ pub(crate) fn status() -> Status {
             written_bytes: 3_000_000,
             today_bytes: 1_000_000,
             budget_bytes: Some(500 << 20),
+        }),
+        store: Some(StoreStatus {
+            problem: Some("database or disk is full".to_owned()),
+            damage: Some(StoreDamage {
+                found_ms: NOW_MS - 90_000,
+                reason: "database disk image is malformed".to_owned(),
+                missing: vec!["pairs".to_owned()],
+                messages: 12,
+                messages_missing: 3,
+            }),
         }),
         microservices: vec![microservice_status()],
         routes: vec![route_status()],

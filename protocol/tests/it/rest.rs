@@ -28,6 +28,7 @@ fn a_node() -> Node {
         budget: budget(),
         resident_bytes: Some(9_000_000),
         flash: None,
+        store: None,
         clock_skew_ms: Some(-12),
     }
 }

@@ -2,7 +2,7 @@
 //! logs fare, and what it reports to run.
 
 use haar_protocol::rest::NodeDetail;
-use haar_protocol::status::FlashStatus;
+use haar_protocol::status::{FlashStatus, StoreStatus};
 
 use crate::commands::get;
 use crate::output::{self, facts};
@@ -42,6 +42,12 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             "Written today",
             node.flash
                 .map_or_else(|| "not reported".into(), written_today),
+        ),
+        (
+            "Database",
+            node.store
+                .as_ref()
+                .map_or_else(|| "well".into(), |store| database(store, now)),
         ),
         (
             "Gives",
@@ -162,6 +168,31 @@ fn written_today(flash: FlashStatus) -> String {
         }
         Some(budget) => format!("{today} of {} a day", output::bytes(budget)),
     }
+}
+
+/// What is wrong with the agent's database, and what was.
+fn database(store: &StoreStatus, now_ms: u64) -> String {
+    let problem = store
+        .problem
+        .as_ref()
+        .map(|problem| format!("can't be used: {}", output::printable(problem)));
+    let damage = store.damage.as_ref().map(|damage| {
+        let missing = match damage.missing.is_empty() {
+            true => "everything was copied".to_owned(),
+            false => format!("missing: {}", damage.missing.join(", ")),
+        };
+        format!(
+            "replaced {} ago: {}; {}",
+            output::age(now_ms, damage.found_ms),
+            output::printable(&damage.reason),
+            output::printable(&missing)
+        )
+    });
+    [problem, damage]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// An amount that an agent of an earlier release does not bound.

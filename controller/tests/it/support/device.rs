@@ -148,6 +148,7 @@ impl Device {
             budget: Budget::new(ByteSize(64 << 20), 4),
             resident_bytes: 9_000_000,
             flash: None,
+            store: None,
             microservices,
             routes: Vec::new(),
             backlogs: Vec::new(),

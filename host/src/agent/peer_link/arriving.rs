@@ -168,7 +168,9 @@ impl Arriving {
         self.writing = Some(Box::pin(async move {
             let places = taken.iter().map(|taken| taken.place).collect();
             let kept = keep(&store, taken).await;
-            if let Err(error) = &kept {
+            if let Err(error) = &kept
+                && !store.is_known_to_fail()
+            {
                 tracing::error!("messages of another node can't be stored: {error:#}");
             }
             Written {

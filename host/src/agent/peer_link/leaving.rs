@@ -178,7 +178,9 @@ impl Leaving {
             match log.read(&store, want.from, want.bytes).await {
                 Ok(logged) => Some(read(logged)),
                 Err(error) => {
-                    tracing::error!("a log can't be read: {error:#}; tried again");
+                    if !store.is_known_to_fail() {
+                        tracing::error!("a log can't be read: {error:#}; tried again");
+                    }
                     tokio::time::sleep(STORE_PAUSE).await;
                     None
                 }

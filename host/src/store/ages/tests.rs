@@ -1,7 +1,13 @@
 //! The clock of ages over boots whose wall clocks show anything.
 
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::ids::NodeId;
+use haar_protocol::keys::SecretKey;
 use proptest::prelude::*;
 
+use super::super::Store;
+use super::super::log::batches::Room;
+use super::super::log::{Consumer, LogId, LogName, WantedLog};
 use super::*;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -120,4 +126,54 @@ proptest! {
             kept = Some(ages.keep(&reading(boot, up_ms, 0, false)));
         }
     }
+}
+
+/// Whatever publishers' clocks show, a message is as old as this node has had it: in its batch, filed,
+/// and after a restart.
+#[tokio::test]
+async fn what_is_read_from_the_disk_is_as_old_as_the_node_has_had_it() {
+    for batches_bytes in [0, 1 << 20] {
+        let room = || Room {
+            batches_bytes,
+            ..Room::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let (store, thread) = Store::open_with(directory.path(), room()).unwrap();
+        let log = open_log(&store).await;
+        for published_ms in [0, TODAY_MS, TODAY_MS + 10 * 365 * DAY_MS] {
+            let message = (vec![], b"x".to_vec());
+            let appended = store.append(log, published_ms, vec![message], |_, _| {});
+            appended.await.unwrap();
+            store.ages().pass(HOUR_MS);
+        }
+        store.keep_ages().await.unwrap();
+        drop(store);
+        thread.join();
+        let (store, _thread) = Store::open_with(directory.path(), room()).unwrap();
+        let now_ms = store.ages().now_ms();
+        let source = std::sync::Arc::default();
+        let read = store.read_log(log, 0, u64::MAX, source).await.unwrap();
+        let older = |age_ms: u64| {
+            let older = read.iter().filter(|one| one.is_older(age_ms, now_ms));
+            older.count()
+        };
+        let counts = [0, 1, 2, 3, 4].map(|hours| older(hours * HOUR_MS + HOUR_MS / 2));
+        assert_eq!(counts, [3, 2, 1, 0, 0]);
+    }
+}
+
+async fn open_log(store: &Store) -> LogId {
+    let owner = MicroserviceName {
+        application: "app".parse().unwrap(),
+        microservice: "it".parse().unwrap(),
+    };
+    let wanted = WantedLog {
+        owner: owner.clone(),
+        name: LogName::Outlet("out".parse().unwrap()),
+        consumers: vec![Consumer {
+            route: 1,
+            node: NodeId::of(&SecretKey::from_seed([1; 32]).public()),
+        }],
+    };
+    store.open_logs(vec![owner], vec![wanted], 1).await.unwrap()[0].id
 }

@@ -24,6 +24,7 @@ use super::index::{Index, Place};
 use super::{Arrived, LogId, filed, rows};
 use crate::bus::message::{Headers, Message};
 use crate::store::ages::AgeClock;
+use crate::store::health::Damage;
 use crate::store::{integer, natural};
 
 /// How much batches may take.
@@ -228,11 +229,7 @@ impl Batches {
         }
         connection
             .prepare_cached("INSERT INTO batch (id, messages, stored_ms) VALUES (?1, ?2, ?3)")?
-            .execute((
-                integer(self.number),
-                &self.made,
-                integer(self.stored_ms),
-            ))?;
+            .execute((integer(self.number), &self.made, integer(self.stored_ms)))?;
         self.index.complete(self.number, self.made.len() as u64);
         self.number += 1;
         self.made.clear();
@@ -290,7 +287,8 @@ impl Batches {
             let message = batch::message(batch, place.offset)?;
             filed::insert(connection, log, position, &message, *stored_ms)?;
         }
-        Ok(())
+        // The newest batch told the clock of ages where it was.
+        Ok(self.ages.keep(connection)?)
     }
 }
 
@@ -300,6 +298,17 @@ fn place(batch: u64, offset: u32, bytes: u64) -> anyhow::Result<Place> {
         offset,
         bytes: u32::try_from(bytes).context("a message of 4 GiB")?,
     })
+}
+
+/// Reads where everything is, and forgets it.
+///
+/// # Errors
+/// When it can't be read, or does not go together: that is damage too.
+pub(super) fn check(connection: &Connection) -> anyhow::Result<()> {
+    match load(connection) {
+        Err(error) if !error.is::<rusqlite::Error>() => Err(Damage(format!("{error:#}")).into()),
+        other => other.map(drop),
+    }
 }
 
 /// Reads where everything is.

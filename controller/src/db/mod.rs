@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use haar_protocol::rest::Event;
 use haar_relay::NodeDirectory;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -43,6 +43,19 @@ use crate::failure::{Failure, Kind};
 const QUEUE_MAX: usize = 256;
 /// Events and log lines that a slow follower may be behind before it misses some.
 const FEED_MAX: usize = 1_024;
+/// A database of no more bytes is checked whole when the controller starts.
+const CHECKED_BYTES_MAX: i64 = 64 << 20;
+/// Of a larger one these tables are.
+const ESSENTIAL_TABLES: [&str; 8] = [
+    "meta",
+    "access_tokens",
+    "nodes",
+    "publishers",
+    "modules",
+    "applications",
+    "placements",
+    "assignments",
+];
 /// How long another process (`access-token`) may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -92,6 +105,39 @@ pub(crate) fn open_connection(path: &Path) -> anyhow::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
+}
+
+/// Checks the database before anything in it is believed: all of it when it is small, otherwise the
+/// tables without which there is no site.
+///
+/// # Errors
+/// When it is damaged; the text says what to do.
+pub(crate) fn check(connection: &Connection, path: &Path) -> anyhow::Result<()> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let quick_check = || {
+        let is_small = number("page_count")? * number("page_size")? <= CHECKED_BYTES_MAX;
+        let checks = match is_small {
+            true => vec!["PRAGMA quick_check(1)".to_owned()],
+            false => ESSENTIAL_TABLES
+                .map(|table| format!("PRAGMA quick_check({table})"))
+                .to_vec(),
+        };
+        let answers = checks
+            .iter()
+            .map(|check| connection.query_row(check, [], |row| row.get::<_, String>(0)));
+        answers.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let damage = match quick_check() {
+        Ok(answers) => answers.into_iter().find(|answer| answer != "ok"),
+        Err(error) => Some(error.to_string()),
+    };
+    match damage {
+        None => Ok(()),
+        Some(damage) => bail!(
+            "{} is damaged ({damage}): nothing in it was changed; keep the file, and restore the database from a backup",
+            path.display()
+        ),
+    }
 }
 
 /// Starts the thread that owns `connection`.

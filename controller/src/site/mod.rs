@@ -11,7 +11,7 @@ mod directory;
 mod certificates;
 mod people;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use haar_protocol::ids::{Name, SiteId};
@@ -108,7 +108,14 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<(Site, Connection, Loc
         )
     })?;
     let id = SiteId::of(&key.public());
+    if directory.join("ca.pem").exists() && is_gone(&database) {
+        bail!(
+            "{} is missing or empty, but the site's authority is there: nothing is begun without what the site was; restore the database from a backup",
+            database.display()
+        );
+    }
     let connection = db::open_connection(&database)?;
+    db::check(&connection, &database)?;
     directory::restrict(&database, 0o600)?;
     let name = check_owner(&connection, &id, settings)?;
     let authority = certificates::authority(directory, &id)?;
@@ -132,6 +139,11 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<(Site, Connection, Loc
         directory: directory.clone(),
     };
     Ok((site, connection, lock))
+}
+
+/// True when there is no database, or nothing in its file.
+fn is_gone(database: &Path) -> bool {
+    std::fs::metadata(database).is_ok_and(|file| file.len() == 0) || !database.exists()
 }
 
 /// The database must be this site's. Returns the site's name, which flags may change.

@@ -162,6 +162,52 @@ fn a_damaged_database_is_named() {
 }
 
 #[test]
+fn a_database_that_is_gone_is_not_replaced_by_an_empty_one() {
+    let site = stopped_site();
+    let database = site.directory.path().join("controller.db");
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(site.directory.path().join(format!("controller.db{end}")));
+    }
+    std::fs::write(&database, b"").unwrap();
+    let text = refusal(site.directory.path());
+    assert!(text.contains("empty") && text.contains("backup"), "{text}");
+    assert_eq!(std::fs::metadata(&database).unwrap().len(), 0);
+    std::fs::remove_file(&database).unwrap();
+    let text = refusal(site.directory.path());
+    assert!(
+        text.contains("missing") && text.contains("backup"),
+        "{text}"
+    );
+    assert!(!database.exists());
+}
+
+#[test]
+fn with_any_page_of_its_database_overwritten_a_controller_says_so_and_changes_nothing() {
+    let site = stopped_site();
+    let database = site.directory.path().join("controller.db");
+    let sound = std::fs::read(&database).unwrap();
+    let noise: Vec<u8> = (0..4_096_u64)
+        .map(|byte| ((byte * 2_654_435_761) >> 9).to_le_bytes()[0])
+        .collect();
+    let pages = sound.len() / noise.len();
+    assert!(pages > 20, "{pages}");
+    for page in 0..pages {
+        let mut bytes = sound.clone();
+        bytes.splice(
+            page * noise.len()..(page + 1) * noise.len(),
+            noise.iter().copied(),
+        );
+        std::fs::write(&database, &bytes).unwrap();
+        let text = refusal(site.directory.path());
+        assert!(
+            text.contains("controller.db") && text.contains("damaged") && text.contains("backup"),
+            "page {page}: {text}"
+        );
+        assert!(std::fs::read(&database).unwrap() == bytes, "page {page}");
+    }
+}
+
+#[test]
 fn a_new_advertised_name_gets_a_new_certificate() {
     let site = stopped_site();
     let certificate = || std::fs::read_to_string(site.directory.path().join("server.pem")).unwrap();

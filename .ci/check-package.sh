@@ -128,6 +128,8 @@ say "installing"
 inside dpkg --install /haar-agent.deb
 expect "the unit is enabled" enabled inside systemctl is-enabled haar-agent
 expect "owner of the state" "haar haar 700" inside stat --format '%U %G %a' /var/lib/haar
+expect "owner of the policy" "root root 644" inside stat --format '%U %G %a' /etc/haar/agent.toml
+inside grep -qx '\[policy\]' /etc/haar/agent.toml || fail "the settings do not explain the policy"
 expect "a node that is not enrolled does not run" inactive property ActiveState
 
 say "enrolling, as the package says"
@@ -175,6 +177,7 @@ more_than() { [ "$(written)" -gt "$1" ]; }
 # The messages go on: five entries of 40 bytes, of which a start is one.
 handles() { until_true "$1: no message is handled" more_than $(($(written) + 5 * 40)); }
 handles "after the deployment"
+expect "what other users may reach" '' inside find /var/lib/haar -perm /077
 expect "it runs as" haar inside stat --format %U "/proc/$(property MainPID)"
 
 say "a hang: its watchdog ends it, and it is started again"

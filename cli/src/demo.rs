@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Options;
 use crate::error::{CommandError, Exit, Result};
-use crate::{interrupt, output};
+use crate::{files, interrupt, output};
 use stage::Stage;
 use watch::Watch;
 
@@ -161,7 +161,7 @@ impl Workplace {
                 .map(Workplace::Temporary)
                 .map_err(failed);
         };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        files::make_private_folder(folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;
         if std::fs::read_dir(&folder).map_err(failed)?.next().is_some() {
             return Err(CommandError::refused(

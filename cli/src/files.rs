@@ -83,7 +83,7 @@ pub(crate) fn about_module(path: &Path, error: &ModuleError) -> CommandError {
         ModuleError::Malformed(_) => "malformed_module",
         ModuleError::Unsigned => "unsigned_module",
         ModuleError::UnknownSignature(_) => "unknown_signature",
-        ModuleError::Untrusted => "untrusted_module",
+        ModuleError::Untrusted | ModuleError::NotAllowed { .. } => "untrusted_module",
         ModuleError::TooLarge(_) => "module_too_large",
     };
     CommandError::refused(code, format!("{}: {error}", path.display()))
@@ -116,6 +116,15 @@ pub(crate) fn write(
     };
     persisted.map_err(|error| error.error)?;
     sync_folder(folder)
+}
+
+/// Makes a folder that only its owner reads, with those above it, unless it is there.
+pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 fn temporary(folder: &Path, readers: Readers) -> io::Result<tempfile::NamedTempFile> {

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use crate::children::{self, Echo, Running};
 use crate::client::Client;
 use crate::config;
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, Result, about_file};
+use crate::files::{self, Readers};
 
 /// How long an enrolment may take.
 const ENROL_TIME: Duration = Duration::from_secs(30);
@@ -103,7 +104,23 @@ pub(crate) fn enrol(
     )
 }
 
-/// Starts the agent that lives in the directory `data` and waits until it runs.
+/// What the owner of this machine may set for the agent, all of it in comments: a policy that allows
+/// the site every publisher that it trusts, and no directory.
+const SETTINGS: &str = include_str!("../../packaging/agent.toml");
+
+/// Writes the agent's settings beside its data, unless there are some.
+fn write_settings(data: &Path) -> Result<()> {
+    let file = data.join("agent.toml");
+    match files::write(&file, SETTINGS.as_bytes(), Readers::Owner, false) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(about_file("write", &file)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts the agent that lives in the directory `data`, with settings of its own to edit, and waits until
+/// it runs.
 /// `status_interval` is how often it reports at least; its own default when left out.
 pub(crate) fn start_agent(
     label: &str,
@@ -111,6 +128,7 @@ pub(crate) fn start_agent(
     status_interval: Option<&str>,
     echo: Echo,
 ) -> Result<Running> {
+    write_settings(data)?;
     let mut arguments: Vec<OsString> =
         vec!["agent".into(), "run".into(), "--data".into(), data.into()];
     arguments.extend(

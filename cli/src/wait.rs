@@ -128,10 +128,15 @@ fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) 
             "{} on {}",
             microservice.name.microservice, microservice.node
         );
-        let why = current
+        let reported = microservice.status.as_ref();
+        let why = reported
             .and_then(|status| status.reason.as_deref())
             .map(|reason| format!(": {}", output::printable(reason)))
             .unwrap_or_default();
+        if reported.and_then(|status| status.refused_module) == Some(microservice.module) {
+            refusals.push(format!("{name} is refused, and goes on as before{why}"));
+            continue;
+        }
         match current.map(|status| status.state) {
             Some(state) if state.is_up() => running += 1,
             Some(State::Refused) => refusals.push(format!("{name} is refused{why}")),
@@ -244,6 +249,28 @@ mod tests {
             &[node(true, 7, None)]
         )));
         assert!(waits(&judge(&applied(), &[], &[node(true, 7, None)])));
+    }
+
+    #[test]
+    fn a_refused_change_is_a_refusal_while_what_ran_before_goes_on() {
+        let mut listed = microservice(Some("running"), false);
+        let status = listed.status.as_mut().unwrap();
+        status.refused_module = Some(listed.module);
+        status.reason = Some("the policy of this device allows no directory".into());
+        let verdict = judge(&applied(), &[listed.clone()], &[node(true, 7, None)]);
+        let Verdict::Refused(reasons) = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(
+            reasons,
+            [
+                "sampler on sensor is refused, and goes on as before: the policy of this device allows no directory"
+            ]
+        );
+        // It was another change that was refused then.
+        let other = listed.status.as_ref().unwrap().module;
+        listed.status.as_mut().unwrap().refused_module = Some(other);
+        assert!(waits(&judge(&applied(), &[listed], &[node(true, 7, None)])));
     }
 
     #[test]

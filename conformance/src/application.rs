@@ -68,10 +68,21 @@ impl Application {
         self
     }
 
-    /// The same, with what becomes of messages that can't be delivered yet.
+    /// Adds a durable route from topics of a relay, or to one of them.
+    pub(crate) fn topic_route(self, relay: &str, from: &str, to: &str) -> Self {
+        self.any_route(json!({ "from": from, "to": to, "relay": relay }))
+    }
+
+    /// Adds a durable route with what becomes of messages that can't be delivered yet.
     pub(crate) fn route_with_backlog(mut self, from: &str, to: &str, backlog: Value) -> Self {
         self.routes
             .push(json!({ "from": from, "to": to, "backlog": backlog }));
+        self
+    }
+
+    /// Adds a route as a manifest has it.
+    pub(crate) fn any_route(mut self, route: Value) -> Self {
+        self.routes.push(route);
         self
     }
 

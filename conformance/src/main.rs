@@ -11,6 +11,7 @@ mod process;
 mod processors;
 mod rest;
 mod modules;
+mod broker;
 mod mosquitto;
 mod site;
 mod application;
@@ -22,6 +23,7 @@ mod chaos;
 
 mod run;
 mod soak;
+mod world;
 mod list;
 mod report;
 mod junit;
@@ -44,6 +46,8 @@ enum Command {
     Run(run::Arguments),
     /// Send very many messages over durable routes while everything fails
     Soak(soak::Arguments),
+    /// Try brokers and clients that others make
+    World(world::Arguments),
     /// Show the requirements and the cases
     List(list::Arguments),
 }
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     let outcome = requirements::checked().and_then(|requirements| match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &requirements),
         Command::Soak(arguments) => soak::soak(&arguments),
+        Command::World(arguments) => world::world(&arguments),
         Command::List(arguments) => list::list(&arguments, &requirements),
     });
     match outcome {

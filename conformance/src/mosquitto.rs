@@ -1,110 +1,83 @@
-//! A Mosquitto of a case's own, on loopback, with the files that `haar relay credentials` writes, and
-//! the tools that come with it.
+//! Mosquitto with the files that `haar relay credentials` writes, or open to everybody on loopback, and the
+//! tools that come with it.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-const MISSING: &str =
-    "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
+use crate::broker::{Broker, HOST};
 
-/// A port of this machine that nobody uses. The system hands out others first.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+/// A Mosquitto in `folder`, with the rules and passwords that are there. Not running yet.
+pub(crate) fn with_rules(folder: &Path, port: u16) -> anyhow::Result<Broker> {
+    let written = folder.join("haar.conf");
+    let text = std::fs::read_to_string(&written)
+        .with_context(|| format!("can't read {}", written.display()))?;
+    let everywhere = format!("listener {port}\n");
+    if !text.contains(&everywhere) {
+        bail!("{} has no `{}`", written.display(), everywhere.trim());
+    }
+    broker(
+        folder,
+        port,
+        &text.replace(&everywhere, &format!("listener {port} {HOST}\n")),
+    )
 }
 
-/// A broker. It ends with this value.
-pub(crate) struct Mosquitto {
-    folder: PathBuf,
-    port: u16,
-    child: Option<Child>,
+/// A Mosquitto in `folder` that anybody on loopback may use, and that drops nothing. Not running yet.
+pub(crate) fn open(folder: &Path, port: u16) -> anyhow::Result<Broker> {
+    let location = folder.to_str().context("the path is not UTF-8")?;
+    let text = format!(
+        "listener {port} {HOST}\n\
+         allow_anonymous true\n\
+         persistence true\n\
+         persistence_location {location}/\n\
+         max_queued_messages 0\n"
+    );
+    broker(folder, port, &text)
 }
 
-impl Mosquitto {
-    /// A broker with the files in `folder`, not running yet.
-    pub(crate) fn new(folder: &Path, port: u16) -> anyhow::Result<Self> {
-        let written = folder.join("haar.conf");
-        let text = std::fs::read_to_string(&written)
-            .with_context(|| format!("can't read {}", written.display()))?;
-        let everywhere = format!("listener {port}\n");
-        if !text.contains(&everywhere) {
-            bail!("{} has no `{}`", written.display(), everywhere.trim());
-        }
-        let text = text.replace(&everywhere, &format!("listener {port} 127.0.0.1\n"));
-        let own = "user root\nlog_dest stderr\n";
-        std::fs::write(folder.join("mosquitto.conf"), format!("{own}{text}"))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            port,
-            child: None,
-        })
-    }
-
-    /// Starts it. The caller waits until [`is_listening`](Self::is_listening).
-    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("mosquitto.log"))?;
-        let child = Command::new("mosquitto")
-            .arg("-c")
-            .arg(self.folder.join("mosquitto.conf"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context(MISSING)?;
-        self.child = Some(child);
-        Ok(())
-    }
-
-    /// True when it takes connections; an error when it has ended.
-    pub(crate) fn is_listening(&mut self) -> anyhow::Result<bool> {
-        if let Some(child) = &mut self.child
-            && let Some(status) = child.try_wait()?
-        {
-            let log = std::fs::read_to_string(self.folder.join("mosquitto.log"));
-            bail!("mosquitto ended with {status}: {}", log.unwrap_or_default());
-        }
-        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok())
-    }
-
-    /// Ends it as a power cut does.
-    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    /// Lets it keep its connections and say nothing more, or go on.
-    pub(crate) fn freeze(&self, freeze: bool) -> anyhow::Result<()> {
-        let child = self.child.as_ref().context("mosquitto is not running")?;
-        let signal = if freeze { "-STOP" } else { "-CONT" };
-        let status = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()?;
-        anyhow::ensure!(status.success(), "kill {signal} failed");
-        Ok(())
-    }
-
-    /// One of its tools, as a user of the broker.
-    pub(crate) fn tool(&self, name: &str, user: &str, password: &str) -> Command {
-        let mut command = Command::new(name);
-        command
-            .args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-u", user, "-P", password, "--cafile"])
-            .arg(self.folder.join("ca.pem"));
-        command
-    }
+fn broker(folder: &Path, port: u16, settings: &str) -> anyhow::Result<Broker> {
+    std::fs::create_dir_all(folder)?;
+    let file = folder.join("mosquitto.conf");
+    let own = "user root\nlog_dest stderr\n";
+    std::fs::write(&file, format!("{own}{settings}"))?;
+    let file = file.to_str().context("the path is not UTF-8")?;
+    Ok(Broker::new(
+        &program("mosquitto")?,
+        &["-c", file],
+        folder,
+        port,
+    ))
 }
 
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.kill(); // it has ended already, then
-    }
+/// One of its tools, as a user of a broker with rules.
+pub(crate) fn tool(
+    name: &str,
+    broker: &Broker,
+    user: &str,
+    password: &str,
+) -> anyhow::Result<Command> {
+    let mut command = open_tool(name, broker)?;
+    command
+        .args(["-u", user, "-P", password, "--cafile"])
+        .arg(broker.folder().join("ca.pem"));
+    Ok(command)
+}
+
+/// One of its tools, at a broker that is open to everybody.
+pub(crate) fn open_tool(name: &str, broker: &Broker) -> anyhow::Result<Command> {
+    let mut command = Command::new(program(name)?);
+    let port = broker.port().to_string();
+    command.args(["-V", "5", "-h", &HOST.to_string(), "-p", &port]);
+    Ok(command)
+}
+
+/// Where the system has the broker (`mosquitto`) or one of its tools.
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let usual = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
+    let mut places = usual.iter().map(|folder| Path::new(folder).join(name));
+    places.find(|path| path.exists()).with_context(|| {
+        format!("{name} is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients")
+    })
 }

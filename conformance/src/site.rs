@@ -21,6 +21,11 @@ const STATUS_INTERVAL: &str = "200ms";
 /// Compilers get a minute by default, and what is refused after ten seconds is refused then.
 const CONTROLLER_SETTINGS: &str = "compile = { time = \"10s\" }\n";
 
+/// A line of `agent.toml` with which a device's owner allows a directory, and all below it.
+pub(crate) fn policy(directory: &Path) -> String {
+    format!("\n[policy]\ndirectories = [{{ path = {directory:?}, access = \"read-write\" }}]\n")
+}
+
 /// A running site.
 pub(crate) struct Site {
     folder: PathBuf,
@@ -220,7 +225,8 @@ impl Site {
         Ok(agent)
     }
 
-    /// Enrols a device and writes its `agent.toml`.
+    /// Enrols a device and writes its `agent.toml`. Its owner allows the directories of the cases when
+    /// the settings have no policy.
     pub(crate) fn enrolled_agent(
         &self,
         name: &str,
@@ -236,6 +242,10 @@ impl Site {
             data: self.data(name),
             process: None,
         };
+        let mut settings = settings.to_owned();
+        if !settings.contains("[policy]") {
+            settings += &policy(&self.folder.join("files"));
+        }
         std::fs::write(agent.data.join("agent.toml"), settings)?;
         Ok(agent)
     }

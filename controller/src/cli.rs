@@ -110,6 +110,7 @@ pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
         .finish();
     // A process has one subscriber: `haar` may have set its own already.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    site::make_private_from_now_on();
     match arguments.command {
         Command::CompileModule(arguments) => std::process::exit(child::run(&arguments)),
         Command::Run(mut arguments) => {

@@ -17,6 +17,7 @@ use crate::cli::RunArguments;
 use crate::compilation::Compilation;
 use crate::config;
 use crate::db::{self, Database, DatabaseThread};
+use crate::descriptors;
 use crate::module_store::ModuleStore;
 use crate::relay_link::Relay;
 use crate::server::Server;
@@ -45,6 +46,7 @@ impl Controller {
     /// What can't be had, where, and what to do; for a person.
     pub async fn start(arguments: &RunArguments) -> anyhow::Result<Self> {
         let settings = config::read(arguments.flags())?;
+        let shares = descriptors::claim();
         let (site, connection, lock) = site::open(&settings)?;
         let site = Arc::new(site);
         let known = db::modules::digests(&connection)?;
@@ -57,11 +59,12 @@ impl Controller {
             site.key.clone(),
             &settings.compilation,
         )?;
-        let server = Server::bind(settings.listen, &site.server).await?;
+        let server = Server::bind(settings.listen, &site.server, shares.api).await?;
         let url = site.url(server.address().port());
         let context = site::admin_context(&site, &connection, &url)?;
         let (database, thread) = db::start(connection)?;
-        let (relay, relay_link) = Relay::start(settings.relay_listen, &site, &database).await?;
+        let (relay, relay_link) =
+            Relay::start(settings.relay_listen, shares.relay, &site, &database).await?;
         let relay_url = site.relay_url(relay.address().port());
         let stop = CancellationToken::new();
         let app = App::new(Parts {
@@ -106,6 +109,11 @@ impl Controller {
     /// The id of the site.
     pub fn site(&self) -> &str {
         &self.site_id
+    }
+
+    /// How many plans it has made since it started.
+    pub fn plans(&self) -> u64 {
+        *self.database.feeds.plans.borrow()
     }
 
     /// The administrator's context file.

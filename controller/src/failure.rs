@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Refused,
     /// The client was too slow.
     Timeout,
+    /// The caller asks too often.
+    TooOften,
     /// There is no room, or too much to do.
     Overloaded,
     /// A node did not answer in time.

@@ -11,8 +11,10 @@
 
 pub mod cli;
 
+mod bucket;
 mod clock;
 mod config;
+mod descriptors;
 mod failure;
 
 mod site;

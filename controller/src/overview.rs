@@ -39,6 +39,7 @@ pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> No
         budget: row.budget.clone(),
         resident_bytes: status.map(|row| row.status.resident_bytes),
         flash: status.and_then(|row| row.status.flash),
+        store: status.and_then(|row| row.status.store.clone()),
         clock_skew_ms: status.and_then(|row| row.clock_skew_ms),
     }
 }
@@ -51,10 +52,10 @@ impl View {
             |name: &MicroserviceName| application.is_none_or(|wanted| wanted == &name.application);
         let mut found = Vec::new();
         for node in &self.nodes {
-            let reported = self
-                .statuses
-                .get(&node.id)
-                .map_or(&[][..], |row| &row.status.microservices[..]);
+            let last = self.statuses.get(&node.id).map(|row| &row.status);
+            let reported = last.map_or(&[][..], |status| &status.microservices[..]);
+            let omitted = last.and_then(|status| status.omitted.as_ref());
+            let leaves_out = omitted.is_some_and(|omitted| !omitted.microservices.is_empty());
             for (name, nodes) in self
                 .fleet
                 .placements
@@ -63,7 +64,7 @@ impl View {
             {
                 if nodes.contains(&node.id) {
                     let status = reported.iter().find(|status| &status.name == name).cloned();
-                    found.extend(self.wanted(name, node, status));
+                    found.extend(self.wanted(name, node, status, leaves_out));
                 }
             }
             let is_wanted = |name: &MicroserviceName| {
@@ -83,6 +84,7 @@ impl View {
                 module_label: status.module_label.clone(),
                 wanted: false,
                 status: Some(status.clone()),
+                omitted: false,
             }));
         }
         found.sort_by(|left, right| (&left.name, &left.node).cmp(&(&right.name, &right.node)));
@@ -94,6 +96,7 @@ impl View {
         name: &MicroserviceName,
         node: &NodeRow,
         status: Option<haar_protocol::status::MicroserviceStatus>,
+        leaves_out: bool,
     ) -> Option<Microservice> {
         let application = self.fleet.applications.get(&name.application)?;
         let module = application.modules.get(&name.microservice)?;
@@ -109,6 +112,7 @@ impl View {
                 .map(crate::plan::Module::label)
                 .unwrap_or_default(),
             wanted: true,
+            omitted: leaves_out && status.is_none(),
             status,
         })
     }

@@ -4,16 +4,23 @@
 //! ```text
 //! commits ──generation──► publisher ──retained, QoS 1──► relay ──► nodes
 //! database ◄──one transaction per batch── intake ◄──events── session ◄── relay
+//!    ▲                                       └─ who has news ─► adoption ─┐
+//!    └──────────────────── now and then, one plan for all of them ────────┘
 //! ```
 //! Publisher and intake are two tasks: a session that waits for its events to be read sends nothing.
 //! With each broker that is not ours and carries everything there is such a session too.
 
-mod external;
-mod presence;
+mod site_session;
 mod publisher;
 mod reports;
+mod attached;
+mod meters;
+mod taking;
+mod presence;
+mod adoption;
+mod renewal;
 mod requests;
-mod site_session;
+mod external;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,9 +43,9 @@ use crate::db::Database;
 use crate::db::nodes::NodeRow;
 use crate::failure::Failure;
 use crate::site::Site;
+use adoption::Adoption;
 use external::{Externals, Sessions};
-use presence::Presence;
-use reports::Reports;
+use reports::{Reports, Shared};
 use requests::Requests;
 use site_session::SiteSession;
 
@@ -115,49 +122,56 @@ impl Relay {
     /// Starts the relay and connects to it.
     ///
     /// # Errors
-    /// When the relay can't listen or use its folder.
+    /// When the relay can't listen.
     pub(crate) async fn start(
         listen: SocketAddr,
+        limits: BrokerLimits,
         site: &Arc<Site>,
         database: &Database,
     ) -> anyhow::Result<(Relay, RelayLink)> {
+        haar_relay::remove_earlier_state(&site.directory.join("relay"));
         let broker = Broker::start(BrokerOptions {
             listen,
             tls: Some(ServerTls {
                 cert_pem: site.server.certificate_pem.clone(),
                 key_pem: site.server.key_pem.clone(),
             }),
-            data_dir: site.directory.join("relay"),
             site: site.id.clone(),
             name: None,
             site_key: site.key.public(),
             nodes: database.feeds.nodes.subscribe(),
-            limits: BrokerLimits::default(),
+            limits,
         })
         .await
         .context("starting the relay (its address is set with --relay-listen)")?;
         let address = broker.address();
         let stop = CancellationToken::new();
-        let requests = Requests::default();
-        let (presence, sessions) = (Presence::default(), Sessions::default());
+        let (shared, sessions) = (Shared::default(), Sessions::default());
         let embedded: Name = EMBEDDED.parse().context("the name of the embedded relay")?;
         let session = SiteSession::start(
             &embedded,
             session_options(site, address),
             site,
             database,
-            Reports::new(&embedded, site, database, &requests, &presence),
+            Reports::new(&embedded, site, database, &shared),
         );
         sessions.set(embedded, session.session.clone());
         let (revocations, asked) = mpsc::channel(REVOCATIONS_MAX);
-        let externals = Externals::new(site, database, &requests, &presence, &sessions);
+        let externals = Externals::new(site, database, &shared, &sessions);
+        let adoption = Adoption::new(site, database, &shared.newsworthy);
         let link = RelayLink {
             revocations,
             sessions,
-            requests,
+            requests: shared.requests,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(externals.run(stop.clone()));
+        tasks.spawn(adoption.run(stop.clone()));
+        tasks.spawn(renewal::run(
+            Arc::clone(site),
+            database.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(keep_broker(broker, asked, stop.clone()));
         Ok((
             Relay {

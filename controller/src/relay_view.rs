@@ -13,18 +13,19 @@ use haar_protocol::topics;
 use crate::db::statuses::StatusRow;
 use crate::failure::{Failure, Kind};
 use crate::plan::{Fleet, Relay, RelayPlace, relays_of, topic_rights};
-use crate::site::Site;
+use crate::site::{HANDED_OUT_LIFE_MS, Site};
 
 /// All relays, by preference. `connected` says to which the controller itself is connected.
 pub(crate) fn infos(
     fleet: &Fleet,
     statuses: &BTreeMap<NodeId, StatusRow>,
     connected: &BTreeMap<Name, bool>,
+    now_ms: u64,
 ) -> Vec<RelayInfo> {
     let mut infos: Vec<RelayInfo> = fleet
         .relays
         .iter()
-        .map(|relay| info(fleet, statuses, connected, relay))
+        .map(|relay| info(fleet, statuses, connected, relay, now_ms))
         .collect();
     infos.sort_by(|one, other| (one.preference, &one.name).cmp(&(other.preference, &other.name)));
     infos
@@ -35,6 +36,7 @@ fn info(
     statuses: &BTreeMap<NodeId, StatusRow>,
     connected: &BTreeMap<Name, bool>,
     relay: &Relay,
+    now_ms: u64,
 ) -> RelayInfo {
     let mut info = RelayInfo {
         name: relay.name.clone(),
@@ -50,9 +52,14 @@ fn info(
     };
     match &relay.place {
         RelayPlace::Embedded => {}
-        RelayPlace::External { url, .. } => {
+        RelayPlace::External {
+            url,
+            issued_until_ms,
+            ..
+        } => {
             info.place = RelaySort::External;
             info.url = Some(url.clone());
+            info.problem = problem_of_certificate(relay, *issued_until_ms, now_ms);
         }
         RelayPlace::Neighbourhood { node, address, .. } => {
             info.place = RelaySort::Neighbourhood;
@@ -82,6 +89,18 @@ fn info(
         info.nodes_connected += u64::from(is_connected);
     }
     info
+}
+
+/// The certificate that the site issued for a broker is in its last third. Nobody but the person who
+/// looks after the broker can replace it.
+fn problem_of_certificate(relay: &Relay, until_ms: Option<u64>, now_ms: u64) -> Option<String> {
+    let left_ms = until_ms?.saturating_sub(now_ms);
+    let (name, days) = (&relay.name, left_ms / 86_400_000);
+    (left_ms < HANDED_OUT_LIFE_MS / 3).then(|| {
+        format!(
+            "the certificate that the site issued for it ends in {days} days: write another with `haar relay credentials {name} --out DIR --certificate`"
+        )
+    })
 }
 
 fn problem_of_host(

@@ -1,5 +1,8 @@
 //! The listener of the API: TLS only, and bounded in every direction. Handshakes run beside the
-//! accept loop, so a silent client locks nobody out. Ends by draining its connections.
+//! accept loop, so a silent client locks nobody out; nor do many of them, because a connection that
+//! has not proved who it is gives way to a newcomer. Ends by draining its connections.
+
+mod visitor;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,21 +10,33 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use haar_relay::{Door, DoorLimits, Place, Progress, Source};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::time::Instant;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::site::ServerCertificate;
+use visitor::Attempts;
+pub(crate) use visitor::{TooManyAttempts, Visitor};
 
-const CONNECTIONS_MAX: usize = 1_024;
+/// For the first bytes of the TLS handshake, and for all of it.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may read nothing while it is sent something; the kernel cuts it then. One that
+/// reads slowly has all the time it needs.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the headers of a request, and between two requests of one connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HEADERS_MAX: usize = 64;
@@ -29,12 +44,22 @@ const HEADER_BYTES_MAX: usize = 32 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after an error of `accept`, such as no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Such an error is logged this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bound listener that does not answer yet.
 pub(crate) struct Server {
     socket: TcpListener,
-    tls: TlsAcceptor,
     address: SocketAddr,
+    door: Arc<Door>,
+    shared: Arc<Shared>,
+}
+
+/// What every connection needs.
+struct Shared {
+    tls: Arc<rustls::ServerConfig>,
+    attempts: Arc<Attempts>,
+    stall_timeout: Duration,
 }
 
 /// What rustls needs to show `certificate`.
@@ -64,6 +89,7 @@ impl Server {
     pub(crate) async fn bind(
         listen: SocketAddr,
         certificate: &ServerCertificate,
+        limits: DoorLimits,
     ) -> anyhow::Result<Self> {
         let config = tls_config(certificate)?;
         let socket = TcpListener::bind(listen).await.map_err(|error| match error.kind() {
@@ -75,8 +101,13 @@ impl Server {
         let address = socket.local_addr()?;
         Ok(Self {
             socket,
-            tls: TlsAcceptor::from(Arc::new(config)),
             address,
+            door: Door::new(limits),
+            shared: Arc::new(Shared {
+                tls: Arc::new(config),
+                attempts: Arc::default(),
+                stall_timeout: STALL_TIMEOUT,
+            }),
         })
     }
 
@@ -87,20 +118,21 @@ impl Server {
 
     /// Answers with `router` until `stop` is cancelled, then drains its connections.
     pub(crate) async fn run(self, router: Router, stop: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
+        let mut complained = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                accepted = accept(&self.socket, &slots) => match accepted {
-                    Ok((stream, slot)) => {
-                        connections.spawn(serve(stream, slot, self.tls.clone(), router.clone(), stop.clone()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the API can't accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+                accepted = self.socket.accept() => match accepted {
+                    Ok((stream, peer)) => match self.door.enter(peer) {
+                        Ok(place) => {
+                            let shared = Arc::clone(&self.shared);
+                            connections.spawn(serve(stream, peer, place, shared, router.clone(), stop.clone()));
+                        }
+                        Err(full) => tracing::debug!(%peer, "a connection to the API was closed: {full}"),
+                    },
+                    Err(error) => self.recover(&error, &mut complained).await,
                 }
             }
         }
@@ -116,30 +148,46 @@ impl Server {
             connections.shutdown().await;
         }
     }
+
+    /// The socket failed, as it does when no file descriptors are left: a stranger gives its own
+    /// back, and the others get a moment to do the same.
+    async fn recover(&self, error: &std::io::Error, complained: &mut Option<Instant>) {
+        let now = Instant::now();
+        if complained.is_none_or(|before| before + COMPLAINT_INTERVAL <= now) {
+            *complained = Some(now);
+            tracing::warn!(%error, "the API can't accept a connection");
+        }
+        self.door.drop_one_stranger();
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
-/// Waits for a free slot, then for a client: more of them wait in the system's queue.
-async fn accept(
-    socket: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = socket.accept().await?;
-    Ok((stream, slot))
-}
-
+/// Serves one connection until it ends, loses its place to a newcomer, or the controller stops.
 async fn serve(
     stream: TcpStream,
-    _slot: OwnedSemaphorePermit,
-    tls: TlsAcceptor,
+    peer: SocketAddr,
+    place: Place,
+    shared: Arc<Shared>,
     router: Router,
     stop: CancellationToken,
 ) {
-    let _ = stream.set_nodelay(true); // slower without it, nothing else
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+    let place = Arc::new(place);
+    let visitor = Visitor::new(&place, Source::from(peer.ip()), &shared.attempts);
+    tokio::select! {
+        () = place.lost() => tracing::debug!(%peer, "closed for a newcomer"),
+        () = converse(stream, &place, visitor, &shared, router, stop) => {}
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    place: &Place,
+    visitor: Visitor,
+    shared: &Shared,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, place, shared));
     let stream = tokio::select! {
         () = stop.cancelled() => return,
         result = handshake => match result {
@@ -148,12 +196,17 @@ async fn serve(
             Err(_) => return tracing::debug!("a TLS handshake took too long"),
         },
     };
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(visitor.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -166,3 +219,25 @@ async fn serve(
         tracing::debug!(%error, "a connection to the API ended early");
     }
 }
+
+/// The TLS handshake.
+async fn greet(
+    stream: TcpStream,
+    place: &Place,
+    shared: &Shared,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let _ = stream.set_nodelay(true); // slower without it, nothing else
+    #[cfg(target_os = "linux")]
+    SockRef::from(&stream).set_tcp_user_timeout(Some(shared.stall_timeout))?;
+    let greeting = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+    let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeting)
+        .await
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "it sent no greeting"))??;
+    place.advance(Progress::Greeting);
+    let stream = greeting.into_stream(Arc::clone(&shared.tls)).await?;
+    place.advance(Progress::Encrypted);
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use std::io::{self, Read};
 
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::{PublicKey, SecretKey};
-use haar_protocol::module::{ModuleError, Signatures};
+use haar_protocol::module::{ModuleError, Publishers, Signatures};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -93,14 +93,14 @@ pub struct Origin<'a> {
     pub target: &'a str,
 }
 
-/// What code is expected to be: made from `module`, which one of `publishers` has signed, for the
+/// What code is expected to be: made from `module`, which `publishers` have signed, for the
 /// engine with this `fingerprint` on this `target`, by one of `trusted`.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     /// The module.
     pub module: &'a Digest,
-    /// Whose signature of the module is good.
-    pub publishers: &'a [PublicKey],
+    /// Whose signatures the module needs.
+    pub publishers: Publishers<'a>,
     /// See [`crate::configuration::fingerprint`].
     pub fingerprint: &'a str,
     /// See [`crate::configuration::target`].
@@ -181,7 +181,7 @@ impl Expected<'_> {
         }
         Signatures::from_bytes(&binding.signatures)
             .ok_or(ArtifactError::Malformed)?
-            .verify(self.publishers)
+            .check(self.publishers)
             .map_err(ArtifactError::Publisher)?;
         Ok(GoodSeal {
             bytes,

@@ -5,7 +5,7 @@
 use haar_engine::artifact::{Expected, GoodSeal, Origin, pack, seal};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
-use haar_protocol::module::{COMPONENT_HEADER, Signatures, sign};
+use haar_protocol::module::{COMPONENT_HEADER, Publishers, Signatures, sign};
 use libfuzzer_sys::fuzz_target;
 
 const FINGERPRINT: &str = "0123456789abcdef";
@@ -44,7 +44,10 @@ impl Sealed {
     fn open(&self, bytes: &[u8]) -> Option<GoodSeal> {
         let expected = Expected {
             module: &self.module,
-            publishers: &[self.publisher.public()],
+            publishers: Publishers {
+                of_site: &[self.publisher.public()],
+                of_owner: None,
+            },
             fingerprint: FINGERPRINT,
             target: TARGET,
             trusted: &[self.key.public()],

@@ -13,6 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
         other: "b",
     };
     let mut session = Session::new(ends, [3; 16], &own, &PublicKey::from(&other)).expect("a key");
-    assert!(session.open(bytes).is_err());
+    assert!(session.open(bytes, true).is_err());
     assert!(!session.is_open());
 });

@@ -99,6 +99,7 @@ impl From<Rejection> for handler::Rejection {
 pub(crate) mod history;
 mod origin;
 pub(crate) mod key_value;
+pub(crate) mod system;
 
 /// What the agent offers, in this crate's own types.
 pub(crate) mod imports {

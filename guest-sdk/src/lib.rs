@@ -55,7 +55,7 @@
 //! `json::publish("readings", &reading)?`.
 //!
 //! Requests and their replies are two routes and the module [`request`]; timers that outlive the
-//! instance are in [`timers`]; what the node is, in [`node`].
+//! instance are in [`timers`]; what the node is, in [`node`]; what it measures, in [`system`].
 //!
 //! Build it with `crate-type = ["cdylib"]` for the target `wasm32-wasip2`.
 //!
@@ -79,6 +79,7 @@ pub mod json;
 pub mod log;
 pub mod node;
 pub mod request;
+pub mod system;
 pub mod timers;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -95,9 +96,9 @@ use component::imports as agent;
 use testing::imports as agent;
 
 #[cfg(target_arch = "wasm32")]
-use component::{history as agent_history, key_value as agent_key_value};
+use component::{history as agent_history, key_value as agent_key_value, system as agent_system};
 #[cfg(not(target_arch = "wasm32"))]
-use testing::{history as agent_history, key_value as agent_key_value};
+use testing::{history as agent_history, key_value as agent_key_value, system as agent_system};
 
 pub use message::{Message, Rejection, Source};
 pub use microservice::Microservice;

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use haar_protocol::assignment::Assignment;
+use haar_protocol::assignment::{Assignment, Microservice};
 use haar_protocol::demand::{Demand, Shortage};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::limits::Budget;
 use haar_protocol::module::MODULE_BYTES_MAX;
+use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::signed::{self, EnvelopeError};
 
 use crate::runtime::mappings;
@@ -126,7 +127,8 @@ pub fn accept(
             own: own.node.clone(),
         });
     }
-    if let Some(in_force) = in_force {
+    // A number out of range, which an earlier release may have stored, would outlast every other.
+    if let Some(in_force) = in_force.filter(|in_force| in_force.number <= NUMBER_MAX) {
         if assignment.number < in_force.number {
             return Err(Refusal::Older {
                 found: assignment.number,
@@ -198,6 +200,9 @@ fn check_consistency(assignment: &Assignment) -> Result<(), Refusal> {
                 .microservices
                 .iter()
                 .find(|one| one.name == end.microservice);
+            if microservice.is_some_and(is_not_understood) {
+                continue;
+            }
             let ports = microservice.map(|one| if ports { &one.outlets } else { &one.inlets });
             if ports.and_then(|ports| ports.get(&end.port)) != Some(&route.content_type) {
                 let text = format!(
@@ -215,6 +220,9 @@ fn check_topics(assignment: &Assignment) -> Result<(), Refusal> {
     for route in &assignment.topics {
         let microservices = &mut assignment.microservices.iter();
         let microservice = microservices.find(|one| one.name == route.microservice);
+        if microservice.is_some_and(is_not_understood) {
+            continue;
+        }
         let ports = microservice.map(|one| match route.topic.is_source() {
             true => &one.inlets,
             false => &one.outlets,
@@ -227,6 +235,11 @@ fn check_topics(assignment: &Assignment) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// True for what does not run: that its ports fit its routes can't be said.
+fn is_not_understood(microservice: &Microservice) -> bool {
+    !microservice.unknown.is_empty()
 }
 
 #[cfg(test)]
@@ -307,6 +320,40 @@ mod tests {
             assert_eq!((shortage.what, shortage.over.as_str()), (what, over));
         }
     }
+    #[test]
+    fn a_number_out_of_range_is_refused_and_one_in_force_does_not_outlast_the_others() {
+        let site = SecretKey::from_seed([1; 32]);
+        let node = NodeId::of(&SecretKey::from_seed([2; 32]).public());
+        let own = Allegiance {
+            site: SiteId::of(&site.public()),
+            site_key: site.public(),
+            node: node.clone(),
+            budget: Budget::new(ByteSize(1 << 30), 100),
+            mappings: None,
+        };
+        let mut document = serde_json::to_value(assignment(&site, &node)).unwrap();
+        for number in [NUMBER_MAX + 1, (1 << 53) + 1, 1 << 63, u64::MAX] {
+            document["number"] = number.into();
+            let json = serde_json::to_vec(&document).unwrap();
+            let covered = [b"haar signed document\n\x01\x01", json.as_slice()].concat();
+            let envelope = [b"HAAR\x01\x01", site.sign(&covered).as_slice(), &json].concat();
+            let refusal = accept(&envelope, &own, None).unwrap_err();
+            let expected = format!("`number` is {number}");
+            assert!(refusal.to_string().contains(&expected), "{refusal}");
+        }
+        let envelope = signed::seal(&assignment(&site, &node), &site).unwrap();
+        let in_force = |number| InForce {
+            number,
+            envelope: Digest::of(b"another"),
+        };
+        for number in [NUMBER_MAX + 1, u64::MAX] {
+            let verdict = accept(&envelope, &own, Some(in_force(number)));
+            assert!(matches!(verdict, Ok(Verdict::Accept(_))), "{number}");
+        }
+        let refusal = accept(&envelope, &own, Some(in_force(NUMBER_MAX)));
+        assert!(matches!(refusal, Err(Refusal::Older { .. })));
+    }
+
     #[test]
     fn more_instances_than_the_kernel_has_mappings_for_are_refused_saying_what_to_do() {
         let site = SecretKey::from_seed([1; 32]);

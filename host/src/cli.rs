@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,13 +16,15 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::agent::ending::Ended;
 use crate::agent::run::{Agent, Options};
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
-use crate::identity::DataDirectory;
+use crate::identity::{DataDirectory, modes};
 use crate::modules::compile::Compiler;
+use crate::policy::Policy;
 use crate::service_manager::ServiceManager;
-use crate::store::Store;
+use crate::store::{self, Store};
 #[cfg(feature = "compiler")]
 use haar_engine::compiler::child::CompileArguments;
 
@@ -133,6 +136,7 @@ fn cpu_percent(text: &str) -> Result<u32, String> {
 /// # Errors
 /// With a text for a person.
 pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
+    modes::make_private_from_now_on();
     match arguments.action {
         Action::Enrol(arguments) => enrol_node(arguments),
         Action::Run(arguments) => run_agent(&arguments, prefix),
@@ -194,6 +198,7 @@ fn host_name() -> Option<Name> {
 
 fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     start_logging();
+    let _ = haar_relay::raise_descriptor_limit(); // logged where it fails; some is better than none
     let directory = DataDirectory::open(&arguments.data)?;
     let Some(membership) = directory.membership()? else {
         bail!(
@@ -203,7 +208,10 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         );
     };
     let file = arguments.settings.clone();
-    let mut settings = Settings::read(&file.unwrap_or_else(|| arguments.data.join("agent.toml")))?;
+    let file = file.unwrap_or_else(|| arguments.data.join("agent.toml"));
+    let mut settings = Settings::read(&file)?;
+    let policy = Policy::new(settings.policy, file, directory.path().to_owned());
+    policy.warn();
     if let Some(Millis(ms)) = arguments.status_interval {
         settings.status_interval = Duration::from_millis(ms.max(1));
     }
@@ -227,18 +235,19 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         guest_threads: settings.guest_threads,
         location: settings.location,
         precompiled: settings.precompiled,
+        policy: Arc::new(policy),
         flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,
     };
     let service_manager = ServiceManager::new(&config::supervision())
         .context("can't tell the service manager anything")?;
-    let (store, store_thread) = Store::open(directory.path())?;
+    let (store, store_thread) = Store::open_or_lack(directory.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let stop_on_stdin_close = arguments.stop_on_stdin_close;
-    runtime.block_on(serve(
+    let ended = runtime.block_on(serve(
         directory.path(),
         options,
         store,
@@ -248,7 +257,23 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     ))?;
     runtime.shutdown_background();
     store_thread.join();
-    Ok(())
+    after(&ended, directory.path())
+}
+
+/// Does what is left to do when the agent has ended. Whoever supervises it starts it again after an
+/// error; nothing but its start brings all its parts in line with another database.
+fn after(ended: &Ended, data: &Path) -> anyhow::Result<()> {
+    match ended {
+        Ended::Stopped => Ok(()),
+        Ended::StoreDamaged(reason) => {
+            store::set_aside(data, reason)?;
+            bail!("the database was damaged ({reason}) and is set aside: start the agent again")
+        }
+        Ended::StoreBack => bail!("the database can be used again: start the agent again"),
+        Ended::StoreDead => {
+            bail!("the thread of the database has panicked, a bug: start the agent again")
+        }
+    }
 }
 
 async fn serve(
@@ -258,7 +283,7 @@ async fn serve(
     service_manager: ServiceManager,
     announcement: Option<String>,
     stop_on_stdin_close: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let stop = CancellationToken::new();
     let mut watchers = tokio::task::JoinSet::new();
     watchers.spawn(stop_on_signal(stop.clone())?);
@@ -270,9 +295,9 @@ async fn serve(
     if let Some(line) = announcement {
         println!("{line}");
     }
-    agent.run(stop, service_manager).await;
+    let ended = agent.run(stop, service_manager).await;
     watchers.abort_all();
-    Ok(())
+    Ok(ended)
 }
 
 /// The first signal asks for an orderly stop, the second one ends the process.

@@ -11,6 +11,8 @@ use haar_protocol::quantity::{ByteSize, Millis};
 use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
+use crate::policy;
+
 /// Default pause between two statuses when nothing changes but counters.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The shortest pause that may be set.
@@ -30,6 +32,7 @@ struct Raw {
     precompiled: Precompiled,
     flash_budget: Option<ByteSize>,
     compile: RawCompile,
+    policy: policy::Raw,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +57,8 @@ pub struct Settings {
     pub flash_budget: Option<ByteSize>,
     /// What compiling one module may take.
     pub compile: CompileLimits,
+    /// What the owner of the device allows the site.
+    pub policy: policy::Rules,
 }
 
 /// What a node thinks of code that it has not compiled itself.
@@ -136,6 +141,7 @@ impl Raw {
             location,
             flash_budget: self.flash_budget,
             compile: self.compile.check()?,
+            policy: self.policy.check()?,
         })
     }
 }

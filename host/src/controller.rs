@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::SecretKey;
+use haar_protocol::number;
 use haar_protocol::proof::{self, Audience, Claims};
 use haar_protocol::rest::{Enrolment, EnrolmentRequest, ErrorBody, SiteInfo};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
@@ -243,7 +244,7 @@ fn json<T: serde::de::DeserializeOwned>(
     answer: &mut ureq::http::Response<ureq::Body>,
 ) -> anyhow::Result<T> {
     let text = text(answer)?;
-    serde_json::from_str(&text)
+    number::from_slice(text.as_bytes())
         .context("the controller's answer is not understood: is it of another release?")
 }
 

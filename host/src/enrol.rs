@@ -2,17 +2,18 @@
 //! recognise it. The device's key is made here and stays here.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::limits::Budget;
+use haar_protocol::number;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::rest::EnrolmentRequest;
 use haar_protocol::token::EnrolmentToken;
 
 use crate::controller::{Controller, Credentials};
+use crate::identity::modes::foreign_owner;
 use crate::identity::{DataDirectory, Membership};
 
 /// Microservices that a node runs at most, unless told otherwise.
@@ -122,17 +123,14 @@ pub(crate) fn random_seed() -> anyhow::Result<[u8; 32]> {
 
 /// Files that root leaves in the directory of a service lock the service out.
 fn check_owner(data: &Path) -> anyhow::Result<()> {
-    let us = rustix::process::geteuid().as_raw();
-    match std::fs::metadata(data) {
-        Ok(about) if about.uid() != us => bail!(
-            "{} belongs to user {}, and you are user {us}: enrol as that user, such as `runuser -u haar -- haar-agent enrol TOKEN`",
+    if let Some(owner) = foreign_owner(data)? {
+        bail!(
+            "{} belongs to user {owner}, and you are user {}: enrol as that user, such as `runuser -u haar -- haar-agent enrol TOKEN`",
             data.display(),
-            about.uid()
-        ),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("can't look at {}", data.display())),
+            rustix::process::geteuid().as_raw()
+        );
     }
+    Ok(())
 }
 
 fn half_of_memory() -> ByteSize {
@@ -161,7 +159,7 @@ fn half_of_free_space(data: &Path) -> anyhow::Result<ByteSize> {
         )
     })?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    Ok(ByteSize((free >> 21) << 20))
+    Ok(ByteSize(number::capped((free >> 21) << 20)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! when it enrolled. Files in the data directory, which one process at a time may use.
 
 mod link_secret;
+pub mod modes;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -52,20 +53,20 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Opens the directory, makes it when there is none, and keeps other agents out of it.
+    /// Opens the directory, makes it when there is none, and keeps other agents and other users out of
+    /// it.
     ///
     /// # Errors
-    /// When it can't be made or written, or another process uses it.
+    /// When it can't be made or written, belongs to another user, or another process uses it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("can't make the data directory {}", path.display()))?;
         if path.join("controller.db").exists() {
             bail!(
                 "{} is the data directory of a controller: give the agent one of its own with --data",
                 path.display()
             );
         }
-        let lock = private_file(&path.join("agent.lock"), false)?;
+        modes::restrict(path)?;
+        let lock = lock_file(&path.join("agent.lock"))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
@@ -95,8 +96,8 @@ impl DataDirectory {
         seed: impl FnOnce() -> anyhow::Result<[u8; 32]>,
     ) -> anyhow::Result<SecretKey> {
         let path = self.path.join(KEY_FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(pem) => SecretKey::from_pem(&pem).with_context(|| {
+        match std::fs::read(&path) {
+            Ok(pem) => SecretKey::from_pem(&String::from_utf8_lossy(&pem)).with_context(|| {
                 format!(
                     "{} is damaged: restore it, or enrol with an empty data directory",
                     path.display()
@@ -111,18 +112,16 @@ impl DataDirectory {
         }
     }
 
-    /// The node's secret for links, which never leaves it. `seed` makes it when there is none.
+    /// The node's secret for links, which never leaves it. `seed` makes it when there is none, and another
+    /// one when the file is damaged: the site learns of it as of one that it asked for.
     ///
     /// # Errors
-    /// When the file can't be read or written, or holds something else.
+    /// When the file can't be read or written.
     pub fn link_secret(
         &self,
         seed: impl FnOnce() -> anyhow::Result<[u8; 32]>,
     ) -> anyhow::Result<LinkSecret> {
-        match LinkSecret::read(&self.path)? {
-            Some(secret) => Ok(secret),
-            None => LinkSecret::make(&self.path, 0, seed),
-        }
+        LinkSecret::open(&self.path, seed)
     }
 
     /// What the node knows of its site; none before it has enrolled.
@@ -153,7 +152,12 @@ impl DataDirectory {
     }
 }
 
-fn private_file(path: &Path, truncate: bool) -> anyhow::Result<File> {
+/// The file that is locked: it need not be written, on a file system that is read-only.
+fn lock_file(path: &Path) -> anyhow::Result<File> {
+    private_file(path, false).or_else(|error| File::open(path).map_err(|_| error))
+}
+
+pub(crate) fn private_file(path: &Path, truncate: bool) -> anyhow::Result<File> {
     OpenOptions::new()
         .create(true)
         .write(true)
@@ -164,7 +168,7 @@ fn private_file(path: &Path, truncate: bool) -> anyhow::Result<File> {
 }
 
 /// Writes a file that only its owner reads, whole or not at all, also through a power cut.
-fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let part = path.with_extension("part");
     let mut file = private_file(&part, true)?;
     file.write_all(content)

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod policy;
 pub mod service_manager;
 
 pub mod identity;

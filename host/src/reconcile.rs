@@ -90,8 +90,9 @@ fn needs_adjusting(running: &Microservice, wanted: &Microservice) -> bool {
     // Every field stands here, so that a new one can't be forgotten.
     let Microservice {
         name: _,
-        module: _, // these two need a restart
+        module: _, // these three need a restart
         grants: _,
+        unknown: _,
         configuration: _, // told to the guest
         module_bytes,
         module_label,
@@ -116,9 +117,12 @@ fn needs_adjusting(running: &Microservice, wanted: &Microservice) -> bool {
         || running.outlet_history != *outlet_history
 }
 
-/// True when a difference can't be changed in a running instance: another module, other grants.
+/// True when a difference can't be changed in a running instance: another module, other grants, or
+/// something that this release does not know and must refuse.
 pub fn needs_restart(running: &Microservice, wanted: &Microservice) -> bool {
-    running.module != wanted.module || running.grants != wanted.grants
+    running.module != wanted.module
+        || running.grants != wanted.grants
+        || running.unknown != wanted.unknown
 }
 
 #[cfg(test)]
@@ -289,6 +293,16 @@ mod tests {
         let before = microservice(1, 1, 1, 1);
         let mut after = before.clone();
         after.grants.key_value = true;
+        let after = Arc::new(after);
+        let wanted = Wanted::from([(after.name.clone(), Arc::clone(&after))]);
+        assert_eq!(plan(&wanted, &running(&before)), [Action::Prepare(after)]);
+    }
+
+    #[test]
+    fn what_this_release_does_not_know_is_looked_at_by_whoever_refuses_it() {
+        let before = microservice(1, 1, 1, 1);
+        let mut after = before.clone();
+        after.unknown.push("the limit `flash_per_day`".into());
         let after = Arc::new(after);
         let wanted = Wanted::from([(after.name.clone(), Arc::clone(&after))]);
         assert_eq!(plan(&wanted, &running(&before)), [Action::Prepare(after)]);

@@ -14,12 +14,14 @@
 //! ```
 //!
 //! A *stream* is one route from one node to another. Its positions are the sequences of the outlet,
-//! which ascend and may have gaps where messages expired or were dropped by policy. Reliability is
+//! which ascend and may have gaps where messages expired or were dropped by policy; what different
+//! starts of the sending agent published are different *runs* ([`runs`]). Reliability is
 //! per stream: one whose receiver is full holds up no other.
 
 pub mod frame;
 pub mod link;
 pub mod paths;
+pub mod runs;
 pub mod receiver;
 pub mod sender;
 pub mod session;

@@ -9,6 +9,13 @@ use crate::session::{self, Opened, Refusal, Session};
 const HELLO_MS_MIN: u64 = 500;
 /// The longest such pause.
 const HELLO_MS_MAX: u64 = 30_000;
+/// Between two fresh boots that this node takes because the other one is alive twice; it doubles each
+/// time, so two copies of a node that are both connected do not take turns at the speed of the relay.
+const RENEW_MS_MIN: u64 = 500;
+/// The longest such pause.
+const RENEW_MS_MAX: u64 = 30_000;
+/// After so long without a fresh boot the pause is short again.
+const RENEW_CALM_MS: u64 = 2 * RENEW_MS_MAX;
 /// Who sends what is not answered wants to hear of the other node so often.
 const PROBE_MS: u64 = 5_000;
 
@@ -26,6 +33,8 @@ pub struct Link {
     /// When to say hello.
     hello_ms: Option<u64>,
     hello_pause_ms: u64,
+    /// When this node took a fresh boot last, and the pause after that.
+    renewed: Option<(u64, u64)>,
     /// When something came that only the other node can have made, and only now.
     last_heard_ms: Option<u64>,
     /// When the first thing went out that the other node has not answered.
@@ -51,6 +60,7 @@ impl Link {
             answers: Vec::new(),
             hello_ms: None,
             hello_pause_ms: HELLO_MS_MIN,
+            renewed: None,
             last_heard_ms: None,
             unanswered_since_ms: None,
             probes: false,
@@ -90,7 +100,9 @@ impl Link {
         self.unanswered_since_ms = None;
         self.has_asked = false;
         self.hello_pause_ms = HELLO_MS_MIN;
-        self.hello_ms = (connected && !self.session.is_open()).then_some(now_ms);
+        // Also where the session is open: another agent with this node's identity may have replaced it
+        // at the other node meanwhile.
+        self.hello_ms = connected.then_some(now_ms);
         self.sender.connected(connected && self.session.is_open());
         if connected {
             self.receiver.connected();
@@ -104,7 +116,7 @@ impl Link {
     /// # Errors
     /// When it is not from that node, for this one, and new.
     pub fn open(&mut self, bytes: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, Refusal> {
-        match self.session.open(bytes) {
+        match self.session.open(bytes, self.may_renew(now_ms)) {
             Ok(Opened::Data(frame)) => {
                 self.last_heard_ms = Some(now_ms);
                 if std::mem::take(&mut self.has_asked) {
@@ -114,6 +126,11 @@ impl Link {
             }
             Ok(Opened::Answer(answer)) => {
                 self.answer(answer);
+                Ok(None)
+            }
+            Ok(Opened::Renewed(answer)) => {
+                self.answer(answer);
+                self.renewed(now_ms);
                 Ok(None)
             }
             Ok(Opened::Begun(answer)) => {
@@ -236,6 +253,28 @@ impl Link {
     /// When to say hello.
     pub fn hello_ms(&self) -> Option<u64> {
         self.hello_ms.filter(|_| self.connected)
+    }
+
+    fn may_renew(&self, now_ms: u64) -> bool {
+        self.renewed
+            .is_none_or(|(last_ms, pause_ms)| now_ms >= last_ms.saturating_add(pause_ms))
+    }
+
+    /// The session is void, and begins again with a fresh boot of this node.
+    fn renewed(&mut self, now_ms: u64) {
+        let pause_ms = match self.renewed {
+            Some((last_ms, pause_ms)) if now_ms < last_ms.saturating_add(RENEW_CALM_MS) => {
+                (2 * pause_ms).min(RENEW_MS_MAX)
+            }
+            _ => RENEW_MS_MIN,
+        };
+        self.renewed = Some((now_ms, pause_ms));
+        self.unanswered_since_ms = None;
+        self.has_asked = false;
+        self.hello_pause_ms = HELLO_MS_MIN;
+        // The announcement may be lost.
+        self.hello_ms = self.connected.then_some(now_ms + HELLO_MS_MIN);
+        self.sender.connected(false);
     }
 
     fn answer(&mut self, answer: Vec<u8>) {

@@ -3,10 +3,17 @@
 //! Cumulative acknowledgements and go-back-N: the receiver takes what follows what it has, and
 //! nothing else, so order needs no buffer on its side. What is not acknowledged in time is sent again
 //! from the last acknowledgement, first in one batch, then at full speed when that was answered.
+//!
+//! A batch and an acknowledgement speak of one run of the log ([`crate::runs`]); the next run begins
+//! when all of the one before it is acknowledged, so the order holds over runs too.
 
-use std::collections::{BTreeMap, VecDeque};
+mod stream;
+
+use std::collections::BTreeMap;
 
 use crate::frame::Ack;
+use crate::runs::Run;
+use stream::Stream;
 
 /// How a link behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub struct Want {
     pub after: u64,
     /// Messages with larger sequences are wanted, from the smallest up.
     pub from: u64,
+    /// Messages with larger sequences than this are of the next run, and not wanted.
+    pub upto: u64,
     /// So many bytes of them; the first one is sent whatever its size. Zero: a batch of no message,
     /// to be answered.
     pub bytes: u64,
@@ -58,46 +67,9 @@ pub enum Acknowledged {
     Nothing,
     /// Everything up to here is with the receiver: the log may forget it.
     Upto(u64),
-    /// The receiver has what this log never had: the log is an older copy of itself, and must begin
-    /// a new epoch.
+    /// The receiver has what this run never had: the agent's memory is an older copy of itself, and
+    /// the log must begin another run.
     Beyond,
-}
-
-#[derive(Debug)]
-struct Stream {
-    epoch: u64,
-    priority: u8,
-    /// The last sequence in the log.
-    head: u64,
-    /// Acknowledged, or not to be sent any more.
-    base: u64,
-    /// Handed to the network, since it last went back.
-    sent: u64,
-    /// Sent and not acknowledged: sequence and bytes.
-    in_flight: VecDeque<(u64, u64)>,
-    in_flight_bytes: u64,
-    /// Bytes that the receiver takes beyond `base`.
-    room: u64,
-    /// When to send again from `base`, or to ask.
-    resend_ms: Option<u64>,
-    /// Times in a row that nothing came back.
-    failures: u32,
-    /// It has gone back to this base already for a receiver that misses something.
-    went_back_to: Option<u64>,
-    /// A batch without messages is due.
-    ask: bool,
-}
-
-impl Stream {
-    fn go_back(&mut self) {
-        self.sent = self.base;
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
-    }
-
-    fn has_more(&self) -> bool {
-        self.sent < self.head
-    }
 }
 
 /// The sending side of the link to one node.
@@ -126,32 +98,19 @@ impl Sender {
         self.settings.batch_bytes
     }
 
-    /// Adds a stream as the log has it, or changes its priority.
-    pub fn open(&mut self, route: u64, epoch: u64, base: u64, head: u64, priority: u8) {
+    /// Adds a stream as the log has it, or changes its priority. `runs` are those of the log in their
+    /// order; the last one goes on.
+    pub fn open(&mut self, route: u64, runs: &[Run], base: u64, head: u64, priority: u8) {
         if let Some(stream) = self.streams.get_mut(&route)
-            && stream.epoch == epoch
+            && stream.runs.back().map(|run| run.epoch) == runs.last().map(|run| run.epoch)
         {
             stream.priority = priority;
             stream.head = stream.head.max(head);
             return;
         }
-        self.streams.insert(
-            route,
-            Stream {
-                epoch,
-                priority,
-                head,
-                base,
-                sent: base,
-                in_flight: VecDeque::new(),
-                in_flight_bytes: 0,
-                room: self.settings.batch_bytes,
-                resend_ms: None,
-                failures: 0,
-                went_back_to: None,
-                ask: false,
-            },
-        );
+        let mut stream = Stream::new(runs, base, head, priority, self.settings.batch_bytes);
+        stream.follow_runs();
+        self.streams.insert(route, stream);
     }
 
     /// Forgets a stream: nothing of it is sent any more.
@@ -190,21 +149,22 @@ impl Sender {
         let route = self
             .streams
             .iter()
-            .filter(|(_, stream)| stream.ask || budget(stream, &settings) > 0)
+            .filter(|(_, stream)| stream.ask || stream.budget(&settings) > 0)
             .min_by_key(|(route, stream)| (255 - stream.priority, **route <= self.last, **route))
             .map(|(route, _)| *route)?;
         self.last = route;
         let stream = self.streams.get_mut(&route)?;
-        let bytes = budget(stream, &settings);
+        let bytes = stream.budget(&settings);
         Some(Want {
             route,
-            epoch: stream.epoch,
+            epoch: stream.epoch(),
             base: stream.base,
             after: stream
                 .in_flight
                 .back()
                 .map_or(stream.base, |(last, _)| *last),
             from: stream.sent,
+            upto: stream.end(),
             bytes,
         })
     }
@@ -220,26 +180,27 @@ impl Sender {
     ) -> Option<u64> {
         let settings = self.settings;
         let stream = self.streams.get_mut(&want.route)?;
-        if stream.epoch != want.epoch || stream.sent != want.from {
+        if stream.epoch() != want.epoch || stream.sent != want.from {
             return None; // it has gone back meanwhile
         }
         stream.ask = false;
         if want.bytes == 0 {
-            stream.resend_ms = Some(now_ms + pause_ms(&settings, stream.failures));
+            stream.resend_ms = Some(now_ms + stream.pause_ms(&settings));
             return None;
         }
-        stream.sent = read_to.max(stream.sent);
         // The log may have more than the link was told of: what is acknowledged of it is nothing odd.
         stream.head = stream.head.max(read_to);
+        stream.sent = read_to.min(want.upto).max(stream.sent);
         stream.in_flight.extend(messages);
         stream.in_flight_bytes += messages.iter().map(|(_, bytes)| bytes).sum::<u64>();
         if stream.in_flight.is_empty() {
             let moved = stream.sent > stream.base;
             stream.base = stream.sent;
+            stream.follow_runs();
             return moved.then_some(stream.base);
         }
         if stream.resend_ms.is_none() {
-            stream.resend_ms = Some(now_ms + pause_ms(&settings, stream.failures));
+            stream.resend_ms = Some(now_ms + stream.pause_ms(&settings));
         }
         None
     }
@@ -250,22 +211,18 @@ impl Sender {
         let Some(stream) = self.streams.get_mut(&ack.route) else {
             return Acknowledged::Nothing;
         };
-        if ack.epoch != stream.epoch || ack.stored < stream.base {
+        // A copy of this node may have sent more of a run that has ended here.
+        let stored = ack.stored.min(stream.end());
+        if ack.epoch != stream.epoch() || stored < stream.base {
             return Acknowledged::Nothing; // an old one
         }
-        if ack.stored > stream.head {
+        if stored > stream.head {
             return Acknowledged::Beyond;
         }
-        let progress = ack.stored > stream.base;
-        while let Some((sequence, bytes)) = stream.in_flight.front() {
-            if *sequence > ack.stored {
-                break;
-            }
-            stream.in_flight_bytes -= bytes;
-            stream.in_flight.pop_front();
-        }
-        stream.base = ack.stored;
-        stream.sent = stream.sent.max(ack.stored);
+        let progress = stored > stream.base;
+        stream.land(stored);
+        stream.base = stored;
+        stream.sent = stream.sent.max(stored);
         if stream.in_flight.is_empty() {
             // What follows in the log up to there had nothing to send.
             stream.base = stream.sent;
@@ -283,14 +240,16 @@ impl Sender {
             // A receiver that is full is asked now and then: its word that it has room again may
             // be lost.
             true if stream.room == 0 && stream.has_more() => {
-                Some(now_ms + pause_ms(&settings, stream.failures))
+                Some(now_ms + stream.pause_ms(&settings))
             }
             true => None,
-            false if progress => Some(now_ms + pause_ms(&settings, stream.failures)),
+            false if progress => Some(now_ms + stream.pause_ms(&settings)),
             false => stream.resend_ms,
         };
+        let base = stream.base;
+        stream.follow_runs();
         if progress {
-            Acknowledged::Upto(stream.base)
+            Acknowledged::Upto(base)
         } else {
             Acknowledged::Nothing
         }
@@ -304,16 +263,12 @@ impl Sender {
         if base > stream.base {
             stream.base = base;
             stream.sent = stream.sent.max(base);
-            while let Some((sequence, bytes)) = stream.in_flight.front() {
-                if *sequence > base {
-                    break;
-                }
-                stream.in_flight_bytes -= bytes;
-                stream.in_flight.pop_front();
-            }
-            if stream.in_flight.is_empty() {
+            stream.land(base);
+            // A receiver that is full is still to be asked.
+            if stream.in_flight.is_empty() && stream.room > 0 {
                 stream.resend_ms = None;
             }
+            stream.follow_runs();
         }
     }
 
@@ -328,7 +283,7 @@ impl Sender {
     pub fn is_current(&self, want: &Want) -> bool {
         let stream = self.streams.get(&want.route);
         self.connected
-            && stream.is_some_and(|stream| stream.epoch == want.epoch && stream.sent == want.from)
+            && stream.is_some_and(|stream| stream.epoch() == want.epoch && stream.sent == want.from)
     }
 
     /// When [`next`](Self::next) has something to do although nothing has happened.
@@ -351,26 +306,4 @@ impl Sender {
             }
         }
     }
-}
-
-/// Bytes that may be sent of the stream now.
-fn budget(stream: &Stream, settings: &Settings) -> u64 {
-    if !stream.has_more() {
-        return 0;
-    }
-    let window = match stream.failures {
-        0 => stream.room.min(settings.in_flight_bytes),
-        // Nobody may be listening: one batch, until it is answered.
-        _ => stream.room.min(settings.batch_bytes),
-    };
-    window
-        .saturating_sub(stream.in_flight_bytes)
-        .min(settings.batch_bytes)
-}
-
-fn pause_ms(settings: &Settings, failures: u32) -> u64 {
-    let doubled = settings
-        .resend_ms_min
-        .saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(settings.resend_ms_max)
 }

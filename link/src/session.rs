@@ -14,6 +14,13 @@
 //!   believes b; hello {from a, to b} ─►           believes a: whatever it sent to an earlier boot goes again
 //! ```
 //!
+//! A boot that another one has replaced is never believed a second time under the same pair of keys.
+//! A hello of such a boot is a recording, or the other node is alive twice: its directory was copied,
+//! and the two take turns. So this node takes a fresh boot itself. A recording is worthless then,
+//! because it repeats the old one; a node that is alive answers, and the new pair counts from zero
+//! under keys that were never used. The same happens when a session with the present boot turns out
+//! to be one-sided: the other node keeps addressing another boot than this one.
+//!
 //! Keys: HKDF-SHA256 (RFC 5869) over the X25519 secret (RFC 7748), with the boots as salt, and site,
 //! direction and kind as info. Frames: ChaCha20-Poly1305 (RFC 8439), the number as nonce.
 //!
@@ -39,6 +46,9 @@ pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 /// another boot itself, so that whatever was recorded means nothing any more: a pair of boots that
 /// came back would count from zero under keys that were used.
 const RETIRED_MAX: usize = 32;
+/// Hellos in a row, without a frame between them, that address another boot than this node's, after
+/// which the other node is taken to have replaced it.
+const DISPLACED_HELLOS: u32 = 3;
 
 /// Names one start of a session: random, and never used for a second one.
 pub type Boot = [u8; 16];
@@ -72,6 +82,9 @@ pub enum Opened {
     Data(Vec<u8>),
     /// A hello that wants to be answered with these bytes.
     Answer(Vec<u8>),
+    /// The session is void, because the other node is alive under another boot than the one that is
+    /// believed here. This node has taken a fresh boot; these bytes announce it.
+    Renewed(Vec<u8>),
     /// The other node's boot is known now, and is another one than before: what it did not
     /// acknowledge goes again. Send it these bytes first.
     Begun(Vec<u8>),
@@ -105,6 +118,8 @@ pub struct Session {
     hellos: u64,
     pair: Option<Pair>,
     retired: Vec<Boot>,
+    /// Hellos of the present pair to another boot of this node, since the last frame that opened.
+    displaced: u32,
 }
 
 impl std::fmt::Debug for Session {
@@ -152,6 +167,7 @@ impl Session {
             hellos: 0,
             pair: None,
             retired: Vec::new(),
+            displaced: 0,
         })
     }
 
@@ -191,11 +207,12 @@ impl Session {
         Some(bytes)
     }
 
-    /// Opens what came.
+    /// Opens what came. `may_renew`: this node may take a fresh boot now, which ends the session; the
+    /// caller limits how often.
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub fn open(&mut self, bytes: &[u8]) -> Result<Opened, Refusal> {
+    pub fn open(&mut self, bytes: &[u8], may_renew: bool) -> Result<Opened, Refusal> {
         let (header, sealed) = bytes
             .split_at_checked(HEADER_BYTES)
             .ok_or(Refusal::Malformed)?;
@@ -205,7 +222,7 @@ impl Session {
                 let key = self.key(&self.inward, HELLO, &from, &NOBODY);
                 let to = open(&key, header, number, sealed).ok_or(Refusal::NotAuthentic)?;
                 let to = Boot::try_from(to.as_slice()).map_err(|_| Refusal::Malformed)?;
-                Ok(self.greeted(from, to))
+                Ok(self.greeted(from, to, may_renew))
             }
             DATA => {
                 let pair = self.pair.as_mut().ok_or(Refusal::OtherSession)?;
@@ -218,24 +235,32 @@ impl Session {
                 if !pair.window.is_new(number) {
                     return Err(Refusal::Repeated);
                 }
+                self.displaced = 0;
                 Ok(Opened::Data(frame))
             }
             _ => Err(Refusal::Malformed),
         }
     }
 
-    fn greeted(&mut self, from: Boot, to: Boot) -> Opened {
+    fn greeted(&mut self, from: Boot, to: Boot, may_renew: bool) -> Opened {
+        let known = self.pair.as_ref().is_some_and(|pair| pair.boot == from);
         if to != self.own {
-            // It may be a recording: it is answered, and changes nothing.
+            // It may be a recording: it is answered, and believed by nobody.
+            self.displaced += u32::from(known && to != NOBODY);
+            if may_renew && self.displaced >= DISPLACED_HELLOS {
+                return self.renew(from);
+            }
             return Opened::Answer(self.hello_to(from));
         }
-        let known = self.pair.as_ref().is_some_and(|pair| pair.boot == from);
-        if known || self.retired.contains(&from) {
+        if known {
             return Opened::Nothing;
         }
-        if self.retired.len() == RETIRED_MAX {
-            self.begin_anew();
-            return Opened::Answer(self.hello_to(from));
+        let is_retired = self.retired.contains(&from);
+        if is_retired && !may_renew {
+            return Opened::Nothing;
+        }
+        if is_retired || self.retired.len() == RETIRED_MAX {
+            return self.renew(from);
         }
         let sealing = self.key(&self.outward, DATA, &self.own, &from);
         let opening = self.key(&self.inward, DATA, &from, &self.own);
@@ -248,7 +273,14 @@ impl Session {
         };
         let before = self.pair.replace(pair);
         self.retired.extend(before.map(|before| before.boot));
+        self.displaced = 0;
         Opened::Begun(self.hello_to(from))
+    }
+
+    /// Takes another boot and announces it.
+    fn renew(&mut self, to: Boot) -> Opened {
+        self.begin_anew();
+        Opened::Renewed(self.hello_to(to))
     }
 
     /// Takes another boot, as after a start: one that nobody can foresee without the secret.
@@ -262,6 +294,7 @@ impl Session {
         self.hellos = 0;
         self.pair = None;
         self.retired.clear();
+        self.displaced = 0;
     }
 
     fn key(&self, info: &[u8], kind: u8, from: &Boot, to: &Boot) -> LessSafeKey {

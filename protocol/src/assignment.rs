@@ -2,6 +2,8 @@
 //! The controller compiles it, the relay keeps it retained, the node verifies and stores it
 //! before acting on it.
 
+mod decode;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,7 @@ use crate::signed::Document;
 
 /// The assignment of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "decode::Wire")]
 pub struct Assignment {
     /// The site that it comes from.
     pub site: SiteId,
@@ -38,13 +41,12 @@ pub struct Assignment {
     pub publishers: Vec<Publisher>,
     /// The relays that the node attaches to, the most preferred first. None: the one that it knows
     /// since it enrolled.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<RelayAccess>,
     /// The relays that it runs for its neighbours.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedRelay>,
     /// The least generation of the node's key for links: a node whose key is older makes another one.
-    #[serde(default)]
     pub link_key_generation: u64,
     /// Nodes that this one exchanges messages with.
     pub peers: Vec<Peer>,
@@ -53,10 +55,10 @@ pub struct Assignment {
     /// The routes that begin or end here, sorted by id and ends.
     pub routes: Vec<Route>,
     /// The routes between microservices that run here and topics of brokers, sorted by id.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<TopicRoute>,
     /// How to reach the relays whose topics `topics` names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<RelayAccess>,
 }
 
@@ -151,7 +153,10 @@ impl std::fmt::Display for MicroserviceName {
 }
 
 /// One microservice that the node must run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A field that is added after the first release, here or in a part, is left out when it says what
+/// holds without it: agents that do not know it refuse only the microservices that use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Microservice {
     /// What it is called.
     #[serde(flatten)]
@@ -173,20 +178,19 @@ pub struct Microservice {
     /// Ways in with their media types.
     pub inlets: BTreeMap<Name, MediaType>,
     /// Log lines below this level are not taken.
-    #[serde(default)]
     pub log_level: Level,
     /// What happens after a failure.
-    #[serde(default)]
     pub restart: RestartPolicy,
     /// What happens to a message that was not handled.
-    #[serde(default)]
     pub retry: RetryPolicy,
     /// How much is kept of what enters inlets; nothing of those that are not named.
-    #[serde(default)]
     pub inlet_history: BTreeMap<Name, Retention>,
     /// How much is kept of what outlets publish.
-    #[serde(default)]
     pub outlet_history: BTreeMap<Name, Retention>,
+    /// What this release does not know of it and of its routes, such as "the grant `camera`". It must
+    /// not run. Empty on the side that writes the assignment.
+    #[serde(skip)]
+    pub unknown: Vec<String>,
 }
 
 impl Microservice {
@@ -216,7 +220,7 @@ pub struct Port {
 
 /// A route from one instance to one other. A route of a manifest becomes as many of these as
 /// there are pairs of instances; they share the id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// The route of the manifest that it belongs to.
     pub id: RouteId,
@@ -229,13 +233,12 @@ pub struct Route {
     /// How messages are kept on their way.
     pub delivery: Delivery,
     /// What becomes of those that can't be delivered yet, on a durable route.
-    #[serde(default)]
     pub backlog: Backlog,
 }
 
 /// A route between an instance of this node and a topic of a broker. The node talks to the broker
 /// itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopicRoute {
     /// The route of the manifest that it belongs to.
     pub id: RouteId,
@@ -254,7 +257,6 @@ pub struct TopicRoute {
     /// How messages are kept on their way.
     pub delivery: Delivery,
     /// What becomes of those that can't be delivered yet, on a durable route.
-    #[serde(default)]
     pub backlog: Backlog,
 }
 

@@ -1,5 +1,7 @@
 //! What a microservice may reach beyond its own memory, and which interfaces that makes linkable.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::ByteSize;
@@ -23,6 +25,55 @@ pub struct Grants {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub data_directory: Option<String>,
+    /// What it may read of the node's measurements (`haar:local/system`): `true` for everything, or a
+    /// list of parts.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "system_schema"))]
+    pub system: BTreeSet<SystemPart>,
+}
+
+/// A part of what a node measures of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemPart {
+    /// Load, processor time, uptime.
+    Cpu,
+    /// Memory and swap space.
+    Memory,
+    /// Counters of network interfaces.
+    Network,
+    /// Counters of disks, room on file systems.
+    Disks,
+    /// Temperatures.
+    Temperatures,
+}
+
+impl SystemPart {
+    /// Each part by its name in manifests.
+    pub const BY_NAME: [(&str, Self); 5] = [
+        ("cpu", Self::Cpu),
+        ("memory", Self::Memory),
+        ("network", Self::Network),
+        ("disks", Self::Disks),
+        ("temperatures", Self::Temperatures),
+    ];
+
+    /// Everything that a node measures.
+    pub fn all() -> BTreeSet<Self> {
+        Self::BY_NAME.into_iter().map(|(_, part)| part).collect()
+    }
+}
+
+#[cfg(feature = "schema")]
+fn system_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let part = generator.subschema_for::<SystemPart>();
+    schemars::json_schema!({
+        "anyOf": [
+            {"type": "boolean"},
+            {"type": "array", "items": part, "uniqueItems": true}
+        ]
+    })
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -104,6 +155,9 @@ const KEY_VALUE: [&str; 3] = [
     "wasi:keyvalue/batch",
 ];
 
+/// The interface that is offered to microservices with the grant `system`.
+const SYSTEM: &str = "haar:local/system";
+
 /// Versions of `wasi:config/store`: of wasmtime, of Spin, and of wasmCloud.
 pub const CONFIG_STORE_VERSIONS: [&str; 3] =
     ["0.2.0-rc.1", "0.2.0-draft-2024-09-27", "0.2.0-draft"];
@@ -126,11 +180,17 @@ pub fn lacking<'a>(imports: &'a [String], grants: &Grants) -> Vec<&'a str> {
 pub fn grant_for(import: &str) -> Option<&'static str> {
     let everything = Grants {
         key_value: true,
+        system: SystemPart::all(),
         ..Grants::default()
     };
-    let name = import.split('@').next().unwrap_or_default();
-    (KEY_VALUE.contains(&name) && offered(import, &everything))
-        .then_some("grants: { key_value: true }")
+    if !offered(import, &everything) {
+        return None;
+    }
+    match import.split('@').next().unwrap_or_default() {
+        SYSTEM => Some("grants: { system: true }"),
+        name if KEY_VALUE.contains(&name) => Some("grants: { key_value: true }"),
+        _ => None,
+    }
 }
 
 /// True when the agents of this release offer the interface to a microservice with these grants.
@@ -153,5 +213,6 @@ fn offered(import: &str, grants: &Grants) -> bool {
     };
     let is_patch =
         |patch: &str| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit());
-    ALWAYS.contains(&name) && version.strip_prefix(family).is_some_and(is_patch)
+    let is_there = ALWAYS.contains(&name) || (name == SYSTEM && !grants.system.is_empty());
+    is_there && version.strip_prefix(family).is_some_and(is_patch)
 }

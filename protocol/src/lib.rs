@@ -11,6 +11,7 @@ pub mod secret;
 pub mod module;
 pub mod signed;
 
+pub mod number;
 pub mod quantity;
 pub mod limits;
 pub mod grants;
@@ -29,5 +30,6 @@ pub mod request;
 pub mod topics;
 pub mod proof;
 pub mod token;
+pub mod text;
 pub mod context;
 pub mod rest;

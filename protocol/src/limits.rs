@@ -1,7 +1,9 @@
 //! What one microservice may use at most, and what a node has to give.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::number::NUMBER_MAX;
 use crate::quantity::{ByteSize, Millis, Percent};
 
 /// The limits of one microservice. In manifests each may be left out and has a default.
@@ -140,7 +142,7 @@ pub struct Budget {
     pub cpu_percent: u32,
     /// The sum of what they may store: key-value data, private files, histories, and the logs of
     /// durable routes.
-    #[serde(default = "unbounded_bytes")]
+    #[serde(default = "unbounded_bytes", deserialize_with = "bytes_or_unbounded")]
     pub storage: ByteSize,
 }
 
@@ -162,7 +164,18 @@ fn unbounded() -> u32 {
 }
 
 fn unbounded_bytes() -> ByteSize {
-    ByteSize(u64::MAX)
+    ByteSize(NUMBER_MAX)
+}
+
+/// What agents send that enrolled before budgets had storage, and databases hold of them.
+const NO_LIMIT_BEFORE: &str = "18446744073709551615B";
+
+fn bytes_or_unbounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        NO_LIMIT_BEFORE => Ok(unbounded_bytes()),
+        text => text.parse().map_err(D::Error::custom),
+    }
 }
 
 /// What happens after a failure of an instance.

@@ -16,8 +16,8 @@ mod signatures;
 use sha2::{Digest as _, Sha256};
 
 use self::encoding::{Reader, put_slice};
-pub use self::signatures::Signatures;
 use self::signatures::message_to_sign;
+pub use self::signatures::{Publishers, Signatures};
 use crate::keys::{PublicKey, SecretKey};
 
 /// The eight bytes that a component begins with.
@@ -58,9 +58,24 @@ pub enum ModuleError {
         "no trusted publisher has signed this content: it was changed after signing, or its publisher is not trusted"
     )]
     Untrusted,
+    /// A publisher that the site trusts has signed it, and none of those that the owner of the device
+    /// demands.
+    #[error(
+        "signed by {}, and by none of the publishers that the policy of this device names: add the key to `publishers` under [policy] in the device's agent.toml and restart the agent, or sign the module with a key that stands there",
+        keys(.signers)
+    )]
+    NotAllowed {
+        /// Who has signed it of those that the site trusts.
+        signers: Vec<PublicKey>,
+    },
     /// Larger than anybody reads.
     #[error("{0} bytes are more than the limit of {MODULE_BYTES_MAX}")]
     TooLarge(u64),
+}
+
+fn keys(keys: &[PublicKey]) -> String {
+    let keys: Vec<String> = keys.iter().map(PublicKey::to_string).collect();
+    keys.join(" and ")
 }
 
 fn check_header(file: &[u8]) -> Result<&[u8], ModuleError> {

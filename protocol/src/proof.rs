@@ -97,7 +97,7 @@ fn parse(proof: &str) -> Result<(Claims, [u8; 64], usize), ProofError> {
     let json = URL_SAFE_NO_PAD
         .decode(body)
         .map_err(|_| ProofError::Malformed)?;
-    let claims = serde_json::from_slice(&json).map_err(|_| ProofError::Malformed)?;
+    let claims = crate::number::from_slice(&json).map_err(|_| ProofError::Malformed)?;
     let signature = URL_SAFE_NO_PAD
         .decode(signature)
         .map_err(|_| ProofError::Malformed)?;

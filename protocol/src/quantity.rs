@@ -1,5 +1,6 @@
 //! Amounts as people write them: `16MiB`, `250ms`, `10%`. Parsed at the border into bytes and
-//! milliseconds, written back in the largest unit that is exact.
+//! milliseconds, written back in the largest unit that is exact. They end where all numbers end, at
+//! [`NUMBER_MAX`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::InvalidId;
+use crate::number::NUMBER_MAX;
 
 const BYTE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
@@ -99,7 +101,10 @@ fn parse(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result
         .iter()
         .find(|(name, _)| *name == unit)
         .ok_or_else(invalid)?;
-    number.checked_mul(*factor).ok_or_else(invalid)
+    let amount = number.checked_mul(*factor);
+    amount
+        .filter(|amount| *amount <= NUMBER_MAX)
+        .ok_or_else(|| InvalidId(format!("`{text}` is too much: amounts end at {NUMBER_MAX}")))
 }
 
 fn write(formatter: &mut fmt::Formatter<'_>, amount: u64, units: &[(&str, u64)]) -> fmt::Result {

@@ -183,6 +183,9 @@ pub struct IssuedCertificate {
     pub certificate_pem: String,
     /// Its private key in PEM.
     pub key_pem: String,
+    /// When it ends: milliseconds since the Unix epoch. 0 from controllers of an earlier release.
+    #[serde(default)]
+    pub until_ms: u64,
 }
 
 impl fmt::Debug for IssuedCertificate {

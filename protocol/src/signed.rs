@@ -10,11 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::keys::{PublicKey, SecretKey};
+use crate::number;
 
 const MAGIC: &[u8; 4] = b"HAAR";
 const HEADER_BYTES: usize = 4 + 1 + 1 + 64;
 /// The largest document that anybody parses, in bytes: below the relay's packet limit of 1 MiB.
 pub const DOCUMENT_BYTES_MAX: usize = 960 * 1024;
+/// The same with the envelope around it.
+pub const ENVELOPE_BYTES_MAX: usize = HEADER_BYTES + DOCUMENT_BYTES_MAX;
 
 /// A document that travels in a signed envelope.
 pub trait Document: Serialize + DeserializeOwned {
@@ -55,8 +58,8 @@ pub enum EnvelopeError {
     /// The signature is not the expected key's.
     #[error("the signature of the {0} is not that of the expected key")]
     WrongSignature(&'static str),
-    /// Signed, but the JSON inside is not a document of its kind.
-    #[error("the {what} does not parse: {error}")]
+    /// Signed, but the JSON inside is not a document of its kind, or a number in it is out of range.
+    #[error("the {what} is not valid: {error}")]
     Content {
         /// What it should be.
         what: &'static str,
@@ -76,7 +79,8 @@ fn signed_bytes(kind: u8, version: u8, json: &[u8]) -> Vec<u8> {
 /// Wraps and signs `document`.
 ///
 /// # Errors
-/// `TooLarge` when its JSON exceeds [`DOCUMENT_BYTES_MAX`].
+/// `TooLarge` when its JSON exceeds [`DOCUMENT_BYTES_MAX`], `Content` when one of its numbers exceeds
+/// [`number::NUMBER_MAX`]: nobody would read either.
 pub fn seal<D: Document>(document: &D, key: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
     let json = serde_json::to_vec(document).map_err(|error| EnvelopeError::Content {
         what: D::WHAT,
@@ -88,6 +92,10 @@ pub fn seal<D: Document>(document: &D, key: &SecretKey) -> Result<Vec<u8>, Envel
             bytes: json.len(),
         });
     }
+    number::check(&json).map_err(|error| EnvelopeError::Content {
+        what: D::WHAT,
+        error: error.to_string(),
+    })?;
     let signature = key.sign(&signed_bytes(D::KIND, D::VERSION, &json));
     let mut envelope = Vec::with_capacity(HEADER_BYTES + json.len());
     envelope.extend_from_slice(MAGIC);
@@ -125,7 +133,7 @@ pub fn open<D: Document>(envelope: &[u8], key: &PublicKey) -> Result<D, Envelope
             newest: D::VERSION,
         });
     }
-    serde_json::from_slice(json).map_err(|error| EnvelopeError::Content {
+    number::from_slice(json).map_err(|error| EnvelopeError::Content {
         what: D::WHAT,
         error: error.to_string(),
     })

@@ -2,6 +2,8 @@
 //! what is true of the node as a whole; how what runs on it fares is a [`MicroserviceStatus`].
 
 mod microservice;
+mod fitting;
+mod policy;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,9 @@ use crate::keys::LinkKey;
 use crate::limits::Budget;
 use crate::signed::Document;
 
+pub use fitting::{Omitted, fit};
 pub use microservice::{Exceeded, FailureCause, FailureReport, MicroserviceStatus, State};
+pub use policy::{AllowedDirectory, OUTLINE_ENTRIES_MAX, PolicyStatus};
 
 /// The status of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,9 @@ pub struct Status {
     pub sent_ms: u64,
     /// When the agent started, likewise.
     pub started_ms: u64,
+    /// This start of the agent. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartStatus>,
     /// Version of the agent.
     pub agent_version: String,
     /// The target that the agent was built for, such as `aarch64-unknown-linux-musl`.
@@ -39,6 +46,9 @@ pub struct Status {
     pub refused: Option<RefusedAssignment>,
     /// What the node has to give.
     pub budget: Budget,
+    /// What its owner allows the site. None from agents of earlier releases, which have no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// The node's key for links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_key: Option<LinkKey>,
@@ -50,6 +60,9 @@ pub struct Status {
     /// What it has written to its flash; none where the system does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flash: Option<FlashStatus>,
+    /// What is or was wrong with the agent's database; none where nothing ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
     /// What runs.
     pub microservices: Vec<MicroserviceStatus>,
     /// Counters per route and far end.
@@ -66,6 +79,49 @@ pub struct Status {
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
+    /// What is left out because there was no room for it; none when everything is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<Omitted>,
+}
+
+/// What is or was wrong with the database of an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StoreStatus {
+    /// Why it can't be used now, for a person; none when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The last time that it was found damaged, or gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<StoreDamage>,
+}
+
+/// What became of a damaged database. Another one is in its place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct StoreDamage {
+    /// When it was found: milliseconds since the Unix epoch by the node's clock.
+    pub found_ms: u64,
+    /// What was wrong with it, for a person.
+    pub reason: String,
+    /// Kinds of data of which something could not be copied, for a person.
+    pub missing: Vec<String>,
+    /// Messages of durable routes that were waiting and could be copied. They may be sent twice.
+    pub messages: u64,
+    /// Messages of durable routes that were waiting and are known to be lost. There may be more.
+    pub messages_missing: u64,
+}
+
+/// What tells one start of an agent from every other one with the node's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StartStatus {
+    /// Random: 16 hexadecimal digits.
+    pub id: String,
+    /// The address that its machine uses on the way to the relay, as far as it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// What runs modules on a node.

@@ -46,6 +46,6 @@ impl std::str::FromStr for EnrolmentToken {
         }
         let body = text.strip_prefix(PREFIX).ok_or_else(invalid)?;
         let json = URL_SAFE_NO_PAD.decode(body).map_err(|_| invalid())?;
-        serde_json::from_slice(&json).map_err(|_| invalid())
+        crate::number::from_slice(&json).map_err(|_| invalid())
     }
 }

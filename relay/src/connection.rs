@@ -29,7 +29,8 @@ use crate::tls;
 
 /// Packet ids, and with them publishes in flight: rumqttc allocates a slot for each.
 pub(crate) const IN_FLIGHT_MAX: u16 = 16;
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// The longest silence of ours; a broker closes the connection after one and a half times as long.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Left free in every PUBLISH: a relay may add properties of its own (mqtt5 adds who published), and
 /// drops silently what then exceeds the limit of the receiver.
 const RELAY_BYTES: u32 = 1024;

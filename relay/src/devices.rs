@@ -12,6 +12,7 @@
 //! Nothing is sent twice by itself: what has no PUBACK when a connection ends is for the caller to
 //! publish again, and what was not acknowledged the broker sends again.
 
+mod budget;
 mod driver;
 mod forget;
 mod poller;
@@ -26,18 +27,20 @@ use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::IN_FLIGHT_MAX;
 use crate::endpoint::Endpoint;
 use crate::reason::DisconnectReason;
 use crate::session::Identity;
+use budget::Budget;
+pub use budget::Held;
 use driver::Driver;
 
 /// How long the broker keeps the session, and what waits in it, after a connection ended: a day.
 pub(crate) const SESSION_EXPIRY_S: u32 = 86_400;
 /// Publishes that may wait for the session.
 const QUEUE_MESSAGES: usize = 32;
-/// Receipts that may wait to be sent: those of two connections.
-const RECEIPTS_MAX: usize = 2 * IN_FLIGHT_MAX as usize;
+/// Receipts that may wait to be sent: those of two connections. A broker may exceed the window, but
+/// it has a packet id for each message in flight. Room that is not used takes no memory.
+const RECEIPTS_MAX: usize = 2 * u16::MAX as usize;
 /// Bytes of a PUBLISH beside topic, payload and properties, at most (MQTT 5 section 3.3).
 const PUBLISH_OVERHEAD_BYTES: usize = 24;
 
@@ -69,6 +72,12 @@ pub enum DeviceEvent {
     },
     /// A message arrived.
     Message(DeviceMessage),
+    /// The broker has more messages in flight than the session's receive maximum allows (MQTT 5
+    /// section 4.9). All of them are taken. Reported once for each connection.
+    WindowExceeded {
+        /// The receive maximum.
+        messages: u16,
+    },
     /// The broker has answered a publish of QoS 1, or it was not sent at all.
     Published {
         /// As given to [`DeviceSession::publish`].
@@ -110,6 +119,8 @@ pub struct DeviceMessage {
     pub payload: Bytes,
     /// True when the broker had kept it from before the subscription.
     pub retained: bool,
+    /// True when the broker has sent it before (DUP): it may be a repeat.
+    pub duplicate: bool,
     /// The property of that name.
     pub content_type: Option<String>,
     /// The properties that the publisher made up.
@@ -119,6 +130,8 @@ pub struct DeviceMessage {
     pub subscription: Option<u32>,
     /// What acknowledges it; none at QoS 0.
     pub receipt: Option<Receipt>,
+    /// Its share of the session's budget: drop it when the message is stored, or let go.
+    pub held: Held,
 }
 
 /// Acknowledges one message.
@@ -127,12 +140,13 @@ pub struct Receipt {
     /// The connection that the message came on: on another one it means nothing.
     connection: u64,
     packet_id: u16,
+    quality: QoS,
 }
 
 impl Receipt {
     /// What rumqttc acknowledges.
     fn publish(&self) -> Publish {
-        let mut publish = Publish::new("", QoS::AtLeastOnce, Bytes::new(), None);
+        let mut publish = Publish::new("", self.quality, Bytes::new(), None);
         publish.pkid = self.packet_id;
         publish
     }
@@ -224,6 +238,7 @@ impl DeviceSession {
             wanted,
             known: Vec::new(),
             connection: 0,
+            budget: Budget::new(),
             numbers_subscriptions: true,
             closing: session.closing.clone(),
             forgetting: session.forgetting.clone(),
@@ -275,9 +290,9 @@ impl DeviceSession {
     /// Acknowledges a message: the broker forgets it. Acknowledge messages in the order in which they
     /// came (MQTT 5 section 4.6).
     pub fn acknowledge(&self, receipt: Receipt) {
-        // More than may wait are never given out: see `RECEIPTS_MAX`.
+        // Only a broker that uses a packet id twice at a time can fill the queue: see `RECEIPTS_MAX`.
         if self.receipts.try_send(receipt).is_err() {
-            tracing::debug!("a message is not acknowledged: it comes again");
+            tracing::warn!("a message can't be acknowledged: the broker sends it again");
         }
     }
 

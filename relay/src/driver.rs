@@ -12,19 +12,19 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff;
+use crate::backoff::{Backoff, TakeoverPauses};
 use crate::connection::{IN_FLIGHT_MAX, Liveness, Note, Poller, mqtt_options, quality};
+use crate::endpoint::Endpoint;
 use crate::reason::DisconnectReason;
 use crate::session::{
     Ending, FLUSH_TIMEOUT, Outgoing, Queued, SessionEvent, SessionOptions, packet_bytes,
 };
 use crate::window::{HANDED_MAX, Window};
 
-/// A connection that lasted this long was a good one: the next retry is quick again. Longer than the
-/// longest delay, so that two processes with one identity calm down instead of taking turns at once.
-const GOOD_CONNECTION: Duration = Duration::from_secs(60);
 /// How long a relay may take to close after our DISCONNECT.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A relay that ends closes its connections, and this much later at most the place where it listens.
+const ENDING_PAUSE: Duration = Duration::from_millis(250);
 const NOTES_MAX: usize = 64;
 
 /// The owner of a session's state.
@@ -36,6 +36,7 @@ pub(crate) struct Driver {
     pub(crate) resend: VecDeque<Outgoing>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) closing: CancellationToken,
+    pub(crate) pauses: TakeoverPauses,
 }
 
 /// The connection that is open now.
@@ -58,10 +59,12 @@ enum State {
 
 impl Driver {
     pub(crate) async fn run(mut self) -> Ending {
-        let mut failures = 0;
+        let mut backoff = Backoff::new(self.pauses);
         while !self.closing.is_cancelled() {
             let started = Instant::now();
             let (reason, flushed) = self.connect_once().await;
+            let lasted = started.elapsed();
+            let was_served = self.liveness.is_connected();
             self.liveness.disconnected();
             if self.closing.is_cancelled() {
                 let nothing_left = self.resend.is_empty() && self.queued.is_empty();
@@ -71,15 +74,11 @@ impl Driver {
                     Ending::Unsent
                 };
             }
-            failures = if started.elapsed() >= GOOD_CONNECTION {
-                1
-            } else {
-                failures + 1
+            let reason = tokio::select! {
+                reason = explained(reason, was_served, &self.options.endpoint) => reason,
+                () = self.closing.cancelled() => continue,
             };
-            if reason == DisconnectReason::TakenOver {
-                failures = failures.max(backoff::FAILURES_AFTER_TAKEOVER);
-            }
-            let delay = backoff::delay(failures, random());
+            let delay = backoff.after(&reason, lasted, random());
             tracing::info!(relay = %self.options.endpoint, %reason, delay_ms = delay.as_millis(), "no connection");
             let event = SessionEvent::Disconnected { reason };
             tokio::select! {
@@ -226,6 +225,28 @@ impl Driver {
         }
         let is_acknowledged = message.at_least_once;
         open.window.handed(is_acknowledged.then_some(message));
+    }
+}
+
+/// A relay that closes a connection in order and goes on has most likely given its place to another
+/// process. One that ends does not listen any more.
+pub(crate) async fn explained(
+    reason: DisconnectReason,
+    was_served: bool,
+    endpoint: &Endpoint,
+) -> DisconnectReason {
+    if reason != DisconnectReason::ClosedInOrder || !was_served {
+        return reason;
+    }
+    // At once, because a relay that restarts may listen again soon; and later, because one that ends
+    // may still listen.
+    if !endpoint.listens().await {
+        return reason;
+    }
+    sleep(ENDING_PAUSE).await;
+    match endpoint.listens().await {
+        true => DisconnectReason::Displaced,
+        false => reason,
     }
 }
 

@@ -2,11 +2,19 @@
 //! from what a person or an enrolment wrote; sessions read it for every connection.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use haar_protocol::ids::InvalidId;
 use haar_protocol::relay::{HostPort, RelayUrl};
 
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
 use crate::tls;
+
+/// How long a relay may take to accept a TCP connection.
+const LISTENS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an address or a certificate of a relay can't be used. The text is meant for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +76,27 @@ impl Endpoint {
         let endpoint = Endpoint { host, port, tls };
         endpoint.check()?;
         Ok(endpoint)
+    }
+
+    /// True when something takes TCP connections there.
+    pub(crate) async fn listens(&self) -> bool {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        matches!(timeout(LISTENS_TIMEOUT, connecting).await, Ok(Ok(_)))
+    }
+
+    /// The address that this machine uses on the way there, as far as it knows: behind address
+    /// translation the relay sees another one. Nothing is sent.
+    pub async fn local_address(&self) -> Option<IpAddr> {
+        let any: IpAddr = match tokio::net::lookup_host((self.host.as_str(), self.port)).await {
+            Ok(mut found) => match found.next()? {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            },
+            Err(_) => return None,
+        };
+        let socket = UdpSocket::bind((any, 0)).await.ok()?;
+        socket.connect((self.host.as_str(), self.port)).await.ok()?;
+        Some(socket.local_addr().ok()?.ip())
     }
 
     fn address(&self) -> HostPort {

@@ -15,21 +15,35 @@ mod backoff;
 mod broker;
 mod clock;
 mod connection;
+mod descriptors;
 mod devices;
+#[cfg(feature = "broker")]
+mod door;
 mod driver;
 mod endpoint;
+#[cfg(feature = "broker")]
+mod pace;
 mod reason;
 mod session;
 mod tls;
 mod window;
 
+pub use backoff::TakeoverPauses;
 #[cfg(feature = "broker")]
-pub use broker::{Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
+pub use broker::{
+    Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls,
+    remove_earlier_state,
+};
+pub use descriptors::raise_descriptor_limit;
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
-    DeviceSubscription, DeviceTask, Outcome, Receipt,
+    DeviceSubscription, DeviceTask, Held, Outcome, Receipt,
 };
+#[cfg(feature = "broker")]
+pub use door::{Door, DoorLimits, Full, Place, Progress, Source};
 pub use endpoint::{Endpoint, RelayError, TlsTrust};
+#[cfg(feature = "broker")]
+pub use pace::{Pace, Rate};
 pub use reason::DisconnectReason;
 pub use session::{
     Credentials, Identity, Outgoing, PublishError, Room, Session, SessionEvent, SessionOptions,

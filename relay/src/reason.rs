@@ -21,17 +21,34 @@ pub enum DisconnectReason {
     /// Something answers, but not with a certificate to trust; or plaintext would leave the machine.
     #[error("no trusted TLS connection to the relay: {0}")]
     Tls(String),
-    /// Somebody connected with the same identity. Told only by relays that explain themselves:
-    /// rumqttc 0.25.1 overlooks a DISCONNECT without properties, which the embedded relay and
-    /// Mosquitto send, and the reason is then `Closed`.
+    /// Another process connected with the same identity, as the relay says.
     #[error("another process connected to the relay with this identity: only one may run")]
     TakenOver,
+    /// The relay closed a connection that worked, and still listens: most likely [`TakenOver`]. rumqttc
+    /// 0.25.1 overlooks a DISCONNECT without properties, which is what the embedded relay and
+    /// Mosquitto send.
+    ///
+    /// [`TakenOver`]: DisconnectReason::TakenOver
+    #[error(
+        "the relay closed the connection and serves others: another process may have connected with this identity, of which only one may run"
+    )]
+    Displaced,
+    /// The relay closed the connection in order, and did not say why.
+    #[error("the relay closed the connection")]
+    ClosedInOrder,
     /// The relay accepted the identity, but not these subscriptions: it has other rules.
     #[error("the relay refused to subscribe to {0}")]
     SubscriptionRefused(String),
     /// The connection broke, or the relay closed it.
     #[error("the connection to the relay ended: {0}")]
     Closed(String),
+}
+
+impl DisconnectReason {
+    /// True when another process seems to use the identity.
+    pub fn is_takeover(&self) -> bool {
+        matches!(self, Self::TakenOver | Self::Displaced)
+    }
 }
 
 impl From<ConnectionError> for DisconnectReason {
@@ -97,14 +114,12 @@ fn broken_by_state(error: StateError) -> DisconnectReason {
             }),
         },
         StateError::AwaitPingResp => DisconnectReason::Closed("the relay stopped answering".into()),
-        StateError::ConnectionAborted => DisconnectReason::Closed("the relay closed it".into()),
-        StateError::Deserialization(MqttError::Io(error)) => {
-            DisconnectReason::Closed(match error.kind() {
-                // rustls puts a URL into its text; it means that nobody said goodbye.
-                io::ErrorKind::UnexpectedEof => "it was cut off".into(),
-                _ => error.to_string(),
-            })
-        }
+        StateError::ConnectionAborted => DisconnectReason::ClosedInOrder,
+        StateError::Deserialization(MqttError::Io(error)) => match error.kind() {
+            // TLS without a goodbye, which is how the embedded relay closes too.
+            io::ErrorKind::UnexpectedEof => DisconnectReason::ClosedInOrder,
+            _ => DisconnectReason::Closed(error.to_string()),
+        },
         other => DisconnectReason::Closed(other.to_string()),
     }
 }

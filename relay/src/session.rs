@@ -22,6 +22,7 @@ use haar_protocol::keys::SecretKey;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::TakeoverPauses;
 use crate::connection::Liveness;
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
@@ -232,6 +233,16 @@ impl Session {
         events: mpsc::Sender<SessionEvent>,
         stop: CancellationToken,
     ) -> (Session, SessionTask) {
+        Self::start_with(options, TakeoverPauses::default(), events, stop)
+    }
+
+    /// The same with other pauses for when another process uses the identity.
+    pub fn start_with(
+        options: SessionOptions,
+        pauses: TakeoverPauses,
+        events: mpsc::Sender<SessionEvent>,
+        stop: CancellationToken,
+    ) -> (Session, SessionTask) {
         let (queue, queued) = mpsc::channel(options.queue_messages.max(1));
         let (ended, ending) = watch::channel(None);
         let liveness = Arc::new(Liveness::new());
@@ -249,6 +260,7 @@ impl Session {
             resend: VecDeque::new(),
             liveness,
             closing: session.closing.clone(),
+            pauses,
         };
         let task = async move {
             let ending = driver.run().await;

@@ -115,6 +115,12 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     for path in &written {
         output::line(format!("Wrote {}.", path.display()))?;
     }
+    if let Some(certificate) = &credentials.certificate {
+        output::line(format!(
+            "The certificate is good until {}: run this command again before.",
+            output::timestamp(certificate.until_ms)
+        ))?;
+    }
     output::line(format!(
         "{} users. Write them down again after nodes have joined or left.",
         credentials.users.len()

@@ -124,11 +124,7 @@ fn progress(options: &Options) -> Progress {
 
 /// The directory as an absolute path, for its owner alone.
 fn make_folder(folder: &Path) -> Result<PathBuf> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(about_file("make", folder))?;
+    files::make_private_folder(folder).map_err(about_file("make", folder))?;
     folder.canonicalize().map_err(about_file("use", folder))
 }
 
@@ -144,7 +140,7 @@ impl Addresses {
     }
 
     fn remember(&self) -> Result<()> {
-        files::write(&self.file, self.text.as_bytes(), Readers::Everybody, true)
+        files::write(&self.file, self.text.as_bytes(), Readers::Owner, true)
             .map_err(about_file("write", &self.file))
     }
 }
@@ -226,7 +222,7 @@ fn install_context(ready: &Ready) -> Result<Installed> {
     let text = files::read_text(&ready.context)?;
     let written = file
         .parent()
-        .map_or(Ok(()), fs::create_dir_all)
+        .map_or(Ok(()), files::make_private_folder)
         .and_then(|()| files::write(&file, text.as_bytes(), Readers::Owner, true));
     Ok(if written.is_ok() {
         Installed::Yes(file)

@@ -39,7 +39,18 @@ impl Workplace {
 
     /// The program, to be given arguments.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_haar"));
+        self.at_home(Command::new(env!("CARGO_BIN_EXE_haar")))
+    }
+
+    /// The same under an umask.
+    pub(crate) fn command_under(&self, umask: &str) -> Command {
+        let mut command = Command::new("sh");
+        let script = "umask \"$0\" && exec \"$@\"";
+        command.args(["-c", script, umask, env!("CARGO_BIN_EXE_haar")]);
+        self.at_home(command)
+    }
+
+    fn at_home(&self, mut command: Command) -> Command {
         command
             .current_dir(self.folder.path())
             .env_remove("HAAR_CONTEXT")

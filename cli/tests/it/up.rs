@@ -1,6 +1,8 @@
 //! `haar up`: a site that starts, stops in order, resumes, and leaves nothing behind.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,10 @@ struct Up<'a> {
 
 impl<'a> Up<'a> {
     fn start(workplace: &'a Workplace) -> Self {
-        let mut command = workplace.command();
+        Self::run(workplace, workplace.command())
+    }
+
+    fn run(workplace: &'a Workplace, mut command: Command) -> Self {
         command
             .env("HOME", workplace.folder())
             .args([
@@ -104,6 +109,46 @@ fn processes(workplace: &Workplace) -> Vec<String> {
         }
     }
     found
+}
+
+/// What others could read or write of a file or folder and all below it, with the modes.
+fn open_to_others(path: &Path, found: &mut Vec<String>) {
+    let about = std::fs::symlink_metadata(path).unwrap();
+    let mode = about.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        found.push(format!("{} {mode:o}", path.display()));
+    }
+    if about.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            open_to_others(&entry.unwrap().path(), found);
+        }
+    }
+}
+
+#[test]
+fn nobody_else_reads_what_a_site_keeps_whatever_the_umask_is() {
+    let workplace = Workplace::new();
+    let up = Up::run(&workplace, workplace.command_under("000"));
+    up.wait_online();
+    let mut key = workplace.command_under("000");
+    assert!(key.args(["key", "new", "team"]).status().unwrap().success());
+    let (code, stderr) = up.interrupt();
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let mut found = Vec::new();
+    for kept in ["site/agent", "site/controller", ".config/haar", "team.key"] {
+        open_to_others(&workplace.path(kept), &mut found);
+    }
+    assert_eq!(found, Vec::<String>::new());
+    let site = std::fs::metadata(workplace.path("site")).unwrap();
+    assert_eq!(site.permissions().mode() & 0o777, 0o700);
+    // The agent's settings are there to be edited, and stay as they are then.
+    let settings = "site/agent/agent.toml";
+    assert!(workplace.read(settings).contains("\n[policy]\n"));
+    workplace.write(settings, "status_interval = \"7s\"\n");
+    let up = Up::start(&workplace);
+    up.wait_online();
+    up.interrupt();
+    assert_eq!(workplace.read(settings), "status_interval = \"7s\"\n");
 }
 
 #[test]

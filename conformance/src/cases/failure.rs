@@ -11,7 +11,15 @@ use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("failure");
 
-pub(super) static CASES: &[&Case] = &[&BACK_OFF, &INBOX, &REPORT, &DEAD_LETTER, &LETTERS, &POLICY];
+pub(super) static CASES: &[&Case] = &[
+    &BACK_OFF,
+    &INBOX,
+    &REPORT,
+    &DEAD_LETTER,
+    &LETTERS,
+    &POLICY,
+    &MUTE,
+];
 
 /// Without another attempt a message is not what an instance dies of again.
 fn once() -> Value {
@@ -46,6 +54,43 @@ fn back_off(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let pause_ms = again.since_ms.saturating_sub(waits.since_ms);
     // Not a measurement: the pause is what is promised, by the node's own clock.
     ensure!(pause_ms >= 10_000, "it started again after {pause_ms} ms");
+    Ok(())
+}
+
+pub(super) static MUTE: Case = Case::new(
+    "endless_words_of_a_failure_are_cut_and_the_node_stays_visible",
+    &["R-STATUS-06"],
+    &[Guest::Mute, Guest::Trap],
+    Node::OWN,
+    mute,
+);
+
+/// Three microservices whose last words together would fill a status twice.
+fn mute(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let mut application = scene.application("app");
+    for number in 1..=3 {
+        let more = json!({ "configuration": { "bytes": "500000" } });
+        application = application.with(&format!("mute-{number}"), Guest::Mute, more);
+    }
+    scene.apply(&application)?;
+    for number in 1..=3 {
+        let name = format!("mute-{number}");
+        let failed = scene.wait_for(&application.name, &name, "says why", |one| {
+            one.state == State::BackOff
+        })?;
+        let reason = failed.reason.unwrap_or_default();
+        ensure!(
+            reason.contains("xxx") && reason.len() < 4_096,
+            "{} bytes",
+            reason.len()
+        );
+    }
+    let missed = scene.status()?.statuses_missed;
+    ensure!(missed == 0, "{missed} statuses never arrived");
+    let other = scene
+        .application("other")
+        .with(SUBJECT, Guest::Trap, json!({}));
+    scene.run(&other)?;
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 mod messaging;
 mod durable;
+mod copied;
 mod relays;
+mod devices;
 mod history;
 mod lifecycle;
 mod timers;
@@ -10,9 +12,11 @@ mod key_value;
 mod logging;
 mod files;
 mod node;
+mod system;
 mod limits;
 mod failure;
 mod trust;
+mod policy;
 mod code;
 mod offline;
 mod budget;
@@ -26,10 +30,12 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 19] = [
+    let groups: [&'static [&'static Case]; 23] = [
         messaging::CASES,
         durable::CASES,
+        copied::CASES,
         relays::CASES,
+        devices::CASES,
         history::CASES,
         lifecycle::CASES,
         timers::CASES,
@@ -37,9 +43,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         logging::CASES,
         files::CASES,
         node::CASES,
+        system::CASES,
         limits::CASES,
         failure::CASES,
         trust::CASES,
+        policy::CASES,
         code::CASES,
         offline::CASES,
         budget::CASES,
@@ -89,6 +97,7 @@ impl Set {
                 &limits::STACKS,
                 &failure::BACK_OFF,
                 &trust::DISTRUSTED,
+                &policy::DIRECTORIES,
                 &trust::TOKEN,
                 &offline::WITHOUT_NETWORK,
                 &offline::STATUS,
@@ -137,6 +146,8 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Files => vec![&files::GRANTS, &files::ESCAPES],
         Guest::Flood => vec![&hostile::LOGS, &hostile::MESSAGES, &hostile::TIMERS],
         Guest::Limits => vec![&messaging::TYPED_ERRORS, &timers::TOO_MANY, &logging::RATE],
+        Guest::Mute => vec![&failure::MUTE],
+        Guest::System => vec![&system::GRANTED, &system::REFUSED],
         Guest::Memory => vec![&limits::MEMORY, &hostile::MEMORY],
         Guest::Probe => vec![&hostile::SPIN],
         Guest::Race => vec![&files::RENAME_RACE],
@@ -150,5 +161,6 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Stdio => vec![&logging::STREAMS],
         Guest::Timers => vec![&timers::TICKS, &timers::MISSED],
         Guest::Trap => vec![&failure::BACK_OFF, &lifecycle::STOP],
+        Guest::Witness => vec![&devices::ARRIVES, &devices::BURSTS],
     }
 }

@@ -1,5 +1,7 @@
 //! Power cuts and no network.
 
+use std::path::PathBuf;
+
 use anyhow::ensure;
 use haar_conformance_artifacts::Guest;
 use haar_protocol::rest::NodeDetail;
@@ -10,7 +12,7 @@ use crate::scene::{Scene, of};
 
 const NODE: Node = Node::OWN;
 
-pub(super) static CASES: &[&Case] = &[&WITHOUT_NETWORK, &KILLED, &STATUS, &TAKEN];
+pub(super) static CASES: &[&Case] = &[&WITHOUT_NETWORK, &DAMAGED, &KILLED, &STATUS, &TAKEN];
 
 pub(super) static WITHOUT_NETWORK: Case = Case::new(
     "a_node_that_starts_without_a_network_runs_its_last_assignment_with_its_messages",
@@ -21,6 +23,26 @@ pub(super) static WITHOUT_NETWORK: Case = Case::new(
 );
 
 fn without_network(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let seen = run_writer(scene)?;
+    let before = scene.status()?.status_sequence;
+    scene.site.kill_controller()?;
+    scene.kill_agent()?;
+    std::fs::remove_file(&seen)?;
+    scene.start_agent()?;
+    scene.wait_for_file(&seen, "")?;
+    scene.site.ensure_controller()?;
+    let node = scene.wait_until("it is back", |node| {
+        node.node.online && node.status_sequence > before
+    })?;
+    ensure!(
+        node.node.applied == node.node.assignment,
+        "it has something else"
+    );
+    Ok(())
+}
+
+/// Runs a microservice whose message at its start makes another one write a file. Returns the file.
+fn run_writer(scene: &mut Scene<'_>) -> anyhow::Result<PathBuf> {
     let folder = scene.folder("granted")?;
     // The one tells its configuration, which is a command to the other.
     let application = scene
@@ -39,20 +61,58 @@ fn without_network(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.run(&application)?;
     let seen = folder.join("seen=yes");
     scene.wait_for_file(&seen, "")?;
-    let before = scene.status()?.status_sequence;
-    scene.site.kill_controller()?;
-    scene.kill_agent()?;
-    std::fs::remove_file(&seen)?;
-    scene.start_agent()?;
-    scene.wait_for_file(&seen, "")?;
-    scene.site.ensure_controller()?;
-    let node = scene.wait_until("it is back", |node| {
-        node.node.online && node.status_sequence > before
-    })?;
-    ensure!(
-        node.node.applied == node.node.assignment,
-        "it has something else"
-    );
+    Ok(seen)
+}
+
+pub(super) static DAMAGED: Case = Case::new(
+    "a_node_whose_database_is_damaged_runs_its_last_assignment_without_a_network_and_the_site_hears_of_it",
+    &["R-OFFLINE-06"],
+    &[Guest::Config, Guest::Files],
+    NODE,
+    damaged,
+);
+
+fn damaged(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let seen = run_writer(scene)?;
+    let name = scene.status()?.node.name.to_string();
+    let database = scene.site.data(&name).join("agent.db");
+    let mut told = 0;
+    // The first page, a half of it, all of it.
+    let damages: [fn(&mut Vec<u8>); 3] = [
+        |bytes| bytes.iter_mut().take(4_096).for_each(|byte| *byte ^= 0xa5),
+        |bytes| bytes.truncate(bytes.len() / 2),
+        Vec::clear,
+    ];
+    for damage in damages {
+        let before = scene.status()?.status_sequence;
+        scene.site.kill_controller()?;
+        scene.kill_agent()?;
+        std::fs::remove_file(&seen)?;
+        for end in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(database.with_file_name(format!("agent.db{end}")));
+        }
+        let mut bytes = std::fs::read(&database)?;
+        damage(&mut bytes);
+        std::fs::write(&database, bytes)?;
+        scene.start_agent()?;
+        scene.wait_for_file(&seen, "")?;
+        scene.site.ensure_controller()?;
+        let node = scene.wait_until("it is back", |node| {
+            node.node.online && node.status_sequence > before
+        })?;
+        ensure!(
+            node.node.applied == node.node.assignment,
+            "it has something else"
+        );
+        let store = node.node.store.unwrap_or_default();
+        ensure!(
+            store.problem.is_none() && store.damage.is_some(),
+            "it does not tell of its damage: {store:?}"
+        );
+        let events = scene.wait_events("store_damaged", &name)?;
+        ensure!(events > told, "the site did not hear of it");
+        told = events;
+    }
     Ok(())
 }
 

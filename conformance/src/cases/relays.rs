@@ -9,10 +9,11 @@ use haar_conformance_artifacts::Guest;
 use serde_json::{Value, json};
 
 use crate::application::Application;
+use crate::broker::{Broker, HOST, free_port};
 use crate::case::{Case, Node};
-use crate::mosquitto::{Mosquitto, free_port};
+use crate::mosquitto;
 use crate::scene::Scene;
-use crate::site::Agent;
+use crate::site::{Agent, Output};
 use crate::soak::account::compare;
 use crate::soak::journals::{Published, received};
 
@@ -21,7 +22,7 @@ const SOME: u64 = 200;
 /// A publisher of some hundred messages a second has ended when it stores none for so long.
 const QUIET: Duration = Duration::from_millis(500);
 
-pub(super) static CASES: &[&Case] = &[&BROKER, &NEIGHBOURHOOD, &RIGHTS];
+pub(super) static CASES: &[&Case] = &[&BROKER, &NEIGHBOURHOOD, &RIGHTS, &CERTIFICATES];
 
 /// Two nodes with a steady durable route from one to the other, and journals of both ends.
 struct Pair {
@@ -119,33 +120,28 @@ impl Pair {
 }
 
 /// Applies the manifest of a relay.
-fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> {
+pub(super) fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> {
     let file = format!("{name}.yaml");
     std::fs::write(scene.site.folder().join(&file), manifest.to_string())?;
     scene.site.haar(&["apply", "-f", &file])?.ok().map(drop)
 }
 
 /// A Mosquitto with the rules and passwords of the site, as the relay `name` of nodes with a label.
-fn broker(scene: &mut Scene<'_>, name: &str, label: &str) -> anyhow::Result<Mosquitto> {
+fn broker(scene: &mut Scene<'_>, name: &str, label: &str) -> anyhow::Result<Broker> {
     let port = free_port()?;
     let manifest = json!({
         "api_version": "haar/v1",
         "kind": "Relay",
         "name": name,
-        "url": format!("mqtts://127.0.0.1:{port}"),
+        "url": format!("mqtts://{HOST}:{port}"),
         "nodes": { "labels": { "pair": label } },
     });
     apply(scene, name, &manifest)?;
     let arguments = ["relay", "credentials", name, "--out", name, "--certificate"];
     scene.site.haar(&arguments)?.ok()?;
-    let mut broker = Mosquitto::new(&scene.site.folder().join(name), port)?;
-    restart(scene, &mut broker)?;
-    Ok(broker)
-}
-
-fn restart(scene: &mut Scene<'_>, broker: &mut Mosquitto) -> anyhow::Result<()> {
+    let mut broker = mosquitto::with_rules(&scene.site.folder().join(name), port)?;
     broker.start()?;
-    scene.wait("Mosquitto listens", || broker.is_listening())
+    Ok(broker)
 }
 
 fn forget(scene: &Scene<'_>, relay: &str) -> anyhow::Result<()> {
@@ -159,22 +155,22 @@ pub(super) static BROKER: Case = Case::new(
     Node::OWN,
     |scene| {
         let pair = Pair::new(scene, "broker")?;
-        let mut mosquitto = broker(scene, "broker-relay", "broker")?;
+        let mut broker = broker(scene, "broker-relay", "broker")?;
         let application = pair.application(scene);
         scene.apply(&application)?;
         pair.wait_connected(scene, "broker-relay")?;
         pair.more(scene, "over the broker")?;
-        mosquitto.freeze(true)?;
+        broker.freeze(true)?;
         pair.more(scene, "past a broker that keeps silent")?;
-        mosquitto.freeze(false)?;
+        broker.freeze(false)?;
         pair.wait_connected(scene, "broker-relay")?;
         scene.site.kill_controller()?;
         pair.more(scene, "over the broker alone")?;
         scene.site.ensure_controller()?;
         pair.wait_connected(scene, "controller")?;
-        mosquitto.kill()?;
+        broker.kill()?;
         pair.more(scene, "over the relay of the controller")?;
-        restart(scene, &mut mosquitto)?;
+        broker.start()?;
         pair.wait_connected(scene, "broker-relay")?;
         scene.site.kill_controller()?;
         pair.more(scene, "over the broker, which was away")?;
@@ -197,7 +193,7 @@ pub(super) static NEIGHBOURHOOD: Case = Case::new(
             "kind": "Relay",
             "name": "neighbour-relay",
             "node": pair.receiver.name,
-            "address": format!("127.0.0.1:{}", free_port()?),
+            "address": format!("{HOST}:{}", free_port()?),
             "nodes": { "labels": { "pair": "neighbours" } },
         });
         apply(scene, "neighbour-relay", &manifest)?;
@@ -236,7 +232,7 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         .site
         .enrolled_agent(&scene.name("third"), label, "")?
         .name;
-    let mosquitto = broker(scene, "rights-relay", "rights")?;
+    let broker = broker(scene, "rights-relay", "rights")?;
     let arguments = [
         "relay",
         "credentials",
@@ -269,7 +265,7 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     // as long as some messages take.
     let own = format!("haar/{site}/{third}/");
     let heard = scene.site.folder().join("heard-by-the-third");
-    let mut listening = mosquitto.tool("mosquitto_sub", &third, &password);
+    let mut listening = mosquitto::tool("mosquitto_sub", &broker, &third, &password)?;
     listening.args(["-i", &third, "-t", "#", "-t", "haar/#", "-v"]);
     let output = std::fs::File::create(&heard)?;
     listening.stdout(output).stderr(Stdio::null());
@@ -289,7 +285,7 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
     // It speaks as another node, as the site, and as itself.
     let say = |topic: &str| -> anyhow::Result<()> {
-        let mut saying = mosquitto.tool("mosquitto_pub", &third, &password);
+        let mut saying = mosquitto::tool("mosquitto_pub", &broker, &third, &password)?;
         saying.args(["-i", &third, "-q", "1", "-t", topic, "-m", "forged"]);
         saying.stdout(Stdio::null()).stderr(Stdio::null());
         saying.status().context("starting mosquitto_pub").map(drop)
@@ -319,3 +315,38 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     forget(scene, "rights-relay")?;
     pair.end()
 }
+
+pub(super) static CERTIFICATES: Case = Case::new(
+    "no_certificate_is_issued_for_a_name_of_the_controller_and_each_one_is_an_event",
+    &["R-RELAY-09"],
+    &[],
+    Node::OWN,
+    |scene| {
+        let issue = |scene: &Scene<'_>, host: &str| -> anyhow::Result<Output> {
+            let manifest = json!({
+                "api_version": "haar/v1",
+                "kind": "Relay",
+                "name": "certified",
+                "url": format!("mqtts://{host}:9"),
+                "carries": "topics",
+            });
+            apply(scene, "certified", &manifest)?;
+            let out = ["--out", "certified", "--certificate"];
+            let arguments = [&["relay", "credentials", "certified"], out.as_slice()].concat();
+            scene.site.haar(&arguments)
+        };
+        for host in ["127.0.0.1", "LOCALHOST", "[::ffff:127.0.0.1]"] {
+            let outcome = issue(scene, host)?;
+            let refused = outcome.stderr.contains("it is a name of the controller");
+            ensure!(outcome.code != 0 && refused, "{host}: {}", outcome.stderr);
+        }
+        issue(scene, &HOST.to_string())?.ok()?;
+        forget(scene, "certified")?;
+        let events = scene.site.haar(&["get", "events"])?.ok()?.stdout;
+        let is_issue =
+            |line: &&str| line.contains("certificate_issued") && line.contains("certified");
+        let issued = events.lines().filter(is_issue).count();
+        ensure!(issued == 1, "{issued} certificates are events: {events}");
+        Ok(())
+    },
+);

@@ -24,7 +24,7 @@ use crate::chaos::{Cut, Proxy};
 use crate::interrupt;
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::site::{Agent, Site};
+use crate::site::{self, Agent, Site};
 
 /// How many publishers there are, numbered from 1.
 const PUBLISHERS: u64 = 2;
@@ -235,7 +235,8 @@ impl Node {
     fn start(site: &Site, name: &str, disks: bool) -> anyhow::Result<Self> {
         let data = site.data(name);
         let disk = disks.then(|| Disk::mount(&data)).transpose()?;
-        let mut agent = site.enrolled_agent(name, &["--memory", "256MiB"], "")?;
+        let settings = site::policy(&site.folder().join("journals"));
+        let mut agent = site.enrolled_agent(name, &["--memory", "256MiB"], &settings)?;
         let proxy = Proxy::start(site.relay_address()?)?;
         agent.set_relay(proxy.address())?;
         site.start_agent(&mut agent)?;

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use haar_protocol::number;
 use haar_protocol::rest::{ErrorBody, List};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +37,7 @@ impl IntoResponse for Failure {
             Kind::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Kind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Kind::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Kind::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Kind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Kind::NodeTimeout => StatusCode::GATEWAY_TIMEOUT,
             Kind::NodeFailed => StatusCode::BAD_GATEWAY,
@@ -70,15 +72,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let bytes = read(request, state).await?;
-        serde_json::from_slice(&bytes)
-            .map(JsonBody)
-            .map_err(|error| {
-                Failure::new(
-                    Kind::Invalid,
-                    "bad_json",
-                    format!("the body is not what is expected here: {error}"),
-                )
-            })
+        number::from_slice(&bytes).map(JsonBody).map_err(|error| {
+            Failure::new(
+                Kind::Invalid,
+                "bad_json",
+                format!("the body is not what is expected here: {error}"),
+            )
+        })
     }
 }
 

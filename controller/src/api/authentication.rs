@@ -12,6 +12,7 @@ use super::App;
 use super::answers::linger;
 use crate::change::proof_failure;
 use crate::failure::{Failure, Kind};
+use crate::server::{TooManyAttempts, Visitor};
 use crate::site::sha256;
 use crate::{clock, db};
 
@@ -59,6 +60,18 @@ async fn pass(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
+    let visitor = request.extensions().get::<Visitor>().cloned();
+    let caller = match (caller, visitor) {
+        (Ok(caller), Some(visitor)) if visitor.admit() => Ok(caller),
+        (Ok(caller), None) => Ok(caller),
+        (Ok(_), Some(_)) => Err(Failure::new(
+            Kind::Overloaded,
+            "too_many_connections",
+            "too many connections to the controller, or from this address",
+        )
+        .hint("close some, or try again later")),
+        (Err(failure), visitor) => Err(refuse(failure, visitor).await),
+    };
     match caller {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -69,6 +82,28 @@ async fn pass(
             linger(&parts.headers, body).await;
             Err(failure)
         }
+    }
+}
+
+/// Keeps whoever guesses tokens waiting.
+async fn refuse(failure: Failure, visitor: Option<Visitor>) -> Failure {
+    match visitor {
+        Some(visitor) if failure.kind == Kind::Unauthenticated => {
+            visitor.failed();
+            visitor.turn().await.err().map_or(failure, Failure::from)
+        }
+        _ => failure,
+    }
+}
+
+impl From<TooManyAttempts> for Failure {
+    fn from(_: TooManyAttempts) -> Self {
+        Failure::new(
+            Kind::TooOften,
+            "too_many_attempts",
+            "too many attempts from this address",
+        )
+        .hint("try again in some seconds")
     }
 }
 

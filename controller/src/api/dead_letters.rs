@@ -7,6 +7,7 @@ use haar_protocol::dead_letters::{
     WholeDeadLetter,
 };
 use haar_protocol::ids::Name;
+use haar_protocol::number::Number;
 use haar_protocol::request::{Operation, Outcome, Refusal};
 use serde::Deserialize;
 
@@ -24,7 +25,7 @@ pub(super) struct LetterQuery {
     application: Option<Name>,
     microservice: Option<Name>,
     #[serde(default)]
-    after: u64,
+    after: Number,
     limit: Option<u32>,
 }
 
@@ -44,7 +45,7 @@ pub(super) async fn list(
     let operation = Operation::ListDeadLetters {
         application: query.application,
         microservice: query.microservice,
-        after: query.after,
+        after: query.after.0,
         limit: query
             .limit
             .unwrap_or(PAGE_LETTERS)
@@ -59,7 +60,7 @@ pub(super) async fn list(
 /// `GET /nodes/{name}/dead-letters/{id}`
 pub(super) async fn show(
     State(app): State<App>,
-    Named((name, id)): Named<(Name, u64)>,
+    Named((name, Number(id))): Named<(Name, Number)>,
 ) -> Answer<Json<WholeDeadLetter>> {
     match ask(&app, name, Operation::ShowDeadLetter { id }).await? {
         Outcome::DeadLetter(letter) => Ok(Json(letter)),

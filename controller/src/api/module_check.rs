@@ -46,7 +46,7 @@ fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
         ModuleError::Malformed(_) => "malformed_module",
         ModuleError::Unsigned => "unsigned",
         ModuleError::UnknownSignature(_) => "unknown_signature",
-        ModuleError::Untrusted => "untrusted",
+        ModuleError::Untrusted | ModuleError::NotAllowed { .. } => "untrusted",
         ModuleError::TooLarge(_) => "too_large",
     };
     let failure = Failure::new(

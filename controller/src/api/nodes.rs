@@ -51,6 +51,7 @@ pub(super) async fn show(
                 node: overview::node(&row, status.as_ref(), number),
                 enrolled_ms: row.enrolled_ms,
                 engine: status.as_ref().and_then(|row| row.status.engine.clone()),
+                policy: status.as_ref().and_then(|row| row.status.policy.clone()),
                 status_sequence: status.as_ref().map(|row| row.status.sequence),
                 statuses_missed: status.as_ref().map_or(0, |row| row.missed),
                 microservices: of_status(&status, |status| &status.microservices),
@@ -59,6 +60,7 @@ pub(super) async fn show(
                 frames_refused: status.as_ref().map_or(0, |row| row.status.frames_refused),
                 relays: of_status(&status, |status| &status.relays),
                 serves: of_status(&status, |status| &status.serves),
+                omitted: status.as_ref().and_then(|row| row.status.omitted.clone()),
             })
         })
         .await?;
@@ -86,11 +88,19 @@ pub(super) async fn rotate_link_key(
 
 /// `DELETE /nodes/{name}`
 pub(super) async fn revoke(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
-    let site = Arc::clone(&app.site);
     let node = app
         .database
-        .write(move |write| change::revoke(write, &site, &name))
+        .write(move |write| change::revoke(write, &name))
         .await?;
-    app.relay.revoke(node).await;
+    app.relay.revoke(node.clone()).await;
+    let site = Arc::clone(&app.site);
+    let cleared = app
+        .database
+        .write(move |write| change::clear_revoked(write, &site))
+        .await;
+    if let Err(failure) = cleared {
+        // The key is gone in any case; the rest is tried again at the next start.
+        tracing::error!(%node, %failure, "the node is revoked, but the plan still has it");
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,7 +1,11 @@
 //! The OpenAPI 3.1 document, made from the table of routes and the schemas of the protocol's types,
 //! and the JSON Schema of manifests.
 
-use axum::Json;
+use std::sync::OnceLock;
+
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::IntoResponse;
 use haar_protocol::manifest;
 use haar_protocol::rest::ErrorBody;
 use schemars::generate::SchemaSettings;
@@ -47,18 +51,28 @@ impl Content {
 }
 
 /// `GET /openapi.json`
-pub(super) async fn show() -> Json<Value> {
-    Json(document())
+pub(super) async fn show() -> impl IntoResponse {
+    static TEXT: OnceLock<Bytes> = OnceLock::new();
+    made_once(&TEXT, document)
 }
 
 /// `GET /schemas/application.json`
-pub(super) async fn manifest_schema() -> Json<Value> {
-    Json(manifest::json_schema())
+pub(super) async fn manifest_schema() -> impl IntoResponse {
+    static TEXT: OnceLock<Bytes> = OnceLock::new();
+    made_once(&TEXT, manifest::json_schema)
 }
 
 /// `GET /schemas/relay.json`
-pub(super) async fn relay_schema() -> Json<Value> {
-    Json(manifest::relay_json_schema())
+pub(super) async fn relay_schema() -> impl IntoResponse {
+    static TEXT: OnceLock<Bytes> = OnceLock::new();
+    made_once(&TEXT, manifest::relay_json_schema)
+}
+
+/// A document that everybody may ask for without a token: it costs no time but the first, and its
+/// bytes are shared by all connections.
+fn made_once(text: &OnceLock<Bytes>, make: fn() -> Value) -> impl IntoResponse + use<> {
+    let text = text.get_or_init(|| make().to_string().into()).clone();
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 fn document() -> Value {

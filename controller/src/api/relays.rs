@@ -9,12 +9,14 @@ use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, Relay};
 use haar_protocol::relay::{IssuedCertificate, RelayApplied, RelayCredentials, RelayInfo};
 use haar_protocol::rest::List;
+use rusqlite::Connection;
 use serde::Deserialize;
 
 use super::App;
 use super::answers::{self, Answer, Named, Parameters, Text};
 use super::applications::ApplyQuery;
 use crate::failure::{Failure, Kind};
+use crate::site::Site;
 use crate::{change, clock, db, relay_view};
 
 /// `GET /relays`
@@ -42,7 +44,12 @@ async fn load(app: &App) -> Answer<Vec<RelayInfo>> {
         .read(move |sql| {
             let fleet = change::load_fleet(sql, &site)?;
             let statuses = db::statuses::all(sql)?;
-            Ok(relay_view::infos(&fleet, &statuses, &connected))
+            Ok(relay_view::infos(
+                &fleet,
+                &statuses,
+                &connected,
+                clock::now_ms(),
+            ))
         })
         .await
 }
@@ -125,25 +132,26 @@ pub(super) async fn credentials(
     Parameters(query): Parameters<CredentialsQuery>,
 ) -> Answer<Json<RelayCredentials>> {
     let site = Arc::clone(&app.site);
-    let mut found = app
-        .database
-        .read(move |sql| {
-            let fleet = change::load_fleet(sql, &site)?;
-            let Some(relay) = fleet.relays.iter().find(|relay| relay.name == name) else {
-                return Err(change::unknown_relay(sql, &name));
-            };
-            relay_view::credentials(&site, &fleet, relay)
-        })
-        .await?;
-    if query.certificate {
-        let made = app
-            .site
-            .certificate_for(&found.url.address.host, clock::now_ms())
-            .map_err(Failure::internal)?;
-        found.certificate = Some(IssuedCertificate {
-            certificate_pem: made.certificate_pem,
-            key_pem: made.key_pem,
-        });
+    let read = |sql: &Connection, site: &Site, name: &Name| {
+        let fleet = change::load_fleet(sql, site)?;
+        match fleet.relays.iter().find(|relay| &relay.name == name) {
+            Some(relay) => relay_view::credentials(site, &fleet, relay),
+            None => Err(change::unknown_relay(sql, name)),
+        }
+    };
+    if !query.certificate {
+        let found = app.database.read(move |sql| read(sql, &site, &name));
+        return found.await.map(Json);
     }
-    Ok(Json(found))
+    let issue = move |write: &db::Write<'_>| {
+        let mut found = read(&write.sql, &site, &name)?;
+        let issued = change::issue_for_broker(write, &site, &name, &found.url.address.host)?;
+        found.certificate = Some(IssuedCertificate {
+            certificate_pem: issued.certificate.certificate_pem,
+            key_pem: issued.certificate.key_pem,
+            until_ms: issued.until_ms,
+        });
+        Ok(found)
+    };
+    app.database.write(issue).await.map(Json)
 }

@@ -7,19 +7,24 @@ mod enrolments;
 mod nodes;
 mod publishers;
 mod relays;
+mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, Publisher};
 use haar_protocol::ids::{Digest, Name, NodeId};
+use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::signed::{self, EnvelopeError};
 use rusqlite::Connection;
 
 pub(crate) use applications::{apply, delete_application, delete_module, unknown_application};
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
-pub(crate) use nodes::{plan_anew, reissue, revoke, rotate_link_key, unknown_node};
+pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key, unknown_node};
 pub(crate) use publishers::{distrust, trust};
-pub(crate) use relays::{apply_relay, delete_relay, load_relays, unknown_relay};
+pub(crate) use relays::{
+    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates, unknown_relay,
+};
+pub(crate) use reports::adopt;
 
 use crate::db::modules::ModuleRow;
 use crate::db::{self, Write};
@@ -110,6 +115,17 @@ fn planned_module(row: ModuleRow) -> plan::Module {
 /// Makes a new plan and the assignments that it changes. `candidate` is the application that is
 /// applied now: when it can't be placed as a whole, everything is refused.
 fn replan(write: &Write<'_>, site: &Site, candidate: Option<&Name>) -> Result<Replanned, Failure> {
+    replan_above(write, site, candidate, &BTreeMap::new())
+}
+
+/// As [`replan`]. The nodes in `above` get an assignment in any case, with a number above the one
+/// that is given there.
+fn replan_above(
+    write: &Write<'_>,
+    site: &Site,
+    candidate: Option<&Name>,
+    above: &BTreeMap<NodeId, u64>,
+) -> Result<Replanned, Failure> {
     let fleet = load_fleet(&write.sql, site)?;
     let placed = plan::place(&fleet, candidate);
     if let Some(name) = candidate {
@@ -123,15 +139,19 @@ fn replan(write: &Write<'_>, site: &Site, candidate: Option<&Name>) -> Result<Re
         let hosts_candidate = placements
             .iter()
             .any(|(name, nodes)| Some(&name.application) == candidate && nodes.contains(id));
-        match assign(write, site, &fleet, &placements, id, None) {
+        match assign(write, site, &fleet, &placements, id, above.get(id).copied()) {
             Ok(Some(number)) => drop(assignments.insert(node.name.clone(), number)),
             Ok(None) => {}
-            Err(failure) if failure.code == TOO_LARGE && !hosts_candidate => {
-                write.event("assignment_too_large", node.name.as_str(), &failure.message)?;
+            Err(failure)
+                if failure.code == NUMBERS_USED_UP
+                    || (failure.code == TOO_LARGE && !hosts_candidate) =>
+            {
+                write.node_event(failure.code, node.name.as_str(), &failure.to_string())?;
             }
             Err(failure) => return Err(failure),
         }
     }
+    write.planned();
     Ok(Replanned {
         moved: placements != fleet.placements,
         placements,
@@ -186,7 +206,7 @@ fn tell_unplaced(write: &Write<'_>, fleet: &Fleet, placed: &Placed) -> Result<()
             .get(&unplaced.name)
             .map_or(0, BTreeSet::len);
         if after < before {
-            write.event(
+            write.node_event(
                 "microservice_unplaced",
                 &unplaced.name.to_string(),
                 &unplaced.problem.message,
@@ -197,6 +217,7 @@ fn tell_unplaced(write: &Write<'_>, fleet: &Fleet, placed: &Placed) -> Result<()
 }
 
 const TOO_LARGE: &str = "assignment_too_large";
+const NUMBERS_USED_UP: &str = "assignment_numbers_used_up";
 
 /// Makes the assignment of one node, if it says anything new. With `above`, it is made in any case,
 /// and its number is above that one. Returns the new number.
@@ -218,13 +239,21 @@ fn assign(
         return Ok(None);
     }
     let number = last.max(above.unwrap_or(0)).saturating_add(1);
+    let name = content.node_name.clone();
+    if number > NUMBER_MAX {
+        return Err(Failure::new(
+            Kind::Refused,
+            NUMBERS_USED_UP,
+            format!("node `{name}` has seen assignment {last}: there is no higher number"),
+        )
+        .hint("delete the node, and let its device enrol with another key"));
+    }
     let modules: BTreeSet<Digest> = content
         .microservices
         .iter()
         .map(|microservice| microservice.module)
         .collect();
     let modules: Vec<Digest> = modules.into_iter().collect();
-    let name = content.node_name.clone();
     let assignment = Assignment {
         number,
         issued_ms: write.now_ms,

@@ -1,41 +1,45 @@
-//! Revoking nodes, and issuing assignments anew.
+//! Revoking nodes, and renewing their keys for links.
 
 use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::number::NUMBER_MAX;
 use rusqlite::Connection;
 
-use super::{assign, load_fleet, replan};
+use super::replan;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
 use crate::plan;
 use crate::site::Site;
 
-/// Revokes the key of a node and forgets the node. Returns its id.
+/// Revokes the key of a node and forgets the node. Returns its id. Nothing else is part of this
+/// transaction, so that nothing else can undo it: [`clear_revoked`] does the rest.
 ///
 /// # Errors
-/// When there is none of this name.
-pub(crate) fn revoke(write: &Write<'_>, site: &Site, name: &Name) -> Result<NodeId, Failure> {
-    let node = db::nodes::by_name(&write.sql, name.as_str())?
-        .ok_or_else(|| unknown_node(&write.sql, name))?;
-    let placements = db::applications::placements(&write.sql)?;
-    let ran: Vec<String> = placements
-        .iter()
-        .filter(|(_, nodes)| nodes.contains(&node.id))
-        .map(|(name, _)| name.to_string())
-        .collect();
-    db::nodes::delete(write, &node.id)?;
-    db::assignments::withdraw(write, &node.id)?;
-    replan(write, site, None)?;
-    let ran = if ran.is_empty() {
-        String::new()
-    } else {
-        format!("; it was to run {}", ran.join(", "))
+/// When there is none of this name, or the database fails.
+pub(crate) fn revoke(write: &Write<'_>, name: &Name) -> Result<NodeId, Failure> {
+    let id =
+        db::nodes::id_by_name(&write.sql, name)?.ok_or_else(|| unknown_node(&write.sql, name))?;
+    let ran = db::applications::placed_on(&write.sql, &id)?;
+    db::nodes::delete(write, &id)?;
+    let ran = match ran.is_empty() {
+        true => String::new(),
+        false => format!("; it was to run {}", ran.join(", ")),
     };
-    write.event(
-        "node_revoked",
-        name.as_str(),
-        &format!("the key of {} is revoked{ran}", node.id),
-    )?;
-    Ok(node.id)
+    let message = format!("the key of {id} is revoked{ran}");
+    write.event("node_revoked", name.as_str(), &message)?;
+    Ok(id)
+}
+
+/// Withdraws the assignments of revoked nodes, and makes a plan without these nodes. True when there
+/// were any.
+///
+/// # Errors
+/// When the database fails, or a new plan can't be made.
+pub(crate) fn clear_revoked(write: &Write<'_>, site: &Site) -> Result<bool, Failure> {
+    let is_any = db::assignments::withdraw_orphans(write)?;
+    if is_any {
+        replan(write, site, None)?;
+    }
+    Ok(is_any)
 }
 
 /// Has a node make another key for its links: it finds the larger generation in its assignment.
@@ -46,7 +50,7 @@ pub(crate) fn revoke(write: &Write<'_>, site: &Site, name: &Name) -> Result<Node
 pub(crate) fn rotate_link_key(write: &Write<'_>, site: &Site, name: &Name) -> Result<u64, Failure> {
     let node = db::nodes::by_name(&write.sql, name.as_str())?
         .ok_or_else(|| unknown_node(&write.sql, name))?;
-    let generation = node.link_key_generation + 1;
+    let generation = node.link_key_generation.saturating_add(1).min(NUMBER_MAX);
     db::nodes::set_link_key_generation(&write.sql, &node.id, generation)?;
     replan(write, site, None)?;
     write.event(
@@ -69,27 +73,4 @@ pub(crate) fn unknown_node(connection: &Connection, name: &Name) -> Failure {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
         None => failure.hint("see them with `haar get nodes`"),
     }
-}
-
-/// Issues the assignment of a node anew, with a number above `above`: the node has seen that one,
-/// and our database, restored from an older copy, has not.
-///
-/// # Errors
-/// When the database fails.
-pub(crate) fn reissue(
-    write: &Write<'_>,
-    site: &Site,
-    id: &NodeId,
-    above: u64,
-) -> Result<(), Failure> {
-    let fleet = load_fleet(&write.sql, site)?;
-    assign(write, site, &fleet, &fleet.placements, id, Some(above)).map(drop)
-}
-
-/// Makes a new plan after something changed that plans depend on.
-///
-/// # Errors
-/// When the database fails.
-pub(crate) fn plan_anew(write: &Write<'_>, site: &Site) -> Result<(), Failure> {
-    replan(write, site, None).map(drop)
 }

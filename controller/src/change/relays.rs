@@ -12,7 +12,7 @@ use crate::db::relays::{RELAYS_MAX, RelayRow};
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
 use crate::plan::{self, RelayPlace};
-use crate::site::Site;
+use crate::site::{HANDED_OUT_LIFE_MS, Issued, NEIGHBOURHOOD_LIFE_MS, Site};
 
 /// The purposes for which the site seals secrets for itself.
 const OWN_PASSWORD: &str = "password of a relay in the database";
@@ -94,32 +94,105 @@ fn sealed_row(
         let clear = std::mem::take(clear);
         password = Some(own.seal(OWN_PASSWORD, &clear).map_err(Failure::internal)?);
     }
-    let certificate = match &manifest.address {
-        None => None,
-        Some(address) => {
-            let kept = before
-                .filter(|before| before.manifest.address.as_ref() == Some(address))
-                .and_then(|before| before.certificate.clone());
-            Some(match kept {
-                Some(kept) => kept,
-                None => {
-                    let made = site
-                        .certificate_for(&address.host, write.now_ms)
-                        .map_err(Failure::internal)?;
-                    let key = own
-                        .seal(OWN_CERTIFICATE, &made.key_pem)
-                        .map_err(Failure::internal)?;
-                    (made.certificate_pem, key)
-                }
-            })
-        }
-    };
-    Ok(RelayRow {
+    let mut row = RelayRow {
         manifest,
         password,
-        certificate,
+        certificate: None,
+        certificate_until_ms: None,
+        issued_until_ms: before.and_then(|before| before.issued_until_ms),
         applied_ms: write.now_ms,
-    })
+    };
+    let kept = before.filter(|before| {
+        let is_same_place = before.manifest.address == row.manifest.address;
+        is_same_place && !needs_renewal(before, write.now_ms)
+    });
+    match kept {
+        Some(kept) => {
+            row.certificate.clone_from(&kept.certificate);
+            row.certificate_until_ms = kept.certificate_until_ms;
+        }
+        None => renew(write, site, &mut row)?,
+    }
+    Ok(row)
+}
+
+/// Issues a certificate for a relay that a node runs; nothing for any other.
+fn renew(write: &Write<'_>, site: &Site, row: &mut RelayRow) -> Result<(), Failure> {
+    let Some(address) = &row.manifest.address else {
+        return Ok(());
+    };
+    let until_ms = write.now_ms.saturating_add(NEIGHBOURHOOD_LIFE_MS);
+    let issued = issue(write, site, &row.manifest.name, &address.host, until_ms)?;
+    let key = own_secret(site)
+        .seal(OWN_CERTIFICATE, &issued.certificate.key_pem)
+        .map_err(Failure::internal)?;
+    row.certificate = Some((issued.certificate.certificate_pem, key));
+    row.certificate_until_ms = Some(issued.until_ms);
+    Ok(())
+}
+
+fn issue(
+    write: &Write<'_>,
+    site: &Site,
+    relay: &Name,
+    host: &str,
+    until_ms: u64,
+) -> Result<Issued, Failure> {
+    let issued = site.certificate_for(host, until_ms)?;
+    write.event("certificate_issued", relay.as_str(), &issued.description)?;
+    Ok(issued)
+}
+
+/// True when a relay that a node runs has no certificate, one with less than a third of its life
+/// left, or one of an earlier release.
+fn needs_renewal(row: &RelayRow, now_ms: u64) -> bool {
+    let end_ms = row.certificate_until_ms.unwrap_or(0);
+    row.manifest.address.is_some() && end_ms < now_ms.saturating_add(NEIGHBOURHOOD_LIFE_MS / 3)
+}
+
+/// Renews the certificates of relays that nodes run, where it is time.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) fn renew_certificates(write: &Write<'_>, site: &Site) -> Result<(), Failure> {
+    let mut is_any = false;
+    for mut row in db::relays::list(&write.sql)? {
+        if !needs_renewal(&row, write.now_ms) {
+            continue;
+        }
+        match renew(write, site, &mut row) {
+            Ok(()) => {
+                db::relays::put(write, &row)?;
+                is_any = true;
+            }
+            Err(failure) => {
+                tracing::error!(relay = %row.manifest.name, %failure, "the certificate of a relay is not renewed");
+            }
+        }
+    }
+    if is_any {
+        replan(write, site, None)?;
+    }
+    Ok(())
+}
+
+/// Issues a certificate for a broker that is not ours, to be handed out.
+///
+/// # Errors
+/// When there is no such relay, or its host is the controller's.
+pub(crate) fn issue_for_broker(
+    write: &Write<'_>,
+    site: &Site,
+    relay: &Name,
+    host: &str,
+) -> Result<Issued, Failure> {
+    let mut row =
+        db::relays::get(&write.sql, relay)?.ok_or_else(|| unknown_relay(&write.sql, relay))?;
+    let until_ms = write.now_ms.saturating_add(HANDED_OUT_LIFE_MS);
+    let issued = issue(write, site, relay, host, until_ms)?;
+    row.issued_until_ms = Some(issued.until_ms);
+    db::relays::put(write, &row)?;
+    Ok(issued)
 }
 
 fn describe(manifest: &Relay) -> String {
@@ -220,6 +293,7 @@ fn planned_relay(site: &Site, row: RelayRow) -> Result<plan::Relay, Failure> {
                 url,
                 ca_pem: manifest.ca,
                 credentials,
+                issued_until_ms: row.issued_until_ms,
             }
         }
         (None, Some(node), Some(address), Some(listen)) => {

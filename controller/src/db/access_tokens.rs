@@ -3,7 +3,6 @@
 
 use rusqlite::{Connection, params};
 
-use super::to_sql;
 use crate::failure::{Failure, Kind};
 
 const TOKENS_MAX: i64 = 1_000;
@@ -27,7 +26,7 @@ pub(crate) fn put(
     connection.execute(
         "INSERT INTO access_tokens (name, hash, created_ms) VALUES (?1, ?2, ?3)
          ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, created_ms = excluded.created_ms",
-        params![name, hash, to_sql(now_ms)],
+        params![name, hash, now_ms],
     )?;
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Applications, and where their instances are placed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Digest, Name, NodeId};
 use haar_protocol::manifest::Manifest;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{from_sql, parse, to_sql};
+use super::parse;
 use crate::failure::Failure;
 use crate::plan::Placements;
 
@@ -31,14 +31,14 @@ const COLUMNS: &str = "manifest, yaml, modules, revision, applied_ms";
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<ApplicationRow, Failure>> {
     let (manifest, yaml, modules): (String, String, String) =
         (row.get(0)?, row.get(1)?, row.get(2)?);
-    let (revision, applied_ms): (i64, i64) = (row.get(3)?, row.get(4)?);
+    let (revision, applied_ms): (u64, u64) = (row.get(3)?, row.get(4)?);
     let parsed = || {
         Ok(ApplicationRow {
             manifest: serde_json::from_str(&manifest)?,
             yaml,
             modules: serde_json::from_str(&modules)?,
-            revision: from_sql(revision),
-            applied_ms: from_sql(applied_ms),
+            revision,
+            applied_ms,
         })
     };
     Ok(parsed())
@@ -73,8 +73,8 @@ pub(crate) fn put(connection: &Connection, application: &ApplicationRow) -> Resu
             serde_json::to_string(&application.manifest)?,
             application.yaml,
             serde_json::to_string(&application.modules)?,
-            to_sql(application.revision),
-            to_sql(application.applied_ms),
+            application.revision,
+            application.applied_ms,
         ],
     )?;
     Ok(())
@@ -109,6 +109,37 @@ pub(crate) fn placements(connection: &Connection) -> Result<Placements, Failure>
             .insert(parse::<NodeId>(&node)?);
     }
     Ok(placements)
+}
+
+/// The microservices that are placed on `node`, as people are told.
+pub(crate) fn placed_on(connection: &Connection, node: &NodeId) -> Result<Vec<String>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT application || '/' || microservice FROM placements WHERE node = ?1 ORDER BY 1",
+    )?;
+    let names = statement.query_map([node.as_str()], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The microservices that are placed on `node`, and those that were within the last day.
+pub(crate) fn placed_lately(
+    connection: &Connection,
+    node: &NodeId,
+) -> Result<BTreeSet<MicroserviceName>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT application, microservice FROM placements WHERE node = ?1
+         UNION SELECT application, microservice FROM ended_placements WHERE node = ?1",
+    )?;
+    let rows = statement.query_map([node.as_str()], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    rows.map(|row| {
+        let (application, microservice) = row?;
+        Ok(MicroserviceName {
+            application: parse(&application)?,
+            microservice: parse(&microservice)?,
+        })
+    })
+    .collect()
 }
 
 /// Turns the placements `before` into those `after`.

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use haar_protocol::ids::{Digest, NodeId};
+use haar_protocol::number::NUMBER_MAX;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Write, from_sql, parse, to_sql};
+use super::{Write, parse};
 use crate::failure::Failure;
 
 /// The number and the content of a node's newest assignment.
@@ -35,7 +36,7 @@ pub(crate) fn made(connection: &Connection, node: &NodeId) -> Result<Option<Made
         .prepare_cached("SELECT number, content_hash FROM assignments WHERE node = ?1")?
         .query_row([node.as_str()], |row| {
             Ok(Made {
-                number: from_sql(row.get(0)?),
+                number: row.get(0)?,
                 content_hash: row.get(1)?,
             })
         })
@@ -47,11 +48,11 @@ pub(crate) fn made(connection: &Connection, node: &NodeId) -> Result<Option<Made
 pub(crate) fn numbers(connection: &Connection) -> Result<BTreeMap<NodeId, u64>, Failure> {
     let mut statement = connection.prepare_cached("SELECT node, number FROM assignments")?;
     let rows = statement.query_map([], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+        Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))
     })?;
     rows.map(|row| {
         let (node, number) = row?;
-        Ok((parse(&node)?, from_sql(number)))
+        Ok((parse(&node)?, number))
     })
     .collect()
 }
@@ -63,7 +64,7 @@ pub(crate) fn sealed(connection: &Connection, node: &NodeId) -> Result<Option<Se
         .query_row([node.as_str()], |row| {
             Ok(Sealed {
                 node: node.clone(),
-                number: from_sql(row.get(0)?),
+                number: row.get(0)?,
                 envelope: row.get(1)?,
             })
         })
@@ -88,7 +89,7 @@ pub(crate) fn put(
         )?
         .execute(params![
             node.as_str(),
-            to_sql(made.number),
+            made.number,
             made.content_hash,
             serde_json::to_string(modules)?,
             envelope
@@ -97,14 +98,17 @@ pub(crate) fn put(
     Ok(())
 }
 
-/// Withdraws the assignment of a node that is deleted. Its number stays.
-pub(crate) fn withdraw(write: &Write<'_>, node: &NodeId) -> Result<(), Failure> {
-    write.sql.execute(
-        "UPDATE assignments SET number = number + 1, content_hash = NULL, modules = '[]', envelope = NULL WHERE node = ?1",
-        [node.as_str()],
+/// Withdraws the assignments of nodes that are deleted; true when there were any. Their numbers stay.
+pub(crate) fn withdraw_orphans(write: &Write<'_>) -> Result<bool, Failure> {
+    let withdrawn = write.sql.execute(
+        "UPDATE assignments SET number = min(number, ?1 - 1) + 1, content_hash = NULL, modules = '[]', envelope = NULL
+         WHERE envelope IS NOT NULL AND node NOT IN (SELECT id FROM nodes)",
+        [NUMBER_MAX],
     )?;
-    write.assignments_changed();
-    Ok(())
+    if withdrawn > 0 {
+        write.assignments_changed();
+    }
+    Ok(withdrawn > 0)
 }
 
 /// True when the newest assignment of `node` names the module.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use haar_protocol::ids::{Name, NodeId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{from_sql, parse, to_sql};
+use super::parse;
 use crate::failure::{Failure, Kind};
 
 /// Tokens that may exist at one time, used and expired ones included until they are forgotten.
@@ -35,7 +35,7 @@ pub(crate) fn insert(
 ) -> Result<(), Failure> {
     connection.execute(
         "DELETE FROM enrolment_tokens WHERE expires_ms < ?1",
-        [to_sql(now_ms.saturating_sub(REMEMBERED_MS))],
+        [now_ms.saturating_sub(REMEMBERED_MS)],
     )?;
     let count: i64 = connection.query_row("SELECT count(*) FROM enrolment_tokens", [], |row| {
         row.get(0)
@@ -54,7 +54,7 @@ pub(crate) fn insert(
             hash,
             token.name.as_ref().map(Name::as_str),
             serde_json::to_string(&token.labels)?,
-            to_sql(token.expires_ms)
+            token.expires_ms
         ],
     )?;
     Ok(())
@@ -73,7 +73,7 @@ pub(crate) fn get(
                 Ok((
                     row.get::<_, Option<String>>(0)?,
                     row.get::<_, String>(1)?,
-                    row.get::<_, i64>(2)?,
+                    row.get::<_, u64>(2)?,
                     row.get::<_, Option<String>>(3)?,
                 ))
             },
@@ -85,7 +85,7 @@ pub(crate) fn get(
     Ok(Some(EnrolmentToken {
         name: name.as_deref().map(parse).transpose()?,
         labels: serde_json::from_str(&labels)?,
-        expires_ms: from_sql(expires_ms),
+        expires_ms,
         used_by: used_by.as_deref().map(parse).transpose()?,
     }))
 }

@@ -1,5 +1,6 @@
-//! Log lines of microservices: the newest 2,000 of each microservice on each node, and 64 MiB of
-//! all of them. The oldest go first.
+//! Log lines of microservices: the newest 2,000 of each microservice on each node, and 64 MiB of all
+//! of them. When these are full, the node with the most bytes loses its oldest lines: one that has no
+//! more than an equal share never loses any to the others.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +10,15 @@ use haar_protocol::log::LogLine;
 use haar_protocol::rest::LogEntry;
 use rusqlite::{Connection, ToSql, params};
 
-use super::{Write, from_sql, parse, to_sql};
+use super::{Write, parse};
 use crate::failure::Failure;
 
 /// Lines that are kept of one microservice on one node.
 pub(crate) const LINES_MAX: i64 = 2_000;
 /// Bytes that all lines may take.
-const BYTES_MAX: i64 = 64 << 20;
+const BYTES_MAX: u64 = 64 << 20;
+/// Lines that are removed in one step.
+const STEP_LINES: u32 = 32;
 
 /// A line with the number that the database gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +71,13 @@ pub(crate) fn insert(
                 node.as_str(),
                 line.name.application.as_str(),
                 line.name.microservice.as_str(),
-                to_sql(line.sequence),
-                to_sql(line.time_ms),
+                line.sequence,
+                line.time_ms,
                 serde_json::to_string(&line)?,
             ])?;
         if added == 1 {
             touched.insert(line.name.clone());
-            let id = from_sql(write.sql.last_insert_rowid());
+            let id = write.sql.last_insert_rowid().unsigned_abs();
             write.logged(StoredLine {
                 id,
                 entry: LogEntry {
@@ -94,20 +97,22 @@ pub(crate) fn insert(
             )?
             .execute(params![name.application.as_str(), name.microservice.as_str(), node.as_str(), LINES_MAX])?;
     }
-    trim_total(&write.sql)
+    trim_total(&write.sql, BYTES_MAX)
 }
 
-fn trim_total(connection: &Connection) -> Result<(), Failure> {
+fn trim_total(connection: &Connection, bytes_max: u64) -> Result<(), Failure> {
     let bytes = || {
         connection.query_row("SELECT bytes FROM log_usage", [], |row| {
-            row.get::<_, i64>(0)
+            row.get::<_, u64>(0)
         })
     };
-    while bytes()? > BYTES_MAX {
-        let removed = connection.execute(
-            "DELETE FROM logs WHERE id IN (SELECT id FROM logs ORDER BY id LIMIT 1000)",
-            [],
-        )?;
+    while bytes()? > bytes_max {
+        let removed = connection
+            .prepare_cached(
+                "DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE node =
+                   (SELECT node FROM log_usage_by_node ORDER BY bytes DESC LIMIT 1) ORDER BY id LIMIT ?1)",
+            )?
+            .execute([STEP_LINES])?;
         if removed == 0 {
             break;
         }
@@ -143,7 +148,7 @@ pub(crate) fn tail(
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(values.as_slice(), |row| {
         Ok((
-            row.get::<_, i64>(0)?,
+            row.get::<_, u64>(0)?,
             row.get::<_, String>(1)?,
             row.get::<_, String>(2)?,
         ))
@@ -155,11 +160,61 @@ pub(crate) fn tail(
             node: parse(&node)?,
             line: serde_json::from_str(&line)?,
         };
-        lines.push(StoredLine {
-            id: from_sql(id),
-            entry,
-        });
+        lines.push(StoredLine { id, entry });
     }
     lines.reverse();
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::db;
+
+    fn lines(connection: &Connection, node: &str) -> i64 {
+        connection
+            .query_row("SELECT count(*) FROM logs WHERE node = ?1", [node], |row| {
+                row.get(0)
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn the_node_with_the_most_bytes_loses_its_oldest_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = db::open_connection(&directory.path().join("a.db")).unwrap();
+        connection
+            .pragma_update(None, "foreign_keys", false)
+            .unwrap();
+        let mut add = connection
+            .prepare(
+                "INSERT OR IGNORE INTO logs (node, application, microservice, sequence, time_ms, line)
+                 VALUES (?1, 'a', 'm', ?2, 1, ?3)",
+            )
+            .unwrap();
+        let line = "x".repeat(900);
+        for sequence in 0..10 {
+            add.execute(params!["quiet", sequence, line]).unwrap();
+        }
+        for sequence in 0..500 {
+            add.execute(params!["loud", sequence, line]).unwrap();
+            add.execute(params!["loud", sequence, line]).unwrap(); // a repeated line counts once
+            trim_total(&connection, 100_000).unwrap();
+        }
+        assert_eq!(lines(&connection, "quiet"), 10);
+        assert!((58..=90).contains(&lines(&connection, "loud")));
+        let newest: i64 = connection
+            .query_row("SELECT max(sequence) FROM logs", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(newest, 499);
+        trim_total(&connection, 0).unwrap();
+        let used: i64 = connection
+            .query_row("SELECT count(*) FROM log_usage_by_node", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!((lines(&connection, "quiet"), used), (0, 0));
+    }
 }

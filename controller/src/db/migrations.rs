@@ -7,11 +7,12 @@ use anyhow::{Context as _, bail, ensure};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// The schema after each step; the step's number is its place, from 1 up. Never edit a released one.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("migrations/001_start.sql"),
     include_str!("migrations/002_link_keys.sql"),
     include_str!("migrations/003_link_key_generations.sql"),
     include_str!("migrations/004_relays.sql"),
+    include_str!("migrations/005_bounds.sql"),
 ];
 
 /// Marks a SQLite file as a controller's (SQLite file format, section 1.3.1): "HAAC".
@@ -123,5 +124,54 @@ mod tests {
             error.contains("damaged") && error.contains("controller.db"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn numbers_that_an_earlier_release_took_of_a_node_are_brought_into_range() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for step in &STEPS[..4] {
+            connection.execute_batch(step).unwrap();
+        }
+        let setup = r#"
+            PRAGMA application_id = 1212236099;
+            PRAGMA user_version = 4;
+            INSERT INTO nodes (id, name, key, labels, budget, agent_version, target, enrolled_ms, link_key_generation)
+                VALUES ('n', 'n', '', '{}', '{"storage":"18446744073709551615B"}', '', '', 1, 9223372036854775807);
+            INSERT INTO nodes (id, name, key, labels, budget, agent_version, target, enrolled_ms)
+                VALUES ('m', 'm', '', '{}', '{}', '', '', 1);
+            INSERT INTO statuses VALUES ('n', '{"a":{"applied":18446744073709551615}}', 9223372036854775807, NULL);
+            INSERT INTO statuses VALUES ('m', '{"applied":9007199254740991}', 3, NULL);
+            INSERT INTO assignments VALUES ('n', 9223372036854775807, x'00', '[]', x'00'), ('m', 7, x'00', '[]', x'00');
+            INSERT INTO events (time_ms, kind, subject, message) VALUES (1, 'node_online', '', ''), (1, 'node_revoked', '', '');
+            INSERT INTO logs (node, application, microservice, sequence, time_ms, line) VALUES ('m', 'a', 'b', 1, 1, 'four');
+        "#;
+        connection.execute_batch(setup).unwrap();
+        migrate(&mut connection, Path::new("old.db")).unwrap();
+        let found = |query: &str| -> String {
+            connection
+                .query_row(&format!("SELECT CAST(({query}) AS TEXT)"), [], |row| {
+                    row.get(0)
+                })
+                .unwrap()
+        };
+        for (query, expected) in [
+            (
+                "SELECT group_concat(number) FROM (SELECT number FROM assignments ORDER BY node)",
+                "7,4503599627370496",
+            ),
+            (
+                "SELECT link_key_generation FROM nodes WHERE id = 'n'",
+                "4503599627370496",
+            ),
+            (
+                "SELECT budget FROM nodes WHERE id = 'n'",
+                r#"{"storage":"9007199254740991B"}"#,
+            ),
+            ("SELECT group_concat(node || missed) FROM statuses", "m3"),
+            ("SELECT group_concat(events) FROM event_usage", "1,1"),
+            ("SELECT node || bytes FROM log_usage_by_node", "m104"),
+        ] {
+            assert_eq!(found(query), expected, "{query}");
+        }
     }
 }

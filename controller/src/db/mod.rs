@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use haar_protocol::rest::Event;
 use haar_relay::NodeDirectory;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -43,6 +43,19 @@ use crate::failure::{Failure, Kind};
 const QUEUE_MAX: usize = 256;
 /// Events and log lines that a slow follower may be behind before it misses some.
 const FEED_MAX: usize = 1_024;
+/// A database of no more bytes is checked whole when the controller starts.
+const CHECKED_BYTES_MAX: i64 = 64 << 20;
+/// Of a larger one these tables are.
+const ESSENTIAL_TABLES: [&str; 8] = [
+    "meta",
+    "access_tokens",
+    "nodes",
+    "publishers",
+    "modules",
+    "applications",
+    "placements",
+    "assignments",
+];
 /// How long another process (`access-token`) may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,6 +72,8 @@ pub(crate) struct Feeds {
     pub(crate) assignments: watch::Sender<u64>,
     /// Counts the commits that changed relays.
     pub(crate) relays: watch::Sender<u64>,
+    /// Counts the plans that were made and committed.
+    pub(crate) plans: watch::Sender<u64>,
 }
 
 type Work = Box<dyn FnOnce(&mut Connection, &Feeds) + Send>;
@@ -94,6 +109,39 @@ pub(crate) fn open_connection(path: &Path) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
+/// Checks the database before anything in it is believed: all of it when it is small, otherwise the
+/// tables without which there is no site.
+///
+/// # Errors
+/// When it is damaged; the text says what to do.
+pub(crate) fn check(connection: &Connection, path: &Path) -> anyhow::Result<()> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let quick_check = || {
+        let is_small = number("page_count")? * number("page_size")? <= CHECKED_BYTES_MAX;
+        let checks = match is_small {
+            true => vec!["PRAGMA quick_check(1)".to_owned()],
+            false => ESSENTIAL_TABLES
+                .map(|table| format!("PRAGMA quick_check({table})"))
+                .to_vec(),
+        };
+        let answers = checks
+            .iter()
+            .map(|check| connection.query_row(check, [], |row| row.get::<_, String>(0)));
+        answers.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let damage = match quick_check() {
+        Ok(answers) => answers.into_iter().find(|answer| answer != "ok"),
+        Err(error) => Some(error.to_string()),
+    };
+    match damage {
+        None => Ok(()),
+        Some(damage) => bail!(
+            "{} is damaged ({damage}): nothing in it was changed; keep the file, and restore the database from a backup",
+            path.display()
+        ),
+    }
+}
+
 /// Starts the thread that owns `connection`.
 ///
 /// # Errors
@@ -107,6 +155,7 @@ pub(crate) fn start(connection: Connection) -> anyhow::Result<(Database, Databas
         nodes: watch::Sender::new(Arc::new(keys)),
         assignments: watch::Sender::new(0),
         relays: watch::Sender::new(0),
+        plans: watch::Sender::new(0),
     };
     let (requests, queue) = mpsc::channel(QUEUE_MAX);
     let database = Database {
@@ -209,16 +258,6 @@ impl Database {
 fn begin(connection: &mut Connection) -> Result<Write<'_>, Failure> {
     let sql = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     Ok(Write::new(sql, clock::now_ms()))
-}
-
-/// A number as SQLite holds it. Numbers beyond 2^63 come only from broken or hostile peers.
-pub(crate) fn to_sql(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A number that [`to_sql`] stored.
-pub(crate) fn from_sql(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }
 
 /// A text that was an id or a name when it was stored.

@@ -7,7 +7,7 @@ use haar_protocol::keys::PublicKey;
 use haar_protocol::rest::{Module, TrustedPublisher};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{from_sql, parse, to_sql};
+use super::parse;
 use crate::failure::Failure;
 
 /// A module that was accepted.
@@ -56,7 +56,7 @@ const COLUMNS: &str = "digest, name, version, bytes, signers, imports, exports, 
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<ModuleRow, Failure>> {
     let (digest, name): (String, String) = (row.get(0)?, row.get(1)?);
     let version = row.get(2)?;
-    let (bytes, pushed_ms): (i64, i64) = (row.get(3)?, row.get(7)?);
+    let (bytes, pushed_ms): (u64, u64) = (row.get(3)?, row.get(7)?);
     let (signers, imports, exports): (String, String, String) =
         (row.get(4)?, row.get(5)?, row.get(6)?);
     let parsed = || {
@@ -64,11 +64,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<ModuleRow, Failure>> {
             digest: parse(&digest)?,
             name: parse(&name)?,
             version,
-            bytes: from_sql(bytes),
+            bytes,
             signers: serde_json::from_str(&signers)?,
             imports: serde_json::from_str(&imports)?,
             exports: serde_json::from_str(&exports)?,
-            pushed_ms: from_sql(pushed_ms),
+            pushed_ms,
         })
     };
     Ok(parsed())
@@ -114,11 +114,11 @@ pub(crate) fn insert(connection: &Connection, module: &ModuleRow) -> Result<(), 
             module.digest.to_string(),
             module.name.as_str(),
             module.version,
-            to_sql(module.bytes),
+            module.bytes,
             serde_json::to_string(&module.signers)?,
             serde_json::to_string(&module.imports)?,
             serde_json::to_string(&module.exports)?,
-            to_sql(module.pushed_ms),
+            module.pushed_ms,
         ],
     )?;
     Ok(())
@@ -135,11 +135,11 @@ pub(crate) fn delete(connection: &Connection, digest: &Digest) -> Result<(), Fai
 
 /// How many bytes all modules have together.
 pub(crate) fn bytes_total(connection: &Connection) -> Result<u64, Failure> {
-    let bytes: i64 =
+    let bytes: u64 =
         connection.query_row("SELECT coalesce(sum(bytes), 0) FROM modules", [], |row| {
             row.get(0)
         })?;
-    Ok(from_sql(bytes))
+    Ok(bytes)
 }
 
 /// The digests of all modules.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::keys::{LinkKey, PublicKey};
 use haar_protocol::limits::Budget;
+use haar_protocol::quantity::ByteSize;
 use haar_relay::NodeDirectory;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{Write, from_sql, parse, to_sql};
+use super::{Write, parse};
 use crate::failure::Failure;
 
 /// A node as it enrolled, and whether it is there.
@@ -52,10 +53,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
         row.get(5)?,
         row.get(6)?,
     ];
-    let (enrolled_ms, online): (i64, bool) = (row.get(7)?, row.get(8)?);
-    let last_seen_ms: Option<i64> = row.get(9)?;
+    let (enrolled_ms, online): (u64, bool) = (row.get(7)?, row.get(8)?);
+    let last_seen_ms: Option<u64> = row.get(9)?;
     let link_key: Option<String> = row.get(10)?;
-    let link_key_generation: i64 = row.get(11)?;
+    let link_key_generation: u64 = row.get(11)?;
     let [id, name, key, labels, budget, agent_version, target] = texts;
     let parsed = || {
         Ok(NodeRow {
@@ -63,14 +64,16 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<NodeRow, Failure>> {
             name: parse(&name)?,
             key: parse(&key)?,
             labels: serde_json::from_str(&labels)?,
-            budget: serde_json::from_str(&budget)?,
+            // One that an earlier release took and this one does not: the node has nothing to give
+            // until its next status, and the others are not affected.
+            budget: serde_json::from_str(&budget).unwrap_or(Budget::new(ByteSize(0), 0)),
             agent_version,
             target,
-            enrolled_ms: from_sql(enrolled_ms),
+            enrolled_ms,
             online,
-            last_seen_ms: last_seen_ms.map(from_sql),
+            last_seen_ms,
             link_key: link_key.as_deref().map(parse).transpose()?,
-            link_key_generation: from_sql(link_key_generation),
+            link_key_generation,
         })
     };
     Ok(parsed())
@@ -91,6 +94,15 @@ pub(crate) fn by_name(connection: &Connection, name: &str) -> Result<Option<Node
 /// The node with this id.
 pub(crate) fn by_id(connection: &Connection, id: &NodeId) -> Result<Option<NodeRow>, Failure> {
     one(connection, "id", id.as_str())
+}
+
+/// The id of the node called `name`: reads nothing else of it, so that nothing else can be wrong.
+pub(crate) fn id_by_name(connection: &Connection, name: &Name) -> Result<Option<NodeId>, Failure> {
+    let id: Option<String> = connection
+        .prepare_cached("SELECT id FROM nodes WHERE name = ?1")?
+        .query_row([name.as_str()], |row| row.get(0))
+        .optional()?;
+    id.as_deref().map(parse).transpose()
 }
 
 fn one(connection: &Connection, column: &str, value: &str) -> Result<Option<NodeRow>, Failure> {
@@ -129,7 +141,7 @@ pub(crate) fn put(write: &Write<'_>, node: &NodeRow) -> Result<(), Failure> {
             serde_json::to_string(&node.budget)?,
             node.agent_version,
             node.target,
-            to_sql(node.enrolled_ms),
+            node.enrolled_ms,
         ],
     )?;
     write.nodes_changed();
@@ -156,28 +168,32 @@ pub(crate) fn set_online(
         .prepare_cached(
             "UPDATE nodes SET online = ?2, last_seen_ms = coalesce(?3, last_seen_ms) WHERE id = ?1",
         )?
-        .execute(params![id.as_str(), online, seen.map(to_sql)])?;
+        .execute(params![id.as_str(), online, seen])?;
     Ok(())
 }
 
-/// Notes what a node's status says of the node itself.
+/// Notes what a node's status says of its agent.
 pub(crate) fn set_agent(
     connection: &Connection,
     id: &NodeId,
-    budget: &Budget,
     agent_version: &str,
     target: &str,
 ) -> Result<(), Failure> {
     connection
-        .prepare_cached(
-            "UPDATE nodes SET budget = ?2, agent_version = ?3, target = ?4 WHERE id = ?1",
-        )?
-        .execute(params![
-            id.as_str(),
-            serde_json::to_string(budget)?,
-            agent_version,
-            target
-        ])?;
+        .prepare_cached("UPDATE nodes SET agent_version = ?2, target = ?3 WHERE id = ?1")?
+        .execute(params![id.as_str(), agent_version, target])?;
+    Ok(())
+}
+
+/// Notes what a node has to give.
+pub(crate) fn set_budget(
+    connection: &Connection,
+    id: &NodeId,
+    budget: &Budget,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached("UPDATE nodes SET budget = ?2 WHERE id = ?1")?
+        .execute(params![id.as_str(), serde_json::to_string(budget)?])?;
     Ok(())
 }
 
@@ -202,7 +218,7 @@ pub(crate) fn set_link_key_generation(
 ) -> Result<(), Failure> {
     connection.execute(
         "UPDATE nodes SET link_key_generation = ?2 WHERE id = ?1",
-        params![id.as_str(), to_sql(generation)],
+        params![id.as_str(), generation],
     )?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use haar_protocol::rest::TrustedPublisher;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{from_sql, parse, to_sql};
+use super::parse;
 use crate::failure::{Failure, Kind};
 
 /// How many there may be: the list stands in every assignment.
@@ -17,7 +17,7 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<TrustedPublisher>, Fai
         Ok((
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
-            row.get::<_, i64>(2)?,
+            row.get::<_, u64>(2)?,
         ))
     })?;
     rows.map(|row| {
@@ -25,7 +25,7 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<TrustedPublisher>, Fai
         Ok(TrustedPublisher {
             name: parse(&name)?,
             key: parse(&key)?,
-            added_ms: from_sql(added_ms),
+            added_ms,
         })
     })
     .collect()
@@ -53,7 +53,7 @@ pub(crate) fn put(connection: &Connection, publisher: &TrustedPublisher) -> Resu
         params![
             publisher.name.as_str(),
             publisher.key.to_string(),
-            to_sql(publisher.added_ms)
+            publisher.added_ms
         ],
     )?;
     Ok(())

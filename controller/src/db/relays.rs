@@ -5,7 +5,7 @@ use haar_protocol::manifest::Relay;
 use haar_protocol::secret::SealedText;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{Write, from_sql, to_sql};
+use super::Write;
 use crate::failure::Failure;
 
 /// How many there may be: each assignment names those of its node.
@@ -20,6 +20,10 @@ pub(crate) struct RelayRow {
     pub(crate) password: Option<SealedText>,
     /// The certificate that the node shows which runs it, and the certificate's key, sealed.
     pub(crate) certificate: Option<(String, SealedText)>,
+    /// When that certificate ends; none where an earlier release issued it.
+    pub(crate) certificate_until_ms: Option<u64>,
+    /// When the last certificate ends that was handed out for the broker, if any was.
+    pub(crate) issued_until_ms: Option<u64>,
     /// When it was applied.
     pub(crate) applied_ms: u64,
 }
@@ -29,7 +33,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<RelayRow, Failure>> {
     let password: Option<String> = row.get(1)?;
     let certificate: Option<String> = row.get(2)?;
     let key: Option<String> = row.get(3)?;
-    let applied_ms: i64 = row.get(4)?;
+    let applied_ms: u64 = row.get(4)?;
+    let (certificate_until_ms, issued_until_ms) = (row.get(5)?, row.get(6)?);
     let parsed = || {
         let sealed = |text: &str| serde_json::from_str::<SealedText>(text);
         let key = key.as_deref().map(sealed).transpose()?;
@@ -37,13 +42,16 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<RelayRow, Failure>> {
             manifest: serde_json::from_str(&manifest)?,
             password: password.as_deref().map(sealed).transpose()?,
             certificate: certificate.zip(key),
-            applied_ms: from_sql(applied_ms),
+            certificate_until_ms,
+            issued_until_ms,
+            applied_ms,
         })
     };
     Ok(parsed())
 }
 
-const COLUMNS: &str = "manifest, password, certificate_pem, key, applied_ms";
+const COLUMNS: &str =
+    "manifest, password, certificate_pem, key, applied_ms, certificate_until_ms, issued_until_ms";
 
 /// All of them, by name.
 pub(crate) fn list(connection: &Connection) -> Result<Vec<RelayRow>, Failure> {
@@ -69,18 +77,23 @@ pub(crate) fn put(write: &Write<'_>, row: &RelayRow) -> Result<(), Failure> {
         .as_ref()
         .map_or((None, None), |(pem, key)| (Some(pem.as_str()), Some(key)));
     write.sql.execute(
-        "INSERT INTO relays (name, manifest, password, certificate_pem, key, applied_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO relays (name, manifest, password, certificate_pem, key, applied_ms,
+             certificate_until_ms, issued_until_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (name) DO UPDATE SET manifest = excluded.manifest,
              password = excluded.password, certificate_pem = excluded.certificate_pem,
-             key = excluded.key, applied_ms = excluded.applied_ms",
+             key = excluded.key, applied_ms = excluded.applied_ms,
+             certificate_until_ms = excluded.certificate_until_ms,
+             issued_until_ms = excluded.issued_until_ms",
         params![
             row.manifest.name.as_str(),
             serde_json::to_string(&row.manifest)?,
             row.password.as_ref().map(sealed).transpose()?,
             certificate,
             key.map(sealed).transpose()?,
-            to_sql(row.applied_ms)
+            row.applied_ms,
+            row.certificate_until_ms,
+            row.issued_until_ms
         ],
     )?;
     write.relays_changed();

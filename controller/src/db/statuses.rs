@@ -6,7 +6,7 @@ use haar_protocol::ids::NodeId;
 use haar_protocol::status::Status;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{from_sql, parse, to_sql};
+use super::parse;
 use crate::compilation::Platform;
 use crate::failure::Failure;
 
@@ -26,16 +26,15 @@ pub(crate) fn get(connection: &Connection, node: &NodeId) -> Result<Option<Statu
     let row = connection
         .prepare_cached("SELECT document, missed, clock_skew_ms FROM statuses WHERE node = ?1")?
         .query_row([node.as_str()], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?))
+            Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?, row.get(2)?))
         })
         .optional()?;
-    let Some((document, missed, clock_skew_ms)) = row else {
-        return Ok(None);
-    };
-    Ok(Some(StatusRow {
-        status: serde_json::from_str(&document)?,
-        missed: from_sql(missed),
-        clock_skew_ms,
+    Ok(row.and_then(|(document, missed, clock_skew_ms)| {
+        Some(StatusRow {
+            status: parsed(&document, node.as_str())?,
+            missed,
+            clock_skew_ms,
+        })
     }))
 }
 
@@ -47,23 +46,35 @@ pub(crate) fn all(connection: &Connection) -> Result<BTreeMap<NodeId, StatusRow>
         Ok((
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
-            row.get::<_, i64>(2)?,
+            row.get::<_, u64>(2)?,
             row.get(3)?,
         ))
     })?;
-    rows.map(|row| {
+    let mut statuses = BTreeMap::new();
+    for row in rows {
         let (node, document, missed, clock_skew_ms) = row?;
-        let status = serde_json::from_str(&document)?;
-        Ok((
-            parse(&node)?,
-            StatusRow {
+        if let Some(status) = parsed(&document, &node) {
+            let row = StatusRow {
                 status,
-                missed: from_sql(missed),
+                missed,
                 clock_skew_ms,
-            },
-        ))
-    })
-    .collect()
+            };
+            statuses.insert(parse(&node)?, row);
+        }
+    }
+    Ok(statuses)
+}
+
+/// A status that an earlier release stored and this one does not read counts as none: the next one
+/// replaces it, and those of other nodes are not affected.
+fn parsed(document: &str, node: &str) -> Option<Status> {
+    match serde_json::from_str(document) {
+        Ok(status) => Some(status),
+        Err(error) => {
+            tracing::warn!(%node, %error, "the stored status of a node is not readable: ignoring it");
+            None
+        }
+    }
 }
 
 /// The engines and targets of the fleet, as the nodes say that take compiled code.
@@ -95,7 +106,7 @@ pub(crate) fn put(connection: &Connection, node: &NodeId, row: &StatusRow) -> Re
              ON CONFLICT (node) DO UPDATE SET document = excluded.document, missed = excluded.missed,
                clock_skew_ms = excluded.clock_skew_ms",
         )?
-        .execute(params![node.as_str(), serde_json::to_string(&row.status)?, to_sql(row.missed), row.clock_skew_ms])?;
+        .execute(params![node.as_str(), serde_json::to_string(&row.status)?, row.missed, row.clock_skew_ms])?;
     Ok(())
 }
 

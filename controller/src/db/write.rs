@@ -8,6 +8,7 @@ use std::sync::Arc;
 use haar_protocol::rest::Event;
 use rusqlite::Transaction;
 
+use super::events::Origin;
 use super::{Feeds, events, logs, nodes};
 use crate::failure::Failure;
 
@@ -27,6 +28,7 @@ struct Effects {
     nodes_changed: bool,
     assignments_changed: bool,
     relays_changed: bool,
+    plans: u64,
 }
 
 impl<'c> Write<'c> {
@@ -38,11 +40,61 @@ impl<'c> Write<'c> {
         }
     }
 
-    /// Something happened that people want to know.
+    /// Records what a person did.
     pub(crate) fn event(&self, kind: &str, subject: &str, message: &str) -> Result<(), Failure> {
-        let event = events::insert(&self.sql, self.now_ms, kind, subject, message)?;
+        self.insert(Origin::Person, kind, subject, message)
+    }
+
+    /// Records what a node reported, or what followed from it. Such events are kept apart from those
+    /// of people: however many there are, they evict only each other.
+    pub(crate) fn node_event(
+        &self,
+        kind: &str,
+        subject: &str,
+        message: &str,
+    ) -> Result<(), Failure> {
+        self.insert(Origin::Node, kind, subject, message)
+    }
+
+    fn insert(
+        &self,
+        origin: Origin,
+        kind: &str,
+        subject: &str,
+        message: &str,
+    ) -> Result<(), Failure> {
+        let event = events::insert(&self.sql, self.now_ms, origin, kind, subject, message)?;
         self.effects.borrow_mut().events.push(Arc::new(event));
         Ok(())
+    }
+
+    /// Runs `work` so that its failure, the inner result, undoes only what `work` did.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) fn apart<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<Result<T, Failure>, Failure> {
+        let (events, logs) = {
+            let effects = self.effects.borrow();
+            (effects.events.len(), effects.logs.len())
+        };
+        self.sql.execute_batch("SAVEPOINT apart")?;
+        let result = work();
+        if result.is_err() {
+            self.sql.execute_batch("ROLLBACK TO apart")?;
+            let mut effects = self.effects.borrow_mut();
+            effects.events.truncate(events);
+            effects.logs.truncate(logs);
+        }
+        self.sql.execute_batch("RELEASE apart")?;
+        Ok(result)
+    }
+
+    /// A plan was made.
+    pub(crate) fn planned(&self) {
+        self.effects.borrow_mut().plans += 1;
     }
 
     /// A log line was stored.
@@ -84,6 +136,9 @@ impl<'c> Write<'c> {
         }
         if effects.relays_changed {
             feeds.relays.send_modify(|generation| *generation += 1);
+        }
+        if effects.plans > 0 {
+            feeds.plans.send_modify(|plans| *plans += effects.plans);
         }
         for event in effects.events {
             let _ = feeds.events.send(event); // nobody follows: that is fine

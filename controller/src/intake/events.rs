@@ -4,7 +4,7 @@
 use haar_protocol::ids::Name;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
-    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, State, Status,
+    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, State, Status, StoreDamage,
 };
 
 /// Events that one status may cause; a node that makes more is broken or hostile.
@@ -51,6 +51,7 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
         events.extend(failure(last, microservice, node));
     }
     events.extend(wear(before, after, node));
+    events.extend(store(before, after, node));
     // What an agent has counted begins anew with it.
     let before = before.filter(|before| before.started_ms == after.started_ms);
     for backlog in &after.backlogs {
@@ -62,6 +63,68 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
     }
     events.truncate(EVENTS_MAX);
     events
+}
+
+/// The agent's database was found damaged, or can't be used.
+fn store(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
+    let known = before.and_then(|before| before.store.as_ref());
+    let Some(store) = &after.store else {
+        return Vec::new();
+    };
+    let mut told = Vec::new();
+    if let Some(damage) = &store.damage
+        && known.and_then(|known| known.damage.as_ref()) != Some(damage)
+    {
+        told.push(Told {
+            kind: "store_damaged",
+            subject: node.to_string(),
+            message: format!(
+                "the database of node `{node}` was damaged: {}",
+                loss(damage)
+            ),
+        });
+    }
+    if let Some(problem) = &store.problem
+        && known.is_none_or(|known| known.problem.is_none())
+    {
+        told.push(Told {
+            kind: "store_unusable",
+            subject: node.to_string(),
+            message: format!("node `{node}` can't use its database: {}", line(problem)),
+        });
+    }
+    told
+}
+
+/// What is lost with a damaged database, and what is not.
+fn loss(damage: &StoreDamage) -> String {
+    let missing = match damage.missing.is_empty() {
+        true => "everything could be copied".to_owned(),
+        false => format!(
+            "not all could be copied of its {}",
+            line(&damage.missing.join(", "))
+        ),
+    };
+    let lost = match damage.messages_missing {
+        0 => String::new(),
+        lost => format!(", at least {lost} are lost"),
+    };
+    format!(
+        "{}; {missing}; of the messages that waited on durable routes {} are there{lost}",
+        line(&damage.reason),
+        damage.messages
+    )
+}
+
+/// As much of a text from a node as an event shows.
+fn line(text: &str) -> String {
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(DETAILS_CHARACTERS_MAX)
+        .collect()
 }
 
 /// More was written to the flash today than its owner wants.
@@ -96,7 +159,12 @@ fn change(
         let is_up_still = before.state.is_up() && after.state.is_up();
         (before.state != after.state && !is_up_still) || before.module != after.module
     });
+    let was_refused = before.and_then(|before| before.refused_module);
     let (kind, what) = match after.state {
+        _ if after.refused_module.is_some() && after.refused_module != was_refused => (
+            "microservice_refused",
+            format!("goes on as before on `{node}`: the change was refused{reason}"),
+        ),
         State::Running if is_new_state && after.restarts > 0 => (
             "microservice_running",
             format!("runs again on `{node}`, {}", after.module_label),
@@ -138,15 +206,7 @@ fn failure(
     if known.is_some_and(|known| known.cause == report.cause || known.time_ms == report.time_ms) {
         return None;
     }
-    let details: String = report
-        .details
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .filter(|character| !character.is_control())
-        .take(DETAILS_CHARACTERS_MAX)
-        .collect();
+    let details = line(&report.details);
     Some(Told {
         kind: "microservice_failed",
         subject: after.name.to_string(),

@@ -8,8 +8,10 @@ use haar_protocol::log::{Level, Stream};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
     BacklogStatus, FailureCause, FailureReport, FlashStatus, MicroserviceStatus, Overflow,
-    RefusedAssignment, State,
+    RefusedAssignment, StartStatus, State, StoreDamage, StoreStatus,
 };
+
+mod numbers;
 
 use super::*;
 
@@ -26,20 +28,24 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         started_ms,
         link_key: None,
         link_key_generation: 0,
+        start: None,
         agent_version: "0.1.0".into(),
         target: "t".into(),
         engine: None,
         applied: 1,
         refused: None,
         budget: Budget::new(ByteSize(1), 1),
+        policy: None,
         resident_bytes: 1,
         flash: None,
+        store: None,
         microservices: Vec::new(),
         routes: Vec::new(),
         backlogs: Vec::new(),
         frames_refused: 0,
         relays: Vec::new(),
         serves: Vec::new(),
+        omitted: None,
     }
 }
 
@@ -68,11 +74,12 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         dead_letters: 0,
         exceeded: Default::default(),
         last_failure: None,
+        refused_module: None,
     }
 }
 
 fn take(last: Option<&StatusRow>, status: Status) -> Option<Accepted> {
-    accept(last, status, &"gw".parse().unwrap(), false, 1, 4_000)
+    accept(last, status, &"gw".parse().unwrap(), false, 4_000)
 }
 
 #[test]
@@ -87,9 +94,91 @@ fn a_gap_is_counted_and_an_older_status_ignored() {
     assert_eq!((restarted.status.sequence, restarted.missed), (1, 3));
 }
 
+/// A status of one start of an agent.
+fn of_start(id: &str, sequence: u64, started_ms: u64, sent_ms: u64) -> Status {
+    Status {
+        sent_ms,
+        start: Some(StartStatus {
+            id: id.to_owned(),
+            address: Some(format!("10.0.0.{id}")),
+        }),
+        ..status(sequence, started_ms)
+    }
+}
+
+#[test]
+fn a_restart_and_two_agents_with_one_identity_miss_no_status() {
+    let first = take(None, of_start("1", 1_001, 100, 200)).unwrap().row;
+    let restarted = take(Some(&first), of_start("2", 2_001, 300, 400)).unwrap();
+    assert_eq!(restarted.row.missed, 0);
+    let gap = take(Some(&restarted.row), of_start("2", 2_004, 300, 500)).unwrap();
+    assert_eq!(gap.row.missed, 2);
+    // The other agent began before, with lower numbers, and is served now.
+    let other = take(Some(&gap.row), of_start("1", 1_002, 100, 600)).unwrap();
+    assert_eq!(other.row.missed, 2);
+    assert_eq!(other.row.status.sequence, 1_002);
+    let back = take(Some(&other.row), of_start("2", 2_009, 300, 700)).unwrap();
+    assert_eq!(back.row.missed, 2);
+    // The last words of an agent that has ended come late.
+    assert!(take(Some(&gap.row), of_start("1", 1_002, 100, 250)).is_none());
+    let agents_of_old = take(
+        Some(&take(None, status(1_001, 100)).unwrap().row),
+        status(2_001, 300),
+    );
+    assert_eq!(agents_of_old.unwrap().row.missed, 0);
+}
+
+#[test]
+fn two_agents_with_one_identity_are_told_once_an_hour_with_both_addresses() {
+    let (mut starts, name) = (AllStarts::default(), "gw".parse().unwrap());
+    let mut note = |status: Status, now_ms| starts.note(&status, &name, false, now_ms);
+    assert_eq!(note(of_start("1", 1_001, 100, 200), 0), None);
+    assert_eq!(note(of_start("2", 1_001, 300, 400), 0), None, "a restart");
+    assert_eq!(note(of_start("2", 1_002, 300, 500), 0), None);
+    let told = note(of_start("1", 1_002, 100, 2_600), 0).unwrap();
+    assert_eq!(
+        (told.kind, told.subject.as_str()),
+        ("identity_in_use", "gw")
+    );
+    assert_eq!(
+        told.message,
+        "two agents run with the identity of node `gw`: one at 10.0.0.2 (up 0 s), one at 10.0.0.1 (up 2 s); stop one of them"
+    );
+    assert_eq!(note(of_start("2", 1_003, 300, 2_700), 1_000), None);
+    assert_eq!(note(of_start("1", 1_003, 100, 2_800), 3_599_999), None);
+    assert!(note(of_start("2", 1_004, 300, 2_900), 3_600_000).is_some());
+}
+
+#[test]
+fn no_restart_is_taken_for_two_agents() {
+    let (mut starts, name) = (AllStarts::default(), "gw".parse().unwrap());
+    let mut note = |status: Status, is_kept| starts.note(&status, &name, is_kept, 0);
+    for start in 1..20 {
+        let begin = start * 1_000;
+        let id = start.to_string();
+        for sequence in [1, 2] {
+            let sent_ms = begin + 10 * sequence;
+            assert_eq!(
+                note(of_start(&id, begin + sequence, begin, sent_ms), false),
+                None
+            );
+        }
+        if start > 1 {
+            // The last words of the start before come late, over another relay.
+            let (id, begin) = ((start - 1).to_string(), begin - 1_000);
+            assert_eq!(
+                note(of_start(&id, begin + 3, begin, begin + 30), false),
+                None
+            );
+            // A relay has kept what one of them said.
+            assert_eq!(note(of_start(&id, begin + 9, begin, u64::MAX), true), None);
+        }
+    }
+}
+
 #[test]
 fn a_retained_status_tells_nothing_about_the_clock() {
-    let row = accept(None, status(1, 1), &"gw".parse().unwrap(), true, 1, 4_000)
+    let row = accept(None, status(1, 1), &"gw".parse().unwrap(), true, 4_000)
         .unwrap()
         .row;
     assert_eq!(row.clock_skew_ms, None);
@@ -134,6 +223,24 @@ fn changes_of_state_become_events_once() {
     assert_eq!(events, ["microservice_restarted"]);
     let (_, events) = kinds(Some(&row), State::Refused, 2);
     assert_eq!(events, ["microservice_refused"]);
+}
+
+#[test]
+fn a_refused_change_becomes_an_event_once_while_what_ran_before_goes_on() {
+    let mut running = microservice(State::Running, 0);
+    let mut next = status(1, 1);
+    next.microservices = vec![running.clone()];
+    let mut last = take(None, next).unwrap().row;
+    running.refused_module = Some(Digest::of(b"the next one"));
+    running.reason = Some("no policy allows that".into());
+    for (sequence, expected) in [(2, &["microservice_refused"][..]), (3, &[])] {
+        let mut next = status(sequence, 1);
+        next.microservices = vec![running.clone()];
+        let accepted = take(Some(&last), next).unwrap();
+        let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, expected);
+        last = accepted.row;
+    }
 }
 
 #[test]
@@ -210,28 +317,6 @@ fn a_log_that_becomes_full_is_told_once_until_there_was_room() {
 }
 
 #[test]
-fn a_node_that_is_ahead_of_us_gets_a_higher_number() {
-    let ahead = Status {
-        applied: 7,
-        ..status(1, 1)
-    };
-    assert_eq!(take(None, ahead).unwrap().reissue_above, Some(7));
-    let refused = Some(RefusedAssignment {
-        number: Some(1),
-        reason: "other content".into(),
-    });
-    let stuck = Status {
-        applied: 1,
-        refused,
-        ..status(1, 1)
-    };
-    let accepted = take(None, stuck).unwrap();
-    assert_eq!(accepted.reissue_above, Some(1));
-    assert_eq!(accepted.events[0].kind, "assignment_refused");
-    assert_eq!(take(None, status(1, 1)).unwrap().reissue_above, None);
-}
-
-#[test]
 fn log_batches_are_bounded() {
     let line = |text: String| LogLine {
         name: microservice(State::Running, 0).name,
@@ -256,6 +341,44 @@ fn what_a_restarted_relay_kept_does_not_make_a_node_online() {
     assert_eq!(open_alive(b"online", false, true), Some(true));
     assert_eq!(open_alive(b"offline", true, true), Some(false));
     assert_eq!(open_alive(b"whatever", false, false), None);
+}
+
+#[test]
+fn a_database_that_was_damaged_or_can_not_be_used_becomes_one_event_each() {
+    let damage = |found_ms| StoreDamage {
+        found_ms,
+        reason: "database disk image is malformed\nand more".into(),
+        missing: vec!["pairs".into(), "messages".into()],
+        messages: 12,
+        messages_missing: 3,
+    };
+    let full = || Some("database or disk is full".to_owned());
+    let steps = [
+        (None, None),
+        (None, Some(damage(1))),
+        (full(), Some(damage(1))),
+        (Some("the disk is read-only".into()), Some(damage(1))),
+        (None, Some(damage(1))),
+        (None, Some(damage(2))),
+    ];
+    let (mut last, mut told) = (None::<StatusRow>, Vec::new());
+    for (started_ms, (problem, damage)) in (1..).zip(steps) {
+        let mut next = status(started_ms, started_ms);
+        next.store = Some(StoreStatus { problem, damage });
+        let accepted = accept(last.as_ref(), next, &"one".parse().unwrap(), false, 1).unwrap();
+        told.extend(accepted.events);
+        last = Some(accepted.row);
+    }
+    let kinds: Vec<_> = told.iter().map(|told| told.kind).collect();
+    assert_eq!(kinds, ["store_damaged", "store_unusable", "store_damaged"]);
+    assert_eq!(
+        told[0].message,
+        "the database of node `one` was damaged: database disk image is malformed; not all could be copied of its pairs, messages; of the messages that waited on durable routes 12 are there, at least 3 are lost"
+    );
+    assert_eq!(
+        told[1].message,
+        "node `one` can't use its database: database or disk is full"
+    );
 }
 
 #[test]

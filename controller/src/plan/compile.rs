@@ -114,6 +114,7 @@ fn microservices_on(
                 retry: microservice.retry.clone(),
                 inlet_history: histories(&microservice.inlets),
                 outlet_history: histories(&microservice.outlets),
+                unknown: Vec::new(),
             })
         })
         .collect()

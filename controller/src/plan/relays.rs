@@ -1,5 +1,7 @@
 //! Which relays a node attaches to, as whom, and which of them it shares with another node.
 
+use std::collections::BTreeMap;
+
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::manifest::{Credentials, EMBEDDED_PREFERENCE, Place};
@@ -38,6 +40,8 @@ pub(crate) enum RelayPlace {
         ca_pem: Option<String>,
         /// As whom to connect.
         credentials: Credentials,
+        /// When the last certificate ends that the site issued for it, if any.
+        issued_until_ms: Option<u64>,
     },
     /// In the agent of a node.
     Neighbourhood {
@@ -70,28 +74,39 @@ impl Relay {
         }
     }
 
-    /// True when `node` attaches to it: it is meant to, or runs it.
-    pub(crate) fn is_for(&self, node: &Node) -> bool {
+    /// True when the node with this name and these labels attaches to it: it is meant to, or runs
+    /// it.
+    fn is_for(&self, name: &Name, labels: &BTreeMap<String, String>) -> bool {
         if self.role == RelayRole::Topics {
             return false; // it is for devices
         }
-        let runs_it = matches!(&self.place, RelayPlace::Neighbourhood { node: host, .. } if host == &node.name);
-        let is_named = self.nodes.node.as_ref() == Some(&node.name);
-        let labels = self.nodes.labels.iter().flatten();
+        let runs_it =
+            matches!(&self.place, RelayPlace::Neighbourhood { node: host, .. } if host == name);
+        let is_named = self.nodes.node.as_ref() == Some(name);
+        let wanted = self.nodes.labels.iter().flatten();
         let has_labels = self.nodes.labels.is_some()
-            && labels
+            && wanted
                 .clone()
-                .all(|(key, value)| node.labels.get(key) == Some(value));
+                .all(|(key, value)| labels.get(key) == Some(value));
         runs_it || is_named || has_labels
     }
 }
 
 /// The relays of a node, the most preferred first.
 pub(crate) fn relays_of<'f>(fleet: &'f Fleet, node: &Node) -> Vec<&'f Relay> {
-    let mut relays: Vec<&Relay> = fleet
-        .relays
+    attached_relays(&fleet.relays, &node.name, &node.labels)
+}
+
+/// Those of `relays` to which the node with this name and these labels attaches, the most preferred
+/// first.
+pub(crate) fn attached_relays<'r>(
+    relays: &'r [Relay],
+    name: &Name,
+    labels: &BTreeMap<String, String>,
+) -> Vec<&'r Relay> {
+    let mut relays: Vec<&Relay> = relays
         .iter()
-        .filter(|relay| relay.is_for(node))
+        .filter(|relay| relay.is_for(name, labels))
         .collect();
     relays.sort_by_key(|relay| (relay.preference, &relay.name));
     relays.truncate(RELAYS_OF_NODE_MAX);
@@ -140,6 +155,7 @@ pub(crate) fn access(fleet: &Fleet, node: &Node, relay: &Relay) -> Option<RelayA
             url,
             ca_pem,
             credentials,
+            ..
         } => (
             Some(url.clone()),
             ca_pem.clone(),

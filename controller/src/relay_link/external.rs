@@ -14,9 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::QUEUE_MESSAGES;
-use super::presence::Presence;
-use super::reports::{self, Reports};
-use super::requests::Requests;
+use super::reports::{self, Reports, Shared};
 use super::site_session::SiteSession;
 use crate::change;
 use crate::db::Database;
@@ -86,8 +84,7 @@ struct Held {
 pub(super) struct Externals {
     site: Arc<Site>,
     database: Database,
-    requests: Requests,
-    presence: Presence,
+    shared: Shared,
     sessions: Sessions,
     held: BTreeMap<Name, Held>,
 }
@@ -96,15 +93,13 @@ impl Externals {
     pub(super) fn new(
         site: &Arc<Site>,
         database: &Database,
-        requests: &Requests,
-        presence: &Presence,
+        shared: &Shared,
         sessions: &Sessions,
     ) -> Self {
         Self {
             site: Arc::clone(site),
             database: database.clone(),
-            requests: requests.clone(),
-            presence: presence.clone(),
+            shared: shared.clone(),
             sessions: sessions.clone(),
             held: BTreeMap::new(),
         }
@@ -161,13 +156,7 @@ impl Externals {
     }
 
     fn hold(&mut self, name: Name, target: Target, options: SessionOptions) {
-        let reports = Reports::new(
-            &name,
-            &self.site,
-            &self.database,
-            &self.requests,
-            &self.presence,
-        );
+        let reports = Reports::new(&name, &self.site, &self.database, &self.shared);
         let session = SiteSession::start(&name, options, &self.site, &self.database, reports);
         self.sessions.set(name.clone(), session.session.clone());
         let held = Held {
@@ -197,10 +186,10 @@ impl Externals {
     }
 
     async fn left(&self, relay: &Name) {
-        let nodes = self.presence.forget(relay);
-        if !nodes.is_empty() {
-            reports::offline(&self.database, nodes, relay).await;
-        }
+        let nodes = self.shared.presence.forget(relay, |_| true);
+        let message =
+            format!("it was at relay `{relay}`, to which the controller has no connection");
+        reports::offline(&self.database, nodes, message).await;
     }
 }
 
@@ -210,6 +199,7 @@ fn target(relay: Relay) -> Option<(Name, Target)> {
             url,
             ca_pem,
             credentials,
+            ..
         } if relay.role == RelayRole::Everything => {
             let target = Target {
                 url,

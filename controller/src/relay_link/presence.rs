@@ -4,10 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::status::Status;
 
-/// Who is where, as the relays tell it. Taken for single look-ups, never across an await.
+use crate::intake::{AllStarts, Told};
+
+/// Who is where, as the relays tell it, and which agents speak for a node. Each is taken for single
+/// look-ups, never across an await.
 #[derive(Clone, Default)]
-pub(super) struct Presence(Arc<Mutex<HashMap<NodeId, BTreeSet<Name>>>>);
+pub(super) struct Presence {
+    nodes: Arc<Mutex<HashMap<NodeId, BTreeSet<Name>>>>,
+    starts: Arc<Mutex<AllStarts>>,
+}
 
 impl Presence {
     /// Notes whether a node is at a relay, and says whether it is anywhere.
@@ -25,11 +32,12 @@ impl Presence {
         is_anywhere
     }
 
-    /// Nobody knows any more who is at a relay. Returns the nodes that are nowhere now.
-    pub(super) fn forget(&self, relay: &Name) -> Vec<NodeId> {
+    /// Forgets that the nodes that `which` selects are at a relay. Returns those of them that are
+    /// nowhere now.
+    pub(super) fn forget(&self, relay: &Name, which: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
         let mut gone = Vec::new();
         self.lock().retain(|node, at| {
-            if at.remove(relay) && at.is_empty() {
+            if which(node) && at.remove(relay) && at.is_empty() {
                 gone.push(node.clone());
             }
             !at.is_empty()
@@ -37,8 +45,20 @@ impl Presence {
         gone
     }
 
+    /// Notes which start of its agent a status of a node is from; see [`AllStarts::note`].
+    pub(super) fn note_start(
+        &self,
+        status: &Status,
+        name: &Name,
+        is_kept: bool,
+        now_ms: u64,
+    ) -> Option<Told> {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        starts.note(status, name, is_kept, now_ms)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, BTreeSet<Name>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,8 +80,9 @@ mod tests {
         assert!(presence.note(&one, &plant, true));
         assert!(presence.note(&one, &own, true));
         assert!(presence.note(&two, &plant, true));
-        assert_eq!(presence.forget(&plant), vec![two]);
-        assert_eq!(presence.forget(&own), vec![one]);
-        assert!(presence.forget(&own).is_empty());
+        assert!(presence.forget(&plant, |_| false).is_empty());
+        assert_eq!(presence.forget(&plant, |_| true), vec![two]);
+        assert_eq!(presence.forget(&own, |_| true), vec![one]);
+        assert!(presence.forget(&own, |_| true).is_empty());
     }
 }

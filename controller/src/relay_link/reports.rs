@@ -1,19 +1,31 @@
-//! Brings what nodes report into the database, many reports in one transaction. What to believe is
-//! decided in `intake`.
+//! Brings what nodes report into the database, many reports in one transaction. Here what is let in;
+//! `taking` says what becomes of it, and `intake` decides what to believe.
+//!
+//! ```text
+//! relay ─► of a node of this relay? ─► within the node's rates? ─┬─► Taking, one transaction
+//!                                                                └─► answers: to those who wait
+//! ```
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::topics::Topic;
+use haar_relay::NodeDirectory;
+use tokio::time::Instant;
 
+use super::adoption::Newsworthy;
+use super::attached::Attached;
+use super::meters::{Door, Meters};
 use super::presence::Presence;
 use super::requests::Requests;
-use crate::db::nodes::NodeRow;
+use super::taking::{Report, ReportOf, Taking};
 use crate::db::{self, Database, Write};
-use crate::failure::Failure;
+use crate::intake::ALIVE_BYTES_MAX;
 use crate::site::Site;
-use crate::{change, intake};
 
 /// A message of a node, as the relay delivered it.
 pub(super) struct Message {
@@ -22,13 +34,22 @@ pub(super) struct Message {
     pub(super) retained: bool,
 }
 
-/// See the module.
+/// What the intakes of all relays share. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
+    pub(super) requests: Requests,
+    pub(super) presence: Presence,
+    pub(super) meters: Meters,
+    pub(super) newsworthy: Newsworthy,
+}
+
+/// The intake of one relay.
 pub(super) struct Reports {
     relay: Name,
     site: Arc<Site>,
     database: Database,
-    requests: Requests,
-    presence: Presence,
+    shared: Shared,
+    attached: Attached,
 }
 
 impl Reports {
@@ -36,209 +57,177 @@ impl Reports {
         relay: &Name,
         site: &Arc<Site>,
         database: &Database,
-        requests: &Requests,
-        presence: &Presence,
+        shared: &Shared,
     ) -> Self {
         Self {
             relay: relay.clone(),
-            presence: presence.clone(),
             site: Arc::clone(site),
             database: database.clone(),
-            requests: requests.clone(),
+            shared: shared.clone(),
+            attached: Attached::new(relay),
         }
     }
 
     /// Takes what arrived together. On the first connection since the start, the relay may have
     /// kept what is no longer true.
-    pub(super) async fn take(&self, mut messages: Vec<Message>, is_first_connection: bool) {
-        messages.retain(
-            |message| match Topic::parse(&self.site.id, &message.topic) {
-                Some(Topic::Response(node)) => {
-                    self.requests.answer(&self.site, &node, &message.payload);
-                    false
-                }
-                _ => true,
-            },
-        );
-        if messages.is_empty() {
+    pub(super) async fn take(&mut self, messages: Vec<Message>, is_first_connection: bool) {
+        let directory = Arc::clone(&self.database.feeds.nodes.borrow());
+        let is_there = |node: &NodeId| directory.contains_key(node);
+        self.shared.meters.tidy(directory.len(), is_there);
+        let messages: Vec<Incoming> = messages
+            .into_iter()
+            .filter_map(|message| self.incoming(message, &directory))
+            .collect();
+        self.follow_plan(&messages).await;
+        let mut arrived = Arrived::default();
+        let now = Instant::now();
+        for message in messages {
+            self.let_in(message, now, &mut arrived);
+        }
+        if arrived.is_empty() {
             return;
         }
-        let (site, relay) = (Arc::clone(&self.site), self.relay.clone());
-        let presence = self.presence.clone();
+        let (site, relay, shared) = (
+            Arc::clone(&self.site),
+            self.relay.clone(),
+            self.shared.clone(),
+        );
         let work = move |write: &Write<'_>| {
             let taking = Taking {
                 write,
                 site: &site,
                 relay: &relay,
-                presence: &presence,
+                shared: &shared,
                 is_first_connection,
+                now,
             };
-            messages.iter().try_for_each(|one| taking.take_apart(one))
+            arrived
+                .strangers
+                .iter()
+                .try_for_each(|node| taking.stranger(node))?;
+            arrived
+                .floods
+                .iter()
+                .try_for_each(|node| taking.flood(node))?;
+            arrived
+                .reports
+                .iter()
+                .try_for_each(|report| taking.take(report))
         };
         if let Err(failure) = self.database.write(work).await {
             tracing::error!(%failure, "reports of nodes were lost");
         }
     }
+
+    /// Who no longer attaches to the relay is not there any more.
+    async fn follow_plan(&mut self, messages: &[Incoming]) {
+        let reporting = messages.iter().map(|message| &message.node);
+        let (site, database) = (&self.site, &self.database);
+        match self.attached.follow(site, database, reporting).await {
+            Ok(true) => {
+                let attached = &self.attached;
+                let presence = &self.shared.presence;
+                let gone = presence.forget(&self.relay, |node| !attached.has(node));
+                let message = format!("it does not attach to relay `{}` any more", self.relay);
+                offline(&self.database, gone, message).await;
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                tracing::error!(%failure, relay = %self.relay, "the nodes of a relay could not be read");
+            }
+        }
+    }
+
+    /// Reads the topic of a message. None when it is no report of a node of the site.
+    fn incoming(&self, message: Message, directory: &NodeDirectory) -> Option<Incoming> {
+        let (node, of) = match Topic::parse(&self.site.id, &message.topic)? {
+            Topic::Status(node) => (node, Some(ReportOf::Status)),
+            Topic::Alive(node) => (node, Some(ReportOf::Presence)),
+            Topic::Log(node) => (node, Some(ReportOf::Logs)),
+            Topic::Response(node) => (node, None),
+            Topic::Assignment(_) | Topic::Request(_) | Topic::Link { .. } => return None,
+        };
+        // An empty one says that a retained message was cleared.
+        let is_report = !message.payload.is_empty() && directory.contains_key(&node);
+        is_report.then_some(Incoming { node, of, message })
+    }
+
+    fn let_in(&mut self, incoming: Incoming, now: Instant, arrived: &mut Arrived) {
+        let Incoming { node, of, message } = incoming;
+        if !self.attached.has(&node) {
+            // What a broker has kept since the node was there is no offence.
+            if !message.retained && self.attached.refuse() {
+                arrived.strangers.push(node);
+            }
+            return;
+        }
+        if of == Some(ReportOf::Presence) {
+            // The last word counts, so that none is dropped: they are small, and their events are few.
+            if message.payload.len() > ALIVE_BYTES_MAX {
+                return;
+            }
+        } else {
+            match self.shared.meters.admit(&node, message.payload.len(), now) {
+                Door::Open => {}
+                Door::Closes => return arrived.floods.push(node),
+                Door::Closed => return,
+            }
+        }
+        match of {
+            Some(of) => arrived.reports.push(Report {
+                of,
+                node,
+                payload: message.payload,
+                retained: message.retained,
+            }),
+            None => {
+                let requests = &self.shared.requests;
+                requests.answer(&self.site, &node, &message.payload);
+            }
+        }
+    }
 }
 
-/// Tells that nodes are offline, which were at a relay that nobody reaches any more.
-pub(super) async fn offline(database: &Database, nodes: Vec<NodeId>, relay: &Name) {
-    let message = format!("it was at relay `{relay}`, to which the controller has no connection");
+/// A message of a node of the site.
+struct Incoming {
+    node: NodeId,
+    /// None for an answer to a request.
+    of: Option<ReportOf>,
+    message: Message,
+}
+
+/// What goes into one transaction.
+#[derive(Default)]
+struct Arrived {
+    reports: Vec<Report>,
+    /// Nodes whose reports exceed their rates since now.
+    floods: Vec<NodeId>,
+    /// The first node of which the relay reports without being one of its relays.
+    strangers: Vec<NodeId>,
+}
+
+impl Arrived {
+    fn is_empty(&self) -> bool {
+        self.reports.is_empty() && self.floods.is_empty() && self.strangers.is_empty()
+    }
+}
+
+/// Records that nodes are offline, for the reason in `message`.
+pub(super) async fn offline(database: &Database, nodes: Vec<NodeId>, message: String) {
+    if nodes.is_empty() {
+        return;
+    }
     let work = move |write: &Write<'_>| {
         for id in &nodes {
             let row = db::nodes::by_id(&write.sql, id)?;
             if let Some(row) = row.filter(|row| row.online) {
                 db::nodes::set_online(&write.sql, id, false, None)?;
-                write.event("node_offline", row.name.as_str(), &message)?;
+                write.node_event("node_offline", row.name.as_str(), &message)?;
             }
         }
         Ok(())
     };
     if let Err(failure) = database.write(work).await {
-        tracing::error!(%failure, "nodes could not be told to be offline");
-    }
-}
-
-/// One transaction with what arrived of one relay.
-struct Taking<'t, 'w> {
-    write: &'t Write<'w>,
-    site: &'t Site,
-    relay: &'t Name,
-    presence: &'t Presence,
-    is_first_connection: bool,
-}
-
-impl Taking<'_, '_> {
-    /// Takes one message; one that fails changes nothing and does not take the others with it.
-    fn take_apart(&self, message: &Message) -> Result<(), Failure> {
-        let sql = &self.write.sql;
-        sql.execute_batch("SAVEPOINT report")?;
-        if let Err(failure) = self.take_one(message) {
-            tracing::error!(%failure, topic = %message.topic, "a report of a node was lost");
-            sql.execute_batch("ROLLBACK TO report")?;
-        }
-        sql.execute_batch("RELEASE report")?;
-        Ok(())
-    }
-
-    fn take_one(&self, message: &Message) -> Result<(), Failure> {
-        let (write, site) = (self.write, self.site);
-        let Some(topic) = Topic::parse(&site.id, &message.topic) else {
-            return Ok(());
-        };
-        let (Topic::Status(node) | Topic::Alive(node) | Topic::Log(node)) = &topic else {
-            return Ok(());
-        };
-        if message.payload.is_empty() {
-            return Ok(()); // a retained message was cleared
-        }
-        let Some(row) = db::nodes::by_id(&write.sql, node)? else {
-            return Ok(());
-        };
-        match topic {
-            Topic::Status(node) => self.take_status(&node, &row, message),
-            Topic::Alive(node) => {
-                match intake::open_alive(
-                    &message.payload,
-                    message.retained,
-                    self.is_first_connection,
-                ) {
-                    Some(online) => self.set_online(&node, &row, online, message.retained),
-                    None => Ok(()),
-                }
-            }
-            Topic::Log(node) => match intake::open_logs(&message.payload) {
-                Ok(lines) => {
-                    self.set_online(&node, &row, true, message.retained)?;
-                    db::logs::insert(write, &node, &row.name, lines)
-                }
-                Err(why) => {
-                    tracing::warn!(node = %row.name, %why, "log lines of a node were not taken");
-                    Ok(())
-                }
-            },
-            Topic::Assignment(_) | Topic::Request(_) | Topic::Response(_) | Topic::Link { .. } => {
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether a node is at this relay; it is offline when it is at none.
-    fn set_online(
-        &self,
-        id: &NodeId,
-        row: &NodeRow,
-        online: bool,
-        retained: bool,
-    ) -> Result<(), Failure> {
-        let write = self.write;
-        let online = self.presence.note(id, self.relay, online);
-        db::nodes::set_online(&write.sql, id, online, (!retained).then_some(write.now_ms))?;
-        match (row.online, online) {
-            (false, true) => {
-                write.event("node_online", row.name.as_str(), "connected to the relay")
-            }
-            (true, false) => write.event(
-                "node_offline",
-                row.name.as_str(),
-                "the relay has no connection to it",
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    fn take_status(&self, id: &NodeId, row: &NodeRow, message: &Message) -> Result<(), Failure> {
-        let (write, site) = (self.write, self.site);
-        let status = match intake::open_status(&message.payload, &site.id, id, &row.key) {
-            Ok(status) => status,
-            Err(why) => {
-                tracing::warn!(node = %row.name, %why, "a status was not taken");
-                return Ok(());
-            }
-        };
-        let last = db::statuses::get(&write.sql, id)?;
-        let number = db::assignments::made(&write.sql, id)?.map_or(0, |made| made.number);
-        let Some(accepted) = intake::accept(
-            last.as_ref(),
-            status,
-            &row.name,
-            message.retained,
-            number,
-            write.now_ms,
-        ) else {
-            return Ok(());
-        };
-        if !message.retained {
-            self.set_online(id, row, true, false)?;
-        }
-        for event in accepted.events {
-            write.event(event.kind, &event.subject, &event.message)?;
-        }
-        let status = &accepted.row.status;
-        let version = change::clipped(&status.agent_version);
-        let target = change::clipped(&status.target);
-        if (&version, &target, &status.budget) != (&row.agent_version, &row.target, &row.budget) {
-            db::nodes::set_agent(&write.sql, id, &status.budget, &version, &target)?;
-        }
-        let new_key = status.link_key.filter(|key| row.link_key != Some(*key));
-        if let Some(key) = &new_key {
-            db::nodes::set_link_key(&write.sql, id, key)?;
-            if row.link_key.is_some() {
-                let what = format!("{id} uses another key for its links: {key}");
-                write.event("link_key_changed", row.name.as_str(), &what)?;
-            }
-        }
-        // Ours may be an older copy of the database.
-        if status.link_key_generation > row.link_key_generation {
-            db::nodes::set_link_key_generation(&write.sql, id, status.link_key_generation)?;
-        }
-        if status.budget != row.budget || new_key.is_some() {
-            change::plan_anew(write, site)?;
-        }
-        db::statuses::put(&write.sql, id, &accepted.row)?;
-        match accepted.reissue_above {
-            Some(above) => change::reissue(write, site, id, above),
-            None => Ok(()),
-        }
+        tracing::error!(%failure, "nodes could not be recorded as offline");
     }
 }

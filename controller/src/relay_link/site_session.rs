@@ -77,7 +77,7 @@ async fn intake(
     relay: Name,
     mut events: mpsc::Receiver<SessionEvent>,
     connections: watch::Sender<u64>,
-    reports: Reports,
+    mut reports: Reports,
 ) {
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     while events.recv_many(&mut batch, EVENTS_MAX).await > 0 {

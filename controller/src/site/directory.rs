@@ -2,9 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+
+use super::modes;
 
 /// Holds the directory for this process; released when dropped, also by a crash.
 #[derive(Debug)]
@@ -26,16 +29,13 @@ pub(super) fn claim(directory: &Path) -> anyhow::Result<Lock> {
             "{shown} is the data directory of an agent: give the controller a directory of its own with --data"
         );
     }
-    let is_new = !directory.exists();
-    fs::create_dir_all(directory).with_context(|| format!("making the data directory {shown}"))?;
-    if is_new {
-        restrict(directory, 0o700)?;
-    }
+    modes::restrict(directory)?;
     let path = directory.join("controller.lock");
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
         .with_context(|| {
             format!(
@@ -93,8 +93,7 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     }
     let mut options = OpenOptions::new();
     options.create_new(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.mode(0o600);
     let mut file = options.open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
@@ -105,15 +104,14 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the rights of all others on a file or folder away.
-#[cfg(unix)]
-pub(super) fn restrict(path: &Path, mode: u32) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .with_context(|| format!("restricting {}", path.display()))
-}
-
-#[cfg(not(unix))]
-pub(super) fn restrict(_path: &Path, _mode: u32) -> anyhow::Result<()> {
+/// Makes an empty file that only its owner reads, unless it is there.
+pub(super) fn make_private_file(path: &Path) -> anyhow::Result<()> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
     Ok(())
 }

@@ -8,21 +8,26 @@
 //! ```
 
 mod directory;
+mod modes;
 mod certificates;
 mod people;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use haar_protocol::ids::{Name, SiteId};
 use haar_protocol::keys::SecretKey;
 use rusqlite::Connection;
 
-pub(crate) use certificates::ServerCertificate;
+pub(crate) use certificates::{
+    HANDED_OUT_LIFE_MS, Issued, NEIGHBOURHOOD_LIFE_MS, ServerCertificate,
+};
 pub(crate) use directory::Lock;
+pub(crate) use modes::make_private_from_now_on;
 pub(crate) use people::{admin_context, further_context, sha256};
 
 use crate::config::Settings;
+use crate::failure::{Failure, Kind};
 use crate::{clock, db};
 
 const DEFAULT_NAME: &str = "site";
@@ -44,6 +49,8 @@ pub(crate) struct Site {
     pub(crate) server: ServerCertificate,
     /// The name or address that nodes reach it by.
     pub(crate) advertise: String,
+    /// The names that its own certificate carries.
+    pub(crate) names: Vec<String>,
     /// Its data directory.
     pub(crate) directory: PathBuf,
 }
@@ -59,16 +66,25 @@ impl Site {
         format!("mqtts://{}:{port}", self.host())
     }
 
-    /// A certificate of the site's authority for a server at `host`.
+    /// Issues a certificate of the site's authority for a server at `host`, good until `until_ms`
+    /// (milliseconds since the Unix epoch).
     ///
     /// # Errors
-    /// When the authority can't be read, or `host` is no name that a certificate can carry.
-    pub(crate) fn certificate_for(
-        &self,
-        host: &str,
-        now_ms: u64,
-    ) -> anyhow::Result<ServerCertificate> {
-        certificates::issue(&self.directory, &self.id, host, now_ms)
+    /// When `host` is the controller itself, or no name that a certificate can carry, or the
+    /// authority can't be read.
+    pub(crate) fn certificate_for(&self, host: &str, until_ms: u64) -> Result<Issued, Failure> {
+        if certificates::is_one_of(host, &self.names) {
+            return Err(Failure::new(
+                Kind::Refused,
+                "host_of_controller",
+                format!(
+                    "no certificate is issued for `{host}`: it is a name of the controller, and the holder of such a certificate could stand in for the controller"
+                ),
+            )
+            .hint("give the relay a name or an address of its own, or a certificate from another authority (`ca` in its manifest)"));
+        }
+        certificates::issue(&self.directory, &self.id, host, until_ms)
+            .map_err(|error| Failure::internal(format_args!("{error:#}")))
     }
 
     fn host(&self) -> String {
@@ -108,8 +124,16 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<(Site, Connection, Loc
         )
     })?;
     let id = SiteId::of(&key.public());
+    if directory.join("ca.pem").exists() && is_gone(&database) {
+        bail!(
+            "{} is missing or empty, but the site's authority is there: nothing is begun without what the site was; restore the database from a backup",
+            database.display()
+        );
+    }
+    // SQLite gives the files beside it the mode of this one.
+    directory::make_private_file(&database)?;
     let connection = db::open_connection(&database)?;
-    directory::restrict(&database, 0o600)?;
+    db::check(&connection, &database)?;
     let name = check_owner(&connection, &id, settings)?;
     let authority = certificates::authority(directory, &id)?;
     let advertise = settings.advertised();
@@ -128,10 +152,16 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<(Site, Connection, Loc
         ca_sha256: authority.sha256()?,
         ca_pem: authority.certificate_pem,
         server,
+        names: certificates::names(settings, &advertise),
         advertise,
         directory: directory.clone(),
     };
     Ok((site, connection, lock))
+}
+
+/// True when there is no database, or nothing in its file.
+fn is_gone(database: &Path) -> bool {
+    std::fs::metadata(database).is_ok_and(|file| file.len() == 0) || !database.exists()
 }
 
 /// The database must be this site's. Returns the site's name, which flags may change.

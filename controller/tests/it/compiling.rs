@@ -7,6 +7,7 @@ use haar_engine::artifact::Expected;
 use haar_engine::configuration;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
+use haar_protocol::module::Publishers;
 use haar_protocol::rest::{List, ModuleCode};
 use haar_protocol::status::{EngineStatus, Status};
 
@@ -37,7 +38,10 @@ fn unpacked(
     let (trusted, publishers) = ([site], [publisher().public()]);
     let expected = Expected {
         module: digest,
-        publishers: &publishers,
+        publishers: Publishers {
+            of_site: &publishers,
+            of_owner: None,
+        },
         fingerprint: engine,
         target,
         trusted: &trusted,

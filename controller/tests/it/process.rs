@@ -1,9 +1,12 @@
 //! The program itself: announcing, stopping, further people.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use haar_protocol::context::Context;
+use haar_protocol::rest::Token;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::http::Client;
 
@@ -133,4 +136,54 @@ fn a_token_for_a_person_needs_a_site() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no site"));
+}
+
+/// Connections to `url` from some addresses, none of which says anything.
+fn crowd(url: &str, count: u16) -> Vec<Socket> {
+    let to: SocketAddr = url.rsplit('/').next().unwrap().parse().unwrap();
+    let connect = |number: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let host = u8::try_from(2 + number / 8).unwrap();
+        let from = SocketAddr::from(([127, 0, 0, host], 0));
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        socket
+    };
+    (0..count).map(connect).collect()
+}
+
+#[test]
+fn a_crowd_of_connections_leaves_descriptors_for_the_database() {
+    haar_relay::raise_descriptor_limit();
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_haar-controller"))
+        .args(RUN)
+        .arg("--data")
+        .arg(directory.path().join("site"))
+        .env("HAAR_LOG", "warn")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = ready(&mut child);
+    let context = std::fs::read_to_string(line["context"].as_str().unwrap()).unwrap();
+    let context: Context = toml::from_str(&context).unwrap();
+    let crowds = [
+        crowd(&context.url, 700),
+        crowd(line["relay"].as_str().unwrap(), 700),
+    ];
+    let bearer = format!("Bearer {}", context.token);
+    let client = Client::new(&context.url, &context.ca_pem, Some(bearer));
+    for _ in 0..5 {
+        let token = client.post_json("/tokens", &serde_json::json!({}));
+        let _: Token = token.ok();
+    }
+    drop(crowds);
+    drop(child.stdin.take());
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.contains("LimitNOFILE"), "{said}");
+    assert!(!said.contains("Too many open files"), "{said}");
 }

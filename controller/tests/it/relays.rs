@@ -3,10 +3,11 @@
 use haar_protocol::relay::{RelayApplied, RelayCredentials, RelayInfo};
 use haar_protocol::rest::List;
 
-use crate::support::device::Device;
+use crate::support::device::{Device, Link, now_ms};
 use crate::support::site::TestSite;
+use crate::support::wait::until;
 
-const PLANT: &str = "api_version: haar/v1\nkind: Relay\nname: plant\nurl: mqtts://127.0.0.1:1\n";
+const PLANT: &str = "api_version: haar/v1\nkind: Relay\nname: plant\nurl: mqtts://127.0.0.2:1\n";
 const GIVEN: &str = "api_version: haar/v1\nkind: Relay\nname: plant\nurl: mqtts://127.0.0.1:1\ncredentials: {user: haar, password: a-very-secret-word}\n";
 const NEAR: &str =
     "api_version: haar/v1\nkind: Relay\nname: near\nnode: gw\naddress: 192.0.2.1:7422\n";
@@ -124,4 +125,97 @@ fn a_password_that_is_given_stands_nowhere_in_clear() {
         }
     }
     assert!(files > 5);
+}
+
+#[test]
+fn no_certificate_is_issued_for_a_name_of_the_controller() {
+    let site = TestSite::start();
+    Device::join(&site, 1, "gw", &[]);
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "LocalHost.",
+    ] {
+        let yaml = PLANT.replace("127.0.0.2", host);
+        apply(&site, "plant", &yaml);
+        let path = "/relays/plant/credentials?certificate=true";
+        let why = site.client.get(path).refused(422, "host_of_controller");
+        assert!(why.contains("`ca`"), "{why}");
+        site.client.get("/relays/plant/credentials").done();
+        let near = format!(
+            "api_version: haar/v1\nkind: Relay\nname: near\nnode: gw\naddress: \"{host}:7422\"\n"
+        );
+        let refused = site.client.put("/relays/near", near.as_bytes());
+        refused.refused(422, "host_of_controller");
+    }
+    assert!(
+        !site
+            .event_kinds()
+            .contains(&"certificate_issued".to_owned())
+    );
+}
+
+#[test]
+fn each_certificate_is_an_event_and_ends_within_a_year() {
+    let site = TestSite::start();
+    apply(&site, "plant", PLANT);
+    let path = "/relays/plant/credentials?certificate=true";
+    let found: RelayCredentials = site.client.get(path).ok();
+    let left_ms = found.certificate.unwrap().until_ms - now_ms();
+    assert!((364..=366).contains(&(left_ms / 86_400_000)), "{left_ms}");
+    let events = site.client.get("/events").json();
+    let issued = events["items"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(
+        (issued["kind"].as_str(), issued["subject"].as_str()),
+        (Some("certificate_issued"), Some("plant"))
+    );
+    let message = issued["message"].as_str().unwrap();
+    assert!(
+        message.contains("`127.0.0.2`")
+            && message.contains("SHA-256")
+            && message.contains("good until 20"),
+        "{message}"
+    );
+    let info: RelayInfo = site.client.get("/relays/plant").ok();
+    assert_eq!(info.problem, None);
+}
+
+#[test]
+fn a_certificate_of_a_relay_that_a_node_runs_is_renewed_and_one_for_a_broker_is_asked_for() {
+    let mut site = TestSite::start();
+    let device = Device::join(&site, 1, "gw", &[]);
+    let mut link = device.connect(&site);
+    apply(&site, "near", NEAR);
+    apply(&site, "plant", PLANT);
+    site.client
+        .get("/relays/plant/credentials?certificate=true")
+        .done();
+    let certificate = |link: &mut Link| {
+        let (assignment, _) = link.assignment(|assignment| !assignment.serves.is_empty());
+        assignment.serves[0].certificate_pem.clone()
+    };
+    let first = certificate(&mut link);
+    drop(link);
+    site.stop();
+    let database = rusqlite::Connection::open(site.directory.path().join("controller.db")).unwrap();
+    let soon = now_ms() + 86_400_000 * 30;
+    let query = "UPDATE relays SET certificate_until_ms = ?1, issued_until_ms = ?1";
+    database.execute(query, [soon]).unwrap();
+    drop(database);
+    let site = site.restart();
+    let mut link = device.connect(&site);
+    until("there is another certificate", || {
+        (certificate(&mut link) != first).then_some(())
+    });
+    let kinds = site.event_kinds().into_iter();
+    assert_eq!(kinds.filter(|kind| kind == "certificate_issued").count(), 3);
+    let info: RelayInfo = site.client.get("/relays/plant").ok();
+    let problem = info.problem.unwrap();
+    assert!(
+        problem.contains("ends in 29 days") && problem.contains("haar relay credentials plant"),
+        "{problem}"
+    );
 }

@@ -43,6 +43,7 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         dead_letters: 0,
         exceeded: Default::default(),
         last_failure: None,
+        refused_module: None,
     }
 }
 
@@ -218,10 +219,18 @@ fn a_node_that_has_seen_a_higher_number_gets_a_higher_one() {
     link.assignment(|assignment| assignment.number == 42);
 }
 
+/// A site with `app/one` on `gw`: only such lines are taken.
+fn logging_site() -> (TestSite, Device) {
+    let site = TestSite::with_publisher();
+    site.push(&recipe("sampler", "1.0.0"));
+    let device = Device::join(&site, 1, "gw", &[]);
+    site.apply("app", "api_version: haar/v1\nkind: Application\nname: app\nmicroservices:\n- {name: one, module: sampler@1.0.0, place: {node: gw}}\n");
+    (site, device)
+}
+
 #[test]
 fn log_lines_are_kept_once_and_filtered() {
-    let site = TestSite::start();
-    let device = Device::join(&site, 1, "gw", &[]);
+    let (site, device) = logging_site();
     let link = device.connect(&site);
     let lines: Vec<LogLine> = (1..=5)
         .map(|sequence| line(sequence, &format!("line {sequence}")))
@@ -261,8 +270,7 @@ fn log_lines_are_kept_once_and_filtered() {
 
 #[test]
 fn only_the_newest_lines_of_a_microservice_are_kept() {
-    let site = TestSite::start();
-    let device = Device::join(&site, 1, "gw", &[]);
+    let (site, device) = logging_site();
     let link = device.connect(&site);
     for batch in 0..3u64 {
         let lines = (1..=900)
@@ -282,4 +290,29 @@ fn only_the_newest_lines_of_a_microservice_are_kept() {
             .then_some(entries)
     });
     assert_eq!((entries.len(), entries[0].line.sequence), (2_000, 701));
+}
+
+#[test]
+fn lines_of_a_microservice_that_was_never_assigned_are_not_taken() {
+    let (site, device) = logging_site();
+    let link = device.connect(&site);
+    let mut invented = line(1, "invented");
+    invented.name = name("other");
+    link.publish(log(&device, vec![invented.clone(), line(2, "own")]));
+    link.publish(log(&device, vec![invented]));
+    let lines = || {
+        let entries = site.client.get("/logs").ok::<List<LogEntry>>().items;
+        let texts = entries.into_iter().map(|entry| entry.line.text);
+        texts.collect::<Vec<_>>()
+    };
+    until("the node's own line is there", || {
+        (lines() == ["own"]).then_some(())
+    });
+    site.client.delete("/applications/app").done();
+    link.publish(log(&device, vec![line(3, "last words")]));
+    until("the last words are there", || {
+        (lines() == ["own", "last words"]).then_some(())
+    });
+    let refused = site.event_kinds().into_iter();
+    assert_eq!(refused.filter(|kind| kind == "log_refused").count(), 1);
 }

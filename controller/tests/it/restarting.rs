@@ -20,7 +20,10 @@ fn a_restart_keeps_everything_and_tells_the_nodes_again() {
     let (id, token) = (site.id(), site.context.token.clone());
     let mut site = site;
     site.stop();
-    std::fs::remove_dir_all(site.directory.path().join("relay")).unwrap(); // the relay comes back empty
+    // What the relay of release 0.1 left: it is removed, and the relay comes back empty.
+    let relay = site.directory.path().join("relay/retained");
+    std::fs::create_dir_all(&relay).unwrap();
+    std::fs::write(relay.join("one.json"), "{}").unwrap();
     std::fs::write(
         site.directory.path().join("modules/stray.wasm"),
         b"left by a crash",
@@ -33,6 +36,7 @@ fn a_restart_keeps_everything_and_tells_the_nodes_again() {
     assert_eq!(after, before);
     assert!(!site.apply("app", APPLICATION).changed);
     assert!(!site.directory.path().join("modules/stray.wasm").exists());
+    assert!(!site.directory.path().join("relay").exists());
 }
 
 fn start(
@@ -159,6 +163,52 @@ fn a_damaged_database_is_named() {
         text.contains("controller.db") && text.contains("damaged"),
         "{text}"
     );
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_replaced_by_an_empty_one() {
+    let site = stopped_site();
+    let database = site.directory.path().join("controller.db");
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(site.directory.path().join(format!("controller.db{end}")));
+    }
+    std::fs::write(&database, b"").unwrap();
+    let text = refusal(site.directory.path());
+    assert!(text.contains("empty") && text.contains("backup"), "{text}");
+    assert_eq!(std::fs::metadata(&database).unwrap().len(), 0);
+    std::fs::remove_file(&database).unwrap();
+    let text = refusal(site.directory.path());
+    assert!(
+        text.contains("missing") && text.contains("backup"),
+        "{text}"
+    );
+    assert!(!database.exists());
+}
+
+#[test]
+fn with_any_page_of_its_database_overwritten_a_controller_says_so_and_changes_nothing() {
+    let site = stopped_site();
+    let database = site.directory.path().join("controller.db");
+    let sound = std::fs::read(&database).unwrap();
+    let noise: Vec<u8> = (0..4_096_u64)
+        .map(|byte| ((byte * 2_654_435_761) >> 9).to_le_bytes()[0])
+        .collect();
+    let pages = sound.len() / noise.len();
+    assert!(pages > 20, "{pages}");
+    for page in 0..pages {
+        let mut bytes = sound.clone();
+        bytes.splice(
+            page * noise.len()..(page + 1) * noise.len(),
+            noise.iter().copied(),
+        );
+        std::fs::write(&database, &bytes).unwrap();
+        let text = refusal(site.directory.path());
+        assert!(
+            text.contains("controller.db") && text.contains("damaged") && text.contains("backup"),
+            "page {page}: {text}"
+        );
+        assert!(std::fs::read(&database).unwrap() == bytes, "page {page}");
+    }
 }
 
 #[test]

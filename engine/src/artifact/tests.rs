@@ -51,11 +51,19 @@ fn sealed_of(
     seal(&origin, code, key)
 }
 
+/// What the site trusts, of a device whose owner leaves it at that.
+fn of_site(of_site: &[PublicKey]) -> Publishers<'_> {
+    Publishers {
+        of_site,
+        of_owner: None,
+    }
+}
+
 /// Asks for the code of the module, by the key.
 fn expecting<T>(ask: impl FnOnce(Expected<'_>) -> T) -> T {
     ask(Expected {
         module: &module(),
-        publishers: &[publisher().public()],
+        publishers: of_site(&[publisher().public()]),
         fingerprint: FINGERPRINT,
         target: TARGET,
         trusted: &[key().public()],
@@ -126,7 +134,7 @@ fn code_of_a_module_that_no_trusted_publisher_has_signed_is_refused() {
         let seal = sealed(b"code");
         expecting(|expected| {
             let expected = Expected {
-                publishers,
+                publishers: of_site(publishers),
                 ..expected
             };
             expected.open(&seal)
@@ -136,6 +144,34 @@ fn code_of_a_module_that_no_trusted_publisher_has_signed_is_refused() {
     for publishers in [&publishers[..1], &[]] {
         let refused = open(publishers).unwrap_err();
         assert!(matches!(refused, ArtifactError::Publisher(_)), "{refused}");
+    }
+}
+
+#[test]
+fn code_of_a_module_that_nobody_has_signed_whom_the_owner_demands_is_refused_with_the_signer() {
+    let of_site = [publisher().public()];
+    let open = |of_owner: Option<&[PublicKey]>| {
+        let seal = sealed(b"code");
+        expecting(|expected| {
+            let publishers = Publishers {
+                of_site: &of_site,
+                of_owner,
+            };
+            Expected {
+                publishers,
+                ..expected
+            }
+            .open(&seal)
+        })
+    };
+    let stranger = SecretKey::from_seed([6; 32]).public();
+    assert!(open(None).is_ok());
+    assert!(open(Some(&[stranger, publisher().public()])).is_ok());
+    for of_owner in [&[stranger][..], &[]] {
+        let refused = open(Some(of_owner)).unwrap_err();
+        assert!(matches!(refused, ArtifactError::Publisher(_)), "{refused}");
+        let key = publisher().public().to_string();
+        assert!(refused.to_string().contains(&key), "{refused}");
     }
 }
 

@@ -136,7 +136,7 @@ mod tests {
     use haar_conformance_artifacts as artifacts;
     use haar_protocol::ids::Digest;
     use haar_protocol::keys::SecretKey;
-    use haar_protocol::module::{Signatures, sign};
+    use haar_protocol::module::{Publishers, Signatures, sign};
     use proptest::prelude::*;
 
     use super::*;
@@ -208,7 +208,10 @@ mod tests {
         let keys = [key.public()];
         let expected = Expected {
             module: &digest,
-            publishers: &keys,
+            publishers: Publishers {
+                of_site: &keys,
+                of_owner: None,
+            },
             fingerprint: &fingerprint,
             target: &target,
             trusted: &keys,

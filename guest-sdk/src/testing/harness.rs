@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::world::{SharedWorld, Timer, enter};
-use super::{LogLine, Published};
+use super::{LogLine, Measurements, Published};
 use crate::message::{Message, Rejection};
 use crate::microservice::Microservice;
 use crate::node::Facts;
@@ -64,6 +64,11 @@ impl<S: Microservice> Harness<S> {
     /// Sets whether the node's clock is synchronised. It is, without this.
     pub fn set_clock_synchronised(&mut self, synchronised: bool) {
         self.world.borrow_mut().clock_synchronised = synchronised;
+    }
+
+    /// Sets what the node measures, before the start or later. Nothing is granted without this.
+    pub fn set_measurements(&mut self, measurements: Measurements) {
+        self.world.borrow_mut().measurements = measurements;
     }
 
     /// Starts the microservice.

@@ -7,6 +7,7 @@ mod harness;
 pub(crate) mod history;
 pub(crate) mod imports;
 pub(crate) mod key_value;
+pub(crate) mod system;
 mod world;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::log::Level;
 use crate::message::{Message, Source};
 
 pub use harness::Harness;
+pub use system::Measurements;
 pub use world::Timer;
 
 /// When tests begin: milliseconds since 1970-01-01T00:00:00Z.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BEGINNING_MS, LogLine, Published};
+use super::{BEGINNING_MS, LogLine, Measurements, Published};
 use crate::history::Direction;
 use crate::message::Message;
 use crate::node::Facts;
@@ -29,6 +29,7 @@ pub(super) struct World {
     pub(super) configuration: BTreeMap<String, String>,
     pub(super) facts: Facts,
     pub(super) clock_synchronised: bool,
+    pub(super) measurements: Measurements,
     pub(super) timers: BTreeMap<String, Timer>,
     /// Names of those that outlive the microservice.
     pub(super) kept: BTreeSet<String>,
@@ -57,6 +58,7 @@ impl Default for World {
                 location: None,
             },
             clock_synchronised: true,
+            measurements: Measurements::default(),
             timers: BTreeMap::new(),
             kept: BTreeSet::new(),
             published: Vec::new(),

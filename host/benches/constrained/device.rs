@@ -59,7 +59,6 @@ impl Device {
         modules
             .prepare(&spec, &self.assignment.publishers, &runtime)
             .unwrap();
-        runtime.shutdown();
         module
     }
 
@@ -76,7 +75,8 @@ impl Device {
             compiler: Compiler::InProcess,
             precompiled_by: None,
         };
-        Modules::open(data, controller, credentials, sources).unwrap()
+        let policy = Arc::new(self.node.policy());
+        Modules::open(data, controller, credentials, sources, policy).unwrap()
     }
 
     /// One more microservice. Its limits are a gateway's.

@@ -12,6 +12,7 @@ use haar_host::bus::registry::Registry;
 use haar_host::runtime::GuestRuntime;
 use haar_protocol::assignment::Microservice;
 use haar_protocol::grants::{Access, DirectoryGrant};
+use haar_protocol::module::Publishers;
 
 use crate::MICROSERVICES;
 use crate::container::Container;
@@ -46,6 +47,11 @@ pub async fn of_the_agent(agent: &Path) {
         quota: None,
         optional: false,
     }];
+    let allowed = format!(
+        "[policy]\ndirectories = [{{ path = {:?}, access = \"read-write\" }}]\n",
+        folder.path()
+    );
+    std::fs::write(device.node.data.path().join("agent.toml"), allowed).unwrap();
     device.add(spec);
     for index in 2..MICROSERVICES {
         device.add(microservice(&format!("m{index}"), quiet, &[], &["in"]));
@@ -179,7 +185,10 @@ fn verified(node: &Node, site: &Site, spec: &Microservice, runtime: &GuestRuntim
     let name = format!("compiled/{}.code", spec.module.to_hex());
     let expected = Expected {
         module: &spec.module,
-        publishers: &[site.publisher.public()],
+        publishers: Publishers {
+            of_site: &[site.publisher.public()],
+            of_owner: None,
+        },
         fingerprint: runtime.fingerprint(),
         target: &configuration::target(),
         trusted: &[node.key.public()],

@@ -54,6 +54,8 @@ impl Bench {
                 bus: Arc::clone(&bus),
                 store: Store::open(node.data.path()).unwrap().0,
                 private_directories: node.data.path().join("private"),
+                measurements: Arc::default(),
+                policy: Arc::new(node.policy()),
                 facts: Default::default(),
             }),
             bus,
@@ -65,6 +67,7 @@ impl Bench {
                     compiler: Compiler::InProcess,
                     precompiled_by: None,
                 },
+                Arc::new(node.policy()),
             )
             .unwrap(),
             publishers: node.assignment(site, 1).publishers,
@@ -73,7 +76,7 @@ impl Bench {
 
     /// Ends the guests' threads.
     pub fn finish(self) {
-        self.runtime.shutdown();
+        drop(self.runtime);
     }
 
     /// Reads, verifies, loads and links, compiling when there is no code yet.
@@ -126,6 +129,7 @@ impl Bench {
             surroundings: Arc::clone(&self.surroundings),
             logger: Logger::new(spec, logs, Arc::clone(&counters)),
             counters,
+            file_thread: Arc::default(),
             orders: given,
             started: Some(started),
         };

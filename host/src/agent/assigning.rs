@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::Digest;
+use haar_protocol::signed;
 
+use super::connection::fresh_epoch;
 use super::housekeeping::Kept;
 use super::run::Agent;
 use crate::accept::{self, Verdict};
@@ -15,13 +17,24 @@ use crate::enrol::random_seed;
 use crate::identity::LinkSecret;
 use crate::local_api::state::now_ms;
 use crate::runtime::surroundings::Facts;
+use crate::store::Health;
 
 impl Agent {
-    /// Puts the stored assignment in force. It is verified like one from the relay.
-    pub(super) async fn resume(&mut self) -> anyhow::Result<()> {
-        let Some(envelope) = self.store.assignment().await? else {
-            return Ok(());
+    /// Puts the last assignment in force, from its file or from the database: whatever is damaged, the
+    /// newer one of those that the site has signed. It is verified like one from the relay.
+    pub(super) async fn resume(&mut self) {
+        let kept = self.store.assignments().await;
+        let allegiance = &self.node.allegiance;
+        let number = |envelope: &Vec<u8>| {
+            let signed = signed::open::<Assignment>(envelope, &allegiance.site_key);
+            signed.ok().map(|assignment| assignment.number)
         };
+        let Some(envelope) = kept.iter().max_by_key(|envelope| number(envelope)).cloned() else {
+            return;
+        };
+        if kept.iter().any(|other| *other != envelope) || kept.len() < 2 {
+            self.keep_twice(&envelope).await;
+        }
         match accept::accept(&envelope, &self.node.allegiance, None) {
             Ok(Verdict::Accept(assignment)) => {
                 // A disk that is full must not keep the node from running what needs none.
@@ -38,7 +51,23 @@ impl Agent {
                 .node
                 .assignment_refused(None, format!("the stored assignment: {refusal}")),
         }
-        Ok(())
+    }
+
+    /// Keeps the assignment in both places, where one has another or none. Only what the site has signed.
+    async fn keep_twice(&self, envelope: &[u8]) {
+        let site_key = &self.node.allegiance.site_key;
+        let Ok(assignment) = signed::open::<Assignment>(envelope, site_key) else {
+            return;
+        };
+        let kept = self
+            .store
+            .set_assignment(assignment.number, envelope.to_vec())
+            .await;
+        if let Err(error) = kept
+            && !self.store.is_known_to_fail()
+        {
+            tracing::warn!("the assignment is kept in one place only: {error:#}");
+        }
     }
 
     pub(super) async fn assignment(&mut self, envelope: &[u8]) {
@@ -61,12 +90,9 @@ impl Agent {
                 }
             }
             Err(refusal) => {
-                let number = haar_protocol::signed::open::<Assignment>(
-                    envelope,
-                    &self.node.allegiance.site_key,
-                )
-                .ok()
-                .map(|assignment| assignment.number);
+                let number = signed::open::<Assignment>(envelope, &self.node.allegiance.site_key)
+                    .ok()
+                    .map(|assignment| assignment.number);
                 self.node.assignment_refused(number, refusal.to_string());
             }
         }
@@ -81,7 +107,14 @@ impl Agent {
         self.store
             .set_assignment(assignment.number, envelope)
             .await?;
-        self.open_logs(assignment).await
+        if let Err(error) = self.open_logs(assignment).await {
+            // Without a database, what needs none runs.
+            if !matches!(*self.store.health().borrow(), Health::Absent(_)) {
+                return Err(error);
+            }
+            self.lacks_logs = true;
+        }
+        Ok(())
     }
 
     /// Opens the logs of its durable routes, and takes them into use.
@@ -91,7 +124,7 @@ impl Agent {
         let owners = owners.map(|one| one.name.clone()).collect();
         let opened = self
             .store
-            .open_logs(owners, wanted.clone(), now_ms())
+            .open_logs(owners, wanted.clone(), fresh_epoch())
             .await?;
         let registry = &mut self.node.registry;
         registry.logs.follow(wanted, opened, assignment);

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use haar_link::runs;
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::relay::{NodeCredentials, PASSWORD_PURPOSE, RelayAccess, RelayRole};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::Membership;
+use crate::local_api::state::now_ms;
 
 /// Events of a relay that may wait to be sorted.
 const RELAY_EVENTS_MAX: usize = 256;
@@ -45,7 +47,7 @@ impl Account {
         }
     }
 
-    fn endpoint(&self, access: &RelayAccess) -> anyhow::Result<Endpoint> {
+    pub(super) fn endpoint(&self, access: &RelayAccess) -> anyhow::Result<Endpoint> {
         let ca_pem = access.ca_pem.as_ref().unwrap_or(&self.ca_pem);
         let endpoint = match &access.url {
             Some(url) => Endpoint::new(url, Some(ca_pem))?,
@@ -114,6 +116,12 @@ pub(super) fn alive(site: &SiteId, node: &NodeId, word: &'static str) -> Outgoin
         at_least_once: true,
         retain: true,
     }
+}
+
+/// Names a run of logs that begins now.
+pub(super) fn fresh_epoch() -> u64 {
+    // Without random bytes it is still later than those of earlier starts.
+    runs::epoch(now_ms(), getrandom::u32().unwrap_or(0))
 }
 
 /// One random byte; no matter if the machine has none to give.

@@ -45,11 +45,11 @@ pub(super) async fn run(
     let stop = ends.stop.clone();
     let (session, task) = DeviceSession::start(options, subscriptions, events, stop);
     let link = DeviceLink {
+        intake: Intake::new(relay.clone(), bus, store.clone()),
         relay,
         session,
         received,
         plan,
-        intake: Intake::new(bus, store.clone()),
         output: Output::new(store),
         connection: None,
     };
@@ -73,15 +73,16 @@ impl DeviceLink {
         self.output.follow(&plan);
         let mut is_ending = false;
         loop {
+            if is_ending {
+                self.intake.end();
+            }
+            self.intake.store_waiting(&plan).await;
             if is_ending && self.intake.is_idle() {
                 // What is stored was acknowledged before.
                 match ends.forget.is_cancelled() {
                     true => self.session.forget(),
                     false => self.session.close(),
                 }
-            }
-            if !is_ending {
-                self.intake.store_waiting(&plan).await;
             }
             let connection = self.connection.filter(|_| !is_ending);
             let can_send = connection.is_some() && self.output.fill().await;
@@ -129,6 +130,9 @@ impl DeviceLink {
                 self.output.disconnected();
             }
             DeviceEvent::Message(message) => self.intake.arrived(plan, message),
+            DeviceEvent::WindowExceeded { messages } => {
+                tracing::warn!(relay = %self.relay, "the broker sends more unacknowledged messages than the {messages} that this node allows (the receive maximum of MQTT 5): all of them are taken; see whether there is a newer release of the broker");
+            }
             DeviceEvent::Published { token, outcome } => {
                 self.output.published(&self.relay, token, outcome);
             }

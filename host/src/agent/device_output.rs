@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::device_link::STORE_PAUSE;
 use crate::bus::log::Reader;
 use crate::bus::message::{Message, count};
-use crate::bus::topics::{self, BrokerPlan, OutgoingTopic, Supply, TopicQueue};
-use crate::local_api::state::now_ms;
+use crate::bus::topic_queue::TopicQueue;
+use crate::bus::topics::{self, BrokerPlan, OutgoingTopic, Supply};
 use crate::store::Store;
 use crate::store::log::Logged;
 
@@ -184,7 +184,9 @@ impl Output {
                 continue;
             }
             if let Err(error) = read(&self.store, stream).await {
-                tracing::error!("a log can't be read: {error:#}; tried again");
+                if !self.store.is_known_to_fail() {
+                    tracing::error!("a log can't be read: {error:#}; tried again");
+                }
                 self.paused_until = Some(Instant::now() + STORE_PAUSE);
             }
             has_some |= !stream.ready.is_empty();
@@ -241,7 +243,11 @@ impl Output {
             index.map(|index| (stream, index))
         });
         let Some((stream, index)) = found else {
-            return; // of a live route, or published again by now
+            // Of a live route, or published again by now.
+            if let Outcome::Never(why) = outcome {
+                tracing::warn!(%relay, "a message of a live route is dropped: {why}");
+            }
+            return;
         };
         let (route, topic) = (&stream.route, &stream.route.target.topic);
         match outcome {
@@ -283,10 +289,10 @@ async fn read(store: &Store, stream: &mut Stream) -> anyhow::Result<()> {
         return Ok(());
     }
     let messages = reader.log.read(store, stream.read_to, READ_BYTES).await?;
-    let now_ms = now_ms();
+    let now_ms = store.ages().now_ms();
     for logged in messages {
         stream.read_to = logged.position;
-        let is_expired = expiry_ms.is_some_and(|age| logged.message.is_older(age, now_ms));
+        let is_expired = expiry_ms.is_some_and(|age| logged.is_older(age, now_ms));
         if !is_expired {
             stream.ready.push_back(logged);
             continue;

@@ -70,7 +70,7 @@ impl Agent {
         let run = self.runs;
         let (orders, given) = watch::channel(Orders::of(&spec));
         let (started, start_returned) = oneshot::channel();
-        let Some((logger, counters)) = self.node.instruments(&spec.name) else {
+        let Some((logger, counters, file_thread)) = self.node.instruments(&spec.name) else {
             return;
         };
         logger.follow(&spec); // it may have changed while nothing ran
@@ -82,6 +82,7 @@ impl Agent {
             surroundings: Arc::clone(&self.surroundings),
             logger,
             counters,
+            file_thread,
             orders: given,
             started: Some(started),
         };

@@ -5,22 +5,51 @@ use std::time::Duration;
 
 use haar_protocol::topics::Topic;
 use haar_relay::Outgoing;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::sleep_until;
+use super::connection::{jitter, sleep_until};
 use super::flash;
 use super::housekeeping;
 use super::log_shipper::LogShipper;
 use super::node::Effect;
 use super::reporter::{self, Frame};
+use super::reports::Obstacle;
 use super::run::Agent;
 use crate::config::Precompiled;
 use crate::identity::Membership;
 use crate::local_api::state::now_ms;
 use crate::modules::compile::Compiler;
+use crate::store::Health;
 
 /// How long the end of the agent may take in all.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why an agent has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Its database is damaged: it has to be set aside, and the agent started again.
+    StoreDamaged(String),
+    /// Its database could not be used when it started, and can be now: it has to be started again.
+    StoreBack,
+    /// The thread of its database has ended: it has to be started again.
+    StoreDead,
+}
+
+/// Waits until the database is one that the agent can't go on with.
+pub(super) async fn store_ended(health: &mut watch::Receiver<Health>) -> Ended {
+    let is_end = |health: &Health| match health {
+        Health::Well | Health::Failing(_) | Health::Absent(_) => false,
+        Health::Damaged(_) | Health::Back | Health::Dead => true,
+    };
+    match health.wait_for(is_end).await.as_deref() {
+        Ok(Health::Damaged(reason)) => Ended::StoreDamaged(reason.clone()),
+        Ok(Health::Back) => Ended::StoreBack,
+        _ => Ended::StoreDead,
+    }
+}
 
 impl Agent {
     pub(super) async fn report(&mut self) {
@@ -38,13 +67,33 @@ impl Agent {
         }
         match self.store.count_dead_letters().await {
             Ok(letters) => self.node.count_dead_letters(&letters),
+            Err(_) if self.store.is_known_to_fail() => {}
             Err(error) => tracing::warn!("dead letters can't be counted: {error:#}"),
         }
-        if let Some(status) = self.status().await {
-            // Never waits: a relay that does not take it gets the next one, a whole snapshot too.
-            self.node.changed = false;
-            if let Err(error) = self.uplink.try_publish(status) {
-                tracing::debug!("no status was sent: {error}");
+        self.send_status().await;
+    }
+
+    /// Never waits for the relay: when it does not take the status, it gets the next one, which is a
+    /// whole snapshot too.
+    async fn send_status(&mut self) {
+        let sent = match self.status().await {
+            Ok(status) => self
+                .uplink
+                .try_publish(status)
+                .map_err(|error| (Obstacle::NotTaken, error.into())),
+            Err(obstacle) => Err(obstacle),
+        };
+        match sent {
+            Ok(()) => {
+                self.node.changed = false;
+                self.reports.sent();
+            }
+            Err((obstacle, error)) => {
+                if self.reports.failed(obstacle, Instant::now(), jitter()) {
+                    tracing::warn!(
+                        "no status is sent: {error:#}; retried with growing pauses, logged once"
+                    );
+                }
             }
         }
     }
@@ -59,14 +108,8 @@ impl Agent {
         }
     }
 
-    async fn status(&mut self) -> Option<Outgoing> {
-        let sequence = match self.statuses.next(&self.store).await {
-            Ok(sequence) => sequence,
-            Err(error) => {
-                tracing::error!("no status is sent: {error:#}");
-                return None;
-            }
-        };
+    async fn status(&mut self) -> Result<Outgoing, (Obstacle, anyhow::Error)> {
+        let sequence = self.reports.number(&self.store).await;
         let now_ms = now_ms();
         let written = flash::written_bytes();
         let frame = Frame {
@@ -74,31 +117,26 @@ impl Agent {
             now_ms,
             flash: written.map(|written| self.flash.status(written, now_ms)),
             started_ms: self.started_ms,
+            start: self.start.status(),
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,
             precompiled: self.options.precompiled == Precompiled::Accept,
+            policy: self.options.policy.outline(),
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
+            store: reporter::store(&self.store),
         };
         let membership = &self.options.membership;
-        match reporter::status(
-            &self.node,
-            &self.surroundings.bus,
-            &frame,
-            &self.options.key,
-        ) {
-            Ok(envelope) => Some(Outgoing {
-                topic: Topic::Status(membership.node.clone()).text(&membership.site),
-                payload: envelope.into(),
-                at_least_once: true,
-                retain: true,
-            }),
-            Err(error) => {
-                tracing::error!("no status is sent: {error}");
-                None
-            }
-        }
+        let (bus, key) = (&self.surroundings.bus, &self.options.key);
+        let envelope = reporter::status(&self.node, bus, &frame, key)
+            .map_err(|error| (Obstacle::NotSealed, error.into()))?;
+        Ok(Outgoing {
+            topic: Topic::Status(membership.node.clone()).text(&membership.site),
+            payload: envelope.into(),
+            at_least_once: true,
+            retain: true,
+        })
     }
 
     /// Stop taking work, finish calls, final status, disconnect.
@@ -120,15 +158,18 @@ impl Agent {
             }
         }
         self.devices.close().await;
-        if let Err(error) = self.node.registry.logs.bases().store(&self.store).await {
+        if let Err(error) = self.node.registry.logs.bases().store(&self.store).await
+            && !self.store.is_known_to_fail()
+        {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
-        if let Some(status) = self.status().await
-            && let Err(error) = self.uplink.try_publish(status)
+        if let Err(error) = self.store.keep_ages().await
+            && !self.store.is_known_to_fail()
         {
-            tracing::debug!("the last status was not sent: {error}");
+            tracing::error!("the clock of ages can't be stored: {error:#}");
         }
+        self.send_status().await;
         if *self.connected.borrow() {
             let Membership { site, node, .. } = &self.options.membership;
             let (logs, uplink) = (Arc::clone(&self.logs), self.uplink.clone());
@@ -139,6 +180,38 @@ impl Agent {
         drop(self.logs);
         self.instances.abort_all();
         self.work.shutdown().await;
-        self.runtime.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_ends_with_the_thread_of_its_database_and_not_for_what_may_pass() {
+        let (health, mut watched) = watch::channel(Health::Well);
+        for passing in [
+            Health::Failing("full".into()),
+            Health::Well,
+            Health::Absent("newer".into()),
+        ] {
+            health.send_replace(passing);
+            let ended = store_ended(&mut watched);
+            assert!(futures_util::FutureExt::now_or_never(ended).is_none());
+        }
+        for (end, expected) in [
+            (Health::Dead, Ended::StoreDead),
+            (Health::Back, Ended::StoreBack),
+            (
+                Health::Damaged("malformed".into()),
+                Ended::StoreDamaged("malformed".into()),
+            ),
+        ] {
+            health.send_replace(end);
+            assert_eq!(store_ended(&mut watched).await, expected);
+        }
+        health.send_replace(Health::Well);
+        drop(health);
+        assert_eq!(store_ended(&mut watched).await, Ended::StoreDead);
     }
 }

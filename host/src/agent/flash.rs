@@ -1,6 +1,7 @@
 //! How much the agent writes: flash wears by it. Counted by the kernel, told in status, compared with what
 //! the owner of the device wants. Nothing stops when it is more.
 
+use haar_protocol::number;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::FlashStatus;
 
@@ -35,8 +36,8 @@ impl Flash {
             (self.day, self.before_today, self.has_warned) = (day, written_bytes, false);
         }
         let status = FlashStatus {
-            written_bytes,
-            today_bytes: written_bytes.saturating_sub(self.before_today),
+            written_bytes: number::capped(written_bytes),
+            today_bytes: number::capped(written_bytes.saturating_sub(self.before_today)),
             budget_bytes: self.budget.map(|budget| budget.0),
         };
         if status.is_over_budget() && !self.has_warned {

@@ -12,7 +12,6 @@ use crate::bus::history::{HistoryPort, Recorder, Wakes};
 use crate::bus::log::Bases;
 use crate::bus::message::take_count;
 use crate::bus::registry;
-use crate::local_api::state::now_ms;
 use crate::runtime::surroundings::Surroundings;
 use crate::store::Store;
 
@@ -81,7 +80,9 @@ pub(super) async fn store_waiting(store: &Store, recorders: &[Arc<Recorder>]) {
     if waiting.is_empty() {
         return;
     }
-    if let Err(error) = store.remember(waiting, now_ms()).await {
+    if let Err(error) = store.remember(waiting).await
+        && !store.is_known_to_fail()
+    {
         tracing::error!("histories can't be stored: {error:#}");
     }
 }
@@ -92,7 +93,9 @@ pub(super) async fn store_bases(bases: Arc<Bases>, store: Store) {
         bases.arrived().await;
         let _ = tokio::time::timeout(BASES_PAUSE, bases.many()).await; // either will do
         if let Err(error) = bases.store(&store).await {
-            tracing::error!("how far messages were delivered can't be stored: {error:#}");
+            if !store.is_known_to_fail() {
+                tracing::error!("how far messages were delivered can't be stored: {error:#}");
+            }
             tokio::time::sleep(STORE_PAUSE).await;
         }
     }
@@ -107,6 +110,7 @@ pub(super) async fn delete_unowned(
         let now_kept = kept.borrow_and_update().clone();
         if let Some(now_kept) = now_kept
             && let Err(error) = look(&surroundings, now_kept, &kept).await
+            && !surroundings.store.is_known_to_fail()
         {
             tracing::error!("data that nobody owns can't be deleted: {error:#}");
         }
@@ -124,7 +128,7 @@ async fn look(
     let Kept { owners, histories } = now_kept;
     let store = &surroundings.store;
     store.follow_histories(owners.clone(), histories).await?;
-    for name in store.follow_owners(owners, now_ms()).await? {
+    for name in store.follow_owners(owners).await? {
         tracing::info!(microservice = %name, "its data is deleted: it has been gone for a day");
         let is_back = |kept: &Kept| kept.owners.contains(&name);
         if latest.borrow().as_ref().is_some_and(is_back) {

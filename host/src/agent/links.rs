@@ -12,6 +12,7 @@ use haar_protocol::assignment::Peer;
 use haar_protocol::ids::{Name, NodeId, SiteId};
 use haar_protocol::keys::LinkKey;
 use haar_protocol::relay::RelayRole;
+use haar_protocol::text;
 use haar_protocol::topics::Topic;
 use haar_relay::SessionEvent;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,8 @@ use crate::store::Store;
 
 /// Sealed frames of one node that may wait to be opened.
 const FRAMES_MAX: usize = 64;
+/// Bytes of a broker's reason that are kept.
+pub(super) const REASON_BYTES_MAX: usize = 512;
 
 /// Where what relays deliver goes.
 #[derive(Clone)]
@@ -63,7 +66,9 @@ impl Intake {
                     Event::Connected(relay)
                 }
                 SessionEvent::Disconnected { reason } => {
-                    self.note(relay, Some(reason.to_string()));
+                    // A broker's words, of any length.
+                    let words = text::line(&reason.to_string(), REASON_BYTES_MAX);
+                    self.note(relay, Some(words));
                     Event::Disconnected(relay, reason)
                 }
             };

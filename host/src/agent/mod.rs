@@ -8,6 +8,7 @@ mod actions;
 mod replay;
 mod view;
 
+mod connecting;
 mod connection;
 mod relays;
 #[cfg_attr(not(feature = "neighbourhood-relay"), path = "not_serving.rs")]
@@ -17,6 +18,8 @@ mod peer_link;
 mod devices;
 mod device_link;
 mod device_intake;
+mod device_commit;
+mod device_discards;
 mod device_output;
 mod letters;
 mod requests;
@@ -24,11 +27,12 @@ mod log_shipper;
 mod housekeeping;
 mod flash;
 mod reporter;
+mod reports;
 mod clock;
 pub mod run;
 mod assigning;
 mod effects;
-mod ending;
+pub mod ending;
 
 use std::sync::Arc;
 

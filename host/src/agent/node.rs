@@ -8,10 +8,11 @@ use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
 use haar_protocol::ids::Digest;
 use haar_protocol::log::Level;
 use haar_protocol::status::{RefusedAssignment, State as Phase};
+use haar_protocol::text;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
-use super::slot::{Running, Slot, Waiting};
+use super::slot::{REASON_BYTES_MAX, Running, Slot, Waiting};
 use crate::accept::{Allegiance, InForce};
 use crate::bus::registry::Registry;
 use crate::bus::table::RouteTable;
@@ -73,6 +74,7 @@ impl Node {
 
     /// An assignment was refused.
     pub fn assignment_refused(&mut self, number: Option<u64>, reason: String) {
+        let reason = text::paragraph(&reason, REASON_BYTES_MAX);
         tracing::warn!("assignment refused: {reason}");
         self.refused = Some(RefusedAssignment { number, reason });
         self.changed = true;
@@ -101,6 +103,11 @@ impl Node {
             .iter()
             .map(|one| (one.name.clone(), Arc::new(one.clone())))
             .collect();
+        for (name, slot) in &mut self.slots {
+            if let Some(wanted) = self.wanted.get(name) {
+                slot.forget_refusal_unless_of(wanted);
+            }
+        }
         let mut effects = vec![Effect::SetTable(self.registry.compile(&assignment))];
         let publishers_changed = self
             .assignment
@@ -141,14 +148,14 @@ impl Node {
         match outcome {
             Ok(pre) => self.start_when_free(spec, pre, now_ms),
             Err(PrepareError::Refused(reason)) => {
-                slot.refuse(spec, reason, now_ms);
+                slot.refuse(spec, &reason, now_ms);
                 Vec::new()
             }
             Err(PrepareError::NotYet(reason)) => {
                 let at = slot.next_prepare(now, jitter);
                 tracing::warn!(microservice = %spec.name, "{reason}; tried again in {:?}", at - now);
                 slot.waiting = Some(Waiting::Prepare(at));
-                slot.show(slot.phase, Some(reason), now_ms);
+                slot.show(slot.phase, Some(&reason), now_ms);
                 Vec::new()
             }
         }
@@ -240,11 +247,15 @@ impl Node {
             return vec![Effect::Start(spec, pre)];
         }
         if let Some(reason) = slot.refused.as_ref().and(slot.reason.take()) {
-            slot.show(Phase::Refused, Some(reason), now_ms);
+            slot.show(Phase::Refused, Some(&reason), now_ms);
             return Vec::new();
         }
         let reason = match exit {
             Exit::Stopped => return self.reconcile(now_ms), // wanted again by now
+            Exit::Refused(reason) => {
+                slot.refuse(&running.spec, reason, now_ms);
+                return self.reconcile(now_ms); // other grants may be wanted by now
+            }
             Exit::NotStartable(reason) => reason.clone(),
             Exit::Failed(failure) => {
                 slot.report(failure, now_ms);
@@ -262,7 +273,7 @@ impl Node {
             .clone();
         let at = slot.next_start(&policy, running.started, now, jitter);
         slot.waiting = Some(Waiting::Start(at));
-        slot.show(Phase::BackOff, Some(reason), now_ms);
+        slot.show(Phase::BackOff, Some(&reason), now_ms);
         self.woken(now, now_ms)
     }
 

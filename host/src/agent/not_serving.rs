@@ -1,7 +1,7 @@
 //! In the place of `serving` in agents that are built without relays for neighbours, which cost a
 //! gateway that runs none of them: says so in statuses, for each relay that the node is to run.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::Name;
@@ -19,7 +19,7 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) fn new(_: Account, _: PathBuf) -> Self {
+    pub(super) fn new(_: Account, _: &Path) -> Self {
         Self { asked: Vec::new() }
     }
 

@@ -287,9 +287,8 @@ impl PeerLink {
             leaving::open(link, stream);
         }
         for stream in &now.incoming {
-            let (epoch, sequence) = stream.log.last();
-            let room = stream.log.room();
-            link.receiver.open(stream.route, epoch, sequence, room);
+            let (runs, room) = (stream.log.runs(), stream.log.room());
+            link.receiver.open(stream.route, runs.iter(), room);
         }
     }
 }

@@ -13,7 +13,7 @@ use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::Name;
 use haar_protocol::relay::{EMBEDDED, NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::RelayStatus;
-use haar_relay::{Outgoing, PublishError, Session};
+use haar_relay::{Endpoint, Outgoing, PublishError, Session};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -169,6 +169,11 @@ impl Relays {
     pub(super) fn access(&self, number: RelayNumber) -> Option<&RelayAccess> {
         let held = self.accesses.iter().find(|(held, _)| *held == number);
         held.map(|(_, access)| access)
+    }
+
+    /// Where that is.
+    pub(super) fn endpoint(&self, number: RelayNumber) -> Option<Endpoint> {
+        self.account.endpoint(self.access(number)?).ok()
     }
 
     /// What statuses say of them.

@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 
 use haar_engine::configuration;
 use haar_protocol::keys::{LinkKey, SecretKey};
-use haar_protocol::signed::{self, EnvelopeError};
+use haar_protocol::signed::{self, DOCUMENT_BYTES_MAX, EnvelopeError};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, FlashStatus, RelayStatus, RouteStatus, ServedStatus, Status,
+    self, BacklogStatus, EngineStatus, FlashStatus, PolicyStatus, RelayStatus, RouteStatus,
+    ServedStatus, StartStatus, Status, StoreStatus,
 };
 
 use super::node::Node;
 use crate::bus::Bus;
+use crate::store::Store;
 
 /// What a status says beside the control state.
 pub(super) struct Frame {
@@ -20,12 +22,16 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
+    /// What tells this start from others.
+    pub(super) start: StartStatus,
     /// The node's key for links.
     pub(super) link_key: LinkKey,
     /// Whether it can compile modules itself.
     pub(super) compiler: bool,
     /// Whether it takes code that the controller has compiled.
     pub(super) precompiled: bool,
+    /// What its owner allows the site.
+    pub(super) policy: PolicyStatus,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
     /// The relays that it runs.
@@ -34,9 +40,14 @@ pub(super) struct Frame {
     pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
+    /// What is wrong with its database.
+    pub(super) store: Option<StoreStatus>,
 }
 
-/// Makes and signs a status.
+/// Makes and signs a status. One that is too large leaves out what matters least, and says so.
+///
+/// # Errors
+/// Never in practice: a status always serialises, and what is left of a large one fits.
 pub(super) fn status(
     node: &Node,
     bus: &Bus,
@@ -49,6 +60,7 @@ pub(super) fn status(
         sequence: frame.sequence,
         sent_ms: frame.now_ms,
         started_ms: frame.started_ms,
+        start: Some(frame.start.clone()),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         target: configuration::machine(),
         engine: Some(EngineStatus {
@@ -60,18 +72,35 @@ pub(super) fn status(
         applied: node.in_force().map_or(0, |in_force| in_force.number),
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),
+        policy: Some(frame.policy.clone()),
         link_key: Some(frame.link_key),
         link_key_generation: frame.link_key_generation,
         resident_bytes: resident_bytes(),
         flash: frame.flash,
+        store: frame.store.clone(),
         microservices: node.microservices(),
         routes: routes(node),
         backlogs: backlogs(node),
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
         serves: frame.serves.clone(),
+        omitted: None,
     };
-    signed::seal(&status, key)
+    match signed::seal(&status, key) {
+        Err(EnvelopeError::TooLarge { .. }) => {
+            signed::seal(&status::fit(status, DOCUMENT_BYTES_MAX), key)
+        }
+        sealed => sealed,
+    }
+}
+
+/// What there is to tell of the database.
+pub(super) fn store(store: &Store) -> Option<StoreStatus> {
+    let status = StoreStatus {
+        problem: store.health().borrow().problem().map(str::to_owned),
+        damage: store.damage().cloned(),
+    };
+    (status != StoreStatus::default()).then_some(status)
 }
 
 fn routes(node: &Node) -> Vec<RouteStatus> {

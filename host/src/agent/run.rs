@@ -8,28 +8,28 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use haar_link::paths::RelayNumber;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::keys::SecretKey;
 use haar_protocol::quantity::ByteSize;
-use haar_protocol::relay::{NodeCredentials, RelayRole};
-use haar_relay::DisconnectReason;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Account, alive, jitter, sleep_until};
+use super::Event;
+use super::connecting::Start;
+use super::connection::{Account, jitter, sleep_until};
 use super::devices::{self, Devices};
+use super::ending::{Ended, store_ended};
 use super::flash::Flash;
 use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper::LogShipper;
 use super::node::Node;
 use super::relays::{Relays, Uplink};
+use super::reports::Reports;
 use super::requests::{Desk, QUEUE_REQUESTS};
 use super::serving::Serving;
-use super::{Event, clock};
 use crate::accept::Allegiance;
 use crate::bus::Bus;
 use crate::config::{Location, Precompiled};
@@ -40,12 +40,13 @@ use crate::logs::Logs;
 use crate::modules::Modules;
 use crate::modules::code::CodeSources;
 use crate::modules::compile::Compiler;
+use crate::policy::Policy;
 use crate::runtime::GuestRuntime;
 use crate::runtime::instance::Exit;
 use crate::runtime::mappings;
 use crate::runtime::surroundings::Surroundings;
 use crate::service_manager::ServiceManager;
-use crate::store::{StatusSequence, Store};
+use crate::store::Store;
 
 /// Events that may wait for the control loop.
 const EVENTS_MAX: usize = 256;
@@ -53,8 +54,6 @@ const EVENTS_MAX: usize = 256;
 const PREPARING_MAX: usize = 2;
 /// A change is reported after this pause, together with what else changes meanwhile.
 const REPORT_PAUSE: Duration = Duration::from_millis(20);
-/// The clock is asked about no more often than this.
-const DIAGNOSIS_PAUSE: Duration = Duration::from_secs(60);
 
 /// What an agent is started with.
 #[derive(Debug)]
@@ -77,6 +76,8 @@ pub struct Options {
     pub compiler: Compiler,
     /// What it thinks of code that its site's controller has compiled.
     pub precompiled: Precompiled,
+    /// What the owner of the device allows.
+    pub policy: Arc<Policy>,
 }
 
 /// The agent with everything that it owns.
@@ -84,8 +85,9 @@ pub struct Agent {
     pub(super) node: Node,
     pub(super) options: Options,
     pub(super) started_ms: u64,
+    pub(super) start: Start,
     pub(super) store: Store,
-    pub(super) statuses: StatusSequence,
+    pub(super) reports: Reports,
     pub(super) surroundings: Arc<Surroundings>,
     pub(super) logs: Arc<Logs>,
     pub(super) runtime: Arc<GuestRuntime>,
@@ -143,6 +145,7 @@ impl Agent {
                     Precompiled::Refuse => None,
                 },
             },
+            Arc::clone(&options.policy),
         )?;
         let runtime = GuestRuntime::new(options.guest_threads)?;
         let allegiance = Allegiance {
@@ -170,7 +173,7 @@ impl Agent {
             doors: Arc::clone(&doors),
         };
         let account = Account::new(membership, &options.key);
-        let serving = Serving::new(account.clone(), data.join("relays"));
+        let serving = Serving::new(account.clone(), &data.join("relays"));
         let relays = Relays::start(account, intake, table)?;
         let uplink = relays.uplink();
         let (site, node) = (membership.site.clone(), membership.node.clone());
@@ -190,6 +193,8 @@ impl Agent {
             bus,
             store: store.clone(),
             private_directories: data.join("private"),
+            measurements: Arc::default(),
+            policy: Arc::clone(&options.policy),
             facts: ArcSwap::default(),
         });
         let means = Means {
@@ -213,12 +218,13 @@ impl Agent {
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
+            start: Start::default(),
             flash: Flash::new(options.flash_budget, now_ms()),
             links: Links::new(means),
             devices,
             options,
             store,
-            statuses: StatusSequence::default(),
+            reports: Reports::default(),
             surroundings,
             logs,
             runtime,
@@ -244,7 +250,7 @@ impl Agent {
             link_key_generation: 0,
         };
         agent.keep_house();
-        agent.resume().await?;
+        agent.resume().await;
         Ok(agent)
     }
 
@@ -268,12 +274,19 @@ impl Agent {
         ));
     }
 
-    /// Runs until `stop` is cancelled, then stops everything in order.
-    pub async fn run(mut self, stop: CancellationToken, mut service_manager: ServiceManager) {
-        loop {
+    /// Runs until `stop` is cancelled, or the database is another one than it began with; then stops
+    /// everything in order.
+    pub async fn run(
+        mut self,
+        stop: CancellationToken,
+        mut service_manager: ServiceManager,
+    ) -> Ended {
+        let mut health = self.store.health();
+        let ended = loop {
             let wake = self.node.wake();
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Ended::Stopped,
+                ended = store_ended(&mut health) => break ended,
                 Some(event) = self.received.recv() => self.apply(event).await,
                 Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => self.ended(ended),
                 () = sleep_until(wake) => {
@@ -286,15 +299,17 @@ impl Agent {
             while self.work.try_join_next().is_some() {} // finished side work
             self.report_changes_soon();
             service_manager.turned(Instant::now());
-        }
+        };
         service_manager.stopping();
         self.shut_down().await;
+        ended
     }
 
     /// A change is reported after a short pause, where there is somebody to report it to.
     fn report_changes_soon(&mut self) {
         if self.node.changed && *self.connected.borrow() {
-            self.report_at = self.report_at.min(Instant::now() + REPORT_PAUSE);
+            let soon = self.reports.next_after_change(Instant::now(), REPORT_PAUSE);
+            self.report_at = self.report_at.min(soon);
         }
     }
 
@@ -317,53 +332,6 @@ impl Agent {
                 let _ = answer.send(self.node.replay(*letter)); // or who asked is gone
             }
             Event::DeadLettersChanged => self.node.changed = true,
-        }
-    }
-
-    fn connected_to(&mut self, relay: RelayNumber) {
-        let table = self.relays.table().borrow().clone();
-        let Some(attachment) = table.iter().find(|one| one.number == relay) else {
-            return; // it was left meanwhile
-        };
-        tracing::info!("connected to the relay {}", attachment.name);
-        self.node.changed = true;
-        if attachment.role != RelayRole::Everything {
-            return;
-        }
-        let (site, node) = (&self.options.membership.site, &self.options.membership.node);
-        let (session, alive) = (attachment.session.clone(), alive(site, node, "online"));
-        // Beside the loop: the queue to the relay may be full.
-        self.work.spawn(async move {
-            if let Err(error) = session.publish(alive).await {
-                tracing::debug!("not sent: {error}");
-            }
-        });
-    }
-
-    fn disconnected(&mut self, relay: RelayNumber, reason: &DisconnectReason) {
-        let Some(access) = self.relays.access(relay) else {
-            return; // it was left meanwhile
-        };
-        let name = &access.name;
-        tracing::warn!("relay {name}: {reason}");
-        self.node.changed = true;
-        if !matches!(reason, DisconnectReason::Refused(_)) {
-            return;
-        }
-        if access.credentials != NodeCredentials::Proof {
-            tracing::warn!(
-                "relay {name} is a broker with users of its own: `haar relay credentials {name}` writes them down for it"
-            );
-            return;
-        }
-        let asked_lately = self
-            .diagnosed
-            .is_some_and(|asked| asked.elapsed() < DIAGNOSIS_PAUSE);
-        if !asked_lately {
-            self.diagnosed = Some(Instant::now());
-            let controller = self.controller.clone();
-            self.work
-                .spawn_blocking(move || clock::diagnose(&controller));
         }
     }
 

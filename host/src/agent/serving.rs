@@ -3,11 +3,10 @@
 //! who may connect stands in the assignment.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::Name;
 use haar_protocol::relay::{CERTIFICATE_PURPOSE, ServedRelay};
@@ -23,6 +22,14 @@ use super::connection::Account;
 const PAUSE: Duration = Duration::from_secs(10);
 /// Connections to one relay: a neighbourhood is small, and each costs memory.
 const CONNECTIONS_MAX: usize = 256;
+/// The same of those that have not proved who they are.
+const STRANGERS_MAX: usize = 64;
+/// Bytes of frames that wait to be read by one neighbour, and by all of them.
+const CLIENT_BYTES_MAX: usize = 4 << 20;
+const LINKS_BYTES_MAX: usize = 16 << 20;
+/// File descriptors that are left to the agent's own files and connections, and to those of its
+/// microservices.
+const OTHER_DESCRIPTORS: u64 = 512;
 
 /// Why a relay does not run; none when it runs.
 type Reason = Option<String>;
@@ -38,17 +45,16 @@ struct Served {
 /// The relays that this node runs.
 pub(super) struct Serving {
     account: Account,
-    /// Where they keep their files.
-    directory: PathBuf,
     served: Vec<Served>,
     tasks: JoinSet<()>,
 }
 
 impl Serving {
-    pub(super) fn new(account: Account, directory: PathBuf) -> Self {
+    /// `directory` is where relays of release 0.1 kept files.
+    pub(super) fn new(account: Account, directory: &Path) -> Self {
+        haar_relay::remove_earlier_state(directory);
         Self {
             account,
-            directory,
             served: Vec::new(),
             tasks: JoinSet::new(),
         }
@@ -81,7 +87,6 @@ impl Serving {
         let stop = CancellationToken::new();
         let task = Task {
             account: self.account.clone(),
-            data: self.directory.join(relay.name.as_str()),
             relay: relay.clone(),
             nodes: directory,
             reasons,
@@ -139,7 +144,6 @@ fn directory(relay: &ServedRelay) -> Arc<NodeDirectory> {
 /// Keeps one relay running.
 struct Task {
     account: Account,
-    data: PathBuf,
     relay: ServedRelay,
     nodes: watch::Receiver<Arc<NodeDirectory>>,
     reasons: watch::Sender<Reason>,
@@ -172,28 +176,33 @@ impl Task {
     async fn start(&self) -> anyhow::Result<Broker> {
         let shared = self.account.key.shared_with(&self.account.site_key);
         let key_pem = shared.open(CERTIFICATE_PURPOSE, &self.relay.key)?;
-        if let Some(parent) = self.data.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("can't make {}", parent.display()))?;
-        }
         let options = BrokerOptions {
             listen: self.relay.listen,
             tls: Some(ServerTls {
                 cert_pem: self.relay.certificate_pem.clone(),
                 key_pem,
             }),
-            data_dir: self.data.clone(),
             site: self.account.site.clone(),
             name: Some(self.relay.name.clone()),
             site_key: self.account.site_key,
             nodes: self.nodes.clone(),
-            limits: BrokerLimits {
-                connections_max: CONNECTIONS_MAX,
-                connections_per_address_max: CONNECTIONS_MAX,
-                retained_messages_max: 1,
-                ..BrokerLimits::default()
-            },
+            limits: limits(),
         };
         Ok(Broker::start(options).await?)
     }
+}
+
+fn limits() -> BrokerLimits {
+    let descriptors = haar_relay::raise_descriptor_limit()
+        .map_or(u64::MAX, |limit| limit.saturating_sub(OTHER_DESCRIPTORS));
+    BrokerLimits {
+        connections_max: CONNECTIONS_MAX,
+        connections_per_address_max: CONNECTIONS_MAX,
+        strangers_max: STRANGERS_MAX,
+        client_bytes_max: CLIENT_BYTES_MAX,
+        links_bytes_max: LINKS_BYTES_MAX,
+        retained_messages_max: 1,
+        ..BrokerLimits::default()
+    }
+    .within(usize::try_from(descriptors).unwrap_or(usize::MAX))
 }

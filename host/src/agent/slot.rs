@@ -14,7 +14,9 @@ use std::time::Duration;
 use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_protocol::limits::RestartPolicy;
 use haar_protocol::log::Level;
+use haar_protocol::number;
 use haar_protocol::status::{Exceeded, FailureReport, MicroserviceStatus, State as Phase};
+use haar_protocol::text;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -22,9 +24,10 @@ use wasmtime::component::InstancePre;
 
 use super::pauses;
 use crate::bus::inbox::Inbox;
+use crate::local_api::files::thread::FileThread;
 use crate::local_api::logging::Logger;
 use crate::local_api::state::State;
-use crate::reconcile::Observed;
+use crate::reconcile::{Observed, needs_restart};
 use crate::runtime::failure::Failure;
 use crate::runtime::guest::Counters;
 use crate::runtime::instance::Orders;
@@ -32,6 +35,8 @@ use crate::runtime::instance::Orders;
 /// What an instance has beside its last calls before it is ended by force: it ends by itself when
 /// they take too long.
 const STOP_SLACK: Duration = Duration::from_secs(1);
+/// Bytes of a reason that people are shown.
+pub(super) const REASON_BYTES_MAX: usize = 2_048;
 
 /// An instance with its task.
 #[derive(Debug)]
@@ -89,6 +94,8 @@ pub struct Slot {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
+    /// Where its instances wait for disks.
+    pub file_thread: Arc<FileThread>,
 }
 
 impl Slot {
@@ -110,16 +117,18 @@ impl Slot {
             last_failure: None,
             logger,
             counters,
+            file_thread: Arc::default(),
         }
     }
 
     /// Changes what people see. The time is kept when the phase stays.
-    pub fn show(&mut self, phase: Phase, reason: Option<String>, now_ms: u64) {
+    /// The reason may have a guest's words in it, of any length.
+    pub fn show(&mut self, phase: Phase, reason: Option<&str>, now_ms: u64) {
         if self.phase != phase {
             self.since_ms = now_ms;
         }
         self.phase = phase;
-        self.reason = reason;
+        self.reason = reason.map(|reason| text::paragraph(reason, REASON_BYTES_MAX));
     }
 
     /// Asks the instance to stop. After its last calls it is ended by force.
@@ -134,25 +143,43 @@ impl Slot {
             .send_modify(|orders| orders.stop = Some(grace));
         // It may be in the middle of a call, and then has its last one.
         let call = Duration::from_millis(limits.call_timeout.0);
-        self.stop_deadline = Some(Instant::now() + call + grace + STOP_SLACK);
+        let grace = match self.file_thread.hangs() {
+            true => Duration::ZERO, // its call will not end, and it takes no other
+            false => call + grace,
+        };
+        self.stop_deadline = Some(Instant::now() + grace + STOP_SLACK);
         self.show(Phase::Stopping, None, now_ms);
     }
 
     /// The module may not run. An instance of another module goes on; one of this module stops.
-    pub fn refuse(&mut self, spec: &Arc<Microservice>, reason: String, now_ms: u64) {
+    pub fn refuse(&mut self, spec: &Arc<Microservice>, reason: &str, now_ms: u64) {
+        let reason = text::paragraph(reason, REASON_BYTES_MAX);
         tracing::warn!(microservice = %spec.name, "refused: {reason}");
         self.logger
             .agent(Level::Error, &format!("refused: {reason}"));
         self.refused = Some(Arc::clone(spec));
         self.last = None;
         match &self.running {
-            None => self.show(Phase::Refused, Some(reason), now_ms),
+            None => self.show(Phase::Refused, Some(&reason), now_ms),
             Some(running) => {
                 if running.spec.module == spec.module {
                     self.ask_to_stop(now_ms);
                 }
                 self.reason = Some(reason);
             }
+        }
+    }
+
+    /// A change that was refused is not wanted any more, and what ran before it goes on: nothing is left
+    /// of the refusal.
+    pub fn forget_refusal_unless_of(&mut self, wanted: &Microservice) {
+        let is_of_another = self
+            .refused
+            .as_ref()
+            .is_some_and(|refused| needs_restart(refused, wanted));
+        if is_of_another && self.running.is_some() {
+            self.refused = None;
+            self.reason = None;
         }
     }
 
@@ -242,12 +269,17 @@ impl Slot {
             module_label: spec.module_label.clone(),
             state,
             reason: self.reason.clone(),
+            refused_module: self
+                .refused
+                .as_ref()
+                .map(|refused| refused.module)
+                .filter(|module| *module != spec.module),
             since_ms,
             restarts: self.restarts,
             hibernations: self.counters.hibernations.load(Relaxed),
             calls: self.counters.calls.load(Relaxed),
             failures: self.counters.failures.load(Relaxed),
-            fuel: self.counters.fuel.load(Relaxed),
+            fuel: number::capped(self.counters.fuel.load(Relaxed)),
             memory_bytes: self.counters.memory_bytes.load(Relaxed),
             log_lines_dropped: self.logger.dropped(),
             cpu_ms: self.counters.cpu_ns.load(Relaxed) / 1_000_000,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::slot::Slot;
 use crate::accept::InForce;
+use crate::local_api::files::thread::FileThread;
 use crate::local_api::logging::Logger;
 use crate::runtime::guest::Counters;
 
@@ -44,11 +45,15 @@ impl Node {
             .collect()
     }
 
-    /// What a new instance writes its lines and counts to.
-    pub fn instruments(&self, name: &MicroserviceName) -> Option<(Logger, Arc<Counters>)> {
-        self.slots
-            .get(name)
-            .map(|slot| (slot.logger.clone(), Arc::clone(&slot.counters)))
+    /// What a new instance writes its lines and counts to, and where it waits for disks.
+    pub fn instruments(
+        &self,
+        name: &MicroserviceName,
+    ) -> Option<(Logger, Arc<Counters>, Arc<FileThread>)> {
+        self.slots.get(name).map(|slot| {
+            let counters = Arc::clone(&slot.counters);
+            (slot.logger.clone(), counters, Arc::clone(&slot.file_thread))
+        })
     }
 
     /// Ends an instance that does not listen. Its end comes as [`Node::exited`].

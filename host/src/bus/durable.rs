@@ -50,7 +50,7 @@ pub async fn publish(
         return Err(Refused::Full);
     }
     let committed = {
-        let log = Arc::clone(&log);
+        let (log, ages) = (Arc::clone(&log), store.ages().clone());
         move |first: u64, messages: Vec<(Headers, Vec<u8>)>| {
             let stamped = (first..).zip(messages).map(|(sequence, (headers, body))| {
                 let message = Arc::new(Message {
@@ -66,7 +66,7 @@ pub async fn publish(
                 pass_on(&outlet, &message);
                 message
             });
-            log.committed(first, stamped.collect::<Vec<_>>(), None);
+            log.committed(first, stamped.collect::<Vec<_>>(), None, ages.now_ms());
         }
     };
     let stored = store.append(log.id, now_ms, messages, committed).await;

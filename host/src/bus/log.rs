@@ -6,6 +6,7 @@ mod recent;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use haar_link::runs::{Runs, epoch_after};
 use tokio::sync::Notify;
 
 pub use self::recent::Held;
@@ -76,7 +77,7 @@ impl Log {
             bytes: AtomicU64::new(needed.unwrap_or(0)),
             overflow: Overflow::default(),
             head: AtomicU64::new(open.head),
-            recent: Mutex::new(Recent::new(open.epoch, open.sequence, held.clone())),
+            recent: Mutex::new(Recent::new(runs(open), held.clone())),
             held,
             listeners: Mutex::default(),
         }
@@ -87,22 +88,23 @@ impl Log {
         self.head.load(Ordering::Acquire)
     }
 
-    /// Makes another log of it, with the same messages: see [`Store::renew_log`]. Returns its epoch.
+    /// Makes another run of what waits in it: see [`Store::renew_log`]. `fresh` is an epoch of now.
     ///
     /// # Errors
     /// When the store can't be written.
-    pub async fn renew(&self, store: &Store, now_ms: u64) -> anyhow::Result<u64> {
-        let (before, _) = self.last();
-        let epoch = now_ms.max(before + 1); // also where the clock went back
+    pub async fn renew(&self, store: &Store, fresh: u64) -> anyhow::Result<()> {
+        let last = self.runs().last().map_or(0, |run| run.epoch);
+        let epoch = epoch_after(last, fresh);
         store.renew_log(self.id, epoch).await?;
-        self.recent().epoch = epoch;
-        Ok(epoch)
+        let mut recent = self.recent();
+        recent.runs = Runs::new();
+        recent.runs.reached(epoch, self.head());
+        Ok(())
     }
 
-    /// Epoch, and sequence of the last message.
-    pub fn last(&self) -> (u64, u64) {
-        let recent = self.recent();
-        (recent.epoch, recent.sequence)
+    /// Its runs. The last one of a log to which this node appends goes on.
+    pub fn runs(&self) -> Runs {
+        self.recent().runs.clone()
     }
 
     /// Changes how much it may take, and what happens to more.
@@ -172,19 +174,26 @@ impl Log {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Messages are on the disk, the first one at position `first`. Those of another node are of
-    /// an epoch.
+    /// Messages are on the disk since `stored_ms`, the first one at position `first`. `epoch` names the run
+    /// of those that came from another node.
     pub fn committed(
         &self,
         first: u64,
         messages: impl IntoIterator<Item = Arc<Message>>,
         epoch: Option<u64>,
+        stored_ms: u64,
     ) {
         let mut position = first;
         let mut recent = self.recent();
         for message in messages {
-            recent.epoch = epoch.unwrap_or(recent.epoch);
-            recent.add(Logged { position, message });
+            if let Some(epoch) = epoch {
+                recent.runs.reached(epoch, message.sequence);
+            }
+            recent.add(Logged {
+                position,
+                message,
+                stored_ms,
+            });
             position += 1;
         }
         self.head.fetch_max(position - 1, Ordering::Release);
@@ -228,6 +237,15 @@ impl Log {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The runs of a log that is taken into use.
+fn runs(open: &OpenLog) -> Runs {
+    let mut runs = open.runs.clone();
+    if let Some(epoch) = open.own_run {
+        runs.reached(epoch, open.head);
+    }
+    runs
 }
 
 /// A consumer of a log in use: how far it is.

@@ -7,6 +7,7 @@ use haar_protocol::ids::RouteId;
 
 use super::history::Recorder;
 use super::stream::Stream;
+use crate::store::ages::AgeClock;
 
 /// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,11 +43,6 @@ pub struct Message {
 }
 
 impl Message {
-    /// True when it was published more than `age_ms` ago, by the clocks of both nodes.
-    pub fn is_older(&self, age_ms: u64, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.published_ms) > age_ms
-    }
-
     /// What it takes of memory, roughly.
     pub fn bytes(&self) -> usize {
         let headers = self.headers.iter();
@@ -92,10 +88,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// True when the route has said that the message is too old by now.
-    pub fn is_expired(&self, now_ms: u64) -> bool {
-        let expiry = self.entry.expiry_ms.filter(|_| self.place.is_some());
-        expiry.is_some_and(|expiry_ms| self.message.is_older(expiry_ms, now_ms))
+    /// True when the message has waited on this node for longer than its route allows.
+    pub fn is_expired(&self, ages: &AgeClock) -> bool {
+        let Some((place, expiry_ms)) = self.place.as_ref().zip(self.entry.expiry_ms) else {
+            return false;
+        };
+        ages.now_ms().saturating_sub(place.stored_ms) > expiry_ms
     }
 }
 
@@ -106,6 +104,8 @@ pub struct Place {
     pub stream: Arc<Stream>,
     /// Its position in the log.
     pub position: u64,
+    /// When this node stored it, by its [`AgeClock`].
+    pub stored_ms: u64,
 }
 
 /// Counters of one route towards one other node (or within this one), since the agent started.

@@ -20,6 +20,7 @@ pub mod registry;
 pub mod stream;
 pub mod table;
 pub mod topics;
+pub mod topic_queue;
 mod topic_routes;
 
 #[cfg(test)]

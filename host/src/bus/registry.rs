@@ -15,7 +15,7 @@ use super::logs::Logs;
 use super::message::RouteCounters;
 use super::peer::PeerQueue;
 use super::table::{Builder, RouteTable};
-use super::topics::TopicQueue;
+use super::topic_queue::TopicQueue;
 
 /// What lives on from table to table. Owned by the control loop.
 #[derive(Debug, Default)]

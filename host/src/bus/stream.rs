@@ -136,6 +136,7 @@ impl Stream {
             let delivered_before = state.delivered_before;
             for logged in messages {
                 state.read_to = logged.position;
+                let stored_ms = logged.stored_ms;
                 let message = logged.message;
                 if let Some(history) = &entry.history {
                     history.record(&message);
@@ -148,6 +149,7 @@ impl Stream {
                     place: Some(Place {
                         stream: Arc::clone(self),
                         position: logged.position,
+                        stored_ms,
                     }),
                 });
             }

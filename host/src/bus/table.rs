@@ -16,7 +16,8 @@ use super::log::{Log, Reader};
 use super::logs::LinkPlan;
 use super::message::{Entry, RouteCounters, Source};
 use super::peer::PeerQueue;
-use super::topics::{BrokerPlan, TopicQueue};
+use super::topic_queue::TopicQueue;
+use super::topics::BrokerPlan;
 
 pub(super) use builder::Builder;
 

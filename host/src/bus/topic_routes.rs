@@ -9,7 +9,8 @@ use super::history::Direction;
 use super::log::Listener;
 use super::message::{Entry, RouteCounters};
 use super::table::{Builder, DurableRoute, Target};
-use super::topics::{self, BrokerPlan, IncomingTopic, Intake, OutgoingTopic, Supply, TopicQueue};
+use super::topic_queue::TopicQueue;
+use super::topics::{self, BrokerPlan, IncomingTopic, Intake, OutgoingTopic, Supply};
 
 impl Builder<'_> {
     /// A route whose microservice is not here leads nowhere: the controller has no reason to send one.

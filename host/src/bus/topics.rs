@@ -6,9 +6,9 @@
 //! route, `mqtt:RELAY` for the microservice (no microservice has a colon in its name), and the filter
 //! of the route for the outlet. Its sequence counts what the node has taken for this route.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute, TopicTarget};
 use haar_protocol::mqtt::TopicFilter;
@@ -19,6 +19,7 @@ use super::inbox::Inbox;
 use super::log::{Log, Reader};
 use super::message::{Entry, Headers, Message, RouteCounters, Source, count};
 use super::table::DurableRoute;
+use super::topic_queue::TopicQueue;
 use crate::store::Store;
 use crate::store::log::message_bytes;
 
@@ -26,16 +27,14 @@ use crate::store::log::message_bytes;
 const TOPIC_HEADER: &str = "mqtt-topic";
 /// Header of a message that the broker had kept from before the subscription.
 const RETAINED_HEADER: &str = "mqtt-retained";
+/// Header of a message that the broker has sent before: it may be a repeat.
+const DUPLICATE_HEADER: &str = "mqtt-dup";
 /// What the names of headers of ours begin with: no property of a device has such a name.
 const OWN_HEADERS: &str = "mqtt-";
 /// User properties of one message that become headers.
 const PROPERTIES_MAX: usize = 64;
 /// Bytes that a header costs beside name and value, as when a microservice publishes.
 const HEADER_BYTES: usize = 8;
-/// Messages on live routes to a topic that wait at most.
-const QUEUE_MESSAGES_MAX: usize = 1_024;
-/// Bytes of them.
-const QUEUE_BYTES_MAX: usize = 1 << 20;
 
 /// The routes of this node from and to the topics of one broker.
 #[derive(Debug, Clone, Default)]
@@ -135,11 +134,19 @@ pub fn source(assignment: &Assignment, route: &TopicRoute) -> Source {
 
 /// The headers of a device's message. Returns also how many of its properties are left out: those
 /// whose names are ours, and those beyond a limit.
-pub fn headers(topic: &str, retained: bool, properties: Vec<(String, String)>) -> (Headers, usize) {
+pub fn headers(
+    topic: &str,
+    retained: bool,
+    duplicate: bool,
+    properties: Vec<(String, String)>,
+) -> (Headers, usize) {
     let all = properties.len();
     let mut headers = vec![(TOPIC_HEADER.to_owned(), topic.to_owned())];
     if retained {
         headers.push((RETAINED_HEADER.to_owned(), "true".to_owned()));
+    }
+    if duplicate {
+        headers.push((DUPLICATE_HEADER.to_owned(), "true".to_owned()));
     }
     let own = headers.len();
     let theirs = properties
@@ -269,7 +276,7 @@ pub async fn keep(
         .map(|(headers, body)| message_bytes(headers, body.len()))
         .sum();
     let committed = {
-        let log = Arc::clone(&log);
+        let (log, ages) = (Arc::clone(&log), store.ages().clone());
         move |first: u64, messages: Vec<(Headers, Vec<u8>)>| {
             let stamped = (first..).zip(messages).map(|(sequence, (headers, body))| {
                 count(&route.counters.sent);
@@ -281,73 +288,11 @@ pub async fn keep(
                     body,
                 })
             });
-            log.committed(first, stamped.collect::<Vec<_>>(), None);
+            log.committed(first, stamped.collect::<Vec<_>>(), None, ages.now_ms());
         }
     };
     let stored = store.append(log.id, now_ms, messages, committed).await;
     stored.map(drop).inspect_err(|_| log.release(bytes))
-}
-
-/// What waits for a topic on a live route: bounded, the newest wins.
-#[derive(Debug)]
-pub struct TopicQueue {
-    /// Taken by publishers and by the broker's task, for a push or a pop.
-    queue: Mutex<Queue>,
-    arrived: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Arc<Message>>,
-    bytes: usize,
-}
-
-impl TopicQueue {
-    /// An empty queue, whose reader `arrived` tells.
-    pub fn new(arrived: Arc<Notify>) -> Self {
-        Self {
-            queue: Mutex::default(),
-            arrived,
-        }
-    }
-
-    /// Puts a message in; the oldest ones leave when it is full, counted.
-    pub fn push(&self, message: Arc<Message>, counters: &RouteCounters) {
-        let was_empty = {
-            let mut queue = self.lock();
-            let was_empty = queue.messages.is_empty();
-            queue.bytes += message.bytes();
-            queue.messages.push_back(message);
-            while queue.messages.len() > QUEUE_MESSAGES_MAX || queue.bytes > QUEUE_BYTES_MAX {
-                let Some(oldest) = queue.messages.pop_front() else {
-                    break;
-                };
-                queue.bytes -= oldest.bytes();
-                count(&counters.dropped);
-            }
-            was_empty
-        };
-        if was_empty {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// The oldest message.
-    pub fn pop(&self) -> Option<Arc<Message>> {
-        let mut queue = self.lock();
-        let message = queue.messages.pop_front()?;
-        queue.bytes -= message.bytes();
-        Some(message)
-    }
-
-    /// True when nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.lock().messages.is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]
@@ -365,11 +310,14 @@ mod tests {
             pair("unit", "C"),
             pair("mqtt-retained", "true"),
         ];
-        let (found, left_out) = headers("plant/7", false, properties);
+        let (found, left_out) = headers("plant/7", false, false, properties);
         assert_eq!(found, [pair("mqtt-topic", "plant/7"), pair("unit", "C")]);
         assert_eq!(left_out, 2);
-        let (found, _) = headers("plant/7", true, Vec::new());
+        let (found, _) = headers("plant/7", true, false, Vec::new());
         let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-retained", "true")];
+        assert_eq!(found, expected);
+        let (found, _) = headers("plant/7", false, true, Vec::new());
+        let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-dup", "true")];
         assert_eq!(found, expected);
     }
 
@@ -389,7 +337,7 @@ mod tests {
     #[test]
     fn more_properties_than_may_be_are_left_out() {
         let many = vec![pair("a", "b"); PROPERTIES_MAX + 3];
-        let (found, left_out) = headers("t", false, many);
+        let (found, left_out) = headers("t", false, false, many);
         assert_eq!((found.len(), left_out), (PROPERTIES_MAX + 1, 3));
     }
 }

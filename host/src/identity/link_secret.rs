@@ -32,26 +32,33 @@ impl LinkSecret {
         }
     }
 
-    /// The secret in the data directory; none before there is one.
+    /// The secret in the data directory. `seed` makes it when there is none, or when the file holds
+    /// something else: then it is of a later generation.
     ///
     /// # Errors
-    /// When the file is there and can't be read, or holds something else.
-    pub fn read(directory: &Path) -> anyhow::Result<Option<Self>> {
+    /// When the file can't be read or written.
+    pub fn open(
+        directory: &Path,
+        seed: impl FnOnce() -> anyhow::Result<[u8; 32]>,
+    ) -> anyhow::Result<Self> {
         let path = directory.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        let text = match std::fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Self::make(directory, 0, seed);
+            }
             Err(error) => {
                 return Err(error).with_context(|| format!("can't read {}", path.display()));
             }
         };
-        let secret = parse(&text).with_context(|| {
-            format!(
-                "{} is damaged: remove it, and the node makes another key for its links",
+        parse(&text).or_else(|error| {
+            tracing::error!(
+                "{} is damaged: {error:#}; the node makes another key for its links",
                 path.display()
-            )
-        })?;
-        Ok(Some(secret))
+            );
+            // If the site is further, its assignment says so, and another key is made once more.
+            Self::make(directory, legible_generation(&text).saturating_add(1), seed)
+        })
     }
 
     /// Makes a secret from random bytes and keeps it, whole or not at all: it takes the place of the
@@ -117,18 +124,31 @@ fn parse(text: &str) -> anyhow::Result<LinkSecret> {
     })
 }
 
+/// The generation that a damaged file still tells; 0 where it tells none.
+fn legible_generation(text: &str) -> u64 {
+    let number = text.split_whitespace().nth(1);
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn none() -> anyhow::Result<[u8; 32]> {
+        anyhow::bail!("no other one is made")
+    }
 
     #[test]
     fn a_secret_is_read_as_it_was_made_and_the_next_one_takes_its_place() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        assert!(LinkSecret::read(path).unwrap().is_none());
+        assert_eq!(
+            LinkSecret::open(path, || Ok([9; 32])).unwrap().generation(),
+            0
+        );
         for (generation, byte) in [(0, 1), (7, 2)] {
             let made = LinkSecret::make(path, generation, || Ok([byte; 32])).unwrap();
-            let read = LinkSecret::read(path).unwrap().unwrap();
+            let read = LinkSecret::open(path, none).unwrap();
             assert_eq!(
                 (read.generation(), read.public()),
                 (generation, made.public())
@@ -136,25 +156,30 @@ mod tests {
         }
         // What a release before generations wrote.
         std::fs::write(path.join(FILE), format!("{}\n", "03".repeat(32))).unwrap();
-        let read = LinkSecret::read(path).unwrap().unwrap();
+        let read = LinkSecret::open(path, none).unwrap();
         let public = LinkSecret::from_bytes([3; 32]).public();
         assert_eq!((read.generation(), read.public()), (0, public));
     }
 
     #[test]
-    fn a_damaged_file_is_refused_by_name() {
+    fn in_the_place_of_a_damaged_file_another_secret_of_a_later_generation_is_made() {
         let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
         let whole = "03".repeat(32);
-        for text in [
-            "",
-            "03",
-            "x",
-            &format!("{whole} x"),
-            &format!("{whole} 1 2"),
+        for (text, generation) in [
+            (Vec::new(), 1),
+            (b"03".to_vec(), 1),
+            (vec![0xff; 64], 1),
+            (format!("{whole} x").into_bytes(), 1),
+            (format!("{whole} 1 2").into_bytes(), 2),
+            (b"03 6".to_vec(), 7),
+            (format!("x {}", u64::MAX).into_bytes(), u64::MAX),
         ] {
-            std::fs::write(directory.path().join(FILE), text).unwrap();
-            let error = LinkSecret::read(directory.path()).unwrap_err().to_string();
-            assert!(error.contains("link.key is damaged"), "{text:?}: {error}");
+            std::fs::write(path.join(FILE), text).unwrap();
+            let made = LinkSecret::open(path, || Ok([4; 32])).unwrap();
+            assert_eq!(made.generation(), generation);
+            let read = LinkSecret::open(path, none).unwrap();
+            assert_eq!(read.public(), made.public());
         }
     }
 }

@@ -32,6 +32,19 @@ pub mod imports {
     });
 }
 
+pub mod system {
+    //! `haar:local/system`, which needs a grant.
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package haar:host;
+            world measuring { import haar:local/system@0.1.0; }
+        ",
+        world: "haar:host/measuring",
+        imports: { default: async | trappable },
+    });
+}
+
 pub mod handler {
     //! `haar:local/handler`, called for every message.
     wasmtime::component::bindgen!({

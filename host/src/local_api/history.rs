@@ -3,7 +3,7 @@
 use haar_protocol::ids::Digest;
 
 use super::bindings::imports::haar::local::history::{self, HistoryError, Page};
-use super::state::{State, now_ms};
+use super::state::State;
 use crate::bus::history::{Direction, HistoryPort};
 use crate::bus::message::Message;
 use crate::store::history::{Position, Query};
@@ -55,7 +55,7 @@ impl State {
         };
         let store = self.surroundings.store.clone();
         let recalled = store
-            .recall(recorder, self.wanted(query, after), now_ms())
+            .recall(recorder, self.wanted(query, after))
             .await
             .map_err(|error| HistoryError::Unavailable(format!("{error:#}")))?;
         Ok(Page {

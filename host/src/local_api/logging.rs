@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haar_protocol::assignment::{Microservice, MicroserviceName};
 use haar_protocol::log::{Level, LogLine, Stream};
+use haar_protocol::text;
 
 use super::bindings::imports::wasi::logging::logging;
 use super::state::{State, now_ms};
@@ -63,7 +64,7 @@ impl Gate {
         if self.last.len() == LAST_LINES_MAX {
             self.last.pop_front();
         }
-        self.last.push_back(clean(text, LAST_LINE_BYTES_MAX));
+        self.last.push_back(text::line(text, LAST_LINE_BYTES_MAX));
     }
 }
 
@@ -144,8 +145,8 @@ impl Logger {
             time_ms: now_ms(),
             level,
             stream,
-            context: clean(context, CONTEXT_BYTES_MAX),
-            text: clean(text, LINE_BYTES_MAX),
+            context: text::line(context, CONTEXT_BYTES_MAX),
+            text: text::line(text, LINE_BYTES_MAX),
         });
     }
 
@@ -157,29 +158,6 @@ impl Logger {
 /// More bytes a second than the type holds are no limit.
 fn bytes_per_second(spec: &Microservice) -> u32 {
     u32::try_from(spec.limits.log_bytes_per_second.0).unwrap_or(u32::MAX)
-}
-
-/// Cuts a text to `most` bytes at a character's border, and replaces control characters, which
-/// would let a guest write to the terminal of whoever reads its log.
-fn clean(text: &str, most: usize) -> String {
-    let mut cut = text.len().min(most);
-    while !text.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    let mut cleaned: String = text[..cut]
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect();
-    if cut < text.len() {
-        cleaned.push('…');
-    }
-    cleaned
 }
 
 impl logging::Host for State {
@@ -291,17 +269,5 @@ mod tests {
         let last = logger.last_lines();
         assert_eq!(last.len(), 1);
         assert!(last[0].len() < LAST_LINE_BYTES_MAX + 4, "{}", last[0].len());
-    }
-
-    #[test]
-    fn a_long_line_is_cut_at_a_character_and_marked() {
-        let line = "ä".repeat(LINE_BYTES_MAX);
-        let cleaned = clean(&line, 5);
-        assert_eq!(cleaned, "ää…");
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_a_terminal() {
-        assert_eq!(clean("a\u{1b}[2Jb\tc", 100), "a\u{fffd}[2Jb\tc");
     }
 }

@@ -7,6 +7,7 @@ pub mod state;
 pub mod messaging;
 pub mod timers;
 pub mod node;
+pub mod system;
 pub mod configuration;
 pub mod key_value;
 pub mod history;
@@ -15,6 +16,7 @@ pub mod stdio;
 pub mod files;
 pub mod wasi;
 
+use haar_protocol::grants::Grants;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -33,10 +35,16 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     Ok(linker)
 }
 
-/// Adds what microservices with the grant `key_value` may import too.
+/// Adds what microservices with these grants may import too.
 ///
 /// # Errors
 /// As above.
-pub fn add_key_value(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    key_value::add_to_linker(linker)
+pub fn add_granted(linker: &mut Linker<State>, grants: &Grants) -> wasmtime::Result<()> {
+    if grants.key_value {
+        key_value::add_to_linker(linker)?;
+    }
+    if !grants.system.is_empty() {
+        system::add_to_linker(linker)?;
+    }
+    Ok(())
 }

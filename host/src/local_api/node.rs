@@ -4,6 +4,7 @@ use wasmtime::error::Context as _;
 
 use super::bindings::imports::haar::local::node;
 use super::state::State;
+use super::system::parse;
 
 /// Where the kernel tells how long it has run, sleep included (`proc_uptime(5)`).
 const UPTIME: &str = "/proc/uptime";
@@ -36,7 +37,7 @@ impl node::Host for State {
 
     fn uptime(&mut self) -> wasmtime::Result<u64> {
         let text = std::fs::read_to_string(UPTIME).context("the node's uptime can't be read")?;
-        uptime_ms(&text).context("the node's uptime is not what Linux writes")
+        parse::uptime_ms(&text).context("the node's uptime is not what Linux writes")
     }
 
     fn clock_synchronised(&mut self) -> wasmtime::Result<bool> {
@@ -44,21 +45,10 @@ impl node::Host for State {
     }
 }
 
-/// Milliseconds from the first of the two numbers, which are seconds with hundredths.
-fn uptime_ms(text: &str) -> Option<u64> {
-    let (seconds, hundredths) = text.split_whitespace().next()?.split_once('.')?;
-    let hundredths: u64 = match hundredths.len() {
-        2 => hundredths.parse().ok()?,
-        _ => return None,
-    };
-    let seconds: u64 = seconds.parse().ok()?;
-    seconds.checked_mul(1_000)?.checked_add(hundredths * 10)
-}
-
 /// True when the kernel takes the clock for synchronised. False too where it does not tell: in some
 /// containers, and on systems that are not Linux.
 #[cfg(target_os = "linux")]
-fn clock_synchronised() -> bool {
+pub(crate) fn clock_synchronised() -> bool {
     kernel_clock()
         .and_then(|clock| u64::try_from(clock.maxerror).ok())
         .is_some_and(|error_us| error_us < CLOCK_ERROR_US_LIMIT)
@@ -80,27 +70,6 @@ fn kernel_clock() -> Option<libc::timex> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn clock_synchronised() -> bool {
+pub(crate) fn clock_synchronised() -> bool {
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uptime_is_read_to_the_millisecond_that_linux_writes() {
-        assert_eq!(uptime_ms("350735.47 234388.90\n"), Some(350_735_470));
-        assert_eq!(uptime_ms("0.05 0.00\n"), Some(50));
-        for text in [
-            "",
-            "12",
-            "12.5 1.0",
-            "a.bc",
-            "-1.00 1.00",
-            "99999999999999999999.00",
-        ] {
-            assert_eq!(uptime_ms(text), None, "{text}");
-        }
-    }
 }

@@ -1,15 +1,15 @@
 //! What the agent keeps for one instance while it runs: the data behind its store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::grants::SystemPart;
 use haar_protocol::limits::Limits;
-use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::files::Files;
+use super::files::{Files, Resources};
 use super::key_value::KeyValue;
 use super::logging::Logger;
 use super::timers::Timers;
@@ -52,10 +52,12 @@ pub struct State {
     pub logger: Logger,
     /// Directories, clocks, randomness, standard streams.
     pub wasi: WasiCtx,
+    /// The parts of the node's measurements that it may read.
+    pub system: BTreeSet<SystemPart>,
     /// What it has open below its directories, and their quotas.
     pub files: Files,
     /// Resources of `wasi:*` that it holds.
-    pub table: ResourceTable,
+    pub table: Resources,
 }
 
 impl WasiView for State {

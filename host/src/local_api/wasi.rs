@@ -12,6 +12,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiView as _};
 use wasmtime_wasi_io::bindings::wasi::io;
 
+use super::files::thread::FileThread;
 use super::files::{self, Files, Granted};
 use super::logging::Logger;
 use super::state::State;
@@ -56,12 +57,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 /// What is behind the interfaces for one instance: exactly what it is granted.
 ///
 /// # Errors
-/// When a granted directory can't be opened; the text says which and why.
+/// When a granted directory can't be opened, or the policy does not allow it; the text says which and
+/// why.
 pub async fn context(
     spec: &Microservice,
     surroundings: &Surroundings,
     counters: &Arc<Counters>,
     logger: &Logger,
+    thread: Arc<FileThread>,
 ) -> anyhow::Result<(WasiCtx, Files)> {
     let mut builder = WasiCtx::builder();
     builder.stdout(LogStream::stdout(logger.clone()));
@@ -74,6 +77,7 @@ pub async fn context(
         let quota = spec.limits.files_size.0;
         directories.push(Granted::private(host, guest.clone(), quota));
     }
-    let files = Files::open(directories, &mut builder, counters, logger).await?;
+    let policy = &surroundings.policy;
+    let files = Files::open(directories, thread, policy, counters, logger).await?;
     Ok((builder.build(), files))
 }

@@ -39,7 +39,7 @@ pub struct CodeSources {
 
 impl Modules {
     /// The module's code, loaded. Blocks; for whoever has the module's turn. What is returned was
-    /// signed by one of `publishers`, and compiled by somebody who is trusted with it.
+    /// signed by one of `publishers` and as the policy demands, and compiled by somebody who is trusted with it.
     pub(super) fn code(
         &self,
         spec: &Microservice,
@@ -54,7 +54,7 @@ impl Modules {
             .collect();
         let expected = Expected {
             module: &spec.module,
-            publishers,
+            publishers: self.policy.publishers(publishers),
             fingerprint: runtime.fingerprint(),
             target: &target,
             trusted: &trusted,

@@ -26,12 +26,16 @@ use code::CodeSources;
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
-use haar_protocol::module::Signatures;
+use haar_protocol::module::{Publishers, Signatures};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::controller::{Controller, Credentials};
 use crate::local_api::state::State;
+use crate::policy::{Policy, Refusal};
 use crate::runtime::GuestRuntime;
+
+/// What is not understood of a microservice is named up to this number.
+const NOT_UNDERSTOOD_MAX: usize = 4;
 
 /// Why a module is not there to run.
 #[derive(Debug)]
@@ -59,6 +63,7 @@ pub struct Modules {
     controller: Controller,
     credentials: Credentials,
     sources: CodeSources,
+    policy: Arc<Policy>,
     /// Code that instances of the same module share. Taken for one look-up each.
     loaded: Mutex<HashMap<Digest, Loaded>>,
     /// Modules that are being fetched or loaded: instances of one that come together would write one
@@ -80,6 +85,7 @@ impl Modules {
         controller: Controller,
         credentials: Credentials,
         sources: CodeSources,
+        policy: Arc<Policy>,
     ) -> anyhow::Result<Arc<Self>> {
         let folder = |name: &str| -> anyhow::Result<PathBuf> {
             let path = data.join(name);
@@ -93,6 +99,7 @@ impl Modules {
             controller,
             credentials,
             sources,
+            policy,
             loaded: Mutex::default(),
             busy: Mutex::default(),
             turns: Condvar::new(),
@@ -102,7 +109,7 @@ impl Modules {
 
     /// Makes the module of `spec` ready to start: loads its code, which is fetched or compiled when it is
     /// not here, after the signatures of a publisher and of whoever compiled it. Instances of one module
-    /// share what was loaded. Blocks.
+    /// share what was loaded. The one way by which code becomes something that can be started. Blocks.
     ///
     /// # Errors
     /// See [`PrepareError`].
@@ -112,6 +119,11 @@ impl Modules {
         publishers: &[Publisher],
         runtime: &GuestRuntime,
     ) -> Result<InstancePre<State>, PrepareError> {
+        if let Some(reason) = not_understood(spec) {
+            return Err(PrepareError::Refused(reason));
+        }
+        let refused = |refusal: Refusal| PrepareError::Refused(refusal.to_string());
+        self.policy.check_grants(&spec.grants).map_err(refused)?;
         let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
         let turn = self.turn(spec.module);
         let component = match self.loaded(&spec.module, &trusted) {
@@ -166,19 +178,19 @@ impl Modules {
         }
     }
 
-    /// The module itself, which one of `publishers` has signed, and all signatures of it: fetched when
-    /// it is not here.
+    /// The module itself, which `publishers` have signed, and all signatures of it: fetched when it is
+    /// not here.
     fn verified(
         &self,
         spec: &Microservice,
-        publishers: &[PublicKey],
+        publishers: Publishers<'_>,
     ) -> Result<(Vec<u8>, Signatures), PrepareError> {
         let file = match self.read(&spec.module) {
             Some(file) => file,
             None => self.fetch_and_read(spec)?,
         };
         let signed = Signatures::of(&file).and_then(|signatures| {
-            signatures.verify(publishers)?;
+            signatures.check(publishers)?;
             Ok(signatures)
         });
         let signatures = signed
@@ -213,6 +225,26 @@ impl Modules {
     fn module_path(&self, digest: &Digest) -> PathBuf {
         self.modules.join(format!("{}.wasm", digest.to_hex()))
     }
+}
+
+/// Why a microservice does not run of which this release does not know everything: what it does not
+/// know might narrow what it does know.
+fn not_understood(spec: &Microservice) -> Option<String> {
+    let (first, others) = spec
+        .unknown
+        .split_at(spec.unknown.len().min(NOT_UNDERSTOOD_MAX));
+    if first.is_empty() {
+        return None;
+    }
+    let more = match others.len() {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    Some(format!(
+        "this agent (release {}) does not know {}{more}: update the agent, or take that out of the manifest",
+        env!("CARGO_PKG_VERSION"),
+        first.join(", "),
+    ))
 }
 
 /// The right to work on one module.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use haar_protocol::status::FailureCause as Cause;
+use haar_protocol::text;
 use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 use super::memory::Denied;
@@ -30,11 +31,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure without a backtrace.
-    pub fn new(cause: Cause, details: impl Into<String>) -> Self {
+    /// A failure without a backtrace. `details` may be a guest's own words, of any length: they are
+    /// cut here, before they reach a status, a log or the journal.
+    pub fn new(cause: Cause, details: &str) -> Self {
         Self {
             cause,
-            details: details.into(),
+            details: text::paragraph(details, DETAILS_BYTES_MAX),
             backtrace: Vec::new(),
         }
     }
@@ -80,9 +82,8 @@ pub fn classify(error: &wasmtime::Error, denied: Option<Denied>) -> Failure {
         frames.flat_map(frame_lines).take(FRAMES_MAX).collect()
     });
     Failure {
-        cause,
-        details: cut(&details, DETAILS_BYTES_MAX),
         backtrace: backtrace.unwrap_or_default(),
+        ..Failure::new(cause, &details)
     }
 }
 
@@ -109,7 +110,7 @@ fn frame_lines(frame: &FrameInfo) -> Vec<String> {
             || format!("function {}", frame.func_index()),
             |name| rustc_demangle::demangle(name).to_string(),
         );
-        return vec![cut(&without_hash(&name), FRAME_BYTES_MAX)];
+        return vec![text::line(&without_hash(&name), FRAME_BYTES_MAX)];
     }
     let symbols = frame.symbols().iter();
     symbols
@@ -121,7 +122,7 @@ fn frame_lines(frame: &FrameInfo) -> Vec<String> {
                 (Some(file), None) => format!("{name} ({file})"),
                 _ => name,
             };
-            cut(&line, FRAME_BYTES_MAX)
+            text::line(&line, FRAME_BYTES_MAX)
         })
         .collect()
 }
@@ -136,10 +137,15 @@ fn without_hash(name: &str) -> String {
     }
 }
 
-fn cut(text: &str, most: usize) -> String {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_of_its_failure_is_bounded_and_clean() {
+        let failure = Failure::new(Cause::Start, &"\u{1b}x".repeat(500_000));
+        assert!(failure.details.len() <= DETAILS_BYTES_MAX + '…'.len_utf8());
+        assert!(!failure.details.contains('\u{1b}'));
+        assert!(failure.to_string().len() < DETAILS_BYTES_MAX + 64);
     }
-    text[..end].to_owned()
 }

@@ -1,6 +1,7 @@
 //! One instantiated component and the calls into it. Every call is bounded in fuel and in wall
 //! clock; after a failed call the guest can't be entered again and is thrown away.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -112,7 +113,10 @@ impl Guest {
                 let failure = classify(&error, store.data().memory.denied);
                 return Err(counters.failed(failure));
             }
-            Err(_) => return Err(counters.failed(too_late(limit))),
+            Err(_) => {
+                let operation = store.data().files.unfinished();
+                return Err(counters.failed(too_late(limit, operation)));
+            }
         };
         let mut has = |name: &str| instance.get_export_index(&mut store, None, name).is_some();
         let (handles, lives, ticks) = (has(HANDLER), has(LIFECYCLE), has(TICKS));
@@ -248,7 +252,7 @@ impl Guest {
         let failure = match outcome {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => classify(&error, state.memory.denied),
-            Err(_) => too_late(limit),
+            Err(_) => too_late(limit, state.files.unfinished()),
         };
         Err(self.counters.failed(failure))
     }
@@ -265,12 +269,13 @@ fn begin(store: &mut Store<State>) -> Result<Duration, Failure> {
     Ok(Duration::from_millis(state.limits.call_timeout.0))
 }
 
-fn too_late(limit: Duration) -> Failure {
-    let limit_ms = limit.as_millis();
-    Failure::new(
-        Cause::Deadline,
-        format!("the limit `call_timeout` is {limit_ms} ms"),
-    )
+/// `operation` is the file operation that the call waited for, if it did.
+fn too_late(limit: Duration, operation: Option<String>) -> Failure {
+    let mut details = format!("the limit `call_timeout` is {} ms", limit.as_millis());
+    if let Some(operation) = operation {
+        let _ = write!(details, "; a file operation has not ended: {operation}"); // never fails
+    }
+    Failure::new(Cause::Deadline, &details)
 }
 
 fn to_wit<'a>(delivery: &'a Delivery, headers: &'a [(&'a str, &'a str)]) -> handler::Delivery<'a> {

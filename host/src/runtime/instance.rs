@@ -35,12 +35,17 @@ use super::surroundings::Surroundings;
 use crate::bus::PortCache;
 use crate::bus::inbox::Inbox;
 use crate::bus::message::Delivery;
-use crate::local_api::files::resource_table;
+use crate::local_api::files::Resources;
+use crate::local_api::files::thread::FileThread;
 use crate::local_api::key_value::{self, KeyValue};
 use crate::local_api::logging::Logger;
 use crate::local_api::state::{State, now_ms};
 use crate::local_api::timers::{self, DueTick, Timers};
 use crate::local_api::wasi;
+use crate::policy::Refusal;
+
+/// How long opening an instance's directories and measuring them may take.
+const OPENING_MAX: Duration = Duration::from_secs(30);
 
 /// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,8 @@ pub enum Exit {
     Stopped,
     /// It could not be started as it is: a granted directory is not there.
     NotStartable(String),
+    /// The policy of the device does not allow what it is granted. It is not tried again.
+    Refused(String),
     /// A call failed, or `start` returned an error.
     Failed(Failure),
 }
@@ -92,6 +99,8 @@ pub struct Setup {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
+    /// Where it waits for disks.
+    pub file_thread: Arc<FileThread>,
     /// What the control loop asks of it.
     pub orders: watch::Receiver<Orders>,
     /// Told once, when `start` has returned for the first time.
@@ -123,9 +132,16 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
     loop {
         let since = &setup.counters.hibernating_since_ms;
         since.store(0, Ordering::Relaxed);
-        let mut state = match state(&setup, timers, Arc::clone(&open)).await {
-            Ok(state) => state,
-            Err(error) => return Exit::NotStartable(format!("{error:#}")),
+        let mut orders = setup.orders.clone();
+        let mut state = tokio::select! {
+            biased;
+            // Either way there is nothing to finish.
+            _ = orders.wait_for(|orders| orders.stop.is_some()) => return Exit::Stopped,
+            opened = opened(&setup, timers, Arc::clone(&open)) => match opened {
+                Ok(state) => state,
+                Err(error) if error.is::<Refusal>() => return Exit::Refused(error.to_string()),
+                Err(error) => return Exit::NotStartable(format!("{error:#}")),
+            },
         };
         let retry = adopt(&mut state, &setup.orders.borrow(), &share);
         let guest = match Guest::new(&setup.pre, state, Arc::clone(&setup.counters)).await {
@@ -162,14 +178,38 @@ fn adopt(state: &mut State, orders: &Orders, share: &Share) -> RetryPolicy {
     orders.retry.clone()
 }
 
+/// The same as [`state`], when no file operation of an earlier instance goes on any more.
+async fn opened(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
+    let thread = &setup.file_thread;
+    let opened = async {
+        thread.until_free().await;
+        state(setup, timers, open).await
+    };
+    match tokio::time::timeout(OPENING_MAX, opened).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            let operation = thread.unfinished().unwrap_or_default();
+            anyhow::bail!(
+                "its directories can't be opened: a file operation does not end: {operation}"
+            )
+        }
+    }
+}
+
 /// The data behind the store of a new instance, which may publish while `open` is true.
 ///
 /// # Errors
-/// When a granted directory can't be opened.
+/// When a granted directory can't be opened, or may not be.
 pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyhow::Result<State> {
-    let spec = &setup.spec;
-    let (wasi, files) =
-        wasi::context(spec, &setup.surroundings, &setup.counters, &setup.logger).await?;
+    let (spec, thread) = (&setup.spec, Arc::clone(&setup.file_thread));
+    let (wasi, files) = wasi::context(
+        spec,
+        &setup.surroundings,
+        &setup.counters,
+        &setup.logger,
+        thread,
+    )
+    .await?;
     Ok(State {
         name: spec.name.clone(),
         limits: spec.limits.clone(),
@@ -186,8 +226,9 @@ pub async fn state(setup: &Setup, timers: Timers, open: Arc<AtomicBool>) -> anyh
         timers,
         logger: setup.logger.clone(),
         wasi,
+        system: spec.grants.system.clone(),
         files,
-        table: resource_table(),
+        table: Resources::new(Arc::clone(&setup.file_thread)),
     })
 }
 
@@ -253,7 +294,7 @@ impl<'a> Instance<'a> {
 
     async fn begin(&mut self, tick: Option<DueTick>) -> Result<(), Failure> {
         if let Err(reason) = self.guest.start().await? {
-            return Err(Failure::new(Cause::Start, reason));
+            return Err(Failure::new(Cause::Start, &reason));
         }
         self.guest.state().timers.awake();
         if let Some(started) = self.started.take() {

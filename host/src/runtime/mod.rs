@@ -33,17 +33,36 @@ pub(crate) const YIELD_FUEL: u64 = 100_000;
 /// spinning guests would keep the others waiting for several milliseconds.
 const TURNS_TO_WOKEN: u32 = 3;
 const TURNS_TO_TIMERS: u32 = 7;
-/// Threads for host functions that block (files).
-const BLOCKING_THREADS: usize = 4;
+/// Threads for what blocks: nothing does here. Each microservice waits for disks on a thread of its own
+/// (`local_api::files::thread`).
+const BLOCKING_THREADS: usize = 1;
 
 /// The threads of guests, the engine and the local API.
 pub struct GuestRuntime {
-    runtime: Runtime,
-    background: Runtime,
+    runtime: Threads,
+    background: Threads,
     engine: Engine,
     linker: Linker<State>,
-    key_value_linker: Linker<State>,
     fingerprint: String,
+}
+
+/// Threads that end without being waited for, wherever the value is dropped: tokio panics when a
+/// runtime that waits is dropped on a thread of another one, such as after a start that failed.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn handle(&self) -> &tokio::runtime::Handle {
+        let runtime = self.0.as_ref();
+        runtime.expect("it is taken when it is dropped").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl GuestRuntime {
@@ -55,20 +74,16 @@ impl GuestRuntime {
         let engine =
             haar_engine::configuration::engine().map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let linker = local_api::linker(&engine).map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        let mut key_value_linker = linker.clone();
-        local_api::add_key_value(&mut key_value_linker)
-            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let runtime = threads_of_guests(threads, "haar-guest").build()?;
         let background = threads_of_guests(threads, "haar-background")
             .on_thread_start(lower_priority)
             .build()?;
         let fingerprint = haar_engine::configuration::fingerprint();
         Ok(Arc::new(Self {
-            runtime,
-            background,
+            runtime: Threads(Some(runtime)),
+            background: Threads(Some(background)),
             engine,
             linker,
-            key_value_linker,
             fingerprint,
         }))
     }
@@ -103,20 +118,9 @@ impl GuestRuntime {
         component: &Component,
         grants: &Grants,
     ) -> wasmtime::Result<InstancePre<State>> {
-        let linker = match grants.key_value {
-            true => &self.key_value_linker,
-            false => &self.linker,
-        };
+        let mut linker = self.linker.clone();
+        local_api::add_granted(&mut linker, grants)?;
         linker.instantiate_pre(component)
-    }
-
-    /// Ends the threads without waiting for guests. For the end of the agent, when all instances
-    /// have been stopped or given up.
-    pub fn shutdown(self: Arc<Self>) {
-        if let Some(this) = Arc::into_inner(self) {
-            this.runtime.shutdown_background();
-            this.background.shutdown_background();
-        }
     }
 }
 

@@ -9,6 +9,8 @@ use haar_protocol::assignment::MicroserviceName;
 
 use crate::bus::Bus;
 use crate::config::Location;
+use crate::local_api::system::Measurements;
+use crate::policy::Policy;
 use crate::store::Store;
 
 /// One for the agent.
@@ -20,6 +22,10 @@ pub struct Surroundings {
     pub store: Store,
     /// Below it every microservice with the grant has a directory of its own.
     pub private_directories: PathBuf,
+    /// What the node measures of itself.
+    pub measurements: Arc<Measurements>,
+    /// What the owner of the device allows.
+    pub policy: Arc<Policy>,
     /// What the node is. Changes with the assignment.
     pub facts: ArcSwap<Facts>,
 }

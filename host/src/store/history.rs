@@ -24,8 +24,10 @@ impl Store {
     ///
     /// # Errors
     /// When the database can't be written: what waited is lost then.
-    pub async fn remember(&self, recorders: Vec<Arc<Recorder>>, now_ms: u64) -> anyhow::Result<()> {
+    pub async fn remember(&self, recorders: Vec<Arc<Recorder>>) -> anyhow::Result<()> {
+        let ages = self.ages.clone();
         self.run(move |connection| {
+            let now_ms = ages.now_ms();
             for recorder in &recorders {
                 store_pending(connection, recorder, now_ms)?;
             }
@@ -38,13 +40,10 @@ impl Store {
     ///
     /// # Errors
     /// When the database can't be used.
-    pub async fn recall(
-        &self,
-        recorder: Arc<Recorder>,
-        query: Query,
-        now_ms: u64,
-    ) -> anyhow::Result<Recalled> {
+    pub async fn recall(&self, recorder: Arc<Recorder>, query: Query) -> anyhow::Result<Recalled> {
+        let ages = self.ages.clone();
         self.run(move |connection| {
+            let now_ms = ages.now_ms();
             // Both in one request: nothing recorded before can be on its way elsewhere.
             store_pending(connection, &recorder, now_ms)?;
             match find(connection, &recorder.port)? {
@@ -121,7 +120,6 @@ fn store_pending(connection: &Connection, recorder: &Recorder, now_ms: u64) -> a
         return Ok(());
     }
     let (oldest_ms, size) = (oldest_ms(recorder, now_ms), recorder.retention.size.0);
-    messages.retain(|message| message.published_ms >= oldest_ms);
     let is_cut = keep_what_fits(&mut messages, size);
     let history = ensure(connection, &recorder.port)?;
     let mut bytes = natural(
@@ -134,7 +132,7 @@ fn store_pending(connection: &Connection, recorder: &Recorder, now_ms: u64) -> a
         bytes = 0;
     }
     for message in &messages {
-        insert(connection, history, recorder, message)?;
+        insert(connection, history, recorder, message, now_ms)?;
         bytes += history::bytes(message);
     }
     bytes -= drop_old(connection, history, oldest_ms)?.min(bytes);
@@ -146,7 +144,8 @@ fn store_pending(connection: &Connection, recorder: &Recorder, now_ms: u64) -> a
     Ok(())
 }
 
-/// Messages published before this are over the age.
+/// Messages that passed before this are over the age: by the [`AgeClock`](super::ages::AgeClock) of the
+/// node, which passed on messages whose publishers may have had any time.
 fn oldest_ms(recorder: &Recorder, now_ms: u64) -> u64 {
     now_ms.saturating_sub(recorder.retention.age.0)
 }
@@ -173,13 +172,14 @@ fn insert(
     history: i64,
     recorder: &Recorder,
     message: &Message,
+    stored_ms: u64,
 ) -> anyhow::Result<()> {
     let source = &message.source;
     connection
         .prepare_cached(
             "INSERT INTO remembered (history, published_ms, sequence, bytes, node, application,
-             microservice, outlet, content_type, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             microservice, outlet, content_type, headers, body, stored_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute((
             history,
@@ -193,22 +193,23 @@ fn insert(
             recorder.content_type.as_str(),
             serde_json::to_string(&message.headers)?,
             &message.body,
+            integer(stored_ms),
         ))?;
     Ok(())
 }
 
-/// Drops what was published before `oldest_ms`. Returns the bytes of it.
+/// Drops what passed before `oldest_ms`. Returns the bytes of it.
 fn drop_old(connection: &Connection, history: i64, oldest_ms: u64) -> rusqlite::Result<u64> {
     let old = (history, integer(oldest_ms));
     let bytes: i64 = connection
         .prepare_cached(
             "SELECT coalesce(sum(bytes), 0) FROM remembered
-             WHERE history = ?1 AND published_ms < ?2",
+             WHERE history = ?1 AND stored_ms < ?2",
         )?
         .query_row(old, |row| row.get(0))?;
     if bytes > 0 {
         connection
-            .prepare_cached("DELETE FROM remembered WHERE history = ?1 AND published_ms < ?2")?
+            .prepare_cached("DELETE FROM remembered WHERE history = ?1 AND stored_ms < ?2")?
             .execute(old)?;
     }
     Ok(natural(bytes))

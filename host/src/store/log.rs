@@ -18,9 +18,12 @@ mod index;
 pub(super) mod batches;
 mod rows;
 mod filed;
+pub(super) mod salvage;
+mod runs;
 
 use std::sync::Arc;
 
+use haar_link::runs::Runs;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId};
 use rusqlite::Connection;
@@ -99,8 +102,11 @@ pub struct WantedLog {
 pub struct OpenLog {
     /// Names it in what follows.
     pub id: LogId,
-    /// See the table.
-    pub epoch: u64,
+    /// Its runs. Of a node's own log those of which something waits, in their order; of one that came
+    /// from another node what is there of each, the most recently used last.
+    pub runs: Runs,
+    /// The run of what is appended from now on, where this node appends.
+    pub own_run: Option<u64>,
     /// Position of the last message.
     pub head: u64,
     /// Sequence of the last message.
@@ -118,6 +124,15 @@ pub struct Logged {
     pub position: u64,
     /// The message.
     pub message: Arc<Message>,
+    /// When this node stored it, by its [`AgeClock`](super::ages::AgeClock).
+    pub stored_ms: u64,
+}
+
+impl Logged {
+    /// True when this node has had it for more than `age_ms`.
+    pub fn is_older(&self, age_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.stored_ms) > age_ms
+    }
 }
 
 /// Messages that came from another node, to be kept before they are acknowledged.
@@ -162,6 +177,14 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
+/// Reads all that is known of logs.
+///
+/// # Errors
+/// When it can't be read, or does not go together.
+pub(super) fn check(connection: &Connection) -> anyhow::Result<()> {
+    batches::check(connection)
+}
+
 /// Bytes that a message counts for.
 pub fn message_bytes(headers: &[(String, String)], body: usize) -> u64 {
     let headers: usize = headers
@@ -174,7 +197,7 @@ pub fn message_bytes(headers: &[(String, String)], body: usize) -> u64 {
 impl Store {
     /// Opens the logs that are wanted, in their order, and makes those that are not there. Logs and
     /// consumers of these owners that are not wanted are forgotten, with their messages. `epoch` is
-    /// that of logs that are made for outlets.
+    /// a fresh one: it names the run of logs that this start of the agent opens for the first time.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -185,27 +208,26 @@ impl Store {
         epoch: u64,
     ) -> anyhow::Result<Vec<OpenLog>> {
         self.run_logs(move |connection, batches| {
-            let index = batches.index(connection)?;
             let opened = wanted
                 .iter()
-                .map(|log| rows::open(connection, index, log, epoch))
+                .map(|log| rows::open(connection, batches, log, epoch))
                 .collect::<anyhow::Result<Vec<_>>>()?;
+            let index = batches.index(connection)?;
             rows::forget(connection, index, &owners, &opened)?;
+            batches.forget_own_runs();
             batches.delete_unneeded(connection)?;
             Ok(opened)
         })
         .await
     }
 
-    /// Gives a log another epoch: receivers take what is in it for messages that they never had.
+    /// Makes another run of a log: receivers take what waits in it for messages that they never had.
     ///
     /// # Errors
     /// When the database can't be written.
     pub async fn renew_log(&self, log: LogId, epoch: u64) -> anyhow::Result<()> {
-        self.run_logs(move |connection, batches| {
-            rows::renew(connection, batches.index(connection)?, log, epoch)
-        })
-        .await
+        self.run_logs(move |connection, batches| rows::renew(connection, batches, log, epoch))
+            .await
     }
 
     /// Adds messages to the log of an outlet, or of topics. Returns the sequence of the first one when all of them

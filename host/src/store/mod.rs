@@ -4,8 +4,13 @@
 //! what it keeps for microservices.
 
 mod schema;
+mod opening;
+mod salvage;
+mod health;
 mod thread;
 
+mod essentials;
+pub mod ages;
 mod owners;
 pub mod key_value;
 pub mod history;
@@ -13,23 +18,34 @@ pub mod timers;
 pub mod dead_letters;
 pub mod log;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use rusqlite::{Connection, OptionalExtension as _};
-use tokio::sync::{mpsc, oneshot};
+use haar_protocol::status::StoreDamage;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use ages::AgeClock;
+use essentials::Essentials;
+use health::Trouble;
 use log::batches::{Batches, Room};
 use thread::{Database, Done, QUEUE_REQUESTS, Request};
 
-/// Statuses are numbered in blocks of this size, so that not every one costs a write to flash.
-const STATUS_BLOCK: u64 = 1_000;
+pub use essentials::StatusSequence;
+pub use health::Health;
+pub use opening::set_aside;
 
 /// A handle to the database. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug, Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
     timed: timers::Owners,
+    ages: AgeClock,
+    essentials: Essentials,
+    health: watch::Receiver<Health>,
+    damage: Option<Arc<StoreDamage>>,
 }
 
 /// The thread of the database. Join it after the last [`Store`] is gone.
@@ -45,8 +61,34 @@ impl StoreThread {
     }
 }
 
+/// What was read when the database was opened.
+struct Opened {
+    connection: Connection,
+    timed: timers::Owners,
+    damage: Option<StoreDamage>,
+}
+
+impl Opened {
+    fn read(data: &Path, ages: &AgeClock) -> anyhow::Result<Self> {
+        let connection = opening::open(data)?;
+        let read = || {
+            ages.resume(&connection)?;
+            let timed = timers::Owners::read(&connection)?;
+            Ok::<_, anyhow::Error>((timed, opening::damage(&connection)?))
+        };
+        let (timed, damage) =
+            read().with_context(|| format!("can't use {}", opening::path(data).display()))?;
+        Ok(Self {
+            connection,
+            timed,
+            damage,
+        })
+    }
+}
+
 impl Store {
-    /// Opens the database of the data directory, and makes it when there is none.
+    /// Opens the database of the data directory, and makes it when there is none. A damaged one is set
+    /// aside: see [`opening`].
     ///
     /// # Errors
     /// When the file is not a database of ours, is newer than this release, or can't be written.
@@ -54,26 +96,110 @@ impl Store {
         Self::open_with(data, Room::default())
     }
 
+    /// The same; where that fails, the store is there without a database: every request fails with the
+    /// reason, and what needs none works. It is tried again for as long as it lasts, see [`Health`].
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn open_or_lack(data: &Path) -> anyhow::Result<(Self, StoreThread)> {
+        let ages = AgeClock::new();
+        match Opened::read(data, &ages) {
+            Ok(opened) => Self::start(data, Room::default(), ages, opened),
+            Err(error) => Self::lack(data, ages, format!("{error:#}")),
+        }
+    }
+
     fn open_with(data: &Path, room: Room) -> anyhow::Result<(Self, StoreThread)> {
-        let path = data.join("agent.db");
-        let mut connection =
-            Connection::open(&path).with_context(|| format!("can't open {}", path.display()))?;
-        schema::prepare(&mut connection)
-            .with_context(|| format!("can't use {}", path.display()))?;
-        let timed = timers::Owners::read(&connection)
-            .with_context(|| format!("can't use {}", path.display()))?;
-        let (requests, mut queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
+        let ages = AgeClock::new();
+        let opened = Opened::read(data, &ages)?;
+        Self::start(data, room, ages, opened)
+    }
+
+    fn start(
+        data: &Path,
+        room: Room,
+        ages: AgeClock,
+        opened: Opened,
+    ) -> anyhow::Result<(Self, StoreThread)> {
+        let batches = Batches::new(room, ages.clone());
+        let mut database = Database {
+            connection: opened.connection,
+            batches,
+        };
+        let serve = move |mut queue, health: &watch::Sender<Health>| {
+            thread::serve(&mut database, &mut queue, health);
+        };
+        let (damage, timed) = (opened.damage, opened.timed);
+        Self::with_thread(data, ages, timed, damage, Health::Well, serve)
+    }
+
+    fn lack(data: &Path, ages: AgeClock, reason: String) -> anyhow::Result<(Self, StoreThread)> {
+        tracing::error!("the agent runs without its database: {reason}");
+        let (health, directory) = (Health::Absent(reason.clone()), data.to_owned());
+        let serve = move |mut queue, health: &watch::Sender<Health>| {
+            let is_back = || opening::open(&directory).is_ok();
+            thread::serve_without(&reason, &mut queue, is_back, health);
+        };
+        Self::with_thread(data, ages, timers::Owners::default(), None, health, serve)
+    }
+
+    fn with_thread(
+        data: &Path,
+        ages: AgeClock,
+        timed: timers::Owners,
+        damage: Option<StoreDamage>,
+        health: Health,
+        serve: impl FnOnce(mpsc::Receiver<Request>, &watch::Sender<Health>) + Send + 'static,
+    ) -> anyhow::Result<(Self, StoreThread)> {
+        let (requests, queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
+        let (healths, health) = watch::channel(health);
         let thread = std::thread::Builder::new()
             .name("haar-store".into())
             .spawn(move || {
-                let batches = Batches::new(room);
-                let mut database = Database {
-                    connection,
-                    batches,
-                };
-                thread::serve(&mut database, &mut queue);
+                // What is known of the database may be half a change then: nobody goes on with it.
+                let served = catch_unwind(AssertUnwindSafe(|| serve(queue, &healths)));
+                if served.is_err() {
+                    healths.send_replace(Health::Dead);
+                }
             })?;
-        Ok((Self { requests, timed }, StoreThread(thread)))
+        let store = Self {
+            requests,
+            timed,
+            ages,
+            essentials: Essentials::new(data),
+            health,
+            damage: damage.map(Arc::new),
+        };
+        Ok((store, StoreThread(thread)))
+    }
+
+    /// The health of the database.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// True when requests are known to fail: this was logged once, and need not be logged again.
+    pub fn is_known_to_fail(&self) -> bool {
+        self.health.borrow().problem().is_some()
+    }
+
+    /// The last damage that was found, as long as the database that replaced the damaged one is in use.
+    pub fn damage(&self) -> Option<&StoreDamage> {
+        self.damage.as_deref()
+    }
+
+    /// The clock by which the ages of what is stored are counted.
+    pub fn ages(&self) -> &AgeClock {
+        &self.ages
+    }
+
+    /// Stores the clock of ages, so that the next run goes on from here.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn keep_ages(&self) -> anyhow::Result<()> {
+        let ages = self.ages.clone();
+        self.run(move |connection| Ok(ages.keep(connection)?)).await
     }
 
     /// Has the thread do something. It is answered when what it changed is on the disk.
@@ -129,6 +255,7 @@ impl Store {
             };
             Done {
                 failed: result.is_err(),
+                fault: Trouble::of(&result),
                 answer: Box::new(move |kept| {
                     let kept = kept.map_err(anyhow::Error::msg);
                     let outcome = result.and_then(|value| kept.map(|()| then(value)));
@@ -143,71 +270,6 @@ impl Store {
             .ok()
             .context("the database thread has ended")?;
         answered.await.context("the database thread has ended")?
-    }
-
-    /// The envelope of the assignment in force.
-    pub async fn assignment(&self) -> anyhow::Result<Option<Vec<u8>>> {
-        self.run(|connection| {
-            let envelope = connection
-                .query_row("SELECT envelope FROM assignment", [], |row| row.get(0))
-                .optional()?;
-            Ok(envelope)
-        })
-        .await
-    }
-
-    /// Keeps the envelope of the assignment that comes into force, in the place of the last one.
-    pub async fn set_assignment(&self, number: u64, envelope: Vec<u8>) -> anyhow::Result<()> {
-        let number = i64::try_from(number)?;
-        self.run(move |connection| {
-            connection.execute(
-                "INSERT INTO assignment (id, number, envelope) VALUES (1, ?1, ?2)
-                 ON CONFLICT (id) DO UPDATE SET number = excluded.number, envelope = excluded.envelope",
-                (number, envelope),
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// The first of a block of status sequences that were never used: see [`StatusSequence`].
-    pub async fn reserve_statuses(&self) -> anyhow::Result<u64> {
-        let block = i64::try_from(STATUS_BLOCK)?;
-        let end: i64 = self
-            .run(move |connection| {
-                let end = connection.query_row(
-                    "INSERT INTO counter (name, value) VALUES ('status', 1 + ?1)
-                     ON CONFLICT (name) DO UPDATE SET value = value + ?1 RETURNING value",
-                    [block],
-                    |row| row.get(0),
-                )?;
-                Ok(end)
-            })
-            .await?;
-        Ok(u64::try_from(end - block)?)
-    }
-}
-
-/// Counts statuses over restarts of the agent. After a restart it goes on at the next block, so
-/// numbers never repeat, and only a restart leaves a gap that is not a lost status.
-#[derive(Debug, Default)]
-pub struct StatusSequence {
-    next: u64,
-    end: u64,
-}
-
-impl StatusSequence {
-    /// The next number. The first one takes a block: an agent starts also where it can't.
-    ///
-    /// # Errors
-    /// When a block must be taken and the database can't be written.
-    pub async fn next(&mut self, store: &Store) -> anyhow::Result<u64> {
-        if self.next == self.end {
-            self.next = store.reserve_statuses().await?;
-            self.end = self.next + STATUS_BLOCK;
-        }
-        self.next += 1;
-        Ok(self.next - 1)
     }
 }
 

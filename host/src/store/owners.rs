@@ -15,8 +15,8 @@ use super::{Store, integer};
 
 /// How long data of a microservice is kept that is no longer assigned, in milliseconds.
 const KEPT_MS: u64 = 86_400_000;
-/// Between two looks no more time passes than this, whatever the clock says: a device without a
-/// battery for its clock finds itself years later once the network is there.
+/// Between two looks no more time passes than this: while the agent is down it can't hear that a
+/// microservice is assigned again.
 const STEP_MS_MAX: u64 = 2 * 3_600_000;
 /// Rows that are deleted in one request at most, so that others get their turn.
 const DELETED_ROWS: u32 = 1_000;
@@ -31,14 +31,15 @@ impl Store {
     pub async fn follow_owners(
         &self,
         wanted: Vec<MicroserviceName>,
-        now_ms: u64,
     ) -> anyhow::Result<Vec<MicroserviceName>> {
+        let ages = self.ages.clone();
         let ended = self
             .run(move |connection| {
                 for owner in &wanted {
                     ensure(connection, owner)?;
                 }
-                let passed_ms = passed(connection, now_ms)?;
+                let passed_ms = passed(connection, ages.now_ms())?;
+                ages.keep(connection)?;
                 age(connection, &wanted, passed_ms)
             })
             .await?;
@@ -53,13 +54,13 @@ fn passed(connection: &Connection, now_ms: u64) -> anyhow::Result<u64> {
     let now = integer(now_ms);
     let last: Option<i64> = connection
         .query_row(
-            "SELECT value FROM counter WHERE name = 'owners_looked_at_ms'",
+            "SELECT value FROM counter WHERE name = 'owners_looked_at_age_ms'",
             [],
             |row| row.get(0),
         )
         .optional()?;
     connection.execute(
-        "INSERT INTO counter (name, value) VALUES ('owners_looked_at_ms', ?1)
+        "INSERT INTO counter (name, value) VALUES ('owners_looked_at_age_ms', ?1)
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         [now],
     )?;

@@ -9,7 +9,7 @@ const APPLICATION_ID: i32 = 0x4861_6172;
 const STATEMENTS_MAX: usize = 48;
 
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 4] = [START, MICROSERVICES, MESSAGES, BATCHES];
+const MIGRATIONS: [&str; 7] = [START, MICROSERVICES, MESSAGES, BATCHES, AGES, DAMAGE, RUNS];
 
 const START: &str = "
     CREATE TABLE assignment (
@@ -150,6 +150,39 @@ const BATCHES: &str = "
         -- The messages of one commit, of whatever logs.
         messages BLOB NOT NULL
     ) STRICT;
+";
+
+/// When something was stored, by the clock that [`super::ages`] keeps: its age is counted from there.
+/// What is there already counts from this migration on.
+const AGES: &str = "
+    ALTER TABLE batch ADD COLUMN stored_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE logged ADD COLUMN stored_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE remembered ADD COLUMN stored_ms INTEGER NOT NULL DEFAULT 0;
+    DROP INDEX remembered_age;
+    CREATE INDEX remembered_age ON remembered (history, stored_ms, id);
+    DELETE FROM counter WHERE name = 'owners_looked_at_ms';
+";
+
+/// What is known of the file that this one replaced.
+const DAMAGE: &str = "
+    CREATE TABLE damage (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        found_ms INTEGER NOT NULL,
+        -- A `StoreDamage` as JSON.
+        report TEXT NOT NULL
+    ) STRICT;
+";
+
+/// What different starts of an agent appended to a log: runs. The last one of a log is its own row.
+const RUNS: &str = "
+    CREATE TABLE run (
+        log INTEGER NOT NULL REFERENCES log (id) ON DELETE CASCADE,
+        -- Names the run.
+        epoch INTEGER NOT NULL,
+        -- Sequence of its last message here.
+        upto INTEGER NOT NULL,
+        PRIMARY KEY (log, epoch)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// Sets the connection up and brings the tables up to date.

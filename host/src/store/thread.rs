@@ -12,14 +12,21 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use rusqlite::Connection;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, watch};
 
+use super::health::{self, Health, Trouble};
 use super::log::batches::Batches;
 
 /// Requests that may wait for the thread; so many take part in one transaction at most.
 pub(super) const QUEUE_REQUESTS: usize = 64;
+
+/// A database that could not be opened is tried again after this time, then twice that, and so on.
+const REOPEN_PAUSE: Duration = Duration::from_secs(10);
+/// And at least this often.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// Waiting for more requests takes this part of the time of the last commit at most.
 const PATIENCE: u32 = 4;
@@ -44,12 +51,38 @@ pub(super) struct Request {
 pub(super) struct Done {
     /// It failed: what it changed must not stay.
     pub(super) failed: bool,
+    /// What the failure means for the whole database.
+    pub(super) fault: Option<Trouble>,
     /// Answers; an error when what it changed could not be kept.
     pub(super) answer: Box<dyn FnOnce(Result<(), String>) + Send>,
 }
 
+/// Answers every request with the reason why there is no database, until all senders are gone. Reports
+/// when the database can be opened.
+pub(super) fn serve_without(
+    reason: &str,
+    queue: &mut mpsc::Receiver<Request>,
+    is_back: impl Fn() -> bool,
+    health: &watch::Sender<Health>,
+) {
+    let (mut looked, mut pause) = (Instant::now(), REOPEN_PAUSE);
+    while let Some(request) = queue.blocking_recv() {
+        ((request.work)(Err(reason.to_owned())).answer)(Ok(()));
+        if looked.elapsed() >= pause {
+            if is_back() {
+                health.send_replace(Health::Back);
+            }
+            (looked, pause) = (Instant::now(), (pause * 2).min(REOPEN_PAUSE_MAX));
+        }
+    }
+}
+
 /// Serves requests until nobody can send any more.
-pub(super) fn serve(database: &mut Database, queue: &mut mpsc::Receiver<Request>) {
+pub(super) fn serve(
+    database: &mut Database,
+    queue: &mut mpsc::Receiver<Request>,
+    health: &watch::Sender<Health>,
+) {
     let mut waiting = Vec::with_capacity(QUEUE_REQUESTS);
     let (mut together, mut took) = (0, Duration::ZERO);
     let mut has_room = true;
@@ -59,9 +92,9 @@ pub(super) fn serve(database: &mut Database, queue: &mut mpsc::Receiver<Request>
         let began = Instant::now();
         let mut requests = waiting.drain(..);
         while requests.len() > 0 {
-            commit_together(database, &mut requests);
+            commit_together(database, &mut requests, health);
             if database.batches.are_too_large() {
-                has_room = make_room(database, has_room);
+                has_room = make_room(database, has_room, health);
             }
         }
         took = began.elapsed();
@@ -88,11 +121,21 @@ fn gather(
 }
 
 /// Runs requests in one transaction until there are no more, or until the database gave the
-/// transaction up, or it is large enough: then those after it want another one.
-fn commit_together(database: &mut Database, requests: &mut impl Iterator<Item = Request>) {
-    if let Err(reason) = execute(&database.connection, "BEGIN") {
+/// transaction up, or it is large enough: then those after it want another one. What is wrong with
+/// the database is noted before anybody is answered.
+fn commit_together(
+    database: &mut Database,
+    requests: &mut impl Iterator<Item = Request>,
+    health: &watch::Sender<Health>,
+) {
+    let changes = database.connection.total_changes();
+    let begun = execute(&database.connection, "BEGIN");
+    if let Err(error) = &begun {
+        if let Some(trouble) = Trouble::of(&begun) {
+            health::note(health, trouble);
+        }
         if let Some(request) = requests.next() {
-            ((request.work)(Err(reason)).answer)(Ok(()));
+            ((request.work)(Err(format!("{error:#}"))).answer)(Ok(()));
         }
         return;
     }
@@ -103,7 +146,7 @@ fn commit_together(database: &mut Database, requests: &mut impl Iterator<Item = 
         // A full disk or a broken one ends the whole transaction, with what earlier requests
         // changed (SQLite, "Response To Errors Within A Transaction").
         if database.connection.is_autocommit() {
-            outcome = Err("the database gave the transaction up".to_owned());
+            outcome = Err(anyhow::Error::msg("the database gave the transaction up"));
             break;
         }
         if database.batches.is_full() {
@@ -121,6 +164,13 @@ fn commit_together(database: &mut Database, requests: &mut impl Iterator<Item = 
         database.batches.forget();
         overwrite(&database.connection);
     }
+    let trouble = Trouble::of(&outcome);
+    match trouble.or_else(|| done.iter_mut().find_map(|done| done.fault.take())) {
+        Some(trouble) => health::note(health, trouble),
+        None if database.connection.total_changes() > changes => health::works(health),
+        None => {} // only read, which a full disk allows
+    }
+    let outcome = outcome.map_err(|error| format!("{error:#}"));
     for done in done {
         (done.answer)(outcome.clone());
     }
@@ -132,12 +182,18 @@ fn run(database: &mut Database, request: Request) -> Done {
         return (request.work)(Ok(database));
     }
     // What others have added must not be undone with it.
-    if let Err(reason) = write_batch(database) {
+    let written = write_batch(database);
+    if let Err(error) = &written {
         give_up(&database.connection);
-        return (request.work)(Err(reason));
+        let mut done = (request.work)(Err(format!("{error:#}")));
+        done.fault = Trouble::of(&written);
+        return done;
     }
-    if let Err(reason) = execute(&database.connection, "SAVEPOINT request") {
-        return (request.work)(Err(reason));
+    let begun = execute(&database.connection, "SAVEPOINT request");
+    if let Err(error) = &begun {
+        let mut done = (request.work)(Err(format!("{error:#}")));
+        done.fault = Trouble::of(&begun);
+        return done;
     }
     database.batches.begin_request();
     let done = (request.work)(Ok(database));
@@ -152,23 +208,25 @@ fn run(database: &mut Database, request: Request) -> Done {
     done
 }
 
-fn write_batch(database: &mut Database) -> Result<(), String> {
+fn write_batch(database: &mut Database) -> anyhow::Result<()> {
     let written = database.batches.write(&database.connection);
-    written.map_err(|error| format!("the database can't be used: {error:#}"))
+    written.context("the database can't be used")
 }
 
 /// Makes room among batches, in a transaction of its own: what was published is published. When it
 /// can't be done, it is tried after the next commit again, and said once. Returns whether it could.
-fn make_room(database: &mut Database, could_before: bool) -> bool {
+fn make_room(database: &mut Database, could_before: bool, health: &watch::Sender<Health>) -> bool {
     let Database {
         connection,
         batches,
     } = database;
     let moved = execute(connection, "BEGIN")
-        .map_err(anyhow::Error::msg)
         .and_then(|()| batches.make_room(connection))
-        .and_then(|()| execute(connection, "COMMIT").map_err(anyhow::Error::msg));
+        .and_then(|()| execute(connection, "COMMIT"));
     give_up(connection);
+    if let Some(trouble) = Trouble::of(&moved) {
+        health::note(health, trouble);
+    }
     if let Err(error) = &moved {
         batches.forget();
         if could_before {
@@ -197,10 +255,10 @@ fn overwrite(connection: &Connection) {
     );
 }
 
-fn execute(connection: &Connection, sql: &str) -> Result<(), String> {
+fn execute(connection: &Connection, sql: &str) -> anyhow::Result<()> {
     connection
         .prepare_cached(sql)
         .and_then(|mut statement| statement.execute([]))
         .map(drop)
-        .map_err(|error| format!("the database can't be used: {error}"))
+        .context("the database can't be used")
 }

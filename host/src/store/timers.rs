@@ -22,7 +22,7 @@ pub struct KeptTimer {
 
 /// Whose timers are kept, or were since the start: the others need not be looked for, which is most
 /// of what starting an instance would ask of the disk.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Owners(Arc<Mutex<BTreeSet<MicroserviceName>>>);
 
 impl Owners {

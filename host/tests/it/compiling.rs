@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use haar_conformance_artifacts as artifacts;
 use haar_engine::compiler::{CompileLimits, Program};
@@ -55,7 +56,14 @@ impl Bench {
             compiler: self.compiler.clone(),
             precompiled_by: None,
         };
-        let modules = Modules::open(data, controller, credentials, sources).unwrap();
+        let modules = Modules::open(
+            data,
+            controller,
+            credentials,
+            sources,
+            Arc::new(self.node.policy()),
+        )
+        .unwrap();
         let specs: Vec<_> = components
             .iter()
             .map(|component| self.node.install(component, &self.site.publisher))
@@ -64,12 +72,10 @@ impl Bench {
         let publishers = self.node.assignment(&self.site, 1).publishers;
         tokio::task::spawn_blocking(move || {
             let runtime = GuestRuntime::new(1).unwrap();
-            let outcomes = specs
+            specs
                 .iter()
                 .map(|spec| modules.prepare(spec, &publishers, &runtime).map(drop))
-                .collect();
-            runtime.shutdown();
-            outcomes
+                .collect()
         })
         .await
         .unwrap()

@@ -10,7 +10,7 @@ mod steps;
 use std::path::Path;
 
 use haar_faulty_disk::{Disk, Failure, Operation};
-use haar_host::store::{StatusSequence, Store};
+use haar_host::store::{Health, StatusSequence, Store};
 
 use steps::{LONG, Logs, OUTLET, SHORT, State, Step, body};
 
@@ -242,11 +242,16 @@ fn a_store_whose_process_was_killed_is_opened_on_a_full_disk() {
         disk.repair();
         disk.fail_at(disk.operations().len(), Failure::EveryFull);
         let (store, thread) = Store::open(directory.path()).unwrap();
-        assert_eq!(store.assignment().await.unwrap(), Some(vec![1, 2]));
+        assert_eq!(store.assignments().await, [[1, 2], [1, 2]]);
+        assert!(store.set_assignment(8, vec![3]).await.is_err());
+        let failing = store.health().borrow().clone();
+        assert!(matches!(failing, Health::Failing(_)), "{failing:?}");
+        // Statuses say so, and need no database.
         let mut statuses = StatusSequence::default();
-        assert!(statuses.next(&store).await.is_err());
+        assert_eq!(statuses.peek(&store).await, 1);
         disk.repair();
-        assert_eq!(statuses.next(&store).await.unwrap(), 1);
+        store.set_assignment(8, vec![3]).await.unwrap();
+        assert_eq!(*store.health().borrow(), Health::Well);
         drop(store);
         thread.join();
         assert_eq!(state_of(directory.path()).await[OUTLET].1.len(), 2);

@@ -17,12 +17,12 @@ fn durable(mut route: Route) -> Route {
 }
 
 /// Two nodes: a source on the one that publishes 50 messages at each start, a sink on the other.
-struct Scene {
-    site: Site,
-    left: Node,
-    right: Node,
-    to_left: Assignment,
-    to_right: Assignment,
+pub struct Scene {
+    pub site: Site,
+    pub left: Node,
+    pub right: Node,
+    pub to_left: Assignment,
+    pub to_right: Assignment,
 }
 
 impl Scene {
@@ -31,7 +31,7 @@ impl Scene {
         Self::with(Backlog::default(), &source).await
     }
 
-    async fn with(backlog: Backlog, source_configuration: &[(&str, &str)]) -> Self {
+    pub async fn with(backlog: Backlog, source_configuration: &[(&str, &str)]) -> Self {
         let site = Site::start().await;
         let (left, right) = (Node::enrol(&site, "left"), Node::enrol(&site, "right"));
         let source = left.install(&artifacts::read(artifacts::SOURCE), &site.publisher);
@@ -61,17 +61,17 @@ impl Scene {
         }
     }
 
-    async fn start_right(&mut self) {
+    pub async fn start_right(&mut self) {
         self.right.start();
         self.site.assign(&self.to_right).await;
     }
 
-    async fn start_left(&mut self) {
+    pub async fn start_left(&mut self) {
         self.left.start();
         self.site.assign(&self.to_left).await;
     }
 
-    async fn published(&self, messages: u64) {
+    pub async fn published(&self, messages: u64) {
         self.site
             .status(&self.left.id, |status| {
                 status.routes.iter().any(|route| route.sent == messages)
@@ -79,7 +79,7 @@ impl Scene {
             .await;
     }
 
-    async fn arrived(&self, messages: u64) {
+    pub async fn arrived(&self, messages: u64) {
         let begin = format!("messages={messages} ");
         let line = self
             .site
@@ -92,7 +92,7 @@ impl Scene {
         );
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.left.stop().await;
         self.right.stop().await;
     }

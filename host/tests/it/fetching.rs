@@ -14,6 +14,7 @@ use haar_host::controller::{Controller, Credentials};
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
 use haar_host::modules::{Modules, PrepareError};
+use haar_host::policy::{Policy, Rules};
 use haar_host::runtime::GuestRuntime;
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::{Digest, NodeId, SiteId};
@@ -202,7 +203,9 @@ impl Bench {
             precompiled_by: Some(self.site),
         };
         let client = Controller::new(&controller.url, &controller.ca_pem).unwrap();
-        let modules = Modules::open(self.folder.path(), client, credentials, sources).unwrap();
+        let data = self.folder.path();
+        let policy = Policy::new(Rules::default(), data.join("agent.toml"), data.into());
+        let modules = Modules::open(data, client, credentials, sources, Arc::new(policy)).unwrap();
         let publishers = [Publisher {
             name: "team".parse().unwrap(),
             key: publisher,

@@ -1,6 +1,7 @@
 //! Files: a guest stays below the directories that it is granted, and within their quotas.
 
 mod office;
+mod hanging;
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;

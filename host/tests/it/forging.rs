@@ -55,10 +55,10 @@ fn seal(from: &Node, to: &Node, site: &Site, plain: &[u8]) -> [Vec<u8>; 2] {
     let mut sealing = session(&liar, ends(own, other), 1, &victim);
     let mut opening = session(&victim, ends(other, own), 2, &liar);
     let hello = sealing.hello();
-    let Ok(Opened::Answer(answer)) = opening.open(&hello) else {
+    let Ok(Opened::Answer(answer)) = opening.open(&hello, true) else {
         panic!("a hello is answered");
     };
-    assert!(matches!(sealing.open(&answer), Ok(Opened::Begun(_))));
+    assert!(matches!(sealing.open(&answer, true), Ok(Opened::Begun(_))));
     [hello, sealing.seal(plain).unwrap()]
 }
 

@@ -1,6 +1,6 @@
 //! A Mosquitto of the test's own on loopback, and the tools that come with it as devices.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -123,6 +123,21 @@ impl Mosquitto {
         assert!(output.status.success(), "{output:?}");
     }
 
+    /// `mosquitto_pub` with these arguments and these lines as its input.
+    pub async fn publish_lines(&self, arguments: &[&str], lines: String) {
+        let mut command = self.command("mosquitto_pub");
+        command.args(arguments).stdin(Stdio::piped());
+        let ran = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().expect(MISSING);
+            let mut input = child.stdin.take().unwrap();
+            input.write_all(lines.as_bytes()).unwrap();
+            drop(input);
+            child.wait().unwrap()
+        });
+        let status = ran.await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// What `mosquitto_sub` with these arguments prints.
     pub async fn subscribe(&self, arguments: &[&str]) -> String {
         let output = self.tool("mosquitto_sub", arguments).await;
@@ -131,16 +146,21 @@ impl Mosquitto {
     }
 
     async fn tool(&self, name: &'static str, arguments: &[&str]) -> Output {
-        let mut command = Command::new(name);
+        let mut command = self.command(name);
         let wait = DEADLINE.as_secs().to_string();
-        let port = self.port.to_string();
-        command.args(["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5"]);
         if name == "mosquitto_sub" {
             command.args(["-W", &wait]);
         }
         command.args(arguments);
         let ran = tokio::task::spawn_blocking(move || command.output());
         ran.await.unwrap().expect(MISSING)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        let port = self.port.to_string();
+        command.args(["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5"]);
+        command
     }
 }
 

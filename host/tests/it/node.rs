@@ -2,13 +2,16 @@
 //! for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use haar_host::agent::ending::Ended;
 use haar_host::agent::run::{Agent, Options};
 use haar_host::config::{Location, Precompiled};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
+use haar_host::policy::{Policy, Rules};
 use haar_host::service_manager::ServiceManager;
 use haar_host::store::Store;
 use haar_protocol::assignment::{
@@ -37,12 +40,14 @@ pub struct Node {
     pub key: SecretKey,
     pub id: NodeId,
     pub data: tempfile::TempDir,
+    /// What the owner of the device allows, from its next start on.
+    pub rules: Rules,
     /// Where the device stands.
     pub location: Option<Location>,
     /// How often it was started.
     pub starts: u32,
     membership: Membership,
-    running: Option<(CancellationToken, std::thread::JoinHandle<()>)>,
+    running: Option<(CancellationToken, std::thread::JoinHandle<Ended>)>,
 }
 
 impl Node {
@@ -68,9 +73,26 @@ impl Node {
             key,
             id,
             data,
+            rules: Rules::default(),
             location: None,
             starts: 0,
             membership,
+            running: None,
+        }
+    }
+
+    /// Another node with the same identity and an empty directory.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn twin(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            key: self.key.clone(),
+            id: self.id.clone(),
+            data: tempfile::tempdir().unwrap(),
+            rules: self.rules.clone(),
+            location: self.location,
+            starts: 0,
+            membership: self.membership.clone(),
             running: None,
         }
     }
@@ -90,10 +112,15 @@ impl Node {
         directory.set_membership(&self.membership).unwrap();
     }
 
-    pub fn start(&mut self) {
-        self.starts += 1;
-        let stop = CancellationToken::new();
-        let options = Options {
+    /// The relay that it knows since it enrolled is another one.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub fn attach_to(&mut self, relay: &str) {
+        self.membership.relays = vec![relay.to_owned()];
+    }
+
+    /// What its agent starts with.
+    pub fn options(&self) -> Options {
+        Options {
             membership: self.membership.clone(),
             key: self.key.clone(),
             link_secret: self.kept_link_secret(),
@@ -103,31 +130,44 @@ impl Node {
             flash_budget: None,
             compiler: Compiler::InProcess,
             precompiled: Precompiled::Accept,
-        };
+            policy: Arc::new(self.policy()),
+        }
+    }
+
+    pub fn start(&mut self) {
+        self.starts += 1;
+        let stop = CancellationToken::new();
+        let options = self.options();
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            let (store, store_thread) = Store::open(&data).unwrap();
-            runtime.block_on(async {
+            let (store, store_thread) = Store::open_or_lack(&data).unwrap();
+            let ended = runtime.block_on(async {
                 let agent = Agent::start(&data, options, store).await.unwrap();
-                agent.run(stopped, ServiceManager::default()).await;
+                agent.run(stopped, ServiceManager::default()).await
             });
             drop(runtime);
             store_thread.join();
+            ended
         });
         self.running = Some((stop, thread));
     }
 
-    pub async fn stop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            stop.cancel();
-            tokio::task::spawn_blocking(|| thread.join().unwrap())
-                .await
-                .unwrap();
-        }
+    /// What its rules come to.
+    pub fn policy(&self) -> Policy {
+        let data = self.data.path().to_owned();
+        Policy::new(self.rules.clone(), data.join("agent.toml"), data)
+    }
+
+    /// Stops it. Returns why it has ended, if it ran.
+    pub async fn stop(&mut self) -> Option<Ended> {
+        let (stop, thread) = self.running.take()?;
+        stop.cancel();
+        let ended = tokio::task::spawn_blocking(|| thread.join().unwrap()).await;
+        Some(ended.unwrap())
     }
 
     /// Signs a module and puts it where the agent keeps fetched ones. Returns what an assignment
@@ -241,6 +281,7 @@ pub fn microservice(
         retry: Default::default(),
         inlet_history: BTreeMap::new(),
         outlet_history: BTreeMap::new(),
+        unknown: Vec::new(),
     }
 }
 

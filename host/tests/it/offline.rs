@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use haar_conformance_artifacts as artifacts;
+use haar_host::policy::Rules;
 use haar_protocol::grants::{Access, DirectoryGrant};
 use haar_protocol::status::{State, Status};
 
@@ -11,7 +12,7 @@ use crate::node::{Node, configured, microservice, of, route};
 use crate::site::{DEADLINE, Site};
 
 /// Waits until a file is there: nobody else can see what an offline node does.
-async fn appears(path: &Path) {
+pub async fn appears(path: &Path) {
     let mut often = tokio::time::interval(Duration::from_millis(10));
     let found = async {
         while !path.exists() {
@@ -32,6 +33,7 @@ async fn a_node_that_starts_with_no_relay_runs_its_last_assignment_with_its_mess
     let config = node.install(&artifacts::read(artifacts::CONFIG), &site.publisher);
     let files = node.install(&artifacts::read(artifacts::FILES), &site.publisher);
     let granted = tempfile::tempdir().unwrap();
+    node.rules = Rules::default().allowing(granted.path(), Access::ReadWrite);
     let mut assignment = node.assignment(&site, 1);
     // The one tells its configuration, which is a command to the other.
     let mut writer = microservice("files", files, &["out"], &["in"]);

@@ -69,7 +69,6 @@ impl Tls {
 pub struct Site {
     pub key: SecretKey,
     pub publisher: SecretKey,
-    pub directory: tempfile::TempDir,
     tls: Option<Tls>,
     nodes: watch::Sender<Arc<NodeDirectory>>,
     broker: Option<Broker>,
@@ -101,7 +100,6 @@ impl Site {
         let mut site = Self {
             key: SecretKey::from_seed([1; 32]),
             publisher: SecretKey::from_seed([2; 32]),
-            directory: tempfile::tempdir().unwrap(),
             tls,
             nodes,
             broker: None,
@@ -139,7 +137,6 @@ impl Site {
                 cert_pem: tls.cert_pem.clone(),
                 key_pem: tls.key_pem.clone(),
             }),
-            data_dir: self.directory.path().join("relay"),
             site: self.id(),
             name: None,
             site_key: self.key.public(),

@@ -16,7 +16,7 @@ async fn heard(socket: &UnixDatagram) -> String {
     String::from_utf8(buffer[..count].to_vec()).unwrap()
 }
 
-fn start(node: &Node, variables: &[(&str, &str)]) -> Child {
+pub fn start(node: &Node, variables: &[(&str, &str)]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_haar-agent"))
         .args(["run", "--data"])
         .arg(node.data.path())
@@ -26,7 +26,7 @@ fn start(node: &Node, variables: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-async fn terminate(child: &mut Child) -> ExitStatus {
+pub async fn terminate(child: &mut Child) -> ExitStatus {
     let id = i32::try_from(child.id().unwrap()).unwrap();
     let id = rustix::process::Pid::from_raw(id).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();

@@ -1,7 +1,9 @@
 //! Plain MQTT devices as ends of routes, with a real Mosquitto and its tools. Here what devices
-//! publish; what they receive has a module of its own.
+//! publish; what they receive, QoS and bursts have modules of their own.
 
+mod bursts;
 mod outlets;
+mod qos;
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute};

@@ -2,6 +2,7 @@
 
 use haar_link::frame::{Ack, Batch, Frame, LiveMessage, Message};
 use haar_link::link::Link;
+use haar_link::runs::Run;
 use haar_link::sender::Settings;
 use haar_link::session::{Ends, Session};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -126,8 +127,9 @@ fn a_recorded_hello_is_not_heard() {
 #[test]
 fn messages_of_durable_routes_ask_for_an_answer() {
     let (mut left, mut right) = connected();
-    left.sender.open(1, 1, 0, 1, 0);
-    right.receiver.open(1, 0, 0, 1_000);
+    let run = Run { epoch: 1, upto: 1 };
+    left.sender.open(1, &[run], 0, 1, 0);
+    right.receiver.open(1, [], 1_000);
     left.seal(&batch(), 50).unwrap();
     left.seal(&batch(), 60).unwrap();
     assert_eq!(left.unanswered_since_ms(), Some(50));

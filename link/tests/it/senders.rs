@@ -1,6 +1,7 @@
 //! What a sender does in moments that the simulator seldom meets.
 
 use haar_link::frame::Ack;
+use haar_link::runs::Run;
 use haar_link::sender::{Acknowledged, Sender, Settings};
 
 const SETTINGS: Settings = Settings {
@@ -10,9 +11,13 @@ const SETTINGS: Settings = Settings {
     in_flight_bytes: 300,
 };
 
+fn run(epoch: u64, upto: u64) -> Run {
+    Run { epoch, upto }
+}
+
 fn sender(base: u64, head: u64) -> Sender {
     let mut sender = Sender::new(SETTINGS);
-    sender.open(1, 9, base, head, 0);
+    sender.open(1, &[run(9, u64::MAX)], base, head, 0);
     sender.connected(true);
     sender
 }
@@ -81,7 +86,7 @@ fn nothing_is_sent_twice_before_its_time_and_then_more_and_more_seldom() {
 fn streams_of_a_higher_priority_come_first_and_those_of_one_priority_in_turns() {
     let mut sender = Sender::new(SETTINGS);
     for (route, priority) in [(1, 0), (2, 0), (3, 7)] {
-        sender.open(route, 9, 0, 10, priority);
+        sender.open(route, &[run(9, u64::MAX)], 0, 10, priority);
     }
     sender.connected(true);
     let mut order = Vec::new();
@@ -116,4 +121,54 @@ fn what_was_read_before_the_link_was_told_of_it_may_be_acknowledged() {
     // The log has a second message by now.
     sender.sent(&want, &[(1, 10), (2, 10)], 2, 0);
     assert_eq!(sender.acknowledged(&ack(2, 100), 10), Acknowledged::Upto(2));
+}
+
+#[test]
+fn a_run_begins_when_the_one_before_it_is_acknowledged() {
+    let mut sender = Sender::new(SETTINGS);
+    sender.open(1, &[run(5, 2), run(9, u64::MAX)], 0, 4, 0);
+    sender.connected(true);
+    let want = sender.next(0).unwrap();
+    assert_eq!((want.epoch, want.from, want.upto), (5, 0, 2));
+    sender.sent(&want, &[(1, 10), (2, 10)], 2, 0);
+    assert_eq!(sender.next(0), None, "the next run waits");
+    assert_eq!(
+        sender.acknowledged(&ack(2, 100), 0),
+        Acknowledged::Nothing,
+        "that is the other run"
+    );
+    // A copy of this node has sent more of the run.
+    let more = Ack {
+        epoch: 5,
+        ..ack(7, 0)
+    };
+    assert_eq!(sender.acknowledged(&more, 0), Acknowledged::Upto(2));
+    // The receiver has no room: its word that it has some may speak of the run before.
+    let question = sender.next(0).unwrap();
+    assert_eq!((question.epoch, question.base, question.bytes), (9, 2, 0));
+    sender.sent(&question, &[], 2, 0);
+    sender.acknowledged(&ack(2, 100), 0);
+    let want = sender.next(0).unwrap();
+    assert_eq!((want.epoch, want.after, want.from), (9, 2, 2));
+}
+
+#[test]
+fn runs_that_are_dropped_by_policy_are_passed() {
+    let mut sender = Sender::new(SETTINGS);
+    sender.open(1, &[run(5, 2), run(7, 6), run(9, u64::MAX)], 0, 8, 0);
+    sender.connected(true);
+    sender.skip(1, 6);
+    let want = sender.next(0).unwrap();
+    assert_eq!((want.epoch, want.base, want.from), (9, 6, 6));
+}
+
+#[test]
+fn a_full_receiver_is_asked_also_when_its_oldest_messages_are_dropped_meanwhile() {
+    let mut sender = sender(0, 9);
+    let want = sender.next(0).unwrap();
+    sender.sent(&want, &[(1, 90)], 1, 0);
+    sender.acknowledged(&ack(1, 0), 0);
+    sender.skip(1, 3);
+    let due = sender.wake_ms().expect("it is asked");
+    assert_eq!(sender.next(due).unwrap().bytes, 0);
 }

@@ -1,9 +1,12 @@
 //! Two nodes on a network that loses, repeats, reorders, delays and parts, with crashes of either at
-//! every step and the truth on their disks. Everything that happens comes from a seed:
+//! every step and the truth on their disks, and with copies of either that come and go. Everything that happens comes from a seed:
 //! `HAAR_LINK_SEED=123 cargo test -p haar-link simulation` plays one again, and
 //! `HAAR_LINK_SEEDS=1000000` plays more of them.
 
+mod agents;
+mod dice;
 mod nodes;
+mod totals;
 mod world;
 
 use world::World;
@@ -22,7 +25,7 @@ fn nothing_acknowledged_is_lost_nothing_comes_twice_or_out_of_order_and_all_of_i
         Some(seed) => seed..=seed,
         None => 1..=number("HAAR_LINK_SEEDS").unwrap_or(SEEDS),
     };
-    let mut totals = world::Totals::default();
+    let mut totals = totals::Totals::default();
     for seed in seeds {
         let played = std::panic::catch_unwind(|| World::new(seed).play());
         match played {

@@ -347,7 +347,7 @@ impl Decoder {
         self.wrong(node, at, format!("must be {wanted}, and is {found}"), hint)
     }
 
-    fn wrong<T>(
+    pub(super) fn wrong<T>(
         &mut self,
         node: &Node,
         at: &KeyPath,

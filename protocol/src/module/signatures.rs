@@ -24,6 +24,15 @@ pub struct Signatures {
     each: Vec<Signature>,
 }
 
+/// Whose signatures a module needs to run on a node: of one key of each list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publishers<'a> {
+    /// Those that the site trusts.
+    pub of_site: &'a [PublicKey],
+    /// Those that the owner of the device demands; none when the owner leaves it to the site.
+    pub of_owner: Option<&'a [PublicKey]>,
+}
+
 /// One of them. It counts only when it is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Signature {
@@ -94,6 +103,20 @@ impl Signatures {
             Err(ModuleError::Untrusted)
         } else {
             Ok(signers)
+        }
+    }
+
+    /// Whether those have signed who must.
+    ///
+    /// # Errors
+    /// `Untrusted` when none of the site's publishers has, `NotAllowed` when none of the owner's has.
+    pub fn check(&self, publishers: Publishers<'_>) -> Result<(), ModuleError> {
+        let signers = self.verify(publishers.of_site)?;
+        match publishers.of_owner {
+            Some(of_owner) if self.verify(of_owner).is_err() => Err(ModuleError::NotAllowed {
+                signers: signers.into_iter().copied().collect(),
+            }),
+            _ => Ok(()),
         }
     }
 

@@ -89,6 +89,9 @@ pub struct Microservice {
     pub wanted: bool,
     /// What the node last said; none when it has said nothing of it yet.
     pub status: Option<MicroserviceStatus>,
+    /// True when its node's last status had no room for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub omitted: bool,
 }
 
 impl Microservice {

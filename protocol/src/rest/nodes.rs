@@ -8,8 +8,8 @@ use crate::ids::{Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::limits::Budget;
 use crate::status::{
-    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, RefusedAssignment, RelayStatus,
-    RouteStatus, ServedStatus,
+    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Omitted, PolicyStatus,
+    RefusedAssignment, RelayStatus, RouteStatus, ServedStatus, StoreStatus,
 };
 
 /// A device asks to join.
@@ -109,6 +109,9 @@ pub struct Node {
     /// What its agent has written to its flash, as last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flash: Option<FlashStatus>,
+    /// What is or was wrong with its agent's database, as last reported; none where nothing ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
     /// How far its clock is ahead of the controller's in milliseconds, as last reported.
     pub clock_skew_ms: Option<i64>,
 }
@@ -125,6 +128,9 @@ pub struct NodeDetail {
     /// The engine that runs modules there, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineStatus>,
+    /// What its owner allows the site, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// Sequence of its last status.
     pub status_sequence: Option<u64>,
     /// Statuses that never arrived.
@@ -146,6 +152,9 @@ pub struct NodeDetail {
     /// The relays that it runs for its neighbours.
     #[serde(default)]
     pub serves: Vec<ServedStatus>,
+    /// What its last status left out because there was no room for it; none when it was complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<Omitted>,
 }
 
 /// A node makes another key for its links as soon as it gets its assignment.

@@ -21,6 +21,9 @@ pub struct MicroserviceStatus {
     pub state: State,
     /// Why it is in this state, for a person: the cause of a failure or refusal.
     pub reason: Option<String>,
+    /// The module of a change that was refused, for `reason`, while what ran before it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_module: Option<Digest>,
     /// Since when: milliseconds since the Unix epoch.
     pub since_ms: u64,
     /// How often it was started again after a failure.
@@ -205,7 +208,7 @@ impl std::fmt::Display for FailureCause {
 }
 
 /// What a microservice does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -218,7 +221,7 @@ pub enum State {
     Hibernating,
     /// It failed, and starts again after a pause.
     BackOff,
-    /// It is not run: the module was refused or can't be had. `reason` says why.
+    /// It is not run: its module or something that it is granted was refused. `reason` says why.
     Refused,
     /// It stops.
     Stopping,

@@ -45,24 +45,6 @@ fn a_log_batch_keeps_its_form() {
 }
 
 #[test]
-fn a_field_of_a_newer_release_is_passed_over() {
-    let mut json = serde_json::to_value(assignment()).unwrap();
-    json["colour"] = "green".into();
-    json["microservices"][0]["limits"]["cpu_share"] = 3.into();
-    assert_eq!(
-        serde_json::from_value::<Assignment>(json).unwrap(),
-        assignment()
-    );
-}
-
-#[test]
-fn an_unknown_part_of_a_grant_is_refused_because_it_might_narrow_it() {
-    let mut json = serde_json::to_value(assignment()).unwrap();
-    json["microservices"][0]["grants"]["directories"][0]["files_max"] = 3.into();
-    assert!(serde_json::from_value::<Assignment>(json).is_err());
-}
-
-#[test]
 fn a_signed_envelope_keeps_its_form() {
     let envelope = seal(&status(), &key(2)).unwrap();
     golden::check("envelope.hex", &(hex::encode(&envelope) + "\n"));

@@ -13,8 +13,9 @@ use haar_protocol::manifest::{Delivery, Manifest};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
-    BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Overflow, RefusedAssignment,
-    RelayStatus, RouteStatus, State, Status,
+    AllowedDirectory, BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Overflow,
+    PolicyStatus, RefusedAssignment, RelayStatus, RouteStatus, State, Status, StoreDamage,
+    StoreStatus,
 };
 
 /// The manifest that shows every key.
@@ -131,6 +132,7 @@ pub(crate) fn assignment() -> Assignment {
             retry: Default::default(),
             inlet_history: BTreeMap::new(),
             outlet_history: BTreeMap::new(),
+            unknown: Vec::new(),
         }],
         routes: vec![Route {
             id: route_id(),
@@ -183,6 +185,7 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         dead_letters: 0,
         exceeded: Default::default(),
         last_failure: None,
+        refused_module: None,
     }
 }
 
@@ -219,6 +222,17 @@ pub(crate) fn refused() -> RefusedAssignment {
     }
 }
 
+pub(crate) fn policy() -> PolicyStatus {
+    PolicyStatus {
+        publishers: Some(vec![key(4).public()]),
+        directories: vec![AllowedDirectory {
+            path: "/var/lib/plant".to_owned(),
+            access: Access::ReadWrite,
+        }],
+        left_out: 0,
+    }
+}
+
 pub(crate) fn status() -> Status {
     Status {
         site: site(),
@@ -226,6 +240,7 @@ pub(crate) fn status() -> Status {
         sequence: 42,
         sent_ms: NOW_MS,
         started_ms: NOW_MS - 60_000,
+        start: None,
         agent_version: "0.1.0".to_owned(),
         target: "aarch64-unknown-linux-musl".to_owned(),
         engine: Some(EngineStatus {
@@ -239,11 +254,22 @@ pub(crate) fn status() -> Status {
         link_key: Some(LinkKey::from_bytes([2; 32])),
         link_key_generation: 3,
         budget: budget(),
+        policy: Some(policy()),
         resident_bytes: 9_000_000,
         flash: Some(FlashStatus {
             written_bytes: 3_000_000,
             today_bytes: 1_000_000,
             budget_bytes: Some(500 << 20),
+        }),
+        store: Some(StoreStatus {
+            problem: Some("database or disk is full".to_owned()),
+            damage: Some(StoreDamage {
+                found_ms: NOW_MS - 90_000,
+                reason: "database disk image is malformed".to_owned(),
+                missing: vec!["pairs".to_owned()],
+                messages: 12,
+                messages_missing: 3,
+            }),
         }),
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
@@ -255,6 +281,7 @@ pub(crate) fn status() -> Status {
             reason: Some("the relay can't be reached: no answer in time".to_owned()),
         }],
         serves: vec![],
+        omitted: None,
     }
 }
 

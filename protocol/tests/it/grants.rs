@@ -1,6 +1,6 @@
 //! Which imports of a component are offered.
 
-use haar_protocol::grants::{Grants, lacking};
+use haar_protocol::grants::{Grants, SystemPart, grant_for, lacking};
 
 const OFFERED: [&str; 22] = [
     "haar:local/types@0.1.0",
@@ -81,6 +81,19 @@ fn imports(lists: &[&[&str]]) -> Vec<String> {
 fn an_interface_is_offered_by_its_name_and_a_compatible_version_only() {
     let imports = imports(&[&OFFERED, &LACKING]);
     assert_eq!(lacking(&imports, &Grants::default()), LACKING);
+}
+
+#[test]
+fn measurements_are_offered_to_those_who_are_granted_any_part_of_them() {
+    let import = ["haar:local/system@0.1.0".to_owned()];
+    let granted = Grants {
+        system: [SystemPart::Memory].into(),
+        ..Grants::default()
+    };
+    assert!(lacking(&import, &granted).is_empty());
+    assert_eq!(lacking(&import, &Grants::default()), import);
+    assert_eq!(grant_for(&import[0]), Some("grants: { system: true }"));
+    assert_eq!(grant_for("haar:local/system@0.2.0"), None);
 }
 
 #[test]

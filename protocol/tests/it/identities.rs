@@ -1,5 +1,6 @@
 //! Proofs of identity and enrolment tokens.
 
+use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::proof::{
     Audience, CLOCK_SKEW_MS, Claims, PROOF_LIFE_MS, ProofError, check, claimed_subject, make,
 };
@@ -206,10 +207,18 @@ proptest! {
     }
 
     #[test]
-    fn a_proof_holds_whatever_it_states(subject in "[a-z0-9]{1,60}", issued_ms: u64, nonce in "[0-9a-f]{32}") {
+    fn a_proof_holds_whatever_it_states(subject in "[a-z0-9]{1,60}", issued_ms in 0..=NUMBER_MAX, nonce in "[0-9a-f]{32}") {
         let claims = Claims { subject, issued_ms, nonce, ..claims() };
         let proof = make(&claims, &key(2));
         let checked = check(&proof, &key(2).public(), Audience::Relay, &site(), &claims.subject, None, issued_ms);
         prop_assert_eq!(checked, Ok(claims));
+    }
+
+    #[test]
+    fn a_proof_with_a_number_out_of_range_is_none(issued_ms in NUMBER_MAX + 1..) {
+        let claims = Claims { issued_ms, ..claims() };
+        let proof = make(&claims, &key(2));
+        let checked = check(&proof, &key(2).public(), Audience::Relay, &site(), &claims.subject, None, issued_ms);
+        prop_assert!(checked.is_err());
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod fixtures;
+mod fitting;
 mod golden;
 
 mod names;
@@ -12,6 +13,7 @@ mod manifests;
 mod gallery;
 mod grants;
 mod documents;
+mod newer;
 mod frames;
 mod topics;
 mod identities;

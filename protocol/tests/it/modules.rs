@@ -2,7 +2,7 @@
 
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::module::{
-    COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError, Signatures, sign, verify,
+    COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError, Publishers, Signatures, sign, verify,
 };
 use proptest::prelude::*;
 
@@ -296,6 +296,26 @@ fn what_is_not_signed_has_one_spelling() {
             "a number is not in its shortest form"
         ))
     );
+}
+
+#[test]
+fn a_module_needs_a_publisher_of_the_site_and_one_of_the_owner_where_the_owner_names_some() {
+    let once = sign(&small_component(), &key(4)).unwrap();
+    let check = |file: &[u8], of_site: &[u8], of_owner: Option<&[u8]>| {
+        let (of_site, of_owner) = (keys(of_site), of_owner.map(keys));
+        Signatures::of(file).unwrap().check(Publishers {
+            of_site: &of_site,
+            of_owner: of_owner.as_deref(),
+        })
+    };
+    assert_eq!(check(&once, &[4, 6], None), Ok(()));
+    assert_eq!(check(&once, &[4, 6], Some(&[7, 4])), Ok(()));
+    let signers = keys(&[4]);
+    let not_allowed = Err(ModuleError::NotAllowed { signers });
+    assert_eq!(check(&once, &[4, 6], Some(&[6])), not_allowed);
+    assert_eq!(check(&once, &[4], Some(&[])), not_allowed);
+    // The owner's word does not stand for the site's.
+    assert_eq!(check(&once, &[6], Some(&[4])), Err(ModuleError::Untrusted));
 }
 
 proptest! {

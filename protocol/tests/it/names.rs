@@ -3,6 +3,7 @@
 use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, SiteId, check_label};
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::manifest::ModuleReference;
+use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::quantity::{ByteSize, Millis};
 use proptest::prelude::*;
 
@@ -12,9 +13,15 @@ const NAME: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 
 proptest! {
     #[test]
-    fn sizes_and_times_read_back_as_they_are_written(amount: u64) {
+    fn sizes_and_times_read_back_as_they_are_written(amount in 0..=NUMBER_MAX) {
         prop_assert_eq!(ByteSize(amount).to_string().parse(), Ok(ByteSize(amount)));
         prop_assert_eq!(Millis(amount).to_string().parse(), Ok(Millis(amount)));
+    }
+
+    #[test]
+    fn sizes_and_times_end_where_numbers_end(amount in NUMBER_MAX + 1..) {
+        prop_assert!(ByteSize(amount).to_string().parse::<ByteSize>().is_err());
+        prop_assert!(Millis(amount).to_string().parse::<Millis>().is_err());
     }
 
     #[test]

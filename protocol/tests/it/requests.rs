@@ -198,3 +198,32 @@ proptest! {
         let _ = RequestId::try_from(text);
     }
 }
+
+#[test]
+fn a_number_out_of_range_is_neither_signed_nor_read() {
+    for number in [1 << 53, (1 << 53) + 1, 1 << 63, u64::MAX] {
+        let signing = Request {
+            issued_ms: number,
+            ..request(Operation::ShowDeadLetter { id: 1 })
+        };
+        let is_refused = |error: Option<EnvelopeError>| {
+            let shown = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(shown.contains(&number.to_string()), "{shown}");
+        };
+        is_refused(seal(&signing, &key(1)).err());
+        let asking = request(Operation::ShowDeadLetter { id: number });
+        is_refused(seal(&asking, &key(1)).err());
+        let mut of = letter(1);
+        of.sequence = number;
+        let answer = response(Outcome::DeadLetters(DeadLetterPage {
+            items: vec![of],
+            next_after: None,
+        }));
+        is_refused(seal(&answer, &key(2)).err());
+        // What another program signs is refused, too.
+        let json = serde_json::to_vec(&answer).unwrap();
+        let covered = [b"haar signed document\n\x04\x01", json.as_slice()].concat();
+        let envelope = [b"HAAR\x04\x01", key(2).sign(&covered).as_slice(), &json].concat();
+        is_refused(open::<Response>(&envelope, &key(2).public()).err());
+    }
+}

@@ -28,6 +28,7 @@ fn a_node() -> Node {
         budget: budget(),
         resident_bytes: Some(9_000_000),
         flash: None,
+        store: None,
         clock_skew_ms: Some(-12),
     }
 }
@@ -41,6 +42,7 @@ fn microservice() -> Microservice {
         module_label: "sampler@1.4.2".to_owned(),
         wanted: true,
         status: Some(microservice_status()),
+        omitted: false,
     }
 }
 
@@ -133,6 +135,7 @@ fn bodies_about_nodes_keep_their_form() {
             node: a_node(),
             enrolled_ms: NOW_MS - 1,
             engine: crate::fixtures::status().engine,
+            policy: Some(crate::fixtures::policy()),
             status_sequence: Some(42),
             statuses_missed: 1,
             microservices: vec![microservice_status()],
@@ -141,6 +144,7 @@ fn bodies_about_nodes_keep_their_form() {
             frames_refused: 2,
             relays: Vec::new(),
             serves: Vec::new(),
+            omitted: None,
         },
     );
     golden::check_json(

@@ -9,10 +9,12 @@
 mod options;
 
 mod admission;
+mod buffered;
+mod first_packet;
 mod listener;
 mod provider;
 mod store;
-mod strangers;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,22 +28,28 @@ use mqtt5::broker::sys_topics::BrokerStats;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{PACKET_BYTES_MAX, tls};
 use listener::{Listener, Parts};
 pub use options::{BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
-use provider::{Gatekeeper, RetainRule};
+use provider::Gatekeeper;
 use store::Store;
+pub use store::remove_earlier_state;
+use traffic::Traffic;
 
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a shutdown waits for connections to close.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 16;
+/// Filters of one client, each of which may be delivered a message of its own; ours use two.
+const SUBSCRIPTIONS_PER_CLIENT_MAX: usize = 4;
 /// Publishes that a client may have in flight towards us; sessions of ours use fewer.
 const RECEIVE_MAXIMUM: u16 = 64;
-const CONNECTIONS_PER_SECOND_MAX: u32 = 1_000;
+/// Publishes that we have in flight towards a client. mqtt5 keeps a copy of each.
+const IN_FLIGHT_MAX: u16 = 16;
+/// What every client is told to keep, whatever it asked for: that of sessions of ours. mqtt5 gives up
+/// a client that does not read after 1.25 times, and one that says nothing after 1.5 times as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// A running relay. Dropping it cuts every connection; [`Broker::shutdown`] closes them.
 #[derive(Debug)]
@@ -62,9 +70,7 @@ impl Broker {
         let tls = match &options.tls {
             Some(tls) => {
                 let config = tls::server_config(&tls.cert_pem, &tls.key_pem);
-                Some(TlsAcceptor::from(Arc::new(
-                    config.map_err(BrokerError::Tls)?,
-                )))
+                Some(Arc::new(config.map_err(BrokerError::Tls)?))
             }
             None if options.listen.ip().is_loopback() => None,
             None => return Err(BrokerError::Plaintext(options.listen)),
@@ -75,20 +81,26 @@ impl Broker {
         };
         let socket = TcpListener::bind(options.listen).await.map_err(in_use)?;
         let address = socket.local_addr().map_err(in_use)?;
-        let store = Store::open(&options.data_dir, &options.limits).await?;
+        let store = Store::new(&options.limits);
 
         let gatekeeper = Arc::new(Gatekeeper::new(&options));
+        let traffic = Arc::new(Traffic::new(&options, &store.router));
         let parts = Parts {
-            config: Arc::new(broker_config(&options)),
+            config: Arc::new(broker_config(&options.limits, &traffic)),
             router: Arc::clone(&store.router),
             storage: Arc::clone(&store.storage),
             gatekeeper: Arc::clone(&gatekeeper),
             stats: Arc::new(BrokerStats::new()),
-            monitor: Arc::new(ResourceMonitor::new(resource_limits(&options.limits))),
+            monitor: Arc::new(ResourceMonitor::new(ResourceLimits {
+                // Rates are ours, and kept by reading more slowly: mqtt5 would drop.
+                max_message_rate_per_client: 0,
+                max_bandwidth_per_client: 0,
+                ..ResourceLimits::default()
+            })),
         };
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_house(store.clone(), gatekeeper, stop.clone()));
+        tasks.spawn(keep_house(store.clone(), gatekeeper, traffic, stop.clone()));
         tasks.spawn(revoke_leavers(
             store.clone(),
             options.nodes.clone(),
@@ -121,7 +133,7 @@ impl Broker {
     /// does so by itself when a node leaves the directory; here one can wait for it.
     ///
     /// # Errors
-    /// `StillListed` when the directory still has the node, `Storage` when its session stays on disk.
+    /// `StillListed` when the directory still has the node, `Storage` when its session stays.
     pub async fn revoke(&self, node: &NodeId) -> Result<(), BrokerError> {
         if self.nodes.borrow().contains_key(node) {
             return Err(BrokerError::StillListed(node.clone()));
@@ -129,8 +141,7 @@ impl Broker {
         self.store.forget(node).await
     }
 
-    /// Closes every connection, writes what is in memory and ends, within ten seconds; then the
-    /// address and the folder are free. Wills are not told: a relay that ends says nothing about
+    /// Closes every connection and ends, within ten seconds; then the address is free. Wills are not told: a relay that ends says nothing about
     /// its clients, and they come back to the next one by themselves.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
@@ -144,12 +155,10 @@ impl Broker {
         for node in self.nodes.borrow().keys() {
             self.store.router.cancel_pending_will(node.as_str());
         }
-        self.store.close().await;
     }
 }
 
-fn broker_config(options: &BrokerOptions) -> BrokerConfig {
-    let limits = &options.limits;
+fn broker_config(limits: &BrokerLimits, traffic: &Arc<Traffic>) -> BrokerConfig {
     BrokerConfig {
         max_clients: limits.connections_max,
         session_expiry_interval: Duration::from_secs(u64::from(limits.session_life_s)),
@@ -161,34 +170,29 @@ fn broker_config(options: &BrokerOptions) -> BrokerConfig {
         max_subscriptions_per_client: SUBSCRIPTIONS_PER_CLIENT_MAX,
         client_channel_capacity: limits.client_messages_max,
         server_receive_maximum: Some(RECEIVE_MAXIMUM),
+        max_outbound_inflight: IN_FLIGHT_MAX,
+        server_keep_alive: Some(KEEP_ALIVE),
         sys_topics_enabled: false,
-        event_handler: Some(Arc::new(RetainRule {
-            site: options.site.clone(),
-        })),
+        event_handler: Some(Arc::clone(traffic) as Arc<_>),
         ..BrokerConfig::default()
     }
 }
 
-fn resource_limits(limits: &BrokerLimits) -> ResourceLimits {
-    ResourceLimits {
-        max_connections: limits.connections_max,
-        max_connections_per_ip: limits.connections_per_address_max,
-        max_message_rate_per_client: 0,
-        max_bandwidth_per_client: 0,
-        max_connection_rate: CONNECTIONS_PER_SECOND_MAX,
-        rate_limit_window: Duration::from_secs(1),
-    }
-}
-
-async fn keep_house(store: Store, gatekeeper: Arc<Gatekeeper>, stop: CancellationToken) {
+async fn keep_house(
+    store: Store,
+    gatekeeper: Arc<Gatekeeper>,
+    traffic: Arc<Traffic>,
+    stop: CancellationToken,
+) {
     while stop
         .run_until_cancelled(tokio::time::sleep(HOUSEKEEPING_INTERVAL))
         .await
         .is_some()
     {
         gatekeeper.forget_old_proofs();
+        traffic.forget();
         if let Err(error) = store.storage.cleanup_expired().await {
-            tracing::warn!(%error, "the relay could not clean up its folder");
+            tracing::warn!(%error, "the relay could not forget expired sessions");
         }
         store.router.sweep_sessions().await;
     }

@@ -1,5 +1,4 @@
-//! The hooks by which mqtt5 asks who may connect, publish and subscribe, and what may be retained.
-//! They only translate: [`super::admission`] decides.
+//! The hooks by which mqtt5 asks who may connect, publish and subscribe. They only translate: [`super::admission`] decides.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,20 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use haar_protocol::ids::{Name, SiteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::proof::ProofError;
-use mqtt5::broker::{
-    AuthProvider, AuthResult, BrokerEventHandler, ClientPublishEvent, PublishAction,
-};
+use mqtt5::broker::{AuthProvider, AuthResult};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::sync::watch;
 
 use super::admission::{self, Claim, Principal, Refusal, SeenProofs};
-use super::strangers::Strangers;
 use super::{BrokerOptions, NodeDirectory};
 use crate::clock::unix_time_ms;
+use crate::door::{Door, DoorLimits};
 
 /// What mqtt5 wants of a hook: a future on the heap.
-type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Answers for one relay.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(super) struct Gatekeeper {
     site_key: PublicKey,
     name: Option<Name>,
     nodes: watch::Receiver<Arc<NodeDirectory>>,
-    pub(super) strangers: Arc<Strangers>,
+    pub(super) door: Arc<Door>,
     /// Connections take it to record their proof, housekeeping to forget old ones.
     seen: Mutex<SeenProofs>,
 }
@@ -43,7 +40,12 @@ impl Gatekeeper {
             site_key: options.site_key,
             name: options.name.clone(),
             nodes: options.nodes.clone(),
-            strangers: Strangers::new(limits.strangers_max, limits.strangers_per_address_max),
+            door: Door::new(DoorLimits {
+                admitted_max: limits.connections_max,
+                admitted_per_address_max: limits.connections_per_address_max,
+                strangers_max: limits.strangers_max,
+                strangers_per_address_max: limits.strangers_per_address_max,
+            }),
             seen: Mutex::new(SeenProofs::default()),
         }
     }
@@ -80,10 +82,10 @@ impl Gatekeeper {
             )
         };
         match decision {
-            Ok(_) => {
-                self.strangers.admitted(peer);
+            Ok(_) if self.door.admit(peer) => {
                 AuthResult::success_with_user(connect.client_id.clone())
             }
+            Ok(_) => AuthResult::fail(ReasonCode::ServerBusy),
             Err(refusal) => {
                 report(&refusal, &connect.client_id, peer);
                 AuthResult::fail(code(&refusal))
@@ -133,24 +135,6 @@ impl AuthProvider for Gatekeeper {
             admission::may_subscribe(principal, site, nodes, topic_filter)
         });
         Box::pin(std::future::ready(allowed))
-    }
-}
-
-/// Drops messages that ask to be retained where nothing is: mqtt5's own hook for publishes does not
-/// see the flag.
-pub(super) struct RetainRule {
-    pub(super) site: SiteId,
-}
-
-impl BrokerEventHandler for RetainRule {
-    fn on_client_publish<'a>(&'a self, event: ClientPublishEvent) -> Answer<'a, PublishAction> {
-        let action = if !event.retain || admission::may_retain(&self.site, &event.topic) {
-            PublishAction::Continue
-        } else {
-            tracing::warn!(client = %event.client_id, topic = %event.topic, "dropped: nothing is retained there");
-            PublishAction::Handled
-        };
-        Box::pin(std::future::ready(action))
     }
 }
 

@@ -12,25 +12,26 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Budget;
 use super::poller::{Note, Poller, Terms};
 use super::{
     DeviceEvent, DeviceOptions, DevicePublish, DeviceSubscription, Outcome, Receipt,
     SESSION_EXPIRY_S, Submitted, packet_bytes,
 };
-use crate::backoff;
+use crate::backoff::Backoff;
 use crate::connection::{IN_FLIGHT_MAX, mqtt_options, quality};
 use crate::driver::{ended, random};
 use crate::reason::DisconnectReason;
 use crate::session::SessionOptions;
 use crate::window::{HANDED_MAX, Window};
 
-/// A connection that lasted this long was a good one: the next retry is quick again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(60);
 /// How long a session that ends waits for what was published, and then for the broker to close.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Subscriptions that were refused are asked for again after this time.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 const NOTES_MAX: usize = 64;
+/// Acknowledgements that are handed to rumqttc before it reports that it took one.
+const ACKNOWLEDGING_MAX: usize = 16;
 
 /// The owner of the session's state.
 pub(super) struct Driver {
@@ -42,6 +43,7 @@ pub(super) struct Driver {
     /// What the broker's session may hold of former connections.
     pub(super) known: Vec<TopicFilter>,
     pub(super) connection: u64,
+    pub(super) budget: Budget,
     /// Whether the broker is asked to number subscriptions.
     pub(super) numbers_subscriptions: bool,
     pub(super) closing: CancellationToken,
@@ -54,6 +56,8 @@ struct Open {
     client: AsyncClient,
     notes: mpsc::Receiver<Note>,
     window: Window<u64>,
+    /// Acknowledgements in rumqttc's request queue.
+    acknowledging: usize,
     terms: Option<Terms>,
     /// What the broker holds because of this connection.
     subscribed: Vec<DeviceSubscription>,
@@ -76,19 +80,14 @@ enum Step {
 
 impl Driver {
     pub(super) async fn run(mut self) {
-        let mut failures = 0;
+        let mut backoff = Backoff::default();
         while !self.closing.is_cancelled() {
             let started = Instant::now();
             let reason = self.connect_once().await;
             if self.closing.is_cancelled() {
                 break;
             }
-            let was_good = started.elapsed() >= GOOD_CONNECTION;
-            failures = if was_good { 1 } else { failures + 1 };
-            if reason == DisconnectReason::TakenOver {
-                failures = failures.max(backoff::FAILURES_AFTER_TAKEOVER);
-            }
-            let delay = backoff::delay(failures, random());
+            let delay = backoff.after(&reason, started.elapsed(), random());
             let event = DeviceEvent::Disconnected { reason };
             tokio::select! {
                 biased;
@@ -124,9 +123,9 @@ impl Driver {
         };
         mqtt.set_clean_start(false).set_manual_acks(true);
         mqtt.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
-        // Room for the window, all receipts, one step and the DISCONNECT: so a `try_` call never finds
-        // it full.
-        let capacity = 2 * usize::from(IN_FLIGHT_MAX) + HANDED_MAX + 2;
+        // Room for the window, acknowledgements, one step and the DISCONNECT: so a `try_` call never
+        // finds it full.
+        let capacity = usize::from(IN_FLIGHT_MAX) + ACKNOWLEDGING_MAX + HANDED_MAX + 2;
         let (client, event_loop) = AsyncClient::new(mqtt, capacity);
         let (notes_in, notes) = mpsc::channel(NOTES_MAX);
         self.connection += 1;
@@ -134,6 +133,9 @@ impl Driver {
             event_loop,
             connection: self.connection,
             numbers_subscriptions: self.numbers_subscriptions,
+            unacknowledged: 0,
+            has_exceeded: false,
+            budget: self.budget.clone(),
             notes: notes_in,
             events: self.events.clone(),
             closing: self.closing.clone(),
@@ -144,6 +146,7 @@ impl Driver {
             client,
             notes,
             window: Window::new(IN_FLIGHT_MAX),
+            acknowledging: 0,
             terms: None,
             subscribed: Vec::new(),
             asked: None,
@@ -182,7 +185,9 @@ impl Driver {
                     Some(note) => self.apply(open, note).await,
                     None => return ended(tasks.join_next().await),
                 },
-                Some(receipt) = self.given.recv() => self.acknowledge(open, &receipt),
+                Some(receipt) = self.given.recv(), if open.acknowledging < ACKNOWLEDGING_MAX => {
+                    self.acknowledge(open, &receipt);
+                }
                 Some(submitted) = self.submitted.recv(), if room => {
                     self.hand_over(open, submitted).await;
                 }
@@ -201,7 +206,7 @@ impl Driver {
                     if open.disconnecting {
                         return DisconnectReason::Closed("the broker did not close".into());
                     }
-                    self.disconnect(open);
+                    disconnect(open);
                 }
             }
         }
@@ -214,7 +219,10 @@ impl Driver {
             return;
         }
         if open.deadline.is_some() {
-            return self.disconnect(open);
+            if self.given.is_empty() && open.acknowledging == 0 {
+                disconnect(open);
+            }
+            return;
         }
         if open.asked.is_some() {
             return;
@@ -282,6 +290,7 @@ impl Driver {
                 }
             }
             Note::Sent(packet_id) => open.window.sent(packet_id),
+            Note::Acknowledged => open.acknowledging = open.acknowledging.saturating_sub(1),
             Note::Answered(packet_id, outcome) => {
                 if let Some(token) = open.window.acknowledged(packet_id) {
                     self.tell(token, outcome).await;
@@ -330,10 +339,13 @@ impl Driver {
         open.window.handed(is_acknowledged.then_some(token));
     }
 
-    fn acknowledge(&self, open: &Open, receipt: &Receipt) {
-        let is_its = receipt.connection == self.connection;
-        if is_its && open.client.try_ack(&receipt.publish()).is_err() {
-            tracing::debug!("the connection ended before an acknowledgement");
+    fn acknowledge(&self, open: &mut Open, receipt: &Receipt) {
+        if receipt.connection != self.connection {
+            return; // the broker sends the message again
+        }
+        match open.client.try_ack(&receipt.publish()) {
+            Ok(()) => open.acknowledging += 1,
+            Err(_) => tracing::debug!("the connection ended before an acknowledgement"),
         }
     }
 
@@ -341,18 +353,15 @@ impl Driver {
         let event = DeviceEvent::Published { token, outcome };
         drop(self.events.send(event).await); // or the owner has ended
     }
+}
 
-    /// Says goodbye, behind the acknowledgements that were given.
-    fn disconnect(&mut self, open: &mut Open) {
-        while let Ok(receipt) = self.given.try_recv() {
-            self.acknowledge(open, &receipt);
-        }
-        if open.client.try_disconnect().is_err() {
-            tracing::debug!("the connection ended before its DISCONNECT");
-        }
-        open.disconnecting = true;
-        open.deadline = Some(Instant::now() + FLUSH_TIMEOUT);
+/// Says goodbye.
+fn disconnect(open: &mut Open) {
+    if open.client.try_disconnect().is_err() {
+        tracing::debug!("the connection ended before its DISCONNECT");
     }
+    open.disconnecting = true;
+    open.deadline = Some(Instant::now() + FLUSH_TIMEOUT);
 }
 
 fn publish(client: &AsyncClient, message: DevicePublish) -> bool {

@@ -7,9 +7,10 @@ use rumqttc::v5::{Event, EventLoop};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::{Budget, cost};
 use super::{DeviceEvent, DeviceMessage, Outcome, Receipt};
 use crate::PACKET_BYTES_MAX;
-use crate::connection::IN_FLIGHT_MAX;
+use crate::connection::{IN_FLIGHT_MAX, KEEP_ALIVE};
 use crate::reason::DisconnectReason;
 
 /// What the poller tells the driver.
@@ -23,6 +24,8 @@ pub(super) enum Note {
     Unsubscribed,
     /// The next publish was written, under this packet id; 0 for one without PUBACK.
     Sent(u16),
+    /// The next acknowledgement was written.
+    Acknowledged,
     /// It has answered the publish with this packet id.
     Answered(u16, Outcome),
     /// One copy of a message came for several subscriptions: see [`Poller::receive`].
@@ -47,6 +50,11 @@ pub(super) struct Poller {
     pub(super) connection: u64,
     /// Whether the numbers of subscriptions are to be believed.
     pub(super) numbers_subscriptions: bool,
+    /// Messages that were received and are not acknowledged.
+    pub(super) unacknowledged: usize,
+    /// Whether they were more than the window allows, and that was reported.
+    pub(super) has_exceeded: bool,
+    pub(super) budget: Budget,
     pub(super) notes: mpsc::Sender<Note>,
     pub(super) events: mpsc::Sender<DeviceEvent>,
     pub(super) closing: CancellationToken,
@@ -89,6 +97,10 @@ impl Poller {
             Event::Outgoing(rumqttc::Outgoing::Publish(packet_id)) => {
                 self.note(Note::Sent(packet_id)).await
             }
+            Event::Outgoing(rumqttc::Outgoing::PubAck(_) | rumqttc::Outgoing::PubRec(_)) => {
+                self.unacknowledged = self.unacknowledged.saturating_sub(1);
+                self.note(Note::Acknowledged).await
+            }
             _ => Ok(()),
         }
     }
@@ -96,10 +108,15 @@ impl Poller {
     /// Takes a message. A broker may send one copy of it for several subscriptions, with a number for
     /// each; rumqttc 0.25.1 counts the bytes of each number once too often, and may take what follows
     /// them for the message. Such a broker is not asked for numbers again: it sends one copy only.
+    ///
+    /// While it waits for room nothing is read from the socket, and nothing written either. So it
+    /// waits no longer than the broker does: the next connection finds what was not acknowledged.
     async fn receive(&mut self, publish: Publish) -> Result<(), DisconnectReason> {
+        let cost = cost(&publish);
         let receipt = (publish.qos != QoS::AtMostOnce).then_some(Receipt {
             connection: self.connection,
             packet_id: publish.pkid,
+            quality: publish.qos,
         });
         let properties = publish.properties.unwrap_or_default();
         let numbers = &properties.subscription_identifiers;
@@ -108,19 +125,43 @@ impl Poller {
             let why = "it sends one message for several subscriptions: they are made anew";
             return Err(DisconnectReason::Closed(why.to_owned()));
         }
+        let is_in_window = receipt.is_some() && self.is_in_window().await;
+        let held = match is_in_window {
+            true => self.budget.take_anyway(cost),
+            false => tokio::select! {
+                biased;
+                held = self.budget.take(cost, KEEP_ALIVE) => held.ok_or_else(no_room)?,
+                // What is not delivered comes again, or was sent at most once.
+                () = self.closing.cancelled() => return Ok(()),
+            },
+        };
         let number = numbers.first().filter(|_| self.numbers_subscriptions);
         let message = DeviceMessage {
             // A topic that is no text matches no filter of ours.
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload,
             retained: publish.retain,
+            duplicate: publish.dup,
             content_type: properties.content_type,
             user_properties: properties.user_properties,
             subscription: number.and_then(|number| u32::try_from(*number).ok()),
             receipt,
+            held,
         };
         self.emit(DeviceEvent::Message(message)).await;
         Ok(())
+    }
+
+    /// Counts a message to be acknowledged. False when the receive maximum does not allow it yet.
+    async fn is_in_window(&mut self) -> bool {
+        self.unacknowledged += 1;
+        let is_in_window = self.unacknowledged <= usize::from(IN_FLIGHT_MAX);
+        if !is_in_window && !self.has_exceeded {
+            self.has_exceeded = true;
+            let messages = IN_FLIGHT_MAX;
+            self.emit(DeviceEvent::WindowExceeded { messages }).await;
+        }
+        is_in_window
     }
 
     /// Waits for room, but not while the session closes: what is not delivered comes again.
@@ -136,6 +177,11 @@ impl Poller {
         let gone = |_| DisconnectReason::Closed("the session was dropped".into());
         self.notes.send(note).await.map_err(gone)
     }
+}
+
+fn no_room() -> DisconnectReason {
+    let why = "there is no room for more of its messages: see the backlog of its routes";
+    DisconnectReason::Closed(why.to_owned())
 }
 
 fn terms(answer: &ConnAck) -> Terms {

@@ -1,4 +1,4 @@
-//! Starting the relay: where it listens, what it refuses, what it leaves on disk.
+//! Starting the relay: where it listens, what it refuses, what it begins with.
 
 use haar_relay::{Broker, BrokerError};
 
@@ -14,9 +14,7 @@ async fn port_zero_becomes_a_real_port() {
 #[tokio::test]
 async fn a_port_in_use_is_an_error_that_names_the_address() {
     let site = Site::start().await;
-    let mut options = site.broker_options();
-    options.data_dir.push("other");
-    let error = soon("the second relay", Broker::start(options))
+    let error = soon("the second relay", Broker::start(site.broker_options()))
         .await
         .unwrap_err();
     assert!(matches!(error, BrokerError::Listen { .. }), "{error}");
@@ -29,24 +27,11 @@ async fn a_port_in_use_is_an_error_that_names_the_address() {
 }
 
 #[tokio::test]
-async fn a_folder_in_use_is_an_error_that_names_it() {
-    let site = Site::start().await;
-    let mut options = site.broker_options();
-    options.listen = "127.0.0.1:0".parse().unwrap();
-    let error = soon("the second relay", Broker::start(options))
-        .await
-        .unwrap_err();
-    assert!(matches!(error, BrokerError::Storage { .. }), "{error}");
-}
-
-#[tokio::test]
 async fn plaintext_is_refused_on_every_address_but_loopback() {
     let site = Site::start().await;
-    let folder = tempfile::tempdir().unwrap();
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let mut options = site.broker_options();
         (options.tls, options.listen) = (None, listen.parse().unwrap());
-        options.data_dir = folder.path().join("relay");
         let error = Broker::start(options).await.unwrap_err();
         assert!(
             matches!(error, BrokerError::Plaintext(_)),
@@ -55,7 +40,6 @@ async fn plaintext_is_refused_on_every_address_but_loopback() {
     }
     let mut options = site.broker_options();
     (options.tls, options.listen) = (None, free_address().await);
-    options.data_dir = folder.path().join("relay");
     Broker::start(options).await.unwrap().shutdown().await;
 }
 
@@ -71,30 +55,35 @@ async fn a_certificate_with_another_key_is_an_error() {
     assert!(matches!(error, BrokerError::Tls(_)), "{error}");
 }
 
-#[cfg(unix)]
 #[tokio::test]
-async fn only_the_owner_reads_the_folder() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let site = Site::start().await;
-    let mode = std::fs::metadata(site.broker_options().data_dir)
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o700);
-}
-
-#[tokio::test]
-async fn retained_messages_outlive_a_restart() {
+async fn a_relay_that_restarts_begins_empty_and_gets_everything_again() {
     let site = Site::start().await;
     let topic = site.text(&Topic::Assignment(site.one.id.clone()));
-    let controller = site.connect_site().await;
-    controller
-        .session
-        .publish(message(&topic, "assignment 1").retained())
-        .await
-        .unwrap();
-    controller.session.finish(None).await.unwrap();
-    let site = site.restart().await;
+    let mut controller = site.connect_site().await;
+    let assignment = || message(&topic, "assignment 1").retained();
+    controller.session.publish(assignment()).await.unwrap();
     let mut node = site.connect_node(&site.one).await;
-    assert_eq!(node.message().await, (topic, "assignment 1".into(), true));
+    node.message_is(&topic, "assignment 1").await;
+    node.session.finish(None).await.unwrap();
+    let site = site.restart().await;
+    controller.reconnected().await;
+    let mut node = site.connect_node(&site.one).await;
+    controller.session.publish(assignment()).await.unwrap();
+    assert_eq!(
+        node.message().await,
+        (topic.clone(), "assignment 1".into(), false)
+    );
+    let mut again = site.connect_node(&site.one).await;
+    assert_eq!(again.message().await, (topic, "assignment 1".into(), true));
+}
+
+#[test]
+fn the_folder_of_an_earlier_release_is_removed() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("relay");
+    std::fs::create_dir_all(folder.join("retained")).unwrap();
+    std::fs::write(folder.join("retained/one.json"), "{}").unwrap();
+    haar_relay::remove_earlier_state(&folder);
+    assert!(!folder.exists() && data.path().exists());
+    haar_relay::remove_earlier_state(&folder);
 }

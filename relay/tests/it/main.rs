@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod clients;
+mod scripted;
 mod support;
 
 mod broker;
+mod devices;
+mod floods;
 mod hostile;
 mod identity;
 mod revocation;
 mod rights;
 mod session;
+mod slow;
 mod wills;

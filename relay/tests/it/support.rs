@@ -88,7 +88,6 @@ pub(crate) struct Site {
     pub(crate) broker: Broker,
     pub(crate) one: Node,
     pub(crate) two: Node,
-    folder: tempfile::TempDir,
 }
 
 impl Site {
@@ -105,11 +104,9 @@ impl Site {
         ]);
         let (nodes, _) = watch::channel(Arc::new(directory));
         let certificates = certificates();
-        let folder = tempfile::tempdir().unwrap();
         let options = BrokerOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             tls: Some(certificates.server.clone()),
-            data_dir: folder.path().join("relay"),
             site: SiteId::of(&key.public()),
             name: None,
             site_key: key.public(),
@@ -125,7 +122,6 @@ impl Site {
             broker,
             one,
             two,
-            folder,
         }
     }
 
@@ -134,7 +130,6 @@ impl Site {
         BrokerOptions {
             listen: self.broker.address(),
             tls: Some(self.certificates.server.clone()),
-            data_dir: self.folder.path().join("relay"),
             site: self.id.clone(),
             name: None,
             site_key: self.key.public(),
@@ -143,8 +138,14 @@ impl Site {
         }
     }
 
-    /// Stops the relay and starts it on the same port and folder.
+    /// Stops the relay and starts it on the same port.
     pub(crate) async fn restart(self) -> Site {
+        self.restart_after(async {}).await
+    }
+
+    /// The same; the relay starts again when `meanwhile` is over. One that is back within a moment can't
+    /// be told from one that serves somebody else.
+    pub(crate) async fn restart_after(self, meanwhile: impl Future<Output = ()>) -> Site {
         let options = self.broker_options();
         let Site {
             key,
@@ -154,9 +155,9 @@ impl Site {
             broker,
             one,
             two,
-            folder,
         } = self;
         broker.shutdown().await;
+        meanwhile.await;
         let broker = Broker::start(options).await.unwrap();
         Site {
             key,
@@ -166,7 +167,6 @@ impl Site {
             broker,
             one,
             two,
-            folder,
         }
     }
 

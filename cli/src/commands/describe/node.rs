@@ -1,8 +1,9 @@
 //! A node as `haar describe` shows it: what it is and gives, how its assignment, its relays and its
 //! logs fare, and what it reports to run.
 
+use haar_protocol::grants::Access;
 use haar_protocol::rest::NodeDetail;
-use haar_protocol::status::FlashStatus;
+use haar_protocol::status::{FlashStatus, PolicyStatus, StoreStatus};
 
 use crate::commands::get;
 use crate::output::{self, facts};
@@ -44,6 +45,12 @@ pub(super) fn described(detail: &NodeDetail) -> String {
                 .map_or_else(|| "not reported".into(), written_today),
         ),
         (
+            "Database",
+            node.store
+                .as_ref()
+                .map_or_else(|| "well".into(), |store| database(store, now)),
+        ),
+        (
             "Gives",
             format!(
                 "{} of memory, {} of cpu, {} of storage, for at most {} microservices",
@@ -80,6 +87,9 @@ pub(super) fn described(detail: &NodeDetail) -> String {
                 output::printable(&engine.target)
             ),
         ));
+    }
+    if let Some(policy) = &detail.policy {
+        pairs.extend(self::policy(policy));
     }
     if let Some(refused) = &node.refused {
         let number = refused
@@ -121,6 +131,9 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         );
         pairs.push(("Backlog", text));
     }
+    if let Some(omitted) = &detail.omitted {
+        pairs.push(("Not reported", format!("{}: no room", omitted.described())));
+    }
     if detail.frames_refused > 0 {
         let text = format!("{} frames of other nodes", detail.frames_refused);
         pairs.push(("Refused", text));
@@ -152,6 +165,34 @@ pub(super) fn described(detail: &NodeDetail) -> String {
     )
 }
 
+/// What the owner of the device allows the site.
+fn policy(policy: &PolicyStatus) -> Vec<(&'static str, String)> {
+    let publishers = match policy.publishers.as_deref() {
+        None => "modules of every publisher that the site trusts".to_owned(),
+        Some([]) => "no module at all".to_owned(),
+        Some(keys) => {
+            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            format!("modules that {} has signed too", keys.join(" or "))
+        }
+    };
+    let mut pairs = vec![("Allows", publishers)];
+    if policy.directories.is_empty() {
+        pairs.push(("Allows", "no directory".to_owned()));
+    }
+    for directory in &policy.directories {
+        let access = match directory.access {
+            Access::ReadOnly => "to be read",
+            Access::ReadWrite => "to be read and written",
+        };
+        let path = output::printable(&directory.path);
+        pairs.push(("Allows", format!("{path} {access}")));
+    }
+    if policy.left_out > 0 {
+        pairs.push(("Allows", format!("{} more", policy.left_out)));
+    }
+    pairs
+}
+
 /// What its flash had to take today, beside what it should take.
 fn written_today(flash: FlashStatus) -> String {
     let today = output::bytes(flash.today_bytes);
@@ -162,6 +203,31 @@ fn written_today(flash: FlashStatus) -> String {
         }
         Some(budget) => format!("{today} of {} a day", output::bytes(budget)),
     }
+}
+
+/// What is wrong with the agent's database, and what was.
+fn database(store: &StoreStatus, now_ms: u64) -> String {
+    let problem = store
+        .problem
+        .as_ref()
+        .map(|problem| format!("can't be used: {}", output::printable(problem)));
+    let damage = store.damage.as_ref().map(|damage| {
+        let missing = match damage.missing.is_empty() {
+            true => "everything was copied".to_owned(),
+            false => format!("missing: {}", damage.missing.join(", ")),
+        };
+        format!(
+            "replaced {} ago: {}; {}",
+            output::age(now_ms, damage.found_ms),
+            output::printable(&damage.reason),
+            output::printable(&missing)
+        )
+    });
+    [problem, damage]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// An amount that an agent of an earlier release does not bound.

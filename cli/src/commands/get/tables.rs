@@ -170,6 +170,9 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
 
 /// The state of an instance with what a person must know to trust it.
 pub(crate) fn state(microservice: &Microservice) -> String {
+    if microservice.omitted {
+        return "no room in the status".to_owned();
+    }
     let state = microservice.state();
     match (microservice.wanted, microservice.node_online) {
         (true, true) => state.to_string(),

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use std::collections::BTreeSet;
+
 use haar_conformance_artifacts as artifacts;
-use haar_protocol::grants::{Grants, lacking};
+use haar_protocol::grants::{Grants, SystemPart, lacking};
 use wasmparser::{Parser, Payload, Validator};
 
 /// Names of what the outermost component of `wasm` imports and exports.
@@ -54,6 +56,10 @@ fn every_agent_offers_what_the_artifacts_import_but_not_sockets() {
         let (imports, _) = surface(&artifacts::read(path));
         let grants = Grants {
             key_value: name.starts_with("key_value") || ["costs", "ledger"].contains(&name),
+            system: match ["system", "fleet_sampler"].contains(&name) {
+                true => SystemPart::all(),
+                false => BTreeSet::new(),
+            },
             ..Grants::default()
         };
         let lacking = lacking(&imports, &grants);

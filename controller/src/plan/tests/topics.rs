@@ -22,6 +22,7 @@ fn external(text: &str) -> Relay {
             url: "mqtt://127.0.0.1:1".parse().unwrap(),
             ca_pem: None,
             credentials: Credentials::Generated,
+            issued_until_ms: None,
         },
         role: RelayRole::Links,
         ..Relay::embedded()

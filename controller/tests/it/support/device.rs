@@ -41,7 +41,10 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(site: &TestSite, seed: u8) -> Self {
-        let key = SecretKey::from_seed([seed; 32]);
+        Self::with_key(site, SecretKey::from_seed([seed; 32]))
+    }
+
+    fn with_key(site: &TestSite, key: SecretKey) -> Self {
         Self {
             id: NodeId::of(&key.public()),
             key,
@@ -80,6 +83,16 @@ impl Device {
         let mut device = Self::new(site, seed);
         let secret = token(site, Some(name), labels);
         device.enrolment = Some(post(site, &device.request(&secret, None)).ok());
+        device
+    }
+
+    /// Joins the site as one of a large fleet.
+    pub(crate) fn join_as(site: &TestSite, number: u16) -> Self {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let device = Self::with_key(site, SecretKey::from_seed(seed));
+        let secret = token(site, Some(&format!("gw-{number}")), &[]);
+        post(site, &device.request(&secret, None)).done();
         device
     }
 
@@ -138,6 +151,7 @@ impl Device {
             sequence,
             sent_ms: now_ms(),
             started_ms: 1,
+            start: None,
             link_key: None,
             link_key_generation: 0,
             agent_version: "0.1.1".into(),
@@ -146,14 +160,33 @@ impl Device {
             applied,
             refused: None,
             budget: Budget::new(ByteSize(64 << 20), 4),
+            policy: None,
             resident_bytes: 9_000_000,
             flash: None,
+            store: None,
             microservices,
             routes: Vec::new(),
             backlogs: Vec::new(),
             frames_refused: 0,
             relays: Vec::new(),
             serves: Vec::new(),
+            omitted: None,
+        }
+    }
+
+    /// A status of any content, as the device's key would sign it: also one that no agent sends.
+    pub(crate) fn sealed_json(&self, json: &serde_json::Value) -> Outgoing {
+        let json = serde_json::to_vec(json).unwrap();
+        let mut covered = b"haar signed document\n\x02\x01".to_vec();
+        covered.extend_from_slice(&json);
+        let mut envelope = b"HAAR\x02\x01".to_vec();
+        envelope.extend_from_slice(&self.key.sign(&covered));
+        envelope.extend_from_slice(&json);
+        Outgoing {
+            topic: Topic::Status(self.id.clone()).text(&self.site),
+            payload: envelope.into(),
+            at_least_once: true,
+            retain: true,
         }
     }
 

@@ -118,6 +118,11 @@ impl TestSite {
         self.try_apply(name, yaml).ok()
     }
 
+    /// How many plans the controller has made since it started.
+    pub(crate) fn plans(&self) -> u64 {
+        self.controller.as_ref().unwrap().plans()
+    }
+
     /// Stops the controller in order.
     pub(crate) fn stop(&mut self) {
         if let Some(controller) = self.controller.take() {

@@ -168,7 +168,9 @@ impl Arriving {
         self.writing = Some(Box::pin(async move {
             let places = taken.iter().map(|taken| taken.place).collect();
             let kept = keep(&store, taken).await;
-            if let Err(error) = &kept {
+            if let Err(error) = &kept
+                && !store.is_known_to_fail()
+            {
                 tracing::error!("messages of another node can't be stored: {error:#}");
             }
             Written {
@@ -211,10 +213,11 @@ async fn keep(store: &Store, taken: Vec<Taken>) -> anyhow::Result<()> {
         .into_iter()
         .map(|taken| (taken.log, taken.arrived))
         .unzip();
+    let ages = store.ages().clone();
     let committed = move |kept: Vec<(u64, Arrived)>| {
         for ((first, arrived), log) in kept.into_iter().zip(logs) {
             log.occupy(bytes(&arrived.messages));
-            log.committed(first, arrived.messages, Some(arrived.epoch));
+            log.committed(first, arrived.messages, Some(arrived.epoch), ages.now_ms());
         }
     };
     store.keep_arrived(arrived, committed).await

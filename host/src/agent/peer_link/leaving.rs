@@ -8,11 +8,12 @@ use haar_link::link::Link;
 use haar_link::sender::{Acknowledged, Want};
 
 use super::{STORE_PAUSE, Work, finished};
+use crate::agent::connection::fresh_epoch;
 use crate::bus::logs::{LinkPlan, OutgoingStream};
 use crate::bus::message::{Message, count};
 use crate::bus::peer::Outbound;
-use crate::local_api::state::now_ms;
 use crate::store::Store;
+use crate::store::ages::AgeClock;
 use crate::store::log::{Logged, message_bytes};
 
 /// A frame for the relay.
@@ -136,7 +137,7 @@ impl Leaving {
                 break;
             }
             bytes += more;
-            batches.extend(send(link, stream, read, link_ms));
+            batches.extend(send(link, stream, read, self.store.ages(), link_ms));
         }
         if batches.is_empty() {
             return None;
@@ -159,10 +160,14 @@ impl Leaving {
         // Where the log has nothing to send, it has nothing up to here: what is stored while it is
         // read is not passed over.
         let head = log.head();
-        let read = move |logged: Vec<Logged>| Read {
-            read_to: logged.last().map_or(head, |last| last.position),
-            want,
-            logged,
+        let read = move |mut logged: Vec<Logged>| {
+            let read_to = logged.last().map_or(head, |last| last.position);
+            logged.retain(|one| one.position <= want.upto); // the rest is of the next run
+            Read {
+                read_to,
+                want,
+                logged,
+            }
         };
         let at_hand = match want.bytes {
             0 => Some(Vec::new()),
@@ -177,7 +182,9 @@ impl Leaving {
             match log.read(&store, want.from, want.bytes).await {
                 Ok(logged) => Some(read(logged)),
                 Err(error) => {
-                    tracing::error!("a log can't be read: {error:#}; tried again");
+                    if !store.is_known_to_fail() {
+                        tracing::error!("a log can't be read: {error:#}; tried again");
+                    }
                     tokio::time::sleep(STORE_PAUSE).await;
                     None
                 }
@@ -248,7 +255,7 @@ impl Leaving {
                 log.source.outlet
             );
             self.renewing = Some(Box::pin(async move {
-                if let Err(error) = log.renew(&store, now_ms()).await {
+                if let Err(error) = log.renew(&store, fresh_epoch()).await {
                     tracing::error!("the log can't be renewed: {error:#}; tried again");
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
@@ -261,10 +268,10 @@ impl Leaving {
 /// Opens a stream as its log is.
 pub(super) fn open(link: &mut Link, stream: &OutgoingStream) {
     let reader = &stream.reader;
-    let (epoch, _) = reader.log.last();
+    let runs: Vec<_> = reader.log.runs().iter().collect();
     let (base, head) = (reader.base(), reader.log.head());
     link.sender
-        .open(stream.route, epoch, base, head, stream.priority);
+        .open(stream.route, &runs, base, head, stream.priority);
 }
 
 fn outgoing(plan: &LinkPlan, route: u64) -> Option<&OutgoingStream> {
@@ -285,13 +292,19 @@ fn live(link: &mut Link, plan: &LinkPlan, link_ms: u64) -> Option<Sealed> {
 }
 
 /// Tells the link that what was read is sent. None when nothing of it is to be.
-fn send(link: &mut Link, stream: &OutgoingStream, read: Read, link_ms: u64) -> Option<Sent> {
+fn send(
+    link: &mut Link,
+    stream: &OutgoingStream,
+    read: Read,
+    ages: &AgeClock,
+    link_ms: u64,
+) -> Option<Sent> {
     let Read {
         want,
         logged,
         read_to,
     } = read;
-    let logged = without_expired(stream, logged);
+    let logged = without_expired(stream, logged, ages);
     let sent: Vec<(u64, u64)> = logged
         .iter()
         .map(|one| (one.message.sequence, size(one)))
@@ -312,11 +325,15 @@ fn size(logged: &Logged) -> u64 {
 }
 
 /// Leaves out what is too old to be sent, and counts it the first time.
-fn without_expired(stream: &OutgoingStream, mut logged: Vec<Logged>) -> Vec<Logged> {
+fn without_expired(
+    stream: &OutgoingStream,
+    mut logged: Vec<Logged>,
+    ages: &AgeClock,
+) -> Vec<Logged> {
     if let Some(expiry_ms) = stream.expiry_ms {
-        let now_ms = now_ms();
+        let now_ms = ages.now_ms();
         logged.retain(|one| {
-            let is_expired = one.message.is_older(expiry_ms, now_ms);
+            let is_expired = one.is_older(expiry_ms, now_ms);
             if is_expired && stream.reader.expired(one.position) {
                 count(&stream.counters.dropped);
             }

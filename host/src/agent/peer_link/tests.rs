@@ -104,7 +104,7 @@ pub(super) async fn stream_at_hand_from(store: &Store, route: u64, first: u64) -
         u64::MAX,
         Held::default(),
     ));
-    log.committed(first, (first..first + MESSAGES).map(message), None);
+    log.committed(first, (first..first + MESSAGES).map(message), None, 0);
     OutgoingStream {
         route,
         reader: Arc::new(Reader::new(log, consumer, 0, Arc::default())),
@@ -182,6 +182,8 @@ async fn nothing_is_sent_and_the_queue_keeps_it_while_the_link_is_not_open() {
     link.connected(false, 1);
     assert!(leaving.next(&mut link, &plan, 1).is_none());
     link.connected(true, 2);
+    let hello = leaving.next(&mut link, &plan, 2).unwrap();
+    assert!(hello.live.is_empty());
     let frame = leaving.next(&mut link, &plan, 2).unwrap();
     assert_eq!(frame.live.len(), 1);
 }

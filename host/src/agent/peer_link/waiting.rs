@@ -136,6 +136,8 @@ async fn what_is_due_wakes_nobody_who_waits_for_room_at_the_relay() {
     link.follow();
     link.meet();
     link.choose();
+    let hello = link.leaving.next(&mut link.link, &link.plan, 0);
+    assert!(hello.is_some());
     let sent = link.leaving.next(&mut link.link, &link.plan, 0);
     assert!(sent.is_some());
     assert_eq!(link.wake_ms(false), Some(SETTINGS.resend_ms_min));
@@ -154,6 +156,8 @@ async fn what_is_due_wakes_nobody_who_waits_for_the_disk() {
     link.follow();
     link.meet();
     link.choose();
+    let hello = link.leaving.next(&mut link.link, &link.plan, 0);
+    assert!(hello.is_some());
     let sent = link.leaving.next(&mut link.link, &link.plan, 0);
     assert!(sent.is_some() && link.leaving.is_reading());
     assert_eq!(link.link.wake_ms(), Some(SETTINGS.resend_ms_min));

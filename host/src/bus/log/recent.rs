@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use haar_link::runs::Runs;
+
 use crate::bus::message::Message;
 use crate::store::log::{Logged, message_bytes};
 
@@ -30,20 +32,17 @@ impl Held {
 /// The newest messages, without a gap.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// See [`OpenLog::epoch`](crate::store::log::OpenLog::epoch).
-    pub(super) epoch: u64,
-    /// Sequence of the last message.
-    pub(super) sequence: u64,
+    /// See [`OpenLog::runs`](crate::store::log::OpenLog::runs), with the one that this node appends.
+    pub(super) runs: Runs,
     messages: VecDeque<Logged>,
     bytes: u64,
     held: Held,
 }
 
 impl Recent {
-    pub(super) fn new(epoch: u64, sequence: u64, held: Held) -> Self {
+    pub(super) fn new(runs: Runs, held: Held) -> Self {
         Self {
-            epoch,
-            sequence,
+            runs,
             messages: VecDeque::new(),
             bytes: 0,
             held,
@@ -51,7 +50,6 @@ impl Recent {
     }
 
     pub(super) fn add(&mut self, logged: Logged) {
-        self.sequence = logged.message.sequence;
         let follows = |last: &Logged| last.position + 1 == logged.position;
         if !self.messages.back().is_some_and(follows) {
             self.clear();
@@ -138,11 +136,12 @@ mod tests {
                 headers: vec![],
                 body: vec![0; BODY_BYTES],
             }),
+            stored_ms: 0,
         }
     }
 
     fn filled(held: &Held, messages: u64) -> Recent {
-        let mut recent = Recent::new(1, 0, held.clone());
+        let mut recent = Recent::new(Runs::new(), held.clone());
         (1..=messages).for_each(|position| recent.add(logged(position)));
         recent
     }

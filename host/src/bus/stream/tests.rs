@@ -58,7 +58,7 @@ async fn scene_with(bases: Arc<Bases>) -> (tempfile::TempDir, Store, Arc<Stream>
             })
         });
         let messages: Vec<_> = messages.collect();
-        log.committed(first, messages, None);
+        log.committed(first, messages, None, 0);
     };
     store
         .append(opened[0].id, 0, bodies, committed)

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ledger::{Charge, Ledger};
+use super::thread::FileThread;
 use super::walk;
 use crate::local_api::logging::Logger;
 use crate::runtime::guest::Counters;
@@ -34,6 +35,8 @@ pub(super) struct Opening {
     pub(super) limit: u64,
     /// True for the microservice's private directory, whose usage is shown.
     pub(super) is_private: bool,
+    /// The microservice's thread for files, which walks the tree too.
+    pub(super) thread: Arc<FileThread>,
 }
 
 /// See the head of this file.
@@ -96,7 +99,7 @@ impl Account {
             logger,
         });
         account.begin_walk();
-        account.until_walked().await;
+        account.wait_for_walk().await;
         account
     }
 
@@ -191,8 +194,13 @@ impl Account {
             tokio::time::sleep_until(due).await;
             self.begin_walk();
         }
-        self.until_walked().await;
+        self.wait_for_walk().await;
         true
+    }
+
+    async fn wait_for_walk(&self) {
+        let (thread, path) = (&self.opening.thread, &self.opening.guest_path);
+        thread.run("measure", path, self.until_walked()).await;
     }
 
     /// Waits until no walk is under way.
@@ -217,7 +225,7 @@ impl Account {
             book.is_walking = true;
         }
         let account = Arc::clone(self);
-        tokio::task::spawn_blocking(move || account.walk());
+        self.opening.thread.begin_call(move || account.walk());
     }
 
     fn walk(&self) {

@@ -3,13 +3,17 @@
 //! instance may have open.
 //!
 //! ```text
-//! guest ─► types (charges) ─► wasmtime-wasi ─► disk
+//! guest ─► types (charges) ─► wasmtime-wasi ─► thread of the microservice ─► disk
+//!              │   └─► opening: only files and directories, without waiting for them
 //!              └─► account ─► ledger: is there room? ─► no: walk the tree, once a second at most
 //! ```
 
 mod account;
+mod admission;
 mod ledger;
+mod opening;
 mod stream;
+pub mod thread;
 mod types;
 mod view;
 mod walk;
@@ -19,6 +23,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,15 +31,18 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use haar_protocol::grants::{Access, DirectoryGrant};
 use haar_protocol::log::Level;
+use rustix::fs::{Mode, OFlags};
 use wasmtime::component::{HasData, Linker, ResourceTable};
-use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
+use wasmtime_wasi::FsPerms;
+use wasmtime_wasi::filesystem::{Dir, OpenMode, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem;
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use self::account::{Account, Opening};
+use self::thread::FileThread;
 use self::view::FilesView;
 use super::logging::Logger;
 use super::state::State;
+use crate::policy::Policy;
 use crate::runtime::guest::Counters;
 
 /// Resources of `wasi:*` that an instance may hold. One more ends it.
@@ -45,17 +53,26 @@ const DESCRIPTORS_MAX: usize = 256;
 const LISTED_ENTRIES_MAX: usize = 20_000;
 
 /// What one instance has open below its directories.
-#[derive(Default)]
 pub struct Files {
-    /// The account of each granted directory, in the order of the grants.
-    grants: Vec<Option<Arc<Account>>>,
+    /// The granted directories, in the order of the grants.
+    roots: Vec<Root>,
+    /// The thread that waits for disks.
+    thread: Arc<FileThread>,
     /// The account of each descriptor, by the number of its resource.
     descriptors: HashMap<u32, Option<Arc<Account>>>,
     /// How many entries each open listing holds, by the number of its resource.
     listings: HashMap<u32, usize>,
 }
 
+/// A granted directory that is open.
+struct Root {
+    directory: Dir,
+    guest: String,
+    account: Option<Arc<Account>>,
+}
+
 /// A directory that an instance shall see.
+#[derive(Debug, Clone)]
 pub struct Granted {
     /// Where it is.
     pub host: PathBuf,
@@ -101,72 +118,95 @@ impl Granted {
 }
 
 impl Files {
-    /// Opens the directories of an instance into `context`, and walks those with a quota.
+    /// Opens the directories of an instance, and walks those with a quota.
     ///
     /// # Errors
-    /// When a directory can't be opened; the text says which and why.
+    /// When a directory can't be opened, or with a [`Refusal`](crate::policy::Refusal) when `policy`
+    /// does not allow it; the text says which and why.
     pub async fn open(
         directories: Vec<Granted>,
-        context: &mut WasiCtxBuilder,
+        thread: Arc<FileThread>,
+        policy: &Policy,
         counters: &Arc<Counters>,
         logger: &Logger,
     ) -> anyhow::Result<Self> {
-        let mut files = Self::default();
+        let mut roots = Vec::new();
         for granted in directories {
-            let opened = open(&granted).with_context(|| {
-                format!(
-                    "the granted directory {} of this node can't be opened",
-                    granted.host.display()
-                )
+            let (host, open) = (granted.host.display().to_string(), granted.clone());
+            let opened = thread.call("open", &host, move || open_root(&open)).await;
+            let opened = opened.with_context(|| {
+                format!("the granted directory {host} of this node can't be opened")
             });
             let Some(root) = opened? else {
-                let text = format!(
-                    "this node has no directory {}: it runs without {}",
-                    granted.host.display(),
-                    granted.guest
-                );
+                let guest = &granted.guest;
+                let text = format!("this node has no directory {host}: it runs without {guest}");
                 logger.agent(Level::Info, &text);
                 continue;
             };
-            let permissions = match granted.access {
-                Access::ReadOnly => FsPerms::ReadOnly,
-                Access::ReadWrite => FsPerms::ReadWrite,
+            if !granted.is_private {
+                policy.check(&root, &granted.host, granted.access)?;
+            }
+            admission::admit(&root).map_err(|error| {
+                anyhow::anyhow!(
+                    "the granted directory {} can't be opened: it shows the memory of processes or the kernel, and no guest gets it ({error}); the grant `system` has what the node measures",
+                    granted.host.display()
+                )
+            })?;
+            let (perms, mode) = match granted.access {
+                Access::ReadOnly => (FsPerms::ReadOnly, OpenMode::READ),
+                Access::ReadWrite => (FsPerms::ReadWrite, OpenMode::READ | OpenMode::WRITE),
             };
-            context
-                .preopened_dir(&granted.host, &granted.guest, permissions)
-                .map_err(|error| anyhow::anyhow!("{error:#}"))?;
-            files.grants.push(match granted.quota {
+            let directory = Dir::new(root.try_clone()?, perms, mode, false);
+            let account = match granted.quota {
                 None => None,
                 Some(limit) => {
                     let opening = Opening {
                         root,
-                        guest_path: granted.guest,
+                        guest_path: granted.guest.clone(),
                         limit,
                         is_private: granted.is_private,
+                        thread: Arc::clone(&thread),
                     };
                     Some(Account::open(opening, Arc::clone(counters), logger.clone()).await)
                 }
+            };
+            roots.push(Root {
+                directory,
+                guest: granted.guest,
+                account,
             });
         }
-        Ok(files)
+        Ok(Self {
+            roots,
+            thread,
+            descriptors: HashMap::new(),
+            listings: HashMap::new(),
+        })
+    }
+
+    /// The file operation that was begun and has not ended, for people.
+    pub fn unfinished(&self) -> Option<String> {
+        self.thread.unfinished()
     }
 
     /// Changes what the private directory may take.
     pub fn set_private_limit(&self, limit: u64) {
-        for account in self.grants.iter().flatten() {
+        for account in self.roots.iter().filter_map(|root| root.account.as_ref()) {
             account.set_private_limit(limit);
         }
     }
 }
 
 /// Opens a directory; none when it is optional and not there.
-fn open(granted: &Granted) -> io::Result<Option<File>> {
+fn open_root(granted: &Granted) -> io::Result<Option<File>> {
     if granted.is_private {
         make_private(&granted.host)?;
     }
-    match File::open(&granted.host) {
-        Ok(root) if root.metadata()?.is_dir() => Ok(Some(root)),
-        Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+    // Nothing but a directory: opening a FIFO would block, and a device might act.
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&granted.host, directory, Mode::empty());
+    match opened.map(File::from).map_err(io::Error::from) {
+        Ok(root) => Ok(Some(root)),
         Err(error) if granted.is_optional && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -199,9 +239,41 @@ fn view(state: &mut State) -> FilesView<'_> {
     }
 }
 
-/// The table of an instance's resources.
-pub fn resource_table() -> ResourceTable {
-    let mut table = ResourceTable::new();
-    table.set_max_capacity(RESOURCES_MAX);
-    table
+/// The resources of an instance. What is still open when it ends is closed on the thread for files:
+/// closing may wait for a file server that has not yet got everything.
+pub struct Resources {
+    table: ResourceTable,
+    thread: Arc<FileThread>,
+}
+
+impl Resources {
+    /// An empty table, bounded.
+    pub fn new(thread: Arc<FileThread>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        Self { table, thread }
+    }
+}
+
+impl Deref for Resources {
+    type Target = ResourceTable;
+
+    fn deref(&self) -> &ResourceTable {
+        &self.table
+    }
+}
+
+impl DerefMut for Resources {
+    fn deref_mut(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+impl Drop for Resources {
+    fn drop(&mut self) {
+        let table = std::mem::take(&mut self.table);
+        if self.thread.is_in_use() {
+            self.thread.begin_call(move || drop(table));
+        }
+    }
 }

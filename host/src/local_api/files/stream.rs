@@ -6,10 +6,14 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime_wasi::p2::{DynOutputStream, OutputStream, Pollable, StreamError, StreamResult};
+use wasmtime_wasi::p2::{
+    DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
+};
 
 use super::account::{Account, QuotaExceeded, UnderWay};
+use super::admission::known_size;
 use super::ledger::Charge;
+use super::thread::FileThread;
 
 /// Where a stream writes.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +64,7 @@ impl MeteredStream {
     /// What writing so many bytes now may add to the tree.
     fn charge(&self, bytes: usize) -> std::io::Result<Charge> {
         let bytes = bytes as u64;
-        // A look at an open file's size does not wait for a disk.
-        let size = self.file.metadata()?.len();
+        let size = known_size(&self.file)?;
         Ok(match self.position {
             Position::At(position) => Charge::up_to(size, position.saturating_add(bytes)),
             Position::End => Charge::append(size, bytes),
@@ -189,5 +192,64 @@ impl OutputStream for MeteredStream {
     async fn cancel(&mut self) {
         self.inner.cancel().await;
         self.state = State::Closed;
+    }
+}
+
+/// A stream of wasmtime-wasi whose reads and writes block on the microservice's thread for files.
+pub(super) struct OnThread<S> {
+    inner: S,
+    thread: Arc<FileThread>,
+}
+
+impl<S> OnThread<S> {
+    pub(super) fn new(inner: S, thread: Arc<FileThread>) -> Self {
+        Self { inner, thread }
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl<S: Pollable> Pollable for OnThread<S> {
+    async fn ready(&mut self) {
+        self.thread.run("stream", "", self.inner.ready()).await;
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl InputStream for OnThread<DynInputStream> {
+    fn read(&mut self, bytes: usize) -> StreamResult<Bytes> {
+        self.thread.within(|| self.inner.read(bytes))
+    }
+
+    async fn blocking_read(&mut self, bytes: usize) -> StreamResult<Bytes> {
+        let read = self.inner.blocking_read(bytes);
+        self.thread.run("read", "", read).await
+    }
+
+    async fn cancel(&mut self) {
+        self.thread.run("read", "", self.inner.cancel()).await;
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl OutputStream for OnThread<DynOutputStream> {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.thread.within(|| self.inner.write(bytes))
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        self.thread.within(|| self.inner.flush())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        self.inner.check_write()
+    }
+
+    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        let written = self.inner.blocking_write_and_flush(bytes);
+        self.thread.run("write", "", written).await
+    }
+
+    async fn cancel(&mut self) {
+        self.thread.run("write", "", self.inner.cancel()).await;
     }
 }

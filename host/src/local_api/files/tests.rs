@@ -1,4 +1,6 @@
-//! Every function that makes a tree grow, called as a guest calls it.
+//! Every function that makes a tree grow, called as a guest calls it; and what may not be opened.
+
+mod opening;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -6,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use haar_protocol::assignment::Microservice;
-use wasmtime::component::{Resource, ResourceTable};
+use haar_protocol::grants::Access;
+use wasmtime::component::Resource;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
@@ -17,9 +20,10 @@ use wasmtime_wasi::p2::{DynOutputStream, FsResult, StreamError};
 
 use super::ledger::BLOCK;
 use super::view::FilesView;
-use super::{Files, Granted, resource_table};
+use super::{Files, Granted, Resources};
 use crate::local_api::logging::Logger;
 use crate::logs::Logs;
+use crate::policy::{Policy, Rules};
 use crate::runtime::guest::Counters;
 
 /// Room for sixteen blocks.
@@ -31,7 +35,7 @@ type Fd = Resource<Descriptor>;
 struct Guest {
     tree: tempfile::TempDir,
     context: WasiCtx,
-    table: ResourceTable,
+    table: Resources,
     files: Files,
     counters: Arc<Counters>,
     root: u32,
@@ -40,6 +44,23 @@ struct Guest {
 impl Guest {
     async fn new() -> Self {
         let tree = tempfile::tempdir().unwrap();
+        let granted = Granted::private(tree.path().to_owned(), "/data".into(), QUOTA);
+        Self::with(tree, granted).await.unwrap()
+    }
+
+    /// An instance that reads a directory of the node.
+    async fn reading(host: &str) -> anyhow::Result<Self> {
+        let granted = Granted {
+            access: Access::ReadOnly,
+            quota: None,
+            // As one that the device's policy has let through.
+            is_private: true,
+            ..Granted::private(host.into(), "/data".into(), QUOTA)
+        };
+        Self::with(tempfile::tempdir()?, granted).await
+    }
+
+    async fn with(tree: tempfile::TempDir, granted: Granted) -> anyhow::Result<Self> {
         let spec: Microservice = serde_json::from_value(serde_json::json!({
             "application": "app",
             "microservice": "it",
@@ -55,21 +76,18 @@ impl Guest {
         .unwrap();
         let counters: Arc<Counters> = Arc::default();
         let logger = Logger::new(&spec, Arc::<Logs>::default(), Arc::clone(&counters));
-        let granted = Granted::private(tree.path().to_owned(), "/data".into(), QUOTA);
-        let mut builder = WasiCtx::builder();
-        let files = Files::open(vec![granted], &mut builder, &counters, &logger)
-            .await
-            .unwrap();
+        let policy = Policy::new(Rules::default(), "agent.toml".into(), "/nowhere".into());
+        let files = Files::open(vec![granted], Arc::default(), &policy, &counters, &logger).await?;
         let mut guest = Self {
             tree,
-            context: builder.build(),
-            table: resource_table(),
+            context: WasiCtx::builder().build(),
+            table: Resources::new(Arc::default()),
             files,
             counters,
             root: 0,
         };
         guest.root = guest.view().get_directories().unwrap()[0].0.rep();
-        guest
+        Ok(guest)
     }
 
     fn view(&mut self) -> FilesView<'_> {

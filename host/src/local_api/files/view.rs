@@ -2,19 +2,21 @@
 //! and the accounts of the directories.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorType, ErrorCode, HostDescriptor as _, PathFlags,
+    DescriptorStat, DescriptorType, ErrorCode, HostDescriptor as _, PathFlags,
 };
 use wasmtime_wasi::p2::{DynOutputStream, FsError, FsResult};
 
 use super::Files;
 use super::account::{Account, QuotaExceeded, UnderWay};
 use super::ledger::{BLOCK, Charge, blocks};
-use super::stream::{MeteredStream, Position};
+use super::stream::{MeteredStream, OnThread, Position};
+use super::thread::FileThread;
 
 /// See the head of this file.
 pub(super) struct FilesView<'a> {
@@ -32,6 +34,21 @@ impl From<QuotaExceeded> for FsError {
 }
 
 impl FilesView<'_> {
+    /// The thread that waits for disks.
+    pub(super) fn thread(&self) -> Arc<FileThread> {
+        Arc::clone(&self.files.thread)
+    }
+
+    /// Runs what blocks on that thread.
+    pub(super) async fn on_thread<T: Send + 'static>(
+        &mut self,
+        what: &'static str,
+        path: &str,
+        f: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> FsResult<T> {
+        Ok(self.thread().call(what, path, f).await?)
+    }
+
     pub(super) fn account(&self, descriptor: &Fd) -> Option<Arc<Account>> {
         self.files.descriptors.get(&descriptor.rep()).cloned()?
     }
@@ -58,8 +75,7 @@ impl FilesView<'_> {
     /// What removing a name would free, when nobody has the file open.
     pub(super) async fn takes(&mut self, directory: &Fd, path: &str) -> Option<u64> {
         let stat = self
-            .inner
-            .stat_at(again(directory), PathFlags::empty(), path.to_owned())
+            .stat_below(directory, PathFlags::empty(), path)
             .await
             .ok()?;
         let is_last_name = stat.link_count <= 1;
@@ -73,14 +89,25 @@ impl FilesView<'_> {
     pub(super) async fn is_same(&mut self, one: (&Fd, &str), other: (&Fd, &str)) -> bool {
         let mut hashes = Vec::with_capacity(2);
         for (directory, path) in [one, other] {
-            let flags = PathFlags::empty();
-            let hash = self
-                .inner
-                .metadata_hash_at(again(directory), flags, path.to_owned())
-                .await;
+            let thread = self.thread();
+            let (flags, name) = (PathFlags::empty(), path.to_owned());
+            let hash = self.inner.metadata_hash_at(again(directory), flags, name);
+            let hash = thread.run("stat", path, hash).await;
             hashes.extend(hash.ok().map(|hash| (hash.lower, hash.upper)));
         }
         hashes.len() == 2 && hashes[0] == hashes[1]
+    }
+
+    /// What is at a path, wherever it is on the node.
+    pub(super) async fn stat_below(
+        &mut self,
+        directory: &Fd,
+        flags: PathFlags,
+        path: &str,
+    ) -> FsResult<DescriptorStat> {
+        let thread = self.thread();
+        let stat = self.inner.stat_at(again(directory), flags, path.to_owned());
+        thread.run("stat", path, stat).await
     }
 
     /// Remembers a new descriptor and the account that it belongs to.
@@ -99,20 +126,22 @@ impl FilesView<'_> {
         Ok(())
     }
 
-    /// Puts a meter around a stream that was just opened.
+    /// Puts a stream that was just opened on the thread for files, and a meter around it.
     pub(super) fn meter(
         &mut self,
         descriptor: &Fd,
         stream: Resource<DynOutputStream>,
         position: Position,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let (Some(account), Some(file)) = (self.account(descriptor), self.file(descriptor)?) else {
-            return Ok(stream);
-        };
         let inner = self.inner.table.delete(stream)?;
-        let metered = MeteredStream::new(inner, file, position, account);
-        let metered: DynOutputStream = Box::new(metered);
-        Ok(self.inner.table.push(metered)?)
+        let stream: DynOutputStream = Box::new(OnThread::new(inner, self.thread()));
+        let stream = match (self.account(descriptor), self.file(descriptor)?) {
+            (Some(account), Some(file)) => {
+                Box::new(MeteredStream::new(stream, file, position, account))
+            }
+            _ => stream,
+        };
+        Ok(self.inner.table.push(stream)?)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::log::Level;
+use haar_protocol::text;
 use tokio::time::Instant;
 
 use super::{Exit, Instance};
@@ -18,6 +19,8 @@ use crate::store::dead_letters::DeadLetter;
 /// Rejected messages that wait for another attempt; the oldest becomes a dead letter when there
 /// are more.
 const RETRIES_MAX: usize = 64;
+/// Bytes of the reason that is kept with a dead letter.
+const REASON_BYTES_MAX: usize = 2_048;
 /// The longest pause before another attempt.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
@@ -31,7 +34,7 @@ impl Instance<'_> {
                 delivery.attempt += 1;
                 rest.push_back(delivery);
             } else {
-                self.bury(delivery, failure.to_string()).await;
+                self.bury(delivery, &failure.to_string()).await;
             }
         }
         rest.extend(self.retries.drain(..).map(|(_, delivery)| delivery));
@@ -40,7 +43,9 @@ impl Instance<'_> {
     }
 
     /// Puts a message aside that was delivered as often as it may be, for people to look at.
-    async fn bury(&mut self, delivery: Delivery, reason: String) {
+    /// The reason may be a guest's words, of any length.
+    async fn bury(&mut self, delivery: Delivery, reason: &str) {
+        let reason = text::paragraph(reason, REASON_BYTES_MAX);
         let (inlet, attempts) = (&delivery.entry.inlet, delivery.attempt);
         self.logger.agent(
             Level::Warn,
@@ -84,10 +89,10 @@ impl Instance<'_> {
                     && let Some((_, oldest)) = self.retries.pop_front()
                 {
                     let why = "too many messages wait for another attempt";
-                    self.bury(oldest, why.to_owned()).await;
+                    self.bury(oldest, why).await;
                 }
             }
-            Rejection::Retry(reason) => self.bury(delivery, reason).await,
+            Rejection::Retry(reason) => self.bury(delivery, &reason).await,
             Rejection::Discard(reason) => {
                 self.logger.agent(
                     Level::Warn,

@@ -6,7 +6,6 @@ use tokio::time::{Duration, Instant};
 use super::Instance;
 use crate::bus::message::{Delivery, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::Rejection;
-use crate::local_api::state::now_ms;
 use crate::runtime::failure::Failure;
 
 /// Messages that are taken out of the inbox at a time; as many of durable routes beside them.
@@ -61,7 +60,7 @@ impl Instance<'_> {
             if place.stream.is_closed() {
                 return Ok(()); // withdrawn: its messages went with it
             }
-            if delivery.is_expired(now_ms()) {
+            if delivery.is_expired(self.guest.state().surroundings.store.ages()) {
                 count(&delivery.entry.counters.dropped);
                 place.stream.done(place.position);
                 return Ok(());

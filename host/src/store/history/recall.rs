@@ -59,6 +59,7 @@ struct Passed {
     node: String,
     application: String,
     microservice: String,
+    stored_ms: u64,
 }
 
 impl Passed {
@@ -71,6 +72,7 @@ impl Passed {
             node: row.get(4)?,
             application: row.get(5)?,
             microservice: row.get(6)?,
+            stored_ms: natural(row.get(7)?),
         })
     }
 
@@ -111,7 +113,7 @@ pub(super) fn page(
     let (mut bytes, mut last) = (0, 0);
     for (looked_at, passed) in rows.enumerate() {
         let passed = passed?;
-        let wanted = passed.published_ms >= oldest_ms && passed.is_wanted(query);
+        let wanted = passed.stored_ms >= oldest_ms && passed.is_wanted(query);
         let over = wanted
             && !page.messages.is_empty()
             && (page.messages.len() >= query.limit || bytes + passed.bytes > query.bytes_max);
@@ -130,10 +132,10 @@ pub(super) fn page(
 }
 
 /// What decides is read first, without the bodies.
-const NEWER: &str = "SELECT id, published_ms, sequence, bytes, node, application, microservice
-    FROM remembered WHERE history = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-const OLDER: &str = "SELECT id, published_ms, sequence, bytes, node, application, microservice
-    FROM remembered WHERE history = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
+const NEWER: &str = "SELECT id, published_ms, sequence, bytes, node, application, microservice,
+    stored_ms FROM remembered WHERE history = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+const OLDER: &str = "SELECT id, published_ms, sequence, bytes, node, application, microservice,
+    stored_ms FROM remembered WHERE history = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
 
 /// The message itself, with its media type.
 fn whole(connection: &Connection, passed: Passed, site: &str) -> anyhow::Result<(Message, String)> {

@@ -21,8 +21,10 @@ use rusqlite::Connection;
 
 use super::batch::{self, Found, Record, Section};
 use super::index::{Index, Place};
-use super::{Arrived, LogId, filed, rows};
+use super::{Arrived, LogId, filed, rows, runs};
 use crate::bus::message::{Headers, Message};
+use crate::store::ages::AgeClock;
+use crate::store::health::Damage;
 use crate::store::{integer, natural};
 
 /// How much batches may take.
@@ -47,9 +49,10 @@ impl Default for Room {
 }
 
 /// The batches of the database, and the one that is being made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::store) struct Batches {
     room: Room,
+    ages: AgeClock,
     index: Index,
     is_loaded: bool,
     /// The running request may have changed the index.
@@ -57,15 +60,28 @@ pub(in crate::store) struct Batches {
     /// What the next commit adds, and its number.
     made: Vec<u8>,
     number: u64,
+    /// The age when its first message came.
+    stored_ms: u64,
+    /// The runs that this start of the agent appends to logs: drawn when a log is opened, and on the
+    /// disk with its first message.
+    pub(super) own_runs: BTreeMap<LogId, u64>,
     /// Only a part of a request could be added to it: it must not be committed.
     is_spoiled: bool,
 }
 
 impl Batches {
-    pub(in crate::store) fn new(room: Room) -> Self {
+    pub(in crate::store) fn new(room: Room, ages: AgeClock) -> Self {
         Self {
             room,
-            ..Self::default()
+            ages,
+            index: Index::default(),
+            is_loaded: false,
+            is_touched: false,
+            made: Vec::new(),
+            number: 0,
+            stored_ms: 0,
+            own_runs: BTreeMap::new(),
+            is_spoiled: false,
         }
     }
 
@@ -83,9 +99,19 @@ impl Batches {
         Ok(&mut self.index)
     }
 
+    /// Forgets the runs of logs that are gone.
+    pub(super) fn forget_own_runs(&mut self) {
+        let logs = &self.index.logs;
+        self.own_runs.retain(|log, _| logs.contains_key(log));
+    }
+
     /// Forgets what is not on the disk, and reads anew what is when it is needed.
     pub(in crate::store) fn forget(&mut self) {
-        *self = Self::new(self.room);
+        let own_runs = std::mem::take(&mut self.own_runs);
+        *self = Self {
+            own_runs,
+            ..Self::new(self.room, self.ages.clone())
+        };
     }
 
     /// A request begins.
@@ -121,9 +147,10 @@ impl Batches {
         published_ms: u64,
         messages: &[(Headers, Vec<u8>)],
     ) -> anyhow::Result<u64> {
-        let indexed = self.index(connection)?.logs.get(&log);
+        let own_run = self.own_runs.get(&log).copied();
+        let indexed = self.index(connection)?.logs.get_mut(&log);
         let indexed = indexed.context("the log is gone")?;
-        let (first, epoch) = (indexed.head + 1, indexed.epoch);
+        let (first, epoch) = (indexed.head + 1, own_run.unwrap_or(indexed.epoch));
         let messages = (first..)
             .zip(messages)
             .map(|(sequence, (headers, body))| Record {
@@ -137,7 +164,7 @@ impl Batches {
         Ok(first)
     }
 
-    /// Keeps what is new. A link that was closed in the middle of a write and opened again may bring
+    /// Keeps what is new of its run. A link that was closed in the middle of a write and opened again may bring
     /// the same messages once more: the disk decides what is new. Returns what was kept, each with
     /// the position of its first message.
     ///
@@ -154,10 +181,9 @@ impl Batches {
         let mut kept = Vec::with_capacity(all.len());
         for mut arrived in all.drain(..) {
             let log = &self.index.logs[&arrived.log];
-            let (first, epoch, sequence) = (log.head + 1, log.epoch, log.sequence);
-            let is_new = |message: &Arc<Message>| {
-                arrived.epoch > epoch || (arrived.epoch == epoch && message.sequence > sequence)
-            };
+            let (first, known) = (log.head + 1, log.runs.upto(arrived.epoch));
+            let is_new =
+                |message: &Arc<Message>| known.is_none_or(|known| message.sequence > known);
             arrived.messages.retain(is_new);
             let messages = arrived.messages.iter().map(|message| Record {
                 sequence: message.sequence,
@@ -184,6 +210,9 @@ impl Batches {
             return Ok(());
         };
         self.is_spoiled = true;
+        if self.made.is_empty() {
+            self.stored_ms = self.ages.now_ms();
+        }
         let section = Section {
             log,
             epoch,
@@ -197,7 +226,7 @@ impl Batches {
             self.index.put(log, position, place)?;
         }
         if let Some(indexed) = self.index.logs.get_mut(&log) {
-            (indexed.sequence, indexed.epoch) = (last.sequence, epoch);
+            indexed.reached(epoch, last.sequence);
         }
         self.is_spoiled = false;
         Ok(())
@@ -213,8 +242,8 @@ impl Batches {
             return Ok(());
         }
         connection
-            .prepare_cached("INSERT INTO batch (id, messages) VALUES (?1, ?2)")?
-            .execute((integer(self.number), &self.made))?;
+            .prepare_cached("INSERT INTO batch (id, messages, stored_ms) VALUES (?1, ?2, ?3)")?
+            .execute((integer(self.number), &self.made, integer(self.stored_ms)))?;
         self.index.complete(self.number, self.made.len() as u64);
         self.number += 1;
         self.made.clear();
@@ -256,21 +285,24 @@ impl Batches {
         self.delete_all_unneeded(connection)?;
         let (upto, messages) = self.index.take_oldest(self.room.batches_bytes / 4 * 3);
         let batches = connection
-            .prepare_cached("SELECT id, messages FROM batch WHERE id <= ?1")?
+            .prepare_cached("SELECT id, messages, stored_ms FROM batch WHERE id <= ?1")?
             .query_map([integer(upto)], |row| {
-                Ok((natural(row.get(0)?), row.get(1)?))
+                let batch = (row.get(1)?, natural(row.get(2)?));
+                Ok((natural(row.get(0)?), batch))
             })?
-            .collect::<Result<BTreeMap<u64, Vec<u8>>, _>>()?;
+            .collect::<Result<BTreeMap<u64, (Vec<u8>, u64)>, _>>()?;
         // First, so that what is moved finds room in their pages.
         connection
             .prepare_cached("DELETE FROM batch WHERE id <= ?1")?
             .execute([integer(upto)])?;
         for (log, position, place) in messages {
-            let batch = batches.get(&place.batch).context("a batch is missing")?;
+            let batch = batches.get(&place.batch);
+            let (batch, stored_ms) = batch.context("a batch is missing")?;
             let message = batch::message(batch, place.offset)?;
-            filed::insert(connection, log, position, &message)?;
+            filed::insert(connection, log, position, &message, *stored_ms)?;
         }
-        Ok(())
+        // The newest batch told the clock of ages where it was.
+        Ok(self.ages.keep(connection)?)
     }
 }
 
@@ -282,10 +314,22 @@ fn place(batch: u64, offset: u32, bytes: u64) -> anyhow::Result<Place> {
     })
 }
 
+/// Reads where everything is, and forgets it.
+///
+/// # Errors
+/// When it can't be read, or does not go together: that is damage too.
+pub(super) fn check(connection: &Connection) -> anyhow::Result<()> {
+    match load(connection) {
+        Err(error) if !error.is::<rusqlite::Error>() => Err(Damage(format!("{error:#}")).into()),
+        other => other.map(drop),
+    }
+}
+
 /// Reads where everything is.
 fn load(connection: &Connection) -> anyhow::Result<Index> {
     let mut index = Index::default();
     rows::load_logs(connection, &mut index)?;
+    runs::load(connection, &mut index)?;
     let bases: BTreeMap<LogId, u64> = index
         .logs
         .iter()
@@ -319,8 +363,7 @@ fn tell(index: &mut Index, found: &Found) {
         && found.position > log.head
     {
         log.head = found.position;
-        log.sequence = found.sequence;
-        log.epoch = log.epoch.max(found.section.epoch);
+        log.reached(found.section.epoch, found.sequence);
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn insert(
     log: LogId,
     position: u64,
     message: &Record<'_>,
+    stored_ms: u64,
 ) -> anyhow::Result<()> {
     let headers = match message.headers.is_empty() {
         true => Vec::new(),
@@ -27,8 +28,8 @@ pub(super) fn insert(
     };
     connection
         .prepare_cached(
-            "INSERT INTO logged (key, sequence, published_ms, bytes, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO logged (key, sequence, published_ms, bytes, headers, body, stored_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute((
             log.key(position),
@@ -37,6 +38,7 @@ pub(super) fn insert(
             integer(message.bytes()),
             headers,
             message.body,
+            integer(stored_ms),
         ))?;
     Ok(())
 }
@@ -51,7 +53,7 @@ struct Page {
 
 impl Page {
     /// Adds a message. False when it does not fit.
-    fn add(&mut self, position: u64, message: Record<'_>) -> bool {
+    fn add(&mut self, position: u64, message: Record<'_>, stored_ms: u64) -> bool {
         self.bytes += message.bytes();
         if self.bytes > self.bytes_max && !self.messages.is_empty() {
             return false;
@@ -65,6 +67,7 @@ impl Page {
                 headers: message.headers.into_owned(),
                 body: message.body.to_vec(),
             }),
+            stored_ms,
         });
         true
     }
@@ -91,15 +94,17 @@ pub(super) fn read(
     if after < indexed.filed_to && !read_filed(connection, log, after, &mut page)? {
         return Ok(page.messages);
     }
-    let (mut number, mut batch) = (0, Vec::new());
+    let (mut number, mut batch, mut stored_ms) = (0, Vec::new(), 0);
     for (position, place) in indexed.after(after) {
         if place.batch != number {
             number = place.batch;
-            batch = connection
-                .prepare_cached("SELECT messages FROM batch WHERE id = ?1")?
-                .query_row([integer(number)], |row| row.get(0))?;
+            (batch, stored_ms) = connection
+                .prepare_cached("SELECT messages, stored_ms FROM batch WHERE id = ?1")?
+                .query_row([integer(number)], |row| {
+                    Ok((row.get::<_, Vec<u8>>(0)?, natural(row.get(1)?)))
+                })?;
         }
-        if !page.add(position, batch::message(&batch, place.offset)?) {
+        if !page.add(position, batch::message(&batch, place.offset)?, stored_ms) {
             break;
         }
     }
@@ -114,7 +119,7 @@ fn read_filed(
     page: &mut Page,
 ) -> anyhow::Result<bool> {
     let mut statement = connection.prepare_cached(
-        "SELECT key, sequence, published_ms, headers, body FROM logged
+        "SELECT key, sequence, published_ms, headers, body, stored_ms FROM logged
          WHERE key > ?1 AND key < ?2 ORDER BY key",
     )?;
     let mut rows = statement.query((log.key(after), LogId(log.0 + 1).key(0)))?;
@@ -130,7 +135,8 @@ fn read_filed(
             headers: Cow::Owned(headers),
             body: row.get_ref(4)?.as_blob()?,
         };
-        if !page.add(position(row.get(0)?), message) {
+        let stored_ms = natural(row.get(5)?);
+        if !page.add(position(row.get(0)?), message, stored_ms) {
             return Ok(false);
         }
     }

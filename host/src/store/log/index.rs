@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::ensure;
+use haar_link::runs::{Run, Runs};
 
 use super::{Consumer, LogId};
 
@@ -26,6 +27,10 @@ pub(super) struct Indexed {
     pub(super) head: u64,
     /// Sequence of the last message.
     pub(super) sequence: u64,
+    /// All runs, that of `epoch` among them.
+    pub(super) runs: Runs,
+    /// Those that have rows of their own.
+    pub(super) stored_runs: Vec<Run>,
     /// The head that the log's row has: a batch tells what is newer.
     pub(super) stored_head: u64,
     /// Up to here messages are in rows of their own, if anywhere.
@@ -51,6 +56,12 @@ impl Indexed {
             filed_to,
             ..Self::default()
         }
+    }
+
+    /// Its last message now is this one.
+    pub(super) fn reached(&mut self, epoch: u64, sequence: u64) {
+        (self.epoch, self.sequence) = (epoch, sequence);
+        self.runs.reached(epoch, sequence);
     }
 
     /// Nobody needs what is up to here.

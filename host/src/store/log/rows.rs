@@ -1,11 +1,13 @@
 //! The rows of logs and of their consumers: how logs come and go, and what is forgotten when.
 
 use anyhow::{Context as _, ensure};
+use haar_link::runs::{Runs, epoch_after};
 use haar_protocol::assignment::MicroserviceName;
 use rusqlite::Connection;
 
+use super::batches::Batches;
 use super::index::{Index, Indexed};
-use super::{Advance, Consumer, Dropped, LogId, LogName, OpenLog, POSITION_BITS, WantedLog};
+use super::{Advance, Consumer, Dropped, LogId, LogName, OpenLog, POSITION_BITS, WantedLog, runs};
 use crate::store::owners::{ensure as owner_id, find};
 use crate::store::{integer, natural};
 
@@ -58,6 +60,7 @@ pub(super) fn store_heads(connection: &Connection, index: &mut Index) -> anyhow:
             let (head, sequence) = (integer(log.head), integer(log.sequence));
             update.execute((id.0, head, sequence, integer(log.epoch)))?;
             log.stored_head = log.head;
+            runs::store(connection, *id, log)?;
         }
     }
     Ok(())
@@ -66,20 +69,23 @@ pub(super) fn store_heads(connection: &Connection, index: &mut Index) -> anyhow:
 /// Opens a log, and makes it when it is not there.
 pub(super) fn open(
     connection: &Connection,
-    index: &mut Index,
+    batches: &mut Batches,
     wanted: &WantedLog,
     epoch: u64,
 ) -> anyhow::Result<OpenLog> {
+    let index = batches.index(connection)?;
     let owner = owner_id(connection, &wanted.owner)?;
-    let epoch = match wanted.name {
-        LogName::Outlet(_) | LogName::Topic { .. } => epoch,
-        LogName::Arrival { .. } => 0,
+    let is_own = match wanted.name {
+        LogName::Outlet(_) | LogName::Topic { .. } => true,
+        LogName::Arrival { .. } => false,
     };
-    connection
+    let epoch = if is_own { epoch } else { 0 };
+    let is_made = connection
         .prepare_cached(
             "INSERT INTO log (owner, name, epoch) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
         )?
-        .execute((owner, wanted.name.text(), integer(epoch)))?;
+        .execute((owner, wanted.name.text(), integer(epoch)))?
+        > 0;
     let id = connection
         .prepare_cached("SELECT id FROM log WHERE owner = ?1 AND name = ?2")?
         .query_row((owner, wanted.name.text()), |row| row.get(0).map(LogId))?;
@@ -96,14 +102,27 @@ pub(super) fn open(
     for consumer in &wanted.consumers {
         consumers.push(backlog(connection, id, log, consumer)?);
     }
-    Ok(OpenLog {
+    if is_own {
+        log.runs.pass(log.base());
+    }
+    let mut opened = OpenLog {
         id,
-        epoch: log.epoch,
+        runs: log.runs.clone(),
+        own_run: None,
         head: log.head,
         sequence: log.sequence,
         consumers,
         deleted,
-    })
+    };
+    if is_own {
+        let run = match is_made {
+            true => epoch,
+            false => epoch_after(log.epoch, epoch),
+        };
+        // Once for each start of the agent.
+        opened.own_run = Some(*batches.own_runs.entry(id).or_insert(run));
+    }
+    Ok(opened)
 }
 
 /// Forgets who does not want the messages of a log any more. Who is new wants those that come from
@@ -181,20 +200,26 @@ pub(super) fn forget(
     Ok(())
 }
 
-/// Gives a log another epoch.
+/// Makes another run of all that waits in a log, and of what is appended to it.
 pub(super) fn renew(
     connection: &Connection,
-    index: &mut Index,
+    batches: &mut Batches,
     log: LogId,
     epoch: u64,
 ) -> anyhow::Result<()> {
+    let index = batches.index(connection)?;
+    // What batches tell of it is not asked again.
+    store_heads(connection, index)?;
     connection.execute(
         "UPDATE log SET epoch = ?2 WHERE id = ?1",
         (log.0, integer(epoch)),
     )?;
-    if let Some(log) = index.logs.get_mut(&log) {
-        log.epoch = epoch;
+    if let Some(indexed) = index.logs.get_mut(&log) {
+        indexed.runs = Runs::new();
+        indexed.reached(epoch, indexed.sequence);
+        runs::store(connection, log, indexed)?;
     }
+    batches.own_runs.insert(log, epoch);
     Ok(())
 }
 

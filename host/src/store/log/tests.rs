@@ -146,7 +146,7 @@ proptest! {
             let (mut store, mut thread) = open_store(directory.path());
             let wanted = outlet(&[1, u64::MAX]);
             let log = open_one(&store, &wanted).await;
-            assert_eq!((log.epoch, log.head), (EPOCH, 0));
+            assert_eq!((log.own_run, log.head), (Some(EPOCH), 0));
             let mut model = Model::default();
             for step in steps {
                 match step {
@@ -172,7 +172,6 @@ proptest! {
                         drop(store);
                         thread.join();
                         (store, thread) = open_store(directory.path());
-                        // An epoch belongs to the log, and not to the start.
                         let owners = vec![name("publisher")];
                         let opened = store.open_logs(owners, vec![wanted.clone()], EPOCH + 1).await;
                         let opened = opened.unwrap().remove(0);
@@ -183,9 +182,13 @@ proptest! {
                                 .sum::<u64>()
                         };
                         let consumers = model.bases.map(|base| (base, bytes(base))).to_vec();
-                        let (head, epoch) = (model.head, EPOCH);
-                        let sequence = head;
-                        assert_eq!(opened, OpenLog { id: log.id, epoch, head, sequence, consumers, deleted: 0 });
+                        assert_eq!((opened.id, opened.head, opened.deleted), (log.id, model.head, 0));
+                        assert_eq!((opened.sequence, &opened.consumers), (model.head, &consumers));
+                        // What is appended from now on is another run.
+                        let known = |epoch| opened.runs.upto(epoch).is_some();
+                        assert!(opened.own_run.is_some_and(|run| !known(run)));
+                        let last = opened.runs.last().map_or(0, |run| run.upto);
+                        assert_eq!(last, model.head);
                     }
                 }
                 let read = store.read_log(log.id, 0, u64::MAX, source()).await.unwrap();
@@ -226,7 +229,7 @@ async fn what_came_from_another_node_has_positions_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _thread) = open_store(directory.path());
     let log = open_one(&store, &arrival(7)).await;
-    assert_eq!((log.epoch, log.sequence), (0, 0));
+    assert_eq!((log.own_run, log.sequence), (None, 0));
     let arrived = |epoch, sequences: &[u64]| Arrived {
         log: log.id,
         epoch,
@@ -237,11 +240,17 @@ async fn what_came_from_another_node_has_positions_of_its_own() {
     // The other node has lost its log, and counts from the start again.
     let again = keep_arrived(&store, vec![arrived(10, &[1])]).await;
     assert_eq!(again, [5]);
-    // What is there already is not kept twice, nor what an older log had.
-    let repeated = vec![arrived(10, &[1]), arrived(9, &[10])];
+    // What is there already of a run is not kept twice, whichever run came last.
+    let repeated = vec![arrived(10, &[1]), arrived(9, &[9])];
     assert_eq!(keep_arrived(&store, repeated).await, [6, 6]);
     let opened = open_one(&store, &arrival(7)).await;
-    assert_eq!((opened.epoch, opened.sequence, opened.head), (10, 1, 5));
+    assert_eq!((opened.sequence, opened.head), (1, 5));
+    let runs: Vec<_> = opened
+        .runs
+        .iter()
+        .map(|run| (run.epoch, run.upto))
+        .collect();
+    assert_eq!(runs, [(9, 9), (10, 1)]);
     let read = store.read_log(log.id, 0, u64::MAX, source()).await.unwrap();
     let read: Vec<_> = read
         .iter()
@@ -285,4 +294,91 @@ async fn a_withdrawn_route_and_a_withdrawn_log_take_their_messages_along() {
         append(&store, log.id, vec![body(1)]).await.is_err(),
         "it is gone"
     );
+}
+
+/// Sequences and run of what two starts of the agent, each from the same disk, append.
+#[tokio::test]
+async fn two_agents_with_copies_of_one_disk_append_different_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, thread) = open_store(directory.path());
+    let log = open_one(&store, &outlet(&[1])).await;
+    append(&store, log.id, (1..=3).map(body).collect())
+        .await
+        .unwrap();
+    drop(store);
+    thread.join();
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(
+        directory.path().join("agent.db"),
+        copy.path().join("agent.db"),
+    )
+    .unwrap();
+    let mut runs = Vec::new();
+    for (directory, random) in [(directory.path(), 1), (copy.path(), 2)] {
+        let (store, thread) = open_store(directory);
+        let wanted = vec![outlet(&[1])];
+        let opened = store
+            .open_logs(vec![name("publisher")], wanted, EPOCH << 20 | random)
+            .await
+            .unwrap()
+            .remove(0);
+        assert_eq!(opened.runs.last().unwrap().upto, 3, "the common past");
+        let (first, _) = append(&store, opened.id, vec![body(4)]).await.unwrap();
+        assert_eq!(first, 4);
+        drop(store);
+        thread.join();
+        let (store, _thread) = open_store(directory);
+        let opened = open_one(&store, &outlet(&[1])).await;
+        runs.push(opened.runs.iter().collect::<Vec<_>>());
+    }
+    assert_eq!(runs[0][0], runs[1][0]);
+    assert_eq!((runs[0][1].upto, runs[1][1].upto), (4, 4));
+    assert_ne!(runs[0][1].epoch, runs[1][1].epoch);
+}
+
+#[tokio::test]
+async fn runs_survive_their_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let wanted = arrival(7);
+    for start in 1..=3 {
+        let (store, thread) = open_store(directory.path());
+        let log = open_one(&store, &wanted).await;
+        let messages = (1..=40).map(|sequence| {
+            Arc::new(Message {
+                source: source(),
+                sequence,
+                published_ms: 5,
+                headers: vec![],
+                body: vec![0; 4_000],
+            })
+        });
+        let arrived = Arrived {
+            log: log.id,
+            epoch: start,
+            messages: messages.collect(),
+        };
+        keep_arrived(&store, vec![arrived]).await;
+        // All of it is handled, and its batch is deleted.
+        let advance = Advance {
+            log: log.id,
+            consumer: consumer(7),
+            base: 40 * start,
+        };
+        store.advance(vec![advance]).await.unwrap();
+        drop(store);
+        thread.join();
+    }
+    let database = Connection::open(directory.path().join("agent.db")).unwrap();
+    let batches: i64 = database
+        .query_row("SELECT count(*) FROM batch", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(batches, 0);
+    let (store, _thread) = open_store(directory.path());
+    let opened = open_one(&store, &wanted).await;
+    let runs: Vec<_> = opened
+        .runs
+        .iter()
+        .map(|run| (run.epoch, run.upto))
+        .collect();
+    assert_eq!(runs, [(1, 40), (2, 40), (3, 40)]);
 }

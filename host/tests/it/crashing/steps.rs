@@ -188,7 +188,8 @@ impl Logs {
     pub async fn state(&self) -> State {
         let opened = self.store.open_logs(vec![owner()], wanted(), EPOCH).await;
         let mut state = State::new();
-        for log in opened.unwrap() {
+        for mut log in opened.unwrap() {
+            log.own_run = None; // each start draws its own
             let read = self.store.read_log(log.id, 0, u64::MAX, Arc::default());
             let read = read.await.unwrap().into_iter();
             let messages = read.map(|one| {

@@ -1,6 +1,6 @@
 //! A node on whose files microservices work as a test tells them, in words of the guest `files`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Microservice};
@@ -34,6 +34,10 @@ impl Office {
             files.limits.log_lines_per_second = 10_000;
             files.limits.log_bytes_per_second = ByteSize(16 << 20);
             grant(&mut files);
+            for directory in &files.grants.directories {
+                let path = Path::new(&directory.host);
+                node.rules = node.rules.clone().allowing(path, directory.access);
+            }
             assignment.microservices.push(files);
             let ends = (other.port("driver", "out"), node.port(name, "in"));
             assignment.routes.push(route(ends.0, ends.1));
@@ -67,8 +71,8 @@ impl Office {
         self.site.status(&self.node.id, all_run).await
     }
 
-    /// Tells a microservice what to do. What came of it, or the error.
-    pub(super) async fn ask(&mut self, name: &str, command: &str) -> Result<String, String> {
+    /// Tells a microservice what to do, and waits for nothing. Returns the mark of its answer.
+    pub(super) async fn tell(&mut self, name: &str, command: &str) -> String {
         self.asked += 1;
         let tag = format!("#{}", self.asked);
         let ends = self
@@ -79,6 +83,12 @@ impl Office {
             .unwrap();
         let body = format!("{tag} {command}");
         self.driver.send(&self.node, ends.id, &body).await;
+        tag
+    }
+
+    /// Tells a microservice what to do. What came of it, or the error.
+    pub(super) async fn ask(&mut self, name: &str, command: &str) -> Result<String, String> {
+        let tag = self.tell(name, command).await;
         let (ok, error) = (format!("{tag} ok "), format!("{tag} error "));
         let line = self
             .site

@@ -1,10 +1,12 @@
-//! The two nodes: a sender with its log, a receiver with its inbox, and what their disks hold.
+//! The two nodes: a sender with its log, a receiver with its inbox, and what their disks hold. Each
+//! can be copied with its disk. A message is known by its *tag*, which no other one has.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use haar_link::frame::{Batch, Frame, LiveMessage, Message, decode};
 use haar_link::link::Link;
 use haar_link::receiver::Verdict;
+use haar_link::runs::{Run, Runs};
 use haar_link::sender::{Acknowledged, Settings};
 use haar_link::session::{Boot, Ends, Session};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -13,7 +15,8 @@ use x25519_dalek::{PublicKey, StaticSecret};
 pub(super) const ROUTES: [u64; 3] = [11, 22, 33];
 /// Bytes of messages that a stream's inbox takes.
 const ROOM_BYTES: u64 = 400;
-const EPOCH: u64 = 7;
+/// The boots of a copy begin here, and its epochs with them; those of the next one later.
+const COPY_BOOTS: u64 = 1_000;
 /// A live route between the two.
 const LIVE: u64 = 44;
 
@@ -41,8 +44,10 @@ fn link(own: (&str, u8), other: (&str, u8), boot: u64) -> Link {
 /// What the sender's disk has of a stream.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Log {
-    /// Sequences that were published and not forgotten, with their sizes.
-    pub(super) messages: BTreeMap<u64, u64>,
+    /// Sequences that were published and not forgotten, with their sizes and tags.
+    pub(super) messages: BTreeMap<u64, (u64, u64)>,
+    /// The last one goes on.
+    runs: Vec<Run>,
     pub(super) head: u64,
     pub(super) base: u64,
     /// Sequences that are not to be sent any more.
@@ -68,41 +73,66 @@ impl Source {
         source
     }
 
-    /// After a crash: from what the disk has.
+    /// After a crash: from what the disk has. What is published from now on is another run.
     pub(super) fn start(&mut self) {
         self.boots += 1;
         self.link = link(("a", 1), ("b", 2), self.boots);
-        for (index, (route, log)) in (0..).zip(&self.logs) {
+        for (index, (route, log)) in (0..).zip(&mut self.logs) {
+            if let Some(run) = log.runs.last_mut() {
+                run.upto = log.head;
+            }
+            log.runs.retain(|run| run.upto > log.base);
+            log.runs.push(Run {
+                epoch: self.boots,
+                upto: u64::MAX,
+            });
             self.link
                 .sender
-                .open(*route, EPOCH, log.base, log.head, index);
+                .open(*route, &log.runs, log.base, log.head, index);
         }
     }
 
-    pub(super) fn publish(&mut self, route: u64, bytes: u64, is_told: bool) -> u64 {
+    /// Another agent starts from a copy of the disk; it is the `number`th.
+    pub(super) fn copy(&self, number: u64) -> Self {
+        let boots = COPY_BOOTS * number;
+        let mut copy = Self {
+            logs: self.logs.clone(),
+            link: link(("a", 1), ("b", 2), boots),
+            boots,
+        };
+        copy.start();
+        copy
+    }
+
+    /// Whether the log of a stream has a message with this tag.
+    pub(super) fn has(&self, route: u64, tag: u64) -> bool {
+        let mut messages = self.logs[&route].messages.values();
+        messages.any(|(_, one)| *one == tag)
+    }
+
+    pub(super) fn publish(&mut self, route: u64, bytes: u64, tag: u64, is_told: bool) {
         let log = self.logs.get_mut(&route).unwrap();
         log.head += 1;
-        log.messages.insert(log.head, bytes);
+        log.messages.insert(log.head, (bytes, tag));
         if is_told {
             self.link.sender.stored(route, log.head);
         }
-        log.head
     }
 
-    /// Drops the oldest message by policy. Returns its sequence.
+    /// Drops the oldest message by policy. Returns its tag.
     pub(super) fn drop_oldest(&mut self, route: u64) -> Option<u64> {
         let log = self.logs.get_mut(&route).unwrap();
-        let (sequence, _) = log.messages.pop_first()?;
+        let (sequence, (_, tag)) = log.messages.pop_first()?;
         log.base = log.base.max(sequence);
         self.link.sender.skip(route, sequence);
-        Some(sequence)
+        Some(tag)
     }
 
-    /// One of the messages expires, the `nth` from the oldest. Returns its sequence.
+    /// One of the messages expires, the `nth` from the oldest. Returns its tag.
     pub(super) fn expire(&mut self, route: u64, nth: usize) -> Option<u64> {
         let log = self.logs.get_mut(&route).unwrap();
-        let sequence = *log.messages.keys().nth(nth)?;
-        log.expired.insert(sequence).then_some(sequence)
+        let (sequence, (_, tag)) = log.messages.iter().nth(nth)?;
+        log.expired.insert(*sequence).then_some(*tag)
     }
 
     /// The next sealed bytes to send, if any.
@@ -112,12 +142,12 @@ impl Source {
         }
         let want = self.link.next(now_ms)?;
         let log = self.logs.get_mut(&want.route).unwrap();
-        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let (mut taken, mut tags, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut read_to = want.from;
         if want.bytes > 0 {
             read_to = log.head;
-            for (sequence, size) in log.messages.range(want.from + 1..) {
-                if log.expired.contains(sequence) {
+            for (sequence, (size, tag)) in log.messages.range(want.from + 1..) {
+                if log.expired.contains(sequence) || *sequence > want.upto {
                     continue;
                 }
                 if !taken.is_empty() && bytes + size > want.bytes {
@@ -126,14 +156,16 @@ impl Source {
                 }
                 bytes += size;
                 taken.push((*sequence, *size));
+                tags.push(*tag);
             }
         }
         let body = [b'x'; 256];
         let messages = taken
             .iter()
-            .map(|(sequence, size)| Message {
+            .zip(&tags)
+            .map(|((sequence, size), tag)| Message {
                 sequence: *sequence,
-                published_ms: now_ms,
+                published_ms: *tag,
                 headers: vec![],
                 body: &body[..usize::try_from(*size).unwrap()],
             })
@@ -193,12 +225,11 @@ impl Source {
 /// What the receiver's disk has of a stream.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Inbox {
-    pub(super) epoch: u64,
-    pub(super) stored: u64,
-    /// Sequences with their sizes, as they were stored.
-    pub(super) waiting: VecDeque<(u64, u64)>,
-    /// Every sequence that was ever stored.
-    pub(super) all: Vec<u64>,
+    runs: Runs,
+    /// Sizes of messages, as they were stored.
+    waiting: VecDeque<u64>,
+    /// The tag of every message that was ever stored.
+    pub(super) all: BTreeSet<u64>,
 }
 
 /// Messages on their way to the disk.
@@ -206,7 +237,8 @@ pub(super) struct Inbox {
 struct Write {
     route: u64,
     epoch: u64,
-    messages: Vec<(u64, u64)>,
+    /// Sequences, sizes and tags.
+    messages: Vec<(u64, u64, u64)>,
 }
 
 /// The receiving node.
@@ -241,7 +273,7 @@ impl Sink {
         for (route, inbox) in &self.inboxes {
             self.link
                 .receiver
-                .open(*route, inbox.epoch, inbox.stored, room(inbox));
+                .open(*route, inbox.runs.iter(), room(inbox));
         }
     }
 
@@ -262,7 +294,10 @@ impl Sink {
                         route: batch.route,
                         epoch: batch.epoch,
                         messages: messages
-                            .map(|message| (message.sequence, message.body.len() as u64))
+                            .map(|message| {
+                                let bytes = message.body.len() as u64;
+                                (message.sequence, bytes, message.published_ms)
+                            })
                             .collect(),
                     });
                 }
@@ -312,18 +347,31 @@ impl Sink {
 
     fn keep(&mut self, write: Write) {
         let inbox = self.inboxes.get_mut(&write.route).unwrap();
-        inbox.epoch = write.epoch;
-        for (sequence, bytes) in write.messages {
-            let last = inbox.all.last().copied().unwrap_or(0);
+        for (sequence, bytes, tag) in write.messages {
+            let last = inbox.runs.upto(write.epoch).unwrap_or(0);
             assert!(
                 sequence > last,
                 "{sequence} came after {last} on {}",
                 write.route
             );
-            inbox.stored = sequence;
-            inbox.all.push(sequence);
-            inbox.waiting.push_back((sequence, bytes));
+            inbox.runs.reached(write.epoch, sequence);
+            assert!(inbox.all.insert(tag), "message {tag} came twice");
+            inbox.waiting.push_back(bytes);
         }
+    }
+
+    /// Another agent starts from a copy of the disk; it is the `number`th.
+    pub(super) fn copy(&self, number: u64) -> Self {
+        let boots = COPY_BOOTS * number;
+        let mut copy = Self {
+            inboxes: self.inboxes.clone(),
+            link: link(("b", 2), ("a", 1), boots),
+            live: BTreeSet::new(),
+            writes: VecDeque::new(),
+            boots,
+        };
+        copy.start();
+        copy
     }
 
     /// The handler takes the oldest message.
@@ -336,6 +384,6 @@ impl Sink {
 }
 
 fn room(inbox: &Inbox) -> u64 {
-    let waiting: u64 = inbox.waiting.iter().map(|(_, bytes)| bytes).sum();
+    let waiting: u64 = inbox.waiting.iter().sum();
     ROOM_BYTES.saturating_sub(waiting)
 }

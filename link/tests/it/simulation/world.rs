@@ -2,86 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use super::agents::{Agent, Agents};
+use super::dice::Dice;
 use super::nodes::{ROUTES, Sink, Source};
+use super::totals::Totals;
 
 /// Things that happen while the network is bad.
 const STEPS: u32 = 400;
 /// After it has healed everything must arrive in so many milliseconds.
 const HEALED_MS: u64 = 600_000;
-
-/// Numbers that look random and come from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.roll(100) < percent
-    }
-
-    fn route(&mut self) -> u64 {
-        ROUTES[usize::try_from(self.roll(3)).unwrap()]
-    }
-}
-
-/// How often things happened.
-#[derive(Debug, Default)]
-pub(super) struct Totals {
-    published: u64,
-    arrived: u64,
-    dropped_by_policy: u64,
-    expired: u64,
-    lost: u64,
-    repeated: u64,
-    reordered: u64,
-    crashes_of_the_sender: u64,
-    crashes_of_the_receiver: u64,
-    cuts: u64,
-    failed_writes: u64,
-    live: u64,
-    altered: u64,
-}
-
-impl Totals {
-    pub(super) fn add(&mut self, other: &Totals) {
-        self.published += other.published;
-        self.arrived += other.arrived;
-        self.dropped_by_policy += other.dropped_by_policy;
-        self.expired += other.expired;
-        self.lost += other.lost;
-        self.repeated += other.repeated;
-        self.reordered += other.reordered;
-        self.crashes_of_the_sender += other.crashes_of_the_sender;
-        self.crashes_of_the_receiver += other.crashes_of_the_receiver;
-        self.cuts += other.cuts;
-        self.failed_writes += other.failed_writes;
-        self.live += other.live;
-        self.altered += other.altered;
-    }
-
-    pub(super) fn faults(&self) -> [(&'static str, u64); 12] {
-        [
-            ("message", self.arrived),
-            ("drop by policy", self.dropped_by_policy),
-            ("expired message", self.expired),
-            ("loss", self.lost),
-            ("repeat", self.repeated),
-            ("change of order", self.reordered),
-            ("crash of the sender", self.crashes_of_the_sender),
-            ("crash of the receiver", self.crashes_of_the_receiver),
-            ("cut", self.cuts),
-            ("failed write", self.failed_writes),
-            ("live message", self.live),
-            ("altered frame", self.altered),
-        ]
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum To {
@@ -92,18 +21,18 @@ enum To {
 pub(super) struct World {
     dice: Dice,
     now_ms: u64,
-    source: Source,
-    sink: Sink,
+    sources: Agents<Source>,
+    sinks: Agents<Sink>,
     /// What is on its way, in the order of sending.
     network: Vec<(To, Vec<u8>)>,
-    source_connected: bool,
-    sink_connected: bool,
-    /// Everything that was published and not dropped by policy since, as stream and sequence.
-    expected: BTreeSet<(u64, u64)>,
+    /// Streams and tags that arrived at agents that are gone.
+    elsewhere: BTreeSet<(u64, u64)>,
     /// How bad the network is, in percent.
     loss: u64,
     repeat: u64,
     reorder: u64,
+    /// How often a cut or a crash does not happen, in percent.
+    calm: u64,
     /// Live messages that were sent.
     live: u64,
     totals: Totals,
@@ -113,18 +42,19 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let (loss, repeat, reorder) = (dice.roll(60), dice.roll(30), dice.roll(100));
+        // With two relays both agents of one identity may be connected.
+        let (relays, calm) = (1 + dice.roll(2), dice.roll(100));
         Self {
             dice,
             now_ms: 0,
-            source: Source::new(),
-            sink: Sink::new(),
+            sources: Agents::new(Source::new(), relays),
+            sinks: Agents::new(Sink::new(), relays),
             network: Vec::new(),
-            source_connected: false,
-            sink_connected: false,
-            expected: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             loss,
             repeat,
             reorder,
+            calm,
             live: 0,
             totals: Totals::default(),
         }
@@ -135,12 +65,17 @@ impl World {
             self.step();
         }
         self.heal();
-        self.totals.live = self.sink.live.len() as u64;
+        self.totals.live = self.sinks.one().node.live.len() as u64;
         self.totals
     }
 
     fn step(&mut self) {
-        match self.dice.roll(100) {
+        let step = match self.dice.roll(102) {
+            90..98 if self.dice.chance(self.calm) => 40,
+            80..82 => 90, // who is cut off connects soon
+            step => step,
+        };
+        match step {
             0..17 => self.publish(),
             17 => self.expire(),
             18..38 => self.pump(),
@@ -148,68 +83,116 @@ impl World {
             40..64 => self.deliver(),
             64..74 => {
                 let fails = self.dice.chance(5);
-                if self.sink.finish_write(fails) && fails {
+                let sink = self.sinks.any(&mut self.dice);
+                if sink.node.finish_write(fails) && fails {
                     self.totals.failed_writes += 1;
                 }
             }
             74..82 => {
                 let route = self.dice.route();
-                self.sink.handle(route);
+                self.sinks.any(&mut self.dice).node.handle(route);
             }
             82..90 => self.now_ms += self.dice.roll(400),
             90..94 => self.toggle_connection(),
             94..96 => {
                 let count = usize::try_from(self.dice.roll(3)).unwrap();
-                self.sink.crash(count);
-                self.sink_connected = false;
+                let sink = self.sinks.any(&mut self.dice);
+                sink.node.crash(count);
+                sink.connected = false;
                 self.totals.crashes_of_the_receiver += 1;
             }
             96..98 => {
-                self.source.start();
-                self.source_connected = false;
+                let source = self.sources.any(&mut self.dice);
+                source.node.start();
+                source.connected = false;
                 self.totals.crashes_of_the_sender += 1;
             }
             98 => {
                 let route = self.dice.route();
-                if let Some(sequence) = self.source.drop_oldest(route)
-                    && self.expected.remove(&(route, sequence))
-                {
-                    self.totals.dropped_by_policy += 1;
+                let source = self.sources.any(&mut self.dice);
+                if let Some(tag) = source.node.drop_oldest(route) {
+                    self.totals.dropped_by_policy += self.sources.forget((route, tag));
                 }
             }
-            _ => {
+            99 => {
                 // A broker that restarts empty.
                 self.totals.lost += self.network.len() as u64;
                 self.network.clear();
             }
+            100 => match self.sources.are_two() {
+                true => self.end_source(),
+                false => {
+                    self.sources.copy(Source::copy);
+                    self.totals.copies_of_the_sender += 1;
+                }
+            },
+            _ => match self.sinks.are_two() {
+                true => self.end_sink(),
+                false => {
+                    self.sinks.copy(Sink::copy);
+                    self.totals.copies_of_the_receiver += 1;
+                }
+            },
         }
+    }
+
+    /// One of two agents with the identity of the source stops for ever.
+    fn end_source(&mut self) {
+        let gone = self.sources.end(&mut self.dice);
+        for (route, tag) in &gone.expected {
+            assert!(
+                self.has_arrived(*route, *tag) || gone.node.has(*route, *tag),
+                "message {tag} is nowhere"
+            );
+        }
+    }
+
+    /// The same of the sink. What it has stored has arrived at an agent with the identity of the sink.
+    fn end_sink(&mut self) {
+        let gone = self.sinks.end(&mut self.dice);
+        for (route, inbox) in gone.node.inboxes {
+            let arrived = inbox.all.into_iter().map(|tag| (route, tag));
+            self.elsewhere.extend(arrived);
+        }
+    }
+
+    fn has_arrived(&self, route: u64, tag: u64) -> bool {
+        let mut sinks = self.sinks.iter();
+        self.elsewhere.contains(&(route, tag))
+            || sinks.any(|sink| sink.node.inboxes[&route].all.contains(&tag))
     }
 
     fn publish(&mut self) {
         let route = self.dice.route();
-        for _ in 0..=self.dice.roll(8) {
+        let are_two = self.sources.are_two();
+        let count = self.dice.roll(8);
+        let source = self.sources.any(&mut self.dice);
+        for _ in 0..=count {
             let bytes = 1 + self.dice.roll(60);
             // A node may crash between the disk and the link.
             let is_told = self.dice.chance(95);
-            let sequence = self.source.publish(route, bytes, is_told);
-            self.expected.insert((route, sequence));
             self.totals.published += 1;
+            self.totals.messages_of_copies += u64::from(are_two);
+            let tag = self.totals.published;
+            source.node.publish(route, bytes, tag, is_told);
+            source.expected.insert((route, tag));
         }
     }
 
     fn expire(&mut self) {
         let (route, nth) = (self.dice.route(), self.dice.roll(12));
         let nth = usize::try_from(nth).unwrap();
-        if let Some(sequence) = self.source.expire(route, nth) {
-            self.expected.remove(&(route, sequence));
-            self.totals.expired += 1;
+        let source = self.sources.any(&mut self.dice);
+        if let Some(tag) = source.node.expire(route, nth) {
+            self.totals.expired += self.sources.forget((route, tag));
         }
     }
 
     fn send_live(&mut self) {
         for _ in 0..=self.dice.roll(4) {
             self.live += 1;
-            if let Some(bytes) = self.source.live(self.live, self.now_ms) {
+            let source = self.sources.any(&mut self.dice);
+            if let Some(bytes) = source.node.live(self.live, self.now_ms) {
                 self.send(To::Sink, bytes);
             }
         }
@@ -217,23 +200,31 @@ impl World {
 
     fn toggle_connection(&mut self) {
         self.totals.cuts += 1;
+        let now_ms = self.now_ms;
         if self.dice.chance(50) {
-            self.source_connected = !self.source_connected;
-            self.source
-                .link
-                .connected(self.source_connected, self.now_ms);
+            let connect = |agent: &mut Agent<Source>| {
+                agent.node.link.connected(agent.connected, now_ms);
+            };
+            self.sources.toggle(&mut self.dice, connect);
         } else {
-            self.sink_connected = !self.sink_connected;
-            self.sink.link.connected(self.sink_connected, self.now_ms);
+            let connect = |agent: &mut Agent<Sink>| {
+                agent.node.link.connected(agent.connected, now_ms);
+            };
+            self.sinks.toggle(&mut self.dice, connect);
         }
     }
 
     fn pump(&mut self) {
         for _ in 0..=self.dice.roll(6) {
             let bytes = match self.dice.chance(50) {
-                true => self.source.pump(self.now_ms).map(|bytes| (To::Sink, bytes)),
+                true => {
+                    let source = self.sources.any(&mut self.dice);
+                    let bytes = source.node.pump(self.now_ms);
+                    bytes.map(|bytes| (To::Sink, bytes))
+                }
                 false => {
-                    let bytes = self.sink.link.outgoing(self.now_ms);
+                    let sink = self.sinks.any(&mut self.dice);
+                    let bytes = sink.node.link.outgoing(self.now_ms);
                     bytes.map(|bytes| (To::Source, bytes))
                 }
             };
@@ -277,71 +268,88 @@ impl World {
         }
     }
 
+    /// With one relay at most one agent of an identity is connected, with two maybe both: a frame
+    /// reaches one of them.
     fn arrive(&mut self, to: To, bytes: &[u8]) {
-        match to {
-            To::Source if self.source_connected => {
+        let is_taken = match to {
+            To::Source => {
                 let keeps = self.dice.chance(80);
-                self.source.receive(bytes, keeps, self.now_ms);
+                let source = self.sources.connected(&mut self.dice);
+                source.map(|source| source.node.receive(bytes, keeps, self.now_ms))
             }
-            To::Sink if self.sink_connected => self.sink.receive(bytes, self.now_ms),
-            _ => self.totals.lost += 1,
-        }
+            To::Sink => {
+                let sink = self.sinks.connected(&mut self.dice);
+                sink.map(|sink| sink.node.receive(bytes, self.now_ms))
+            }
+        };
+        self.totals.lost += u64::from(is_taken.is_none());
     }
 
-    /// The network is good again, and nobody crashes: everything arrives.
+    /// The network is good again, copies stop, and nobody crashes: everything arrives.
     fn heal(&mut self) {
         (self.loss, self.repeat) = (0, 0);
-        if !self.source_connected {
-            self.source_connected = true;
-            self.source.link.connected(true, self.now_ms);
+        if self.sources.are_two() {
+            self.end_source();
         }
-        if !self.sink_connected {
-            self.sink_connected = true;
-            self.sink.link.connected(true, self.now_ms);
+        if self.sinks.are_two() {
+            self.end_sink();
+        }
+        let now_ms = self.now_ms;
+        let source = self.sources.one();
+        if !source.connected {
+            source.connected = true;
+            source.node.link.connected(true, now_ms);
+        }
+        let sink = self.sinks.one();
+        if !sink.connected {
+            sink.connected = true;
+            sink.node.link.connected(true, now_ms);
         }
         // What the link was not told of is told with the next message.
         for route in ROUTES {
-            let sequence = self.source.publish(route, 1, true);
-            self.expected.insert((route, sequence));
+            self.totals.published += 1;
+            let tag = self.totals.published;
+            let source = self.sources.one();
+            source.node.publish(route, 1, tag, true);
+            source.expected.insert((route, tag));
         }
-        let healed_ms = self.now_ms;
         while !self.is_complete() {
-            while let Some(bytes) = self.source.pump(self.now_ms) {
-                self.network.push((To::Sink, bytes));
-            }
-            while let Some(bytes) = self.sink.link.outgoing(self.now_ms) {
-                self.network.push((To::Source, bytes));
-            }
-            for (to, bytes) in std::mem::take(&mut self.network) {
-                self.arrive(to, &bytes);
-            }
-            while self.sink.finish_write(false) {}
-            for route in ROUTES {
-                self.sink.handle(route);
-            }
-            self.now_ms += 10;
+            self.go_on();
             assert!(
-                self.now_ms - healed_ms < HEALED_MS,
+                self.now_ms - now_ms < HEALED_MS,
                 "it is stuck: {:?} {:?}",
-                self.source.link,
-                self.sink.link,
+                self.sources.one().node.link,
+                self.sinks.one().node.link,
             );
         }
     }
 
+    /// Everything that wants to go does.
+    fn go_on(&mut self) {
+        while let Some(bytes) = self.sources.one().node.pump(self.now_ms) {
+            self.network.push((To::Sink, bytes));
+        }
+        while let Some(bytes) = self.sinks.one().node.link.outgoing(self.now_ms) {
+            self.network.push((To::Source, bytes));
+        }
+        for (to, bytes) in std::mem::take(&mut self.network) {
+            self.arrive(to, &bytes);
+        }
+        let sink = self.sinks.one();
+        while sink.node.finish_write(false) {}
+        for route in ROUTES {
+            sink.node.handle(route);
+        }
+        self.now_ms += 10;
+    }
+
     fn is_complete(&mut self) -> bool {
-        let head = |route: &u64| self.source.logs[route].head;
-        let last = |route: &u64| self.sink.inboxes[route].all.last().copied();
-        if ROUTES.iter().any(|route| last(route) != Some(head(route))) {
+        let expected = self.sources.one().expected.clone();
+        let is_there = |(route, tag): &(u64, u64)| self.has_arrived(*route, *tag);
+        if !expected.iter().all(is_there) {
             return false;
         }
-        for (route, inbox) in &self.sink.inboxes {
-            for sequence in &inbox.all {
-                self.expected.remove(&(*route, *sequence));
-                self.totals.arrived += 1;
-            }
-        }
-        assert!(self.expected.is_empty(), "lost: {:?}", self.expected);
+        self.totals.arrived += expected.len() as u64;
         true
     }
 }

@@ -1,26 +1,49 @@
 //! Grants.
 
-use crate::grants::{Access, DirectoryGrant, Grants};
+use std::collections::BTreeSet;
+
+use crate::grants::{Access, DirectoryGrant, Grants, SystemPart};
 
 use super::super::check::DIRECTORIES_MAX;
 use super::super::errors::KeyPath;
-use super::super::tree::Node;
+use super::super::tree::{Node, Value};
 use super::super::values::{Decoded, Decoder};
 
 impl Decoder {
     pub(super) fn grants(&mut self, node: &Node, at: &KeyPath) -> Decoded<Grants> {
-        let known = ["directories", "key_value", "data_directory"];
+        let known = ["directories", "key_value", "data_directory", "system"];
         let fields = self.fields(node, at, &known)?;
         let directories = self.optional(&fields, "directories", |this, node, at| {
             this.list(node, at, DIRECTORIES_MAX, Self::directory)
         });
         let key_value = self.optional(&fields, "key_value", Self::boolean);
         let data_directory = self.optional(&fields, "data_directory", Self::text);
+        let system = self.optional(&fields, "system", Self::system);
         Some(Grants {
             directories: directories?.unwrap_or_default(),
             key_value: key_value?.unwrap_or_default(),
             data_directory: data_directory?,
+            system: system?.unwrap_or_default(),
         })
+    }
+
+    /// `true` for all parts, or a list of some.
+    fn system(&mut self, node: &Node, at: &KeyPath) -> Decoded<BTreeSet<SystemPart>> {
+        if let Value::List(_) = &node.value {
+            let most = SystemPart::BY_NAME.len();
+            let parts = self.list(node, at, most, |this, node, at| {
+                this.one_of(node, at, &SystemPart::BY_NAME)
+            })?;
+            return Some(parts.into_iter().collect());
+        }
+        match &node.value {
+            Value::Scalar { text, .. } if text == "true" => Some(SystemPart::all()),
+            Value::Scalar { text, .. } if text == "false" => Some(BTreeSet::new()),
+            _ => {
+                let hint = "write `true` for everything, or a list such as `[cpu, memory]`";
+                self.wrong(node, at, "neither `true` nor a list of parts", Some(hint))
+            }
+        }
     }
 
     fn directory(&mut self, node: &Node, at: &KeyPath) -> Decoded<DirectoryGrant> {

@@ -123,7 +123,7 @@ async fn fail(store: &Store, log: LogId) {
     let failing = store.run_logs(move |connection, batches| {
         let index = batches.index(connection)?;
         rows::drop_oldest(connection, index, log, u64::MAX)?;
-        rows::renew(connection, index, log, EPOCH + 9)?;
+        rows::renew(connection, batches, log, EPOCH + 9)?;
         batches.delete_all_unneeded(connection)?;
         anyhow::bail!("on purpose")
     });
@@ -291,7 +291,15 @@ async fn logs_of_an_earlier_release_go_on_with_all_their_messages() {
     let (store, thread) = Store::open(directory.path()).unwrap();
     let opened = open(&store).await;
     let (outlet, arrival) = (&opened[0], &opened[ARRIVAL]);
-    assert_eq!((outlet.id, outlet.epoch, outlet.head), (LogId(4), 77, 3));
+    assert_eq!((outlet.id, outlet.head), (LogId(4), 3));
+    let runs = |log: &OpenLog| {
+        log.runs
+            .iter()
+            .map(|run| (run.epoch, run.upto))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(runs(outlet), [(77, 3)]);
+    assert!(outlet.own_run.is_some_and(|run| run > 77));
     assert_eq!((outlet.sequence, outlet.deleted), (3, 0));
     let bytes = |sequence| {
         let (headers, body) = body(sequence);
@@ -299,8 +307,8 @@ async fn logs_of_an_earlier_release_go_on_with_all_their_messages() {
     };
     let backlogs = [(1, bytes(2) + bytes(3)), (2, bytes(3))];
     assert_eq!(outlet.consumers, backlogs);
-    let (epoch, head, sequence) = (arrival.epoch, arrival.head, arrival.sequence);
-    assert_eq!((epoch, head, sequence), (88, 1, 6));
+    assert_eq!((arrival.head, arrival.sequence), (1, 6));
+    assert_eq!(runs(arrival), [(88, 6)]);
     let first = store.append(outlet.id, 5, vec![body(4), body(5)], |_, _| {});
     assert_eq!(first.await.unwrap(), 4);
     let messages = |sequences: std::ops::RangeInclusive<u64>| {

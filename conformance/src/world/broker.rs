@@ -1,0 +1,139 @@
+//! Brokers of others, as their packages or crates bring them: each on a port of loopback, without
+//! users, with a queue that drops nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use super::tools::Tools;
+use crate::broker::{Broker, HOST, free_port};
+use crate::mosquitto;
+
+/// A broker that others make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// Eclipse Mosquitto, of the distribution
+    Mosquitto,
+    /// RMQTT, the crate `rmqttd`
+    Rmqtt,
+    /// rumqttd, the crate of that name
+    Rumqttd,
+}
+
+impl Kind {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Mosquitto => "Mosquitto",
+            Kind::Rmqtt => "RMQTT",
+            Kind::Rumqttd => "rumqttd",
+        }
+    }
+}
+
+/// A broker of others, running.
+pub(super) struct Tried {
+    pub(super) kind: Kind,
+    pub(super) version: String,
+    broker: Broker,
+}
+
+impl Tried {
+    /// Writes its settings into `folder` and starts it.
+    pub(super) fn start(kind: Kind, tools: &Tools, folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let port = free_port()?;
+        let program = tools.broker(kind)?;
+        let mut broker = match kind {
+            Kind::Mosquitto => mosquitto::open(folder, port)?,
+            Kind::Rmqtt => {
+                let file = folder.join("rmqtt.toml");
+                std::fs::write(&file, rmqtt(port, folder)?)?;
+                let file = file.to_str().context("the path is not UTF-8")?;
+                Broker::new(&program, &["-f", file], folder, port)
+            }
+            Kind::Rumqttd => {
+                let file = folder.join("rumqttd.toml");
+                std::fs::write(&file, rumqttd(port))?;
+                let file = file.to_str().context("the path is not UTF-8")?;
+                Broker::new(&program, &["-c", file, "-q"], folder, port)
+            }
+        };
+        broker.start()?;
+        Ok(Self {
+            kind,
+            version: version(kind, &program)?,
+            broker,
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn port(&self) -> u16 {
+        self.broker.port()
+    }
+
+    /// Ends it in order and starts it again.
+    pub(super) fn restart(&mut self) -> anyhow::Result<()> {
+        self.broker.stop()?;
+        self.broker.start()
+    }
+}
+
+fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
+    let option = match kind {
+        Kind::Mosquitto => "-h",
+        Kind::Rmqtt | Kind::Rumqttd => "--version",
+    };
+    let output = Command::new(program).arg(option).output();
+    let output = output.with_context(|| format!("can't start {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().next().unwrap_or_default();
+    let number = line
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('v'))
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+    let number = number.with_context(|| format!("{} says no version: {line}", kind.name()))?;
+    Ok(number.to_owned())
+}
+
+fn rmqtt(port: u16, folder: &Path) -> anyhow::Result<String> {
+    let folder = folder.to_str().context("the path is not UTF-8")?;
+    Ok(format!(
+        "[node]\n\
+         id = 1\n\
+         [plugins]\n\
+         dir = \"{folder}/plugins\"\n\
+         default_startups = []\n\
+         [log]\n\
+         to = \"console\"\n\
+         level = \"warn\"\n\
+         [listener.tcp.external]\n\
+         enable = true\n\
+         addr = \"{HOST}:{port}\"\n\
+         allow_anonymous = true\n\
+         max_mqueue_len = 100000\n\
+         max_packet_size = \"1m\"\n"
+    ))
+}
+
+fn rumqttd(port: u16) -> String {
+    format!(
+        "id = 0\n\
+         [router]\n\
+         id = 0\n\
+         max_connections = 100\n\
+         max_outgoing_packet_count = 10000\n\
+         max_segment_size = 104857600\n\
+         max_segment_count = 10\n\
+         [v5.1]\n\
+         name = \"v5\"\n\
+         listen = \"{HOST}:{port}\"\n\
+         next_connection_delay_ms = 1\n\
+         [v5.1.connections]\n\
+         connection_timeout_ms = 60000\n\
+         max_payload_size = 1048576\n\
+         max_inflight_count = 100\n\
+         dynamic_filters = true\n"
+    )
+}

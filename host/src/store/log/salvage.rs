@@ -1,0 +1,120 @@
+//! Recovers logs from a damaged database. The messages of each batch are filed one by one, so that a
+//! missing batch does not make the batches after it unusable; then the rows of the logs are brought in
+//! line with the messages that are there.
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::batch::{self, Found, Section};
+use super::{LogId, POSITION_BITS, filed};
+use crate::store::salvage::is_taken;
+use crate::store::{integer, natural};
+
+/// Files the messages of a batch that somebody needs. False when it can't be read, or not all of them
+/// can be filed.
+///
+/// # Errors
+/// When the database can't be written.
+pub(in crate::store) fn file(
+    connection: &Connection,
+    batch: &[u8],
+    stored_ms: u64,
+) -> anyhow::Result<bool> {
+    let Ok(found) = batch::all(batch) else {
+        return Ok(false);
+    };
+    let mut all_taken = true;
+    for found in &found {
+        let Some(base) = base(connection, found.section.log)? else {
+            continue; // the log is gone, or nobody wants its messages
+        };
+        tell(connection, found)?;
+        if found.position > base && !has(connection, found.section.log, found.position)? {
+            let message = batch::message(batch, found.offset)?;
+            let filed = filed::insert(
+                connection,
+                found.section.log,
+                found.position,
+                &message,
+                stored_ms,
+            );
+            all_taken &= match filed.map_err(anyhow::Error::downcast::<rusqlite::Error>) {
+                Ok(()) => true,
+                Err(Ok(error)) => is_taken(Err(error))?,
+                Err(Err(error)) => return Err(error),
+            };
+        }
+    }
+    Ok(all_taken)
+}
+
+/// Up to where nobody needs the messages of a log.
+fn base(connection: &Connection, log: LogId) -> rusqlite::Result<Option<u64>> {
+    let base: Option<i64> = connection
+        .prepare_cached("SELECT min(base) FROM consumer WHERE log = ?1")?
+        .query_row([log.0], |row| row.get(0))?;
+    Ok(base.map(natural))
+}
+
+fn has(connection: &Connection, log: LogId, position: u64) -> rusqlite::Result<bool> {
+    let found = connection
+        .prepare_cached("SELECT 1 FROM logged WHERE key = ?1")?
+        .query_row([log.key(position)], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// A message says how far its log is, when the log's row does not say so yet.
+fn tell(connection: &Connection, found: &Found) -> rusqlite::Result<()> {
+    let Section { log, epoch, .. } = found.section;
+    connection
+        .prepare_cached(
+            "UPDATE log SET head = ?2, sequence = ?3, epoch = max(epoch, ?4) WHERE id = ?1 AND head < ?2",
+        )?
+        .execute((
+            log.0,
+            integer(found.position),
+            integer(found.sequence),
+            integer(epoch),
+        ))?;
+    Ok(())
+}
+
+/// Brings logs in line with the messages that are there. The newest ones of an outlet may be missing,
+/// and others have seen their sequences: so its log becomes another one, whose messages are all new.
+/// Returns how many messages that somebody needs are there, and how many are missing at least.
+///
+/// # Errors
+/// When the database can't be written.
+pub(in crate::store) fn settle(connection: &Connection, now_ms: u64) -> anyhow::Result<(u64, u64)> {
+    connection.execute(
+        "DELETE FROM logged WHERE key >> ?1 NOT IN (SELECT id FROM log)",
+        [POSITION_BITS],
+    )?;
+    connection.execute(
+        "UPDATE log SET head = max(head,
+             (SELECT coalesce(max(base), 0) FROM consumer WHERE log = id),
+             (SELECT coalesce(max(key), id << ?1) - (id << ?1) FROM logged
+              WHERE key > id << ?1 AND key < (id + 1) << ?1))",
+        [POSITION_BITS],
+    )?;
+    connection.execute(
+        "UPDATE log SET sequence = max(sequence, head), epoch = max(epoch + 1, ?1)
+         WHERE name NOT LIKE 'arrival %'",
+        [integer(now_ms)],
+    )?;
+    connection.execute(
+        "DELETE FROM run WHERE log IN (SELECT id FROM log WHERE name NOT LIKE 'arrival %')",
+        [],
+    )?;
+    let (wanted, there): (i64, i64) = connection.query_row(
+        "SELECT coalesce(sum(head - base), 0), coalesce(sum(there), 0) FROM
+         (SELECT head, base,
+              (SELECT count(*) FROM logged WHERE key > (id << ?1) + base AND key < (id + 1) << ?1)
+              AS there
+          FROM (SELECT id, head, (SELECT coalesce(min(base), head) FROM consumer WHERE log = id)
+                AS base FROM log))",
+        [POSITION_BITS],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok((natural(there), natural(wanted - there)))
+}

@@ -1,0 +1,89 @@
+//! A file server that never answers holds up the microservices that asked it, and nobody else.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use haar_protocol::grants::Access;
+use haar_protocol::quantity::Millis;
+use haar_protocol::status::FailureCause;
+
+use super::office::Office;
+use super::{directory, with_private_directory};
+use crate::node::of;
+
+/// A file system (FUSE) whose server answers nothing, not even its first question.
+struct DeadServer {
+    folder: PathBuf,
+    _server: File,
+}
+
+impl DeadServer {
+    /// None where this process may not mount anything.
+    fn mount(folder: &Path) -> Option<Self> {
+        std::fs::create_dir(folder).unwrap();
+        let device = File::options().read(true).write(true).open("/dev/fuse");
+        let server = device.ok()?;
+        let options = "fd=0,rootmode=40000,user_id=0,group_id=0";
+        let mounted = Command::new("mount")
+            .args(["-i", "-t", "fuse", "-o", options, "none"])
+            .arg(folder)
+            .stdin(server.try_clone().unwrap())
+            .output();
+        let is_mounted = mounted.is_ok_and(|mounted| mounted.status.success());
+        is_mounted.then(|| Self {
+            folder: folder.to_owned(),
+            _server: server,
+        })
+    }
+}
+
+impl Drop for DeadServer {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.folder)
+            .output(); // or the test has failed before
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_server_that_never_answers_holds_up_only_those_who_ask_it() {
+    const HANGING: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+    let tree = tempfile::tempdir().unwrap();
+    let Some(_server) = DeadServer::mount(&tree.path().join("dead")) else {
+        eprintln!("nothing can be mounted here: not tried");
+        return;
+    };
+    let names = [HANGING.as_slice(), &["neighbour"]].concat();
+    let mut office = Office::open(&names, |spec| {
+        if spec.name.microservice.as_str() == "neighbour" {
+            with_private_directory(spec);
+        } else {
+            spec.grants.directories = vec![directory(tree.path(), "/shared", Access::ReadOnly)];
+            spec.limits.call_timeout = Millis(1_000);
+        }
+    })
+    .await;
+    for name in HANGING {
+        office.tell(name, "/shared/dead/file").await;
+    }
+    for name in HANGING {
+        let has_failed = |status: &haar_protocol::status::Status| {
+            of(status, name).is_some_and(|one| one.last_failure.is_some())
+        };
+        let status = office.site.status(&office.node.id, has_failed).await;
+        let failure = of(&status, name).unwrap().last_failure.clone().unwrap();
+        assert_eq!(failure.cause, FailureCause::Deadline);
+        let names_it = failure
+            .details
+            .contains("a file operation has not ended: `open` of `dead");
+        assert!(names_it, "{}", failure.details);
+    }
+    office
+        .ask("neighbour", "write /data/file text")
+        .await
+        .unwrap();
+    assert_eq!(office.ask("neighbour", "/data/file").await.unwrap(), "text");
+    office.close().await;
+}

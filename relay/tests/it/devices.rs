@@ -1,0 +1,253 @@
+//! Sessions for plain MQTT devices, at brokers that do not keep to the rules.
+
+use std::collections::VecDeque;
+
+use haar_relay::{
+    DeviceEvent, DeviceMessage, DeviceOptions, DeviceSession, DeviceSubscription, SessionEvent,
+    SessionOptions,
+};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, PubRel, Publish};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::scripted::{Scripted, publish};
+use crate::support::{Client, soon};
+
+const BURST: u16 = 1_060;
+
+/// A session that wants everything at least once.
+struct Receiver {
+    session: DeviceSession,
+    events: mpsc::Receiver<DeviceEvent>,
+    tasks: JoinSet<()>,
+}
+
+impl Receiver {
+    fn start(broker: &Scripted) -> Self {
+        let options = DeviceOptions {
+            endpoint: broker.endpoint(),
+            identity: Scripted::identity(),
+        };
+        let everything = DeviceSubscription {
+            filter: "plant/#".parse().unwrap(),
+            at_least_once: true,
+        };
+        let (sender, events) = mpsc::channel(64);
+        let stop = CancellationToken::new();
+        let (session, task) = DeviceSession::start(options, vec![everything], sender, stop);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task);
+        Self {
+            session,
+            events,
+            tasks,
+        }
+    }
+
+    async fn event(&mut self) -> DeviceEvent {
+        let event = soon("an event", self.events.recv()).await;
+        event.expect("the session goes on")
+    }
+
+    async fn message(&mut self) -> DeviceMessage {
+        loop {
+            if let DeviceEvent::Message(message) = self.event().await {
+                return message;
+            }
+        }
+    }
+
+    async fn end(mut self) {
+        self.session.close();
+        drop(self.events);
+        soon("the end of the session", self.tasks.join_next()).await;
+    }
+}
+
+fn burst(numbers: std::ops::RangeInclusive<u16>) -> Vec<Packet> {
+    let numbers = numbers.map(|number| publish("plant/1/t", number, number.to_string()));
+    numbers.collect()
+}
+
+/// Mosquitto 2.0.11 sends sixteen more for each acknowledgement.
+#[tokio::test]
+async fn a_broker_that_exceeds_the_window_has_every_message_acknowledged_in_order() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start(&broker);
+    let mut connection = broker.subscriber(false).await;
+    connection.send(&burst(1..=BURST)).await;
+    let mut messages = Vec::new();
+    for number in 1..=BURST {
+        let message = receiver.message().await;
+        assert_eq!(message.payload, number.to_string());
+        messages.push(message);
+    }
+    for message in messages {
+        let receipt = message.receipt.expect("QoS 1");
+        receiver.session.acknowledge(receipt);
+    }
+    for number in 1..=BURST {
+        assert_eq!(connection.acknowledged().await, number);
+    }
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn acknowledgements_that_were_given_go_out_before_the_session_closes() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start(&broker);
+    let mut connection = broker.subscriber(false).await;
+    connection.send(&burst(1..=100)).await;
+    let mut messages = Vec::new();
+    for _ in 1..=100 {
+        messages.push(receiver.message().await);
+    }
+    for message in messages {
+        let receipt = message.receipt.expect("QoS 1");
+        receiver.session.acknowledge(receipt);
+    }
+    receiver.session.close();
+    for number in 1..=100 {
+        assert_eq!(connection.acknowledged().await, number);
+    }
+    let last = connection.packet().await;
+    assert!(matches!(last, Packet::Disconnect(_)), "{last:?}");
+    drop(connection);
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_exceeds_the_window_is_reported_once_for_each_connection() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start(&broker);
+    let mut connection = broker.subscriber(false).await;
+    connection.send(&burst(1..=16)).await;
+    let mut window = Vec::new();
+    while window.len() < 16 {
+        match receiver.event().await {
+            DeviceEvent::Message(message) => window.push(message),
+            DeviceEvent::WindowExceeded { .. } => panic!("it keeps to the window"),
+            _ => {}
+        }
+    }
+    for attempt in 0..2 {
+        connection.send(&burst(17..=60)).await;
+        let (mut reports, mut messages) = (0, 0);
+        while messages < 44 {
+            match receiver.event().await {
+                DeviceEvent::Message(_) => messages += 1,
+                DeviceEvent::WindowExceeded { messages } => {
+                    assert_eq!(messages, 16);
+                    reports += 1;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(reports, 1);
+        if attempt == 0 {
+            drop(connection);
+            connection = broker.subscriber(true).await;
+            connection.send(&burst(1..=16)).await;
+            for _ in 0..16 {
+                receiver.message().await;
+            }
+        }
+    }
+    receiver.end().await;
+}
+
+/// Each message takes a sixth of what the session may hold.
+#[tokio::test]
+async fn a_session_goes_on_reading_when_messages_are_let_go() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start(&broker);
+    let mut connection = broker.subscriber(false).await;
+    let flood = async {
+        for number in 0..100_u8 {
+            let payload = vec![number; 160 << 10];
+            connection.send(&[publish("plant/1/t", 0, payload)]).await;
+        }
+    };
+    let received = async {
+        let mut held = VecDeque::new();
+        for number in 0..100_u8 {
+            if held.len() == 6 {
+                for _ in 0..1_000 {
+                    tokio::task::yield_now().await;
+                    assert!(
+                        receiver.events.try_recv().is_err(),
+                        "there was no room for it"
+                    );
+                }
+                held.pop_front();
+            }
+            let message = receiver.message().await;
+            assert_eq!(
+                (message.payload[0], message.receipt.is_none()),
+                (number, true)
+            );
+            held.push_back(message);
+        }
+    };
+    tokio::join!(flood, received);
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_repeat_is_marked_and_a_message_of_qos_2_is_answered_as_such() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start(&broker);
+    let mut connection = broker.subscriber(true).await;
+    let mut repeat = Publish::new("plant/1/t", QoS::AtLeastOnce, "1", None);
+    (repeat.pkid, repeat.dup) = (7, true);
+    // A subscription of QoS 1 forbids it.
+    let mut twice = Publish::new("plant/1/t", QoS::ExactlyOnce, "2", None);
+    twice.pkid = 8;
+    let packets = [Packet::Publish(repeat), Packet::Publish(twice)];
+    connection.send(&packets).await;
+    for is_repeat in [true, false] {
+        let message = receiver.message().await;
+        assert_eq!(message.duplicate, is_repeat);
+        receiver.session.acknowledge(message.receipt.unwrap());
+    }
+    assert_eq!(connection.acknowledged().await, 7);
+    let answer = connection.packet().await;
+    assert!(
+        matches!(&answer, Packet::PubRec(answer) if answer.pkid == 8),
+        "{answer:?}"
+    );
+    let release = PubRel::new(8, None);
+    connection.send(&[Packet::PubRel(release)]).await;
+    let answer = connection.packet().await;
+    assert!(
+        matches!(&answer, Packet::PubComp(answer) if answer.pkid == 8),
+        "{answer:?}"
+    );
+    receiver.end().await;
+}
+
+/// The sessions of nodes and sites acknowledge by themselves.
+#[tokio::test]
+async fn a_relay_that_exceeds_the_window_of_a_node_loses_nothing() {
+    let broker = Scripted::start().await;
+    let mut client = Client::start(SessionOptions {
+        endpoint: broker.endpoint(),
+        identity: Scripted::identity(),
+        will: None,
+        subscriptions: vec!["plant/#".to_owned()],
+        queue_messages: 8,
+    });
+    let mut connection = broker.subscriber(false).await;
+    assert_eq!(client.event().await, SessionEvent::Connected);
+    connection.send(&burst(1..=BURST)).await;
+    for number in 1..=BURST {
+        let (_, payload, _) = client.message().await;
+        assert_eq!(payload, number.to_string());
+    }
+    for number in 1..=BURST {
+        assert_eq!(connection.acknowledged().await, number);
+    }
+    client.cut().await;
+}

@@ -3,6 +3,8 @@
 //! when all are acknowledged; `listen` prints `{"ready": true}` when it is subscribed, and then a
 //! line for each message: `{"topic", "qos", "retain", "type", "user": [[name, value]], "body"}`.
 
+mod tool;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
-use super::devices::{Protocol, Publish, unhex};
+use super::devices::{Protocol, Publish};
 use super::tools::Tools;
-use crate::broker::HOST;
 use crate::{interrupt, mosquitto};
 
 /// How long a client may take for what it publishes.
@@ -76,7 +77,7 @@ impl Client {
         let (program, version, before, behind) = match kind {
             Kind::MosquittoTools => {
                 let program = mosquitto::program("mosquitto_pub")?;
-                let version = mosquitto_version(&program)?;
+                let version = tool::version(&program)?;
                 (program, version, Vec::new(), Vec::new())
             }
             Kind::Paho => {
@@ -114,8 +115,8 @@ impl Client {
         messages: &[Publish],
     ) -> anyhow::Result<()> {
         if self.kind == Kind::MosquittoTools {
-            for group in groups(messages) {
-                wait(self.mosquitto_pub(port, protocol, group)?, self.kind)?;
+            for group in tool::groups(messages) {
+                wait(self.begin_publishing(port, protocol, group)?, self.kind)?;
             }
             return Ok(());
         }
@@ -129,10 +130,11 @@ impl Client {
         protocol: Protocol,
         messages: &[Publish],
     ) -> anyhow::Result<Child> {
-        if self.kind == Kind::MosquittoTools {
-            return self.mosquitto_pub(port, protocol, messages);
-        }
         let input = self.folder.join("publish");
+        if self.kind == Kind::MosquittoTools {
+            let command = tool::publisher(&self.program, &input, port, protocol, messages)?;
+            return self.spawn(command);
+        }
         let mut file = std::io::BufWriter::new(File::create(&input)?);
         for message in messages {
             writeln!(file, "{}", message.line())?;
@@ -152,15 +154,7 @@ impl Client {
     ) -> anyhow::Result<Listener> {
         let output = self.folder.join("heard");
         let mut command = match self.kind {
-            Kind::MosquittoTools => {
-                let mut command = Command::new(self.program.with_file_name("mosquitto_sub"));
-                // `-d` says when it is subscribed. A topic may have blanks, so it stands last.
-                command
-                    .args(mosquitto_arguments(port, protocol))
-                    .args(["-d", "-q", "1", "-t", filter])
-                    .args(["-F", "heard\t%r\t%x\t%C\t%P\t%t"]);
-                command
-            }
+            Kind::MosquittoTools => tool::subscriber(&self.program, port, protocol, filter),
             Kind::Paho | Kind::MqttJs => {
                 let mut command = self.script("listen", port, protocol);
                 command.args(["--filter", filter, "--qos", "1"]);
@@ -195,54 +189,6 @@ impl Client {
         let child = command.stderr(said).spawn();
         child.with_context(|| format!("can't start {program}"))
     }
-
-    /// Starts `mosquitto_pub` for messages that differ in their bodies only: one, or lines of text.
-    fn mosquitto_pub(
-        &self,
-        port: u16,
-        protocol: Protocol,
-        messages: &[Publish],
-    ) -> anyhow::Result<Child> {
-        let first = messages.first().context("there is nothing to publish")?;
-        let input = self.folder.join("publish");
-        let mut command = Command::new(&self.program);
-        command.args(mosquitto_arguments(port, protocol)).args([
-            "-t",
-            &first.topic,
-            "-q",
-            &first.qos.to_string(),
-        ]);
-        if first.retain {
-            command.arg("-r");
-        }
-        if protocol == Protocol::V5 {
-            properties(&mut command, first);
-        }
-        match messages {
-            [one] if one.body.is_empty() => {
-                command.arg("-n");
-            }
-            [one] => {
-                std::fs::write(&input, &one.body)?;
-                command.arg("-s");
-            }
-            several => {
-                let mut file = std::io::BufWriter::new(File::create(&input)?);
-                for message in several {
-                    file.write_all(&message.body)?;
-                    file.write_all(b"\n")?;
-                }
-                file.flush()?;
-                command.arg("-l");
-            }
-        }
-        let stdin = match first.body.is_empty() {
-            true => Stdio::null(),
-            false => File::open(&input)?.into(),
-        };
-        command.stdin(stdin).stdout(Stdio::null());
-        self.spawn(command)
-    }
 }
 
 fn wait(mut child: Child, kind: Kind) -> anyhow::Result<()> {
@@ -263,70 +209,6 @@ fn wait(mut child: Child, kind: Kind) -> anyhow::Result<()> {
             return Err(error);
         }
     }
-}
-
-/// Messages that one `mosquitto_pub` can send: lines of text to one topic, or a single message.
-fn groups(messages: &[Publish]) -> impl Iterator<Item = &[Publish]> {
-    messages.chunk_by(|one, next| {
-        let is_line = |message: &Publish| {
-            !message.body.is_empty() && !message.body.iter().any(|byte| matches!(byte, b'\n' | 0))
-        };
-        let differs_in_body_only = Publish {
-            body: one.body.clone(),
-            ..next.clone()
-        } == *one;
-        differs_in_body_only && is_line(one) && is_line(next)
-    })
-}
-
-fn mosquitto_arguments(port: u16, protocol: Protocol) -> [String; 6] {
-    let version = match protocol {
-        Protocol::V311 => "311",
-        Protocol::V5 => "5",
-    };
-    [
-        "-h",
-        &HOST.to_string(),
-        "-p",
-        &port.to_string(),
-        "-V",
-        version,
-    ]
-    .map(str::to_owned)
-}
-
-fn properties(command: &mut Command, message: &Publish) {
-    let told = &message.properties;
-    let mut tell = |name: &str, values: &[String]| {
-        command.args(["-D", "publish", name]).args(values);
-    };
-    let text = |value: &Option<String>| value.clone().map(|value| vec![value]);
-    let number = |value: Option<u32>| value.map(|value| vec![value.to_string()]);
-    let one = [
-        ("response-topic", text(&told.response_topic)),
-        ("content-type", text(&told.content_type)),
-        ("message-expiry-interval", number(told.message_expiry_s)),
-        (
-            "payload-format-indicator",
-            number(told.payload_format.map(u32::from)),
-        ),
-        ("topic-alias", number(told.topic_alias.map(u32::from))),
-    ];
-    for (name, values) in one {
-        if let Some(values) = values {
-            tell(name, &values);
-        }
-    }
-    for (name, value) in &told.user {
-        tell("user-property", &[name.clone(), value.clone()]);
-    }
-}
-
-fn mosquitto_version(program: &Path) -> anyhow::Result<String> {
-    let output = Command::new(program).arg("--version").output()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = said.split_whitespace().nth(2);
-    Ok(version.context("mosquitto_pub says no version")?.to_owned())
 }
 
 /// A client that listens. It ends with this value.
@@ -362,7 +244,9 @@ impl Listener {
         let mut heard = Vec::new();
         for line in whole.lines() {
             match self.kind {
-                Kind::MosquittoTools if line.starts_with("heard\t") => heard.push(tabbed(line)?),
+                Kind::MosquittoTools if line.starts_with("heard\t") => {
+                    heard.push(tool::heard(line)?)
+                }
                 Kind::Paho | Kind::MqttJs if line.contains("\"topic\"") => {
                     heard.push(serde_json::from_str(line)?);
                 }
@@ -378,57 +262,5 @@ impl Drop for Listener {
         // Both fail only when it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A line of `mosquitto_sub`: retained, body, content type, user properties (`name:value` with blanks
-/// between), topic.
-fn tabbed(line: &str) -> anyhow::Result<Heard> {
-    let mut parts = line.split('\t').skip(1);
-    let mut next = || parts.next().context("a part is missing").map(str::to_owned);
-    let (retain, body, content_type, user, topic) = (next()?, next()?, next()?, next()?, next()?);
-    unhex(&body)?;
-    let pairs = user.split(' ').filter_map(|pair| pair.split_once(':'));
-    Ok(Heard {
-        topic,
-        retain: retain == "1",
-        content_type: Some(content_type).filter(|text| !text.is_empty()),
-        user: pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        body,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_tool_sends_lines_to_one_topic_and_everything_else_by_itself() {
-        let plain = Publish::plain;
-        let messages = [
-            plain("a", b"1", 1),
-            plain("a", b"2", 1),
-            plain("a", b"", 1),
-            plain("a", b"3", 1),
-            plain("a", b"two\nlines", 1),
-            plain("b", b"4", 1),
-            plain("b", b"5", 0),
-        ];
-        let sizes: Vec<usize> = groups(&messages).map(<[Publish]>::len).collect();
-        assert_eq!(sizes, [2, 1, 1, 1, 1, 1]);
-    }
-
-    #[test]
-    fn a_line_of_the_tool_is_a_message() {
-        let heard = tabbed("heard\t0\t00ff\ttext/plain\ta:1 b:2\tplant/7/with blank").unwrap();
-        assert_eq!(heard.topic, "plant/7/with blank");
-        assert_eq!(
-            heard.user,
-            [("a".into(), "1".into()), ("b".into(), "2".into())]
-        );
-        assert_eq!((heard.body.as_str(), heard.retain), ("00ff", false));
-        assert!(tabbed("heard\t0\tnot hexadecimal\t\t\tt").is_err());
     }
 }

@@ -110,8 +110,10 @@ fn proc_self_mem(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     symlink("/proc/self/mem", folder.join("link"))?;
     symlink("../../../../../../../../proc/self/mem", folder.join("up"))?;
     fs::write(folder.join("file"), "harmless")?;
-    let mounted = Mounted::procfs(&folder.join("mounted"))?;
+    fs::create_dir_all(folder.join("mounted"))?;
     let mut talk = Talk::start(scene, Guest::Files, grant(&folder))?;
+    // While it runs: a directory with procfs in it is refused when an instance starts.
+    let mounted = Mounted::procfs(&folder.join("mounted"));
     let mut commands = vec!["/data/link".to_owned(), "/data/up".to_owned()];
     if mounted.is_some() {
         for file in ["mem", "maps", "environ", "cmdline"] {
@@ -139,14 +141,13 @@ struct Mounted(PathBuf);
 
 impl Mounted {
     /// None where this process may not mount anything.
-    fn procfs(folder: &Path) -> anyhow::Result<Option<Self>> {
-        fs::create_dir_all(folder)?;
+    fn procfs(folder: &Path) -> Option<Self> {
         let mount = Command::new("mount")
             .args(["--bind", "/proc"])
             .arg(folder)
             .output();
         let is_mounted = mount.is_ok_and(|mount| mount.status.success());
-        Ok(is_mounted.then(|| Self(folder.to_owned())))
+        is_mounted.then(|| Self(folder.to_owned()))
     }
 }
 

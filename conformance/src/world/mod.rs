@@ -73,10 +73,11 @@ pub(crate) fn world(arguments: &Arguments) -> anyhow::Result<bool> {
             Client::new(*kind, &tools, &folder).with_context(|| kind.name())
         });
         let clients = clients.collect::<anyhow::Result<Vec<Client>>>()?;
-        let granted = folder.join("granted");
+        // What the owner of each device of the suite allows.
+        let granted = folder.join("files");
         std::fs::create_dir_all(&granted)?;
         let mut site = Site::start(programs, folder)?;
-        let agent = site.new_agent("world", &["--memory", "1GiB"], &scene::policy(&granted))?;
+        let agent = site.new_agent("world", &["--memory", "1GiB"], "")?;
         let mut world = World {
             site: &mut site,
             agent,

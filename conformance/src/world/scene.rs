@@ -1,7 +1,7 @@
 //! Where the checks play: a site with one node, a broker of others that it knows as the relay
 //! `world`, and a client of others as the device.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -250,11 +250,6 @@ impl Stage<'_, '_> {
         self.world.agent.kill()?;
         self.world.site.start_agent(&mut self.world.agent)
     }
-}
-
-/// The `agent.toml` of the node: what is granted lies below `folder`.
-pub(super) fn policy(_folder: &Path) -> String {
-    String::new()
 }
 
 /// Whether a witness saw a probe.

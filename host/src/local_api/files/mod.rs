@@ -126,32 +126,22 @@ impl Files {
     pub async fn open(
         directories: Vec<Granted>,
         thread: Arc<FileThread>,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         counters: &Arc<Counters>,
         logger: &Logger,
     ) -> anyhow::Result<Self> {
         let mut roots = Vec::new();
         for granted in directories {
-            let (host, open) = (granted.host.display().to_string(), granted.clone());
-            let opened = thread.call("open", &host, move || open_root(&open)).await;
-            let opened = opened.with_context(|| {
-                format!("the granted directory {host} of this node can't be opened")
-            });
-            let Some(root) = opened? else {
+            let host = granted.host.display().to_string();
+            let (open, policy) = (granted.clone(), Arc::clone(policy));
+            // Looking at what was opened may wait for a file server, too.
+            let opened = thread.call("open", &host, move || Ok(open_allowed(&open, &policy)));
+            let Some(root) = opened.await?? else {
                 let guest = &granted.guest;
                 let text = format!("this node has no directory {host}: it runs without {guest}");
                 logger.agent(Level::Info, &text);
                 continue;
             };
-            if !granted.is_private {
-                policy.check(&root, &granted.host, granted.access)?;
-            }
-            admission::admit(&root).map_err(|error| {
-                anyhow::anyhow!(
-                    "the granted directory {} can't be opened: it shows the memory of processes or the kernel, and no guest gets it ({error}); the grant `system` has what the node measures",
-                    granted.host.display()
-                )
-            })?;
             let (perms, mode) = match granted.access {
                 Access::ReadOnly => (FsPerms::ReadOnly, OpenMode::READ),
                 Access::ReadWrite => (FsPerms::ReadWrite, OpenMode::READ | OpenMode::WRITE),
@@ -195,6 +185,24 @@ impl Files {
             account.set_private_limit(limit);
         }
     }
+}
+
+/// Opens a granted directory that `policy` allows; none when it is optional and not there.
+fn open_allowed(granted: &Granted, policy: &Policy) -> anyhow::Result<Option<File>> {
+    let host = granted.host.display();
+    let opened = open_root(granted);
+    let opened = opened
+        .with_context(|| format!("the granted directory {host} of this node can't be opened"));
+    let Some(root) = opened? else {
+        return Ok(None);
+    };
+    if !granted.is_private {
+        policy.check(&root, &granted.host, granted.access)?;
+    }
+    admission::admit(&root).with_context(|| {
+        format!("the granted directory {host} can't be opened: it shows the memory of processes or the kernel, and no guest gets it; the grant `system` has what the node measures")
+    })?;
+    Ok(Some(root))
 }
 
 /// Opens a directory; none when it is optional and not there.

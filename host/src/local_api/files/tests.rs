@@ -77,7 +77,14 @@ impl Guest {
         let counters: Arc<Counters> = Arc::default();
         let logger = Logger::new(&spec, Arc::<Logs>::default(), Arc::clone(&counters));
         let policy = Policy::new(Rules::default(), "agent.toml".into(), "/nowhere".into());
-        let files = Files::open(vec![granted], Arc::default(), &policy, &counters, &logger).await?;
+        let files = Files::open(
+            vec![granted],
+            Arc::default(),
+            &Arc::new(policy),
+            &counters,
+            &logger,
+        )
+        .await?;
         let mut guest = Self {
             tree,
             context: WasiCtx::builder().build(),

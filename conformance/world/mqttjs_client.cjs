@@ -65,6 +65,9 @@ client.on("error", (error) => {
   process.exit(1);
 });
 
+// Brokers cut a client off that has more messages of QoS 2 in flight than they allow: twenty at Mosquitto.
+const IN_FLIGHT_MAX = 16;
+
 async function publish() {
   const waiting = [];
   for await (const line of readline.createInterface({ input: process.stdin })) {
@@ -72,6 +75,7 @@ async function publish() {
     const sent = { qos: message.qos, retain: message.retain };
     if (isVersion5) sent.properties = propertiesOf(message.properties);
     waiting.push(client.publishAsync(message.topic, Buffer.from(message.body, "hex"), sent));
+    if (waiting.length >= IN_FLIGHT_MAX) await waiting.shift();
   }
   await Promise.all(waiting);
   await client.endAsync();

@@ -165,7 +165,7 @@ fn refused(applied: &ApplyResult, reasons: &[String]) -> CommandError {
         "not_running",
         format!("{} does not run:\n{}", applied.name, reasons.join("\n")),
     )
-    .hinted("The application stays applied; apply a mended manifest over it.")
+    .hinted("The application stays applied; apply a corrected manifest to replace it.")
 }
 
 fn timed_out(applied: &ApplyResult, time: Duration, missing: &[String]) -> CommandError {

@@ -9,6 +9,7 @@ mod build;
 mod package;
 mod bill;
 mod command;
+mod compare;
 
 use std::process::ExitCode;
 
@@ -20,11 +21,14 @@ use clap::Parser;
 enum Task {
     /// Build the agent for gateways: programs, Debian packages, bills of materials, checksums
     Dist(dist::Arguments),
+    /// Compare rates of this tree with another commit's, in turns
+    Compare(compare::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Dist(arguments) => dist::dist(&arguments),
+        Task::Compare(arguments) => compare::compare(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
 //! Durable routes from node to node, beside plain publishers and subscribers on the same brokers:
-//! `cargo bench -p haar -p haar-host --bench links [-- rate|drain|flash|latency]`. Needs Mosquitto with
+//! `cargo bench -p haar -p haar-host --bench links [-- rate|own|drain|flash|latency]`. Needs Mosquitto with
 //! its tools. Prints tables, asserts nothing.
 
 #![allow(unreachable_pub, reason = "modules that the tests share")]
@@ -58,6 +58,11 @@ fn main() {
     if runs("rate") {
         runtime.block_on(rates(64, 384_000));
         runtime.block_on(rates(1_024, 192_000));
+    }
+    if runs("own") {
+        for size in [64, 1_024] {
+            runtime.block_on(own(size));
+        }
     }
     if runs("drain") {
         runtime.block_on(drain(64, 192_000));
@@ -118,6 +123,19 @@ async fn run(broker: Option<&Mosquitto>, publishers: usize, messages: usize, siz
     let run = scene.handled(messages).await;
     scene.stop().await;
     run
+}
+
+/// Node to node as fast as it goes, and nothing beside it: for comparing one build with another.
+async fn own(size: usize) {
+    const MESSAGES: usize = 128_000;
+    let mosquitto = Mosquitto::start("");
+    for (name, broker) in [
+        ("the embedded relay", None),
+        ("Mosquitto", Some(&mosquitto)),
+    ] {
+        let rate = run(broker, PUBLISHERS, MESSAGES, size).await.per_second;
+        println!("own: durable, node to node over {name}, {size} B: {rate:.0} messages/s");
+    }
 }
 
 async fn pair_rate(broker: Option<&Mosquitto>, messages: usize, size: usize) -> f64 {

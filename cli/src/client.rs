@@ -129,9 +129,10 @@ impl Client {
             .map(|answer| answer.text)
     }
 
-    /// Deletes something.
-    pub(crate) fn delete(&self, path: &str) -> Result<()> {
-        self.call("DELETE", path, Body::None).map(|_| ())
+    /// Deletes something; the text that the API answers.
+    pub(crate) fn delete(&self, path: &str) -> Result<String> {
+        self.call("DELETE", path, Body::None)
+            .map(|answer| answer.text)
     }
 
     /// Opens a stream of server-sent events.

@@ -13,6 +13,7 @@ mod stream;
 mod wait;
 
 mod config;
+mod consent;
 mod error;
 mod files;
 mod interrupt;

@@ -137,6 +137,10 @@ fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) 
             refusals.push(format!("{name} is refused, and goes on as before{why}"));
             continue;
         }
+        if current.is_some_and(|status| status.configuring) {
+            missing.push(format!("{name} has not answered to its configuration yet"));
+            continue;
+        }
         match current.map(|status| status.state) {
             Some(state) if state.is_up() => running += 1,
             Some(State::Refused) => refusals.push(format!("{name} is refused{why}")),
@@ -271,6 +275,26 @@ mod tests {
         let other = listed.status.as_ref().unwrap().module;
         listed.status.as_mut().unwrap().refused_module = Some(other);
         assert!(waits(&judge(&applied(), &[listed], &[node(true, 7, None)])));
+    }
+
+    #[test]
+    fn an_instance_that_has_not_answered_to_its_configuration_is_waited_for() {
+        let mut listed = microservice(Some("running"), true);
+        let status = listed.status.as_mut().unwrap();
+        status.configuring = true;
+        assert!(waits(&judge(
+            &applied(),
+            &[listed.clone()],
+            &[node(true, 7, None)]
+        )));
+        let status = listed.status.as_mut().unwrap();
+        (status.configuring, status.refused_module) = (false, Some(status.module));
+        status.reason = Some("`configuration-changed` returned an error: no".into());
+        let verdict = judge(&applied(), &[listed], &[node(true, 7, None)]);
+        let Verdict::Refused(reasons) = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert!(reasons[0].ends_with("returned an error: no"), "{reasons:?}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod plan;
 mod change;
 mod intake;
 mod overview;
+mod losses;
 
 mod api;
 mod relay_link;

@@ -138,10 +138,16 @@ impl View {
 
     /// The routes of `application`, or of all, with their counters. Sorted by application and ends.
     pub(crate) fn routes(&self, application: Option<&Name>) -> Vec<Route> {
-        let mut sums: BTreeMap<RouteId, [u64; 4]> = BTreeMap::new();
+        let mut sums: BTreeMap<RouteId, [u64; 5]> = BTreeMap::new();
         for route in self.statuses.values().flat_map(|row| &row.status.routes) {
             let sum = sums.entry(route.id).or_default();
-            let counted = [route.sent, route.delivered, route.handled, route.dropped];
+            let counted = [
+                route.sent,
+                route.delivered,
+                route.handled,
+                route.dropped,
+                route.waiting,
+            ];
             for (sum, count) in sum.iter_mut().zip(counted) {
                 *sum = sum.saturating_add(count);
             }
@@ -163,11 +169,12 @@ impl View {
         &self,
         manifest: &manifest::Manifest,
         route: &manifest::Route,
-        sums: &BTreeMap<RouteId, [u64; 4]>,
+        sums: &BTreeMap<RouteId, [u64; 5]>,
     ) -> Option<Route> {
         let content_type = route.content_type(manifest)?.clone();
-        let id = route.id(&manifest.name, &content_type);
-        let [sent, delivered, handled, dropped] = sums.get(&id).copied().unwrap_or_default();
+        let id = self.fleet.route_id(&manifest.name, route, &content_type);
+        let [sent, delivered, handled, dropped, waiting] =
+            sums.get(&id).copied().unwrap_or_default();
         Some(Route {
             id,
             application: manifest.name.clone(),
@@ -182,6 +189,7 @@ impl View {
             delivered,
             handled,
             dropped,
+            waiting,
         })
     }
 

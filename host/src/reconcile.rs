@@ -13,6 +13,8 @@ use haar_protocol::ids::Digest;
 pub struct Observed {
     /// The instance that runs (or is starting), as it was told to run.
     pub running: Option<Arc<Microservice>>,
+    /// Bytes of memory that the running instance has.
+    pub held_bytes: u64,
     /// The module that is being prepared, or is ready and not started yet.
     pub preparing: Option<Digest>,
     /// A module that was refused, or can't run here: not tried again until the assignment changes
@@ -73,7 +75,9 @@ fn plan_one(spec: &Arc<Microservice>, state: &Observed, actions: &mut Vec<Action
         }
         return;
     };
-    if needs_restart(running, spec) {
+    // Memory that an instance has is never given back while it runs: one that has more than it may have
+    // from now on would take what the site gives to others.
+    if needs_restart(running, spec) || state.held_bytes > spec.limits.memory.0 {
         actions.push(Action::Prepare(Arc::clone(spec)));
         return;
     }
@@ -94,6 +98,7 @@ fn needs_adjusting(running: &Microservice, wanted: &Microservice) -> bool {
         grants: _,
         unknown: _,
         configuration: _, // told to the guest
+        life: _,          // another one begins when nothing runs
         module_bytes,
         module_label,
         limits,
@@ -165,6 +170,7 @@ mod tests {
     fn idle() -> Observed {
         Observed {
             running: None,
+            held_bytes: 0,
             preparing: None,
             refused: None,
             backing_off: false,

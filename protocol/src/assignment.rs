@@ -60,6 +60,15 @@ pub struct Assignment {
     /// How to reach the relays whose topics `topics` names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<RelayAccess>,
+    /// The lives of its microservices, as `APPLICATION/MICROSERVICE`: what is stored belongs to one
+    /// life. Left out of it are first lives, which are 0. None from controllers that know of no
+    /// lives: then what is stored belongs to the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lives: Option<BTreeMap<String, u64>>,
+    /// Microservices that ran here and that somebody has deleted, likewise: what is stored of them
+    /// is deleted too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<String>,
 }
 
 impl Document for Assignment {
@@ -191,6 +200,10 @@ pub struct Microservice {
     /// not run. Empty on the side that writes the assignment.
     #[serde(skip)]
     pub unknown: Vec<String>,
+    /// The life that its data belong to, see [`Assignment::lives`]; none when the site does not tell.
+    /// Empty on the side that writes the assignment.
+    #[serde(skip)]
+    pub life: Option<u64>,
 }
 
 impl Microservice {

@@ -70,6 +70,10 @@ pub struct Status {
     /// What waits in the logs of outlets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlogs: Vec<BacklogStatus>,
+    /// Messages that waited on durable routes and were discarded, because somebody has changed or
+    /// deleted the routes: of how many routes, and how many, since the node has its database.
+    #[serde(default, skip_serializing_if = "Overflow::is_none")]
+    pub discarded: Overflow,
     /// Frames from other nodes that were refused: not sealed by them, repeated, or of no route from
     /// them.
     pub frames_refused: u64,
@@ -220,6 +224,14 @@ pub struct RouteStatus {
     pub handled: u64,
     /// Messages that were dropped here: a full queue or inbox, no connection, or discarded.
     pub dropped: u64,
+    /// Messages that wait here on a durable route: to be acknowledged by the other node, or to be
+    /// handled here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The log of an outlet with durable routes, as its node sees it.
@@ -249,4 +261,11 @@ pub struct Overflow {
     pub episodes: u64,
     /// Messages in all.
     pub messages: u64,
+}
+
+impl Overflow {
+    /// True when there was none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }

@@ -12,6 +12,7 @@ use haar_protocol::rest::ApplyResult;
 
 use crate::client::Client;
 use crate::config::Options;
+use crate::consent::Consent;
 use crate::error::{CommandError, Result};
 use crate::{files, output, wait};
 
@@ -24,9 +25,11 @@ pub(crate) struct ApplyArguments {
     /// The same, without the flag
     #[arg(value_name = "FILE", conflicts_with = "file")]
     manifest: Option<PathBuf>,
-    /// Only say what would be done
+    #[command(flatten)]
+    consent: Consent,
+    /// Keep what is stored for microservices that the manifest names no more
     #[arg(long)]
-    dry_run: bool,
+    keep_data: bool,
     /// How long to wait until every instance runs
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = "30s", default_missing_value = "30s")]
     wait: Millis,
@@ -69,13 +72,18 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         output::warning(warning);
     }
     let client = Client::of(options)?;
-    let answer = client.put_manifest(
-        &format!(
-            "applications/{}?dry_run={}",
-            manifest.name, arguments.dry_run
-        ),
-        &text,
-    )?;
+    let put = |query: &str| {
+        let keep_data = arguments.keep_data;
+        let path = format!(
+            "applications/{}?keep_data={keep_data}&{query}",
+            manifest.name
+        );
+        client.put_manifest(&path, &text)
+    };
+    let answer = match arguments.consent.dry_run {
+        true => put("dry_run=true")?,
+        false => arguments.consent.ask(options, put)?,
+    };
     let result: ApplyResult = client.parse(&answer)?;
     if options.is_json() {
         output::line(answer.trim_end())?;
@@ -90,7 +98,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     for warning in more {
         output::warning(output::printable(warning));
     }
-    if arguments.dry_run || arguments.no_wait {
+    if arguments.consent.dry_run || arguments.no_wait {
         return Ok(());
     }
     let time = Duration::from_millis(arguments.wait.0);
@@ -112,7 +120,7 @@ fn apply_relay(
     name: &Name,
 ) -> Result<()> {
     let client = Client::of(options)?;
-    let path = format!("relays/{name}?dry_run={}", arguments.dry_run);
+    let path = format!("relays/{name}?dry_run={}", arguments.consent.dry_run);
     let answer = client.put_manifest(&path, text)?;
     if options.is_json() {
         return output::line(answer.trim_end());
@@ -203,8 +211,13 @@ fn describe(result: &ApplyResult) -> String {
             placement.node.to_string(),
         ]);
     }
+    let losses: String = result
+        .losses
+        .iter()
+        .map(|loss| format!("Would happen: {}\n", output::printable(&loss.message)))
+        .collect();
     format!(
-        "{heading}\n{}",
+        "{heading}\n{}{losses}",
         table.render("It runs nowhere: no node matches.")
     )
 }

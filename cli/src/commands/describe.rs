@@ -208,7 +208,7 @@ fn application(detail: &ApplicationDetail) -> String {
             format!("{} of {}", application.running, application.instances),
         ),
     ]);
-    let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED"]);
+    let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED", "WAITING"]);
     for route in &detail.routes {
         routes.row([
             route.from.clone(),
@@ -216,6 +216,7 @@ fn application(detail: &ApplicationDetail) -> String {
             route.sent.to_string(),
             route.handled.to_string(),
             route.dropped.to_string(),
+            route.waiting.to_string(),
         ]);
     }
     format!(

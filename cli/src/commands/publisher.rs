@@ -9,6 +9,7 @@ use haar_protocol::rest::{PublisherRequest, TrustedPublisher};
 use super::delete;
 use crate::client::Client;
 use crate::config::Options;
+use crate::consent::{self, Consent};
 use crate::error::Result;
 use crate::{files, output};
 
@@ -28,19 +29,32 @@ enum Command {
         /// Its public key, as `haar key new` makes it
         #[arg(value_name = "KEY.pub")]
         key: PathBuf,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Trust the key of a publisher no more
-    Delete { name: Name },
+    Delete {
+        name: Name,
+        #[command(flatten)]
+        consent: Consent,
+    },
 }
 
 /// Runs `haar publisher …`.
 pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     match &arguments.command {
-        Command::Trust { name, key } => {
-            let key = files::read_public_key(key)?;
+        Command::Trust { name, key, consent } => {
+            let request = PublisherRequest {
+                key: files::read_public_key(key)?,
+            };
             let client = Client::of(options)?;
-            let answer =
-                client.put_text(&format!("publishers/{name}"), &PublisherRequest { key })?;
+            let put =
+                |query: &str| client.put_text(&format!("publishers/{name}?{query}"), &request);
+            if consent.dry_run {
+                consent::can_try(&client)?;
+                return consent::preview(&client, options, &put("dry_run=true")?);
+            }
+            let answer = consent.ask(options, put)?;
             if options.is_json() {
                 return output::line(answer.trim_end());
             }
@@ -52,6 +66,6 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
                 publisher.key.fingerprint()
             ))
         }
-        Command::Delete { name } => delete::delete("publisher", name.as_str(), options),
+        Command::Delete { name, consent } => delete::delete("publisher", name, consent, options),
     }
 }

@@ -208,7 +208,45 @@ fn a_signed_microservice_is_deployed_watched_and_deleted() {
             .any(|(name, node, _)| name == "source" && node == "two")
     );
 
-    system.haar("delete application flow").ok();
+    // Without a terminal nothing is deleted that stops or loses something, unless that is said.
+    for line in [
+        "delete application flow",
+        "delete node two",
+        "node delete two",
+        "delete publisher team",
+        "publisher delete team",
+    ] {
+        let refused = system.haar(line);
+        assert_eq!(refused.code, 3, "{line}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("flow/source stops on "),
+            "{}",
+            refused.stderr
+        );
+        assert!(
+            refused.stderr.contains("--yes goes on"),
+            "{}",
+            refused.stderr
+        );
+        let tried = system.haar(&format!("{line} --dry-run")).ok().stdout;
+        assert!(
+            tried.contains("Would happen: flow/source stops on "),
+            "{tried}"
+        );
+        let tried = system.haar(&format!("{line} --dry-run --output json")).ok();
+        assert_eq!(tried.json()["losses"][0]["kind"], "stop");
+    }
+    system.haar("key new other").ok();
+    let refused = system.haar("publisher trust team other.pub --output json");
+    assert_eq!(refused.code, 3);
+    assert!(
+        refused.stderr.contains("\"would_lose\""),
+        "{}",
+        refused.stderr
+    );
+    let still_there = system.haar("get microservices --output json").ok().json();
+    assert_eq!(instances(&still_there).len(), 3);
+    system.haar("delete application flow --yes").ok();
     system.eventually("get microservices --output json", |answer| {
         instances(answer).is_empty()
     });

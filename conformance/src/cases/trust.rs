@@ -101,7 +101,10 @@ fn distrusted(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.run(&application)?;
     let name = application.name.clone();
     let before = scene.wait_for(&name, "ours", "runs", |one| one.state == State::Running)?;
-    scene.site.haar(&["delete", "publisher", "others"])?.ok()?;
+    scene
+        .site
+        .haar(&["delete", "publisher", "others", "--yes"])?
+        .ok()?;
     let refused = scene.wait_for(&name, "theirs", "is refused", |one| {
         one.state == State::Refused
     })?;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use haar_protocol::ids::Name;
-use haar_protocol::rest::{LinkKeyRotation, List, Node, NodeDetail};
-
+use haar_protocol::rest::{LinkKeyRotation, List, Node, NodeDetail, Preview};
 use haar_protocol::status::Status;
 
 use super::App;
-use super::answers::{self, Answer, Named};
+use super::answers::{self, Answer, Named, Parameters};
+use super::changing::ChangeQuery;
+use crate::change::Care;
 use crate::db::statuses::StatusRow;
 use crate::{change, db, overview};
 
@@ -87,7 +89,25 @@ pub(super) async fn rotate_link_key(
 }
 
 /// `DELETE /nodes/{name}`
-pub(super) async fn revoke(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
+pub(super) async fn revoke(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<ChangeQuery>,
+) -> Answer<Response> {
+    if query.dry_run || query.careful {
+        // Revoking itself is not held up by a plan, so that is tried as a whole before.
+        let (site, name) = (Arc::clone(&app.site), name.clone());
+        let work = move |write: &db::Write<'_>| {
+            change::careful(write, &site, query.care(Care::LoseNothing), || {
+                change::revoke(write, &name)?;
+                change::clear_revoked(write, &site)
+            })
+        };
+        let (_, losses) = app.database.rehearse(work).await?;
+        if query.dry_run {
+            return Ok(Json(Preview { losses }).into_response());
+        }
+    }
     let node = app
         .database
         .write(move |write| change::revoke(write, &name))
@@ -102,5 +122,5 @@ pub(super) async fn revoke(State(app): State<App>, Named(name): Named<Name>) -> 
         // The key is gone in any case; the rest is tried again at the next start.
         tracing::error!(%node, %failure, "the node is revoked, but the plan still has it");
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use haar_protocol::ids::Name;
-use haar_protocol::rest::{List, PublisherRequest, TrustedPublisher};
+use haar_protocol::rest::{List, Preview, PublisherRequest, TrustedPublisher};
 
 use super::App;
-use super::answers::{self, Answer, JsonBody, Named};
+use super::answers::{self, Answer, JsonBody, Named, Parameters};
+use super::changing::{self, ChangeQuery};
+use crate::change::Care;
 use crate::{change, db};
 
 /// `GET /publishers`
@@ -23,24 +25,30 @@ pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<TrustedPubl
 pub(super) async fn trust(
     State(app): State<App>,
     Named(name): Named<Name>,
+    Parameters(query): Parameters<ChangeQuery>,
     JsonBody(request): JsonBody<PublisherRequest>,
-) -> Answer<Json<TrustedPublisher>> {
+) -> Answer<Response> {
     let site = Arc::clone(&app.site);
-    let publisher = app
-        .database
-        .write(move |write| change::trust(write, &site, &name, request.key))
-        .await?;
-    Ok(Json(publisher))
+    let work = move |write: &db::Write<'_>| {
+        let trust = || change::trust(write, &site, &name, request.key);
+        change::careful(write, &site, query.care(Care::LoseNothing), trust)
+    };
+    if query.dry_run {
+        let (_, losses) = app.database.rehearse(work).await?;
+        return Ok(Json(Preview { losses }).into_response());
+    }
+    let (publisher, _) = app.database.write(work).await?;
+    Ok(Json(publisher).into_response())
 }
 
 /// `DELETE /publishers/{name}`
 pub(super) async fn distrust(
     State(app): State<App>,
     Named(name): Named<Name>,
-) -> Answer<StatusCode> {
-    let site = Arc::clone(&app.site);
-    app.database
-        .write(move |write| change::distrust(write, &site, &name))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    Parameters(query): Parameters<ChangeQuery>,
+) -> Answer<Response> {
+    changing::take_away(&app, query, move |write, site| {
+        change::distrust(write, site, &name)
+    })
+    .await
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, Relay};
 use haar_protocol::relay::{IssuedCertificate, RelayApplied, RelayCredentials, RelayInfo};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::answers::{self, Answer, Named, Parameters, Text};
-use super::applications::ApplyQuery;
+use super::changing::{self, ChangeQuery};
 use crate::failure::{Failure, Kind};
 use crate::site::Site;
 use crate::{change, clock, db, relay_view};
@@ -64,7 +64,7 @@ async fn unknown(app: &App, name: Name) -> Answer<Failure> {
 pub(super) async fn apply(
     State(app): State<App>,
     Named(name): Named<Name>,
-    Parameters(query): Parameters<ApplyQuery>,
+    Parameters(query): Parameters<ChangeQuery>,
     Text(yaml): Text,
 ) -> Answer<Json<RelayApplied>> {
     let relay = read(&yaml, &name)?;
@@ -110,12 +110,15 @@ fn read(yaml: &str, name: &Name) -> Answer<Relay> {
 }
 
 /// `DELETE /relays/{name}`
-pub(super) async fn remove(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
-    let site = Arc::clone(&app.site);
-    app.database
-        .write(move |write| change::delete_relay(write, &site, &name))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+pub(super) async fn remove(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<ChangeQuery>,
+) -> Answer<Response> {
+    changing::take_away(&app, query, move |write, site| {
+        change::delete_relay(write, site, &name)
+    })
+    .await
 }
 
 /// The query for credentials.

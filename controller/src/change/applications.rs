@@ -6,10 +6,11 @@ use haar_protocol::rest::{ApplyResult, Placement};
 use rusqlite::Connection;
 
 use super::relays::load_relays;
-use super::{load_publishers, planned_module, refuse, replan};
+use super::{lives, load_publishers, planned_module, refuse, replan};
 use crate::db::applications::ApplicationRow;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
+use crate::losses;
 use crate::plan::{self, Module};
 use crate::site::Site;
 
@@ -24,6 +25,7 @@ pub(crate) fn apply(
     site: &Site,
     yaml: String,
     manifest: Manifest,
+    keeps_data: bool,
 ) -> Result<ApplyResult, Failure> {
     let name = manifest.name.clone();
     let modules: Vec<Module> = db::modules::list(&write.sql)?
@@ -55,6 +57,7 @@ pub(crate) fn apply(
         revision,
         applied_ms: write.now_ms,
     };
+    lives::follow(write, before.as_ref(), &name, &row.modules, keeps_data)?;
     db::applications::put(&write.sql, &row)?;
     let replanned = replan(write, site, Some(&name))?;
     let changed = !is_same || replanned.moved;
@@ -68,9 +71,21 @@ pub(crate) fn apply(
         );
         write.event("application_applied", name.as_str(), &message)?;
     }
+    let mut warnings = manifest::warnings(&row.manifest);
+    if let Some(before) = before.filter(|_| changed) {
+        let nodes = db::nodes::list(&write.sql)?;
+        let statuses = db::statuses::all(&write.sql)?;
+        warnings.extend(losses::outgrown(
+            &before.manifest,
+            &row.manifest,
+            &nodes,
+            &statuses,
+        ));
+    }
     Ok(ApplyResult {
         placements: placements_of(write, &replanned.placements, &name)?,
-        warnings: manifest::warnings(&row.manifest),
+        losses: Vec::new(),
+        warnings,
         name,
         revision: row.revision,
         changed,
@@ -107,7 +122,8 @@ fn placements_of(
     Ok(result)
 }
 
-/// Deletes an application: its instances stop, its routes end.
+/// Deletes an application: its instances stop, its routes end, and what is stored for it is deleted
+/// unless it is kept.
 ///
 /// # Errors
 /// When there is none of this name.
@@ -115,12 +131,19 @@ pub(crate) fn delete_application(
     write: &Write<'_>,
     site: &Site,
     name: &Name,
+    keeps_data: bool,
 ) -> Result<(), Failure> {
-    if !db::applications::delete(&write.sql, name.as_str())? {
+    let Some(row) = db::applications::get(&write.sql, name.as_str())? else {
         return Err(unknown_application(&write.sql, name));
-    }
+    };
+    lives::end(write, &row, keeps_data)?;
+    db::applications::delete(&write.sql, name.as_str())?;
     replan(write, site, None)?;
-    write.event("application_deleted", name.as_str(), "its instances stop")
+    let data = match keeps_data {
+        true => "its instances stop; its data are kept for a day",
+        false => "its instances stop, and its data are deleted",
+    };
+    write.event("application_deleted", name.as_str(), data)
 }
 
 /// There is no such application; the hint names one that is called alike.

@@ -3,7 +3,9 @@
 //! the database thread; publishing is left to `relay_link`, which follows the commits.
 
 mod applications;
+mod careful;
 mod enrolments;
+mod lives;
 mod nodes;
 mod publishers;
 mod relays;
@@ -18,6 +20,7 @@ use haar_protocol::signed::{self, EnvelopeError};
 use rusqlite::Connection;
 
 pub(crate) use applications::{apply, delete_application, delete_module, unknown_application};
+pub(crate) use careful::{Care, careful, load_view};
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
 pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key, unknown_node};
 pub(crate) use publishers::{distrust, trust};
@@ -86,6 +89,8 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
         modules,
         applications,
         placements: db::applications::placements(connection)?,
+        lives: db::lives::list(connection)?,
+        ended: db::lives::ended(connection)?,
     })
 }
 
@@ -126,7 +131,7 @@ fn replan_above(
     candidate: Option<&Name>,
     above: &BTreeMap<NodeId, u64>,
 ) -> Result<Replanned, Failure> {
-    let fleet = load_fleet(&write.sql, site)?;
+    let mut fleet = load_fleet(&write.sql, site)?;
     let placed = plan::place(&fleet, candidate);
     if let Some(name) = candidate {
         refuse_unplaced(&fleet, &placed, name)?;
@@ -134,6 +139,10 @@ fn replan_above(
     tell_unplaced(write, &fleet, &placed)?;
     let placements = placed.placements;
     db::applications::put_placements(&write.sql, &fleet.placements, &placements)?;
+    if !fleet.ended.is_empty() {
+        db::lives::forget_placed(&write.sql)?;
+        fleet.ended = db::lives::ended(&write.sql)?;
+    }
     let mut assignments = BTreeMap::new();
     for (id, node) in &fleet.nodes {
         let hosts_candidate = placements

@@ -61,6 +61,7 @@ pub(crate) fn distrust(write: &Write<'_>, site: &Site, name: &Name) -> Result<()
         )
         .hint("see them with `haar get publishers`"));
     }
+    db::lives::forget_publisher(&write.sql, name)?;
     replan(write, site, None)?;
     write.event(
         "publisher_distrusted",

@@ -18,6 +18,7 @@ pub(crate) mod publishers;
 pub(crate) mod relays;
 pub(crate) mod modules;
 pub(crate) mod applications;
+pub(crate) mod lives;
 pub(crate) mod assignments;
 pub(crate) mod logs;
 pub(crate) mod events;

@@ -50,6 +50,7 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
         events.extend(change(last, microservice, node));
         events.extend(failure(last, microservice, node));
     }
+    events.extend(discarded(before, after, node));
     events.extend(wear(before, after, node));
     events.extend(store(before, after, node));
     // What an agent has counted begins anew with it.
@@ -63,6 +64,23 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
     }
     events.truncate(EVENTS_MAX);
     events
+}
+
+/// Messages were discarded because somebody has changed or deleted what they waited for.
+fn discarded(before: Option<&Status>, after: &Status, node: &Name) -> Option<Told> {
+    let known = before?.discarded;
+    let messages = after.discarded.messages.saturating_sub(known.messages);
+    let routes = after.discarded.episodes.saturating_sub(known.episodes);
+    let plural = |count| if count == 1 { "" } else { "s" };
+    (messages > 0).then(|| Told {
+        kind: "messages_discarded",
+        subject: node.to_string(),
+        message: format!(
+            "node `{node}` discarded {messages} message{}, which waited on {routes} route{} that somebody has changed or deleted",
+            plural(messages),
+            plural(routes)
+        ),
+    })
 }
 
 /// The agent's database was found damaged, or can't be used.

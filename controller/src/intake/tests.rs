@@ -43,6 +43,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         microservices: Vec::new(),
         routes: Vec::new(),
         backlogs: Vec::new(),
+        discarded: Default::default(),
         frames_refused: 0,
         relays: Vec::new(),
         serves: Vec::new(),
@@ -76,6 +77,7 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         exceeded: Default::default(),
         last_failure: None,
         refused_module: None,
+        configuring: false,
     }
 }
 

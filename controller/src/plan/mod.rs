@@ -19,10 +19,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{MicroserviceName, Publisher};
-use haar_protocol::ids::{Digest, Name, NodeId, SiteId};
+use haar_protocol::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
 use haar_protocol::keys::{LinkKey, PublicKey, SecretKey};
 use haar_protocol::limits::Budget;
-use haar_protocol::manifest::Manifest;
+use haar_protocol::manifest::{self, Manifest, RouteEnd};
 
 pub(crate) use compile::compile;
 pub(crate) use place::{Placed, place};
@@ -52,6 +52,36 @@ pub(crate) struct Fleet {
     pub(crate) applications: BTreeMap<Name, Application>,
     /// Where instances are now.
     pub(crate) placements: Placements,
+    /// The lives of microservices, other than first ones.
+    pub(crate) lives: BTreeMap<MicroserviceName, u64>,
+    /// What each node is told to delete, as `APPLICATION/MICROSERVICE`.
+    pub(crate) ended: BTreeMap<NodeId, Vec<String>>,
+}
+
+impl Fleet {
+    /// The life of a microservice.
+    pub(crate) fn life(&self, name: &MicroserviceName) -> u64 {
+        self.lives.get(name).copied().unwrap_or(0)
+    }
+
+    /// The id of a route of an application.
+    pub(crate) fn route_id(
+        &self,
+        application: &Name,
+        route: &manifest::Route,
+        content_type: &MediaType,
+    ) -> RouteId {
+        let life = |end: &RouteEnd| {
+            end.port().map_or(0, |port| {
+                self.life(&MicroserviceName {
+                    application: application.clone(),
+                    microservice: port.microservice.clone(),
+                })
+            })
+        };
+        let id = route.id(application, content_type);
+        id.in_lives([life(&route.from), life(&route.to)])
+    }
 }
 
 /// A node, as far as plans care.

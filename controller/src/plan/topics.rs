@@ -98,6 +98,7 @@ pub(super) fn tell(fleet: &Fleet, node: &Node, assignment: &mut Assignment) {
 
 /// The route as the node is told it, when one end is a topic and the other an instance there.
 pub(super) fn route_at(
+    fleet: &Fleet,
     application: &Application,
     route: &Route,
     placements: &Placements,
@@ -109,7 +110,7 @@ pub(super) fn route_at(
     let content_type = route.content_type(&application.manifest)?;
     let relay = route.relay.clone()?;
     is_here.then(|| TopicRoute {
-        id: route.id(&application.manifest.name, content_type),
+        id: fleet.route_id(&application.manifest.name, route, content_type),
         relay,
         topic,
         microservice,

@@ -13,6 +13,7 @@ mod asking;
 mod compiling;
 mod contract;
 mod deleting;
+mod losing;
 mod enrolling;
 mod flooding;
 mod following;

@@ -44,6 +44,7 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         exceeded: Default::default(),
         last_failure: None,
         refused_module: None,
+        configuring: false,
     }
 }
 

@@ -23,7 +23,7 @@ use haar_host::runtime::surroundings::Surroundings;
 use haar_host::store::Store;
 use haar_protocol::assignment::{Microservice, Publisher};
 use haar_protocol::ids::RouteId;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wasmtime::component::InstancePre;
 
@@ -118,7 +118,7 @@ impl Bench {
         pre: InstancePre<State>,
     ) -> (Setup, watch::Sender<Orders>) {
         let (orders, given) = watch::channel(Orders::of(spec));
-        let (started, _) = oneshot::channel();
+        let (answered, _) = mpsc::channel(1);
         let logs: Arc<Logs> = Arc::default();
         let inbox = registry.inbox(&spec.name, &spec.limits);
         let counters: Arc<Counters> = Arc::default();
@@ -131,7 +131,7 @@ impl Bench {
             counters,
             file_thread: Arc::default(),
             orders: given,
-            started: Some(started),
+            answered,
         };
         (setup, orders)
     }

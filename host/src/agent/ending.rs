@@ -57,6 +57,9 @@ impl Agent {
         if let Some(envelope) = self.unstored.take() {
             self.assignment(&envelope).await;
         }
+        self.end_lives().await;
+        let are_given = self.node.registry.gives_numbers();
+        self.reserve_numbers(are_given).await;
         if self.lacks_logs {
             self.open_logs_again().await;
         }
@@ -164,6 +167,11 @@ impl Agent {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
+        if self.node.is_idle() && self.reserved > 1 {
+            // Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
+            let highest = self.node.registry.highest_number();
+            let _ = self.store.reserve_numbers(highest).await;
+        }
         if let Err(error) = self.store.keep_ages().await
             && !self.store.is_known_to_fail()
         {

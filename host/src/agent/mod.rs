@@ -57,8 +57,8 @@ pub enum Event {
     Disconnected(RelayNumber, DisconnectReason),
     /// A module is ready, or is not.
     Prepared(Arc<Microservice>, Result<InstancePre<State>, PrepareError>),
-    /// An instance's `start` has returned.
-    Started(MicroserviceName, u64),
+    /// An instance's `start` has returned, or it has answered to other values of its configuration.
+    Answered(MicroserviceName, u64),
     /// A dead letter goes back into its inbox; the answer says why not.
     Replay(Box<DeadLetter>, oneshot::Sender<Result<(), String>>),
     /// There are other dead letters than before.

@@ -1,8 +1,10 @@
 //! Makes the node's status: a complete, sequenced snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use haar_engine::configuration;
+use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::signed::{self, DOCUMENT_BYTES_MAX, EnvelopeError};
 use haar_protocol::status::{
@@ -12,6 +14,7 @@ use haar_protocol::status::{
 
 use super::node::Node;
 use crate::bus::Bus;
+use crate::bus::message::RouteCounters;
 use crate::store::Store;
 
 /// What a status says beside the control state.
@@ -81,6 +84,7 @@ pub(super) fn status(
         microservices: node.microservices(),
         routes: routes(node),
         backlogs: backlogs(node),
+        discarded: node.discarded,
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
         serves: frame.serves.clone(),
@@ -104,6 +108,17 @@ pub(super) fn store(store: &Store) -> Option<StoreStatus> {
 }
 
 fn routes(node: &Node) -> Vec<RouteStatus> {
+    let waiting = waiting(node);
+    // A route of a topic has one end here, and the other at the relay that `peer` names.
+    let waits = |counters: &RouteCounters, peer: &Name| {
+        let ends = waiting.get(&counters.id.to_u64())?.iter();
+        let is_its = |other: &Option<&Name>| counters.topic.is_some() || *other == Some(peer);
+        Some(
+            ends.filter(|(other, _)| is_its(other))
+                .map(|end| end.1)
+                .sum(),
+        )
+    };
     node.registry
         .counters()
         .map(|(peer, counters)| RouteStatus {
@@ -114,8 +129,29 @@ fn routes(node: &Node) -> Vec<RouteStatus> {
             delivered: counters.delivered.load(Ordering::Relaxed),
             handled: counters.handled.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
+            waiting: waits(counters, peer).unwrap_or(0),
         })
         .collect()
+}
+
+/// How many messages wait on durable routes, by the route's number, each with the name of the node at
+/// the other end.
+fn waiting(node: &Node) -> BTreeMap<u64, Vec<(Option<&Name>, u64)>> {
+    let mut waiting: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+    let Some(assignment) = node.assignment() else {
+        return waiting;
+    };
+    let names: BTreeMap<&NodeId, &Name> = assignment
+        .peers
+        .iter()
+        .map(|peer| (&peer.id, &peer.name))
+        .chain([(&assignment.node, &assignment.node_name)])
+        .collect();
+    for (route, other, messages) in node.registry.logs.waiting() {
+        let name = names.get(other).copied();
+        waiting.entry(route).or_default().push((name, messages));
+    }
+    waiting
 }
 
 fn backlogs(node: &Node) -> Vec<BacklogStatus> {

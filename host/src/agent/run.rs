@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Event;
+use super::assigning::Held;
 use super::connecting::Start;
 use super::connection::{Account, jitter, sleep_until};
 use super::devices::{self, Devices};
@@ -115,6 +116,10 @@ pub struct Agent {
     pub(super) lacks_logs: bool,
     /// An assignment that was good and could not be stored.
     pub(super) unstored: Option<Bytes>,
+    /// An assignment in force of which a part waits for the end of these instances.
+    pub(super) ending: Option<(Bytes, Held)>,
+    /// Outlets without logs may give numbers up to here; 0 before that is known.
+    pub(super) reserved: u64,
     /// Its data directory.
     pub(super) data: PathBuf,
     /// The least generation of its key for links that the site wants.
@@ -246,6 +251,8 @@ impl Agent {
             kept: watch::Sender::default(),
             lacks_logs: false,
             unstored: None,
+            ending: None,
+            reserved: 0,
             data: data.to_owned(),
             link_key_generation: 0,
         };
@@ -288,7 +295,10 @@ impl Agent {
                 () = stop.cancelled() => break Ended::Stopped,
                 ended = store_ended(&mut health) => break ended,
                 Some(event) = self.received.recv() => self.apply(event).await,
-                Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => self.ended(ended),
+                Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => {
+                    self.ended(ended);
+                    self.end_lives().await;
+                }
                 () = sleep_until(wake) => {
                     let effects = self.node.woken(Instant::now(), now_ms());
                     self.perform(effects);
@@ -324,8 +334,8 @@ impl Agent {
                         .prepared(&spec, outcome, Instant::now(), now_ms(), jitter());
                 self.perform(effects);
             }
-            Event::Started(name, run) => {
-                let effects = self.node.started(&name, run, Instant::now(), now_ms());
+            Event::Answered(name, run) => {
+                let effects = self.node.answered(&name, run, Instant::now(), now_ms());
                 self.perform(effects);
             }
             Event::Replay(letter, answer) => {

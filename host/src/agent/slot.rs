@@ -9,6 +9,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use haar_protocol::assignment::{Microservice, MicroserviceName};
@@ -194,6 +195,21 @@ impl Slot {
         });
     }
 
+    /// Bytes of memory that its instance has.
+    fn held_bytes(&self) -> u64 {
+        match self.running {
+            Some(_) => self.counters.memory_bytes.load(Ordering::Relaxed),
+            None => 0,
+        }
+    }
+
+    /// True when what runs can't become what is wanted without a restart.
+    pub fn must_restart(&self, wanted: &Microservice) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| needs_restart(&running.spec, wanted))
+            || self.held_bytes() > wanted.limits.memory.0
+    }
+
     /// The part of it that the plan is made from.
     pub fn observed(&self) -> Observed {
         Observed {
@@ -206,6 +222,7 @@ impl Slot {
                 .as_ref()
                 .or(self.ready.as_ref().map(|(spec, _)| spec))
                 .map(|spec| spec.module),
+            held_bytes: self.held_bytes(),
             refused: self.refused.clone(),
             backing_off: self.waiting.is_some(),
             stopping: self.stop_deadline.is_some() && self.ready.is_none(),
@@ -251,7 +268,7 @@ impl Slot {
         wanted: Option<&Arc<Microservice>>,
         inbox: Option<&Arc<Inbox>>,
     ) -> Option<MicroserviceStatus> {
-        use std::sync::atomic::Ordering::Relaxed;
+        use Ordering::Relaxed;
         let running = self.running.as_ref().map(|running| &running.spec);
         let spec = running
             .or(self.preparing.as_ref())
@@ -263,17 +280,24 @@ impl Slot {
             }
             _ => (self.phase, self.since_ms),
         };
+        let configured = self.counters.configured();
+        let is_up = self.phase == Phase::Running;
+        let refusal = configured.refusal.as_ref().filter(|_| is_up);
+        let orders = self.running.as_ref().filter(|_| is_up);
         Some(MicroserviceStatus {
             name: name.clone(),
             module: spec.module,
             module_label: spec.module_label.clone(),
             state,
-            reason: self.reason.clone(),
+            reason: self.reason.as_ref().or(refusal).cloned(),
             refused_module: self
                 .refused
                 .as_ref()
                 .map(|refused| refused.module)
-                .filter(|module| *module != spec.module),
+                .filter(|module| *module != spec.module)
+                .or(refusal.map(|_| spec.module)),
+            configuring: orders
+                .is_some_and(|running| running.spec.configuration != *configured.values),
             since_ms,
             restarts: self.restarts,
             hibernations: self.counters.hibernations.load(Relaxed),

@@ -36,6 +36,13 @@ impl Node {
         self.slots.values().all(|slot| slot.running.is_none())
     }
 
+    /// True while an instance of the microservice runs.
+    pub fn has_instance(&self, name: &MicroserviceName) -> bool {
+        self.slots
+            .get(name)
+            .is_some_and(|slot| slot.running.is_some())
+    }
+
     /// Names of instances that run.
     pub fn running(&self) -> Vec<String> {
         self.slots

@@ -83,10 +83,9 @@ impl Builder<'_> {
         let name = &microservice.name;
         let inbox = self.registry.inbox(name, &microservice.limits);
         if route.delivery == Delivery::Live {
-            let sequences = &mut self.registry.topic_sequences;
             return Intake::Inbox {
                 source: Arc::new(topics::source(self.assignment, route)),
-                sequence: Arc::clone(sequences.entry(route.id).or_default()),
+                sequence: self.registry.topic_sequence(route.id),
                 inbox,
             };
         }

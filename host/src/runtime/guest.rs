@@ -1,9 +1,10 @@
 //! One instantiated component and the calls into it. Every call is bounded in fuel and in wall
 //! clock; after a failed call the guest can't be entered again and is thrown away.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haar_protocol::status::FailureCause as Cause;
@@ -55,9 +56,27 @@ pub struct Counters {
     pub dead_letters: AtomicU64,
     /// How often each limit was exceeded.
     pub exceeded: Exceeded,
+    /// What it said to its configuration.
+    pub configured: Mutex<Configured>,
+}
+
+/// What a guest said to its configuration: it was started with it, or told of it.
+#[derive(Debug, Default)]
+pub struct Configured {
+    /// The values.
+    pub values: Arc<BTreeMap<String, String>>,
+    /// The error of `configuration-changed`, if it returned one.
+    pub refusal: Option<String>,
 }
 
 impl Counters {
+    /// What it said to its configuration.
+    pub fn configured(&self) -> MutexGuard<'_, Configured> {
+        self.configured
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a failure and the limit that was exceeded.
     pub(super) fn failed(&self, failure: Failure) -> Failure {
         self.failures.fetch_add(1, Ordering::Relaxed);

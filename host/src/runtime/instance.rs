@@ -8,23 +8,26 @@
 //! ```
 
 mod messages;
+mod orders;
 mod aftermath;
 mod hibernation;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use haar_protocol::assignment::Microservice;
-use haar_protocol::limits::{Limits, RetryPolicy};
+use haar_protocol::limits::RetryPolicy;
 use haar_protocol::log::Level;
 use haar_protocol::status::FailureCause as Cause;
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+pub use self::orders::Orders;
+use self::orders::adopt;
 use super::background::Anywhere;
 use super::cpu::{Metered, Share};
 use super::failure::Failure;
@@ -46,31 +49,6 @@ use crate::policy::Refusal;
 
 /// How long opening an instance's directories and measuring them may take.
 const OPENING_MAX: Duration = Duration::from_secs(30);
-
-/// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orders {
-    /// Values behind `wasi:config`.
-    pub configuration: Arc<BTreeMap<String, String>>,
-    /// Limits; what depends on them changes with the next call.
-    pub limits: Limits,
-    /// What happens to messages that are not handled.
-    pub retry: RetryPolicy,
-    /// To finish: one last call, no longer than this.
-    pub stop: Option<Duration>,
-}
-
-impl Orders {
-    /// Run as assigned.
-    pub fn of(spec: &Microservice) -> Self {
-        Self {
-            configuration: Arc::new(spec.configuration.clone()),
-            limits: spec.limits.clone(),
-            retry: spec.retry.clone(),
-            stop: None,
-        }
-    }
-}
 
 /// How an instance ended.
 #[derive(Debug)]
@@ -103,8 +81,9 @@ pub struct Setup {
     pub file_thread: Arc<FileThread>,
     /// What the control loop asks of it.
     pub orders: watch::Receiver<Orders>,
-    /// Told once, when `start` has returned for the first time.
-    pub started: Option<oneshot::Sender<()>>,
+    /// Told when `start` has returned for the first time, and when other values of the configuration were
+    /// answered.
+    pub answered: mpsc::Sender<()>,
 }
 
 /// Runs the instance until it is stopped or fails, within its share of the processor; its long calls
@@ -128,7 +107,7 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
         }
     };
     key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
-    let mut tick = None;
+    let (mut tick, mut is_told) = (None, false);
     loop {
         let since = &setup.counters.hibernating_since_ms;
         since.store(0, Ordering::Relaxed);
@@ -148,7 +127,7 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             Ok(guest) => guest,
             Err(failure) => return Exit::Failed(failure),
         };
-        let mut instance = Instance::new(&mut setup, guest, retry, &share);
+        let mut instance = Instance::new(&mut setup, guest, retry, &share, &mut is_told);
         instance.inbox.begin();
         let end = instance.live(tick).await;
         timers::save(instance.guest.state()).await;
@@ -166,16 +145,6 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             None => return Exit::Stopped,
         };
     }
-}
-
-/// Puts in force what orders say of a running instance, except its configuration. Returns what happens
-/// to messages that are not handled.
-fn adopt(state: &mut State, orders: &Orders, share: &Share) -> RetryPolicy {
-    share.set(orders.limits.cpu.map(|percent| percent.0));
-    state.memory.set_limits(&orders.limits);
-    state.files.set_private_limit(orders.limits.files_size.0);
-    state.limits = orders.limits.clone();
-    orders.retry.clone()
 }
 
 /// The same as [`state`], when no file operation of an earlier instance goes on any more.
@@ -246,7 +215,8 @@ struct Instance<'a> {
     logger: Logger,
     counters: Arc<Counters>,
     orders: &'a mut watch::Receiver<Orders>,
-    started: &'a mut Option<oneshot::Sender<()>>,
+    answered: mpsc::Sender<()>,
+    is_told: &'a mut bool,
     share: &'a Share,
     retry: RetryPolicy,
     /// When its last call ended.
@@ -260,14 +230,21 @@ struct Instance<'a> {
 }
 
 impl<'a> Instance<'a> {
-    fn new(setup: &'a mut Setup, guest: Guest, retry: RetryPolicy, share: &'a Share) -> Self {
+    fn new(
+        setup: &'a mut Setup,
+        guest: Guest,
+        retry: RetryPolicy,
+        share: &'a Share,
+        is_told: &'a mut bool,
+    ) -> Self {
         Self {
             guest,
             inbox: Arc::clone(&setup.inbox),
             logger: setup.logger.clone(),
             counters: Arc::clone(&setup.counters),
             orders: &mut setup.orders,
-            started: &mut setup.started,
+            answered: setup.answered.clone(),
+            is_told,
             share,
             retry,
             idle_since: Instant::now(),
@@ -297,8 +274,9 @@ impl<'a> Instance<'a> {
             return Err(Failure::new(Cause::Start, &reason));
         }
         self.guest.state().timers.awake();
-        if let Some(started) = self.started.take() {
-            let _ = started.send(()); // the agent may be gone already; then the orders tell
+        let is_other = self.configured(None);
+        if !std::mem::replace(self.is_told, true) || is_other {
+            self.tell();
         }
         match tick {
             Some(tick) => self.handle_tick(tick).await,
@@ -327,28 +305,6 @@ impl<'a> Instance<'a> {
             () = until(attempt), if handles && !has_more => self.handle_batch().await?,
             () = std::future::ready(()), if has_more => self.handle_batch().await?,
             () = until(drowsy) => return self.hibernate().await.map(Some),
-        }
-        Ok(None)
-    }
-
-    /// Does what the newest orders say.
-    async fn obey(&mut self) -> Result<Option<End>, Failure> {
-        let orders = self.orders.borrow_and_update().clone();
-        if let Some(grace) = orders.stop {
-            self.guest.stop(grace).await?;
-            return Ok(Some(End::Exit(Exit::Stopped)));
-        }
-        let state = self.guest.state();
-        self.retry = adopt(state, &orders, self.share);
-        if state.configuration == orders.configuration {
-            return Ok(None);
-        }
-        state.configuration = orders.configuration;
-        if let Err(reason) = self.guest.configuration_changed().await? {
-            self.logger.agent(
-                Level::Warn,
-                &format!("`configuration-changed` returned an error: {reason}"),
-            );
         }
         Ok(None)
     }

@@ -11,7 +11,8 @@ mod thread;
 
 mod essentials;
 pub mod ages;
-mod owners;
+pub mod owners;
+mod past;
 pub mod key_value;
 pub mod history;
 pub mod timers;
@@ -36,6 +37,7 @@ use thread::{Database, Done, QUEUE_REQUESTS, Request};
 pub use essentials::StatusSequence;
 pub use health::Health;
 pub use opening::set_aside;
+pub use past::Past;
 
 /// A handle to the database. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug, Clone)]

@@ -3,15 +3,21 @@
 //!
 //! ```text
 //! wanted ─ no longer ─► gone for 0 … a day ─► without a name ─ a part at a time ─► deleted
-//!    ▲                        │
-//!    └──── wanted again ──────┘
+//!    ▲  │                     │                    ▲
+//!    │  └─ deleted by somebody, or another life ───┤
+//!    └──── wanted again ──────┘                    │
+//!                             └────────────────────┘
 //! ```
+//!
+//! What is stored belongs to one *life* of a microservice: the site begins another one when somebody
+//! has deleted it, or when a module of another publisher takes its name
+//! ([decision 023](../../../docs/decisions/023-what-is-deleted-is-gone.md)).
 
-use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::assignment::{Assignment, MicroserviceName};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::log::batches::Batches;
-use super::{Store, integer};
+use super::{Store, integer, natural};
 
 /// How long data of a microservice is kept that is no longer assigned, in milliseconds.
 const KEPT_MS: u64 = 86_400_000;
@@ -21,7 +27,85 @@ const STEP_MS_MAX: u64 = 2 * 3_600_000;
 /// Rows that are deleted in one request at most, so that others get their turn.
 const DELETED_ROWS: u32 = 1_000;
 
+/// What an assignment says of whose data are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lives {
+    /// What is assigned, with the life that its data belong to; nothing where the site does not tell.
+    pub assigned: Vec<(MicroserviceName, u64)>,
+    /// What somebody has deleted, as `APPLICATION/MICROSERVICE`.
+    pub ended: Vec<String>,
+}
+
+impl Lives {
+    /// As the assignment has it.
+    pub fn of(assignment: &Assignment) -> Self {
+        let microservices = assignment.microservices.iter();
+        let assigned = microservices.filter_map(|one| Some((one.name.clone(), one.life?)));
+        Self {
+            assigned: assigned.collect(),
+            ended: assignment.ended.clone(),
+        }
+    }
+}
+
 impl Store {
+    /// Notes the lives of microservices that nothing is stored of. Returns those of which there are
+    /// data of another life than their own, or that were deleted: [`end_owners`](Self::end_owners)
+    /// must come before they run.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub async fn follow_lives(&self, lives: Lives) -> anyhow::Result<Vec<MicroserviceName>> {
+        self.run(move |connection| {
+            let mut over = Vec::new();
+            for (name, life) in &lives.assigned {
+                match self::life(connection, name)? {
+                    None => begin(connection, name, *life)?,
+                    Some((_, known)) if known == *life => {}
+                    Some(_) => over.push(name.clone()),
+                }
+            }
+            let mut ended =
+                connection.prepare_cached("SELECT application, microservice FROM owner WHERE application || '/' || microservice = ?1")?;
+            for text in &lives.ended {
+                over.extend(ended.query_row([text], |row| name(row, 0, 1)).optional()?);
+            }
+            Ok(over)
+        })
+        .await
+    }
+
+    /// Ends what is stored of these microservices: nobody finds it any more, and it is deleted with the
+    /// next look. Those of `lives` begin theirs.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn end_owners(
+        &self,
+        over: Vec<MicroserviceName>,
+        lives: Lives,
+    ) -> anyhow::Result<()> {
+        self.run_logs(move |connection, batches| {
+            for name in &over {
+                let Some(id) = find(connection, name)? else {
+                    continue;
+                };
+                let mut logs = connection.prepare_cached("SELECT id FROM log WHERE owner = ?1")?;
+                let logs = logs.query_map([id], |row| row.get(0))?;
+                for log in logs.collect::<Result<Vec<i64>, _>>()? {
+                    batches.retire(connection, log)?;
+                }
+                take_name(connection, id)?;
+                let mut assigned = lives.assigned.iter();
+                if let Some((_, life)) = assigned.find(|(assigned, _)| assigned == name) {
+                    begin(connection, name, *life)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Takes note of which microservices are assigned: of others the data is deleted when they have
     /// been gone for a day. That is time in which the agent looked, at least every two hours.
     /// Returns those whose data was deleted.
@@ -92,10 +176,7 @@ fn age(
             Some(gone_ms) => Some(gone_ms.saturating_add(integer(passed_ms))),
         };
         if now_gone_ms.is_some_and(|gone_ms| gone_ms >= integer(KEPT_MS)) {
-            connection.execute(
-                "UPDATE owner SET application = '', microservice = id WHERE id = ?1",
-                [id],
-            )?;
+            take_name(connection, id)?;
             ended.push(name);
         } else if now_gone_ms != gone_ms {
             connection.execute(
@@ -105,6 +186,33 @@ fn age(
         }
     }
     Ok(ended)
+}
+
+fn take_name(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE owner SET application = '', microservice = id WHERE id = ?1";
+    connection.execute(sql, [id]).map(drop)
+}
+
+fn begin(connection: &Connection, name: &MicroserviceName, life: u64) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO owner (application, microservice, life) VALUES (?1, ?2, ?3)";
+    let (application, microservice) = (name.application.as_str(), name.microservice.as_str());
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute((application, microservice, integer(life)))?;
+    Ok(())
+}
+
+/// The owner's number and its life, if anything is stored for it.
+pub(super) fn life(
+    connection: &Connection,
+    owner: &MicroserviceName,
+) -> rusqlite::Result<Option<(i64, u64)>> {
+    connection
+        .prepare_cached("SELECT id, life FROM owner WHERE application = ?1 AND microservice = ?2")?
+        .query_row(
+            (owner.application.as_str(), owner.microservice.as_str()),
+            |row| Ok((row.get(0)?, natural(row.get(1)?))),
+        )
+        .optional()
 }
 
 /// Deletes a part of what belongs to owners without a name. False when nothing is left.
@@ -143,13 +251,7 @@ pub(super) fn find(
     connection: &Connection,
     owner: &MicroserviceName,
 ) -> rusqlite::Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT id FROM owner WHERE application = ?1 AND microservice = ?2")?
-        .query_row(
-            (owner.application.as_str(), owner.microservice.as_str()),
-            |row| row.get(0),
-        )
-        .optional()
+    Ok(life(connection, owner)?.map(|(id, _)| id))
 }
 
 /// The owner's number; made when it has none yet.

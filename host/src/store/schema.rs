@@ -9,7 +9,16 @@ const APPLICATION_ID: i32 = 0x4861_6172;
 const STATEMENTS_MAX: usize = 48;
 
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 7] = [START, MICROSERVICES, MESSAGES, BATCHES, AGES, DAMAGE, RUNS];
+const MIGRATIONS: [&str; 8] = [
+    START,
+    MICROSERVICES,
+    MESSAGES,
+    BATCHES,
+    AGES,
+    DAMAGE,
+    RUNS,
+    LIVES,
+];
 
 const START: &str = "
     CREATE TABLE assignment (
@@ -183,6 +192,12 @@ const RUNS: &str = "
         upto INTEGER NOT NULL,
         PRIMARY KEY (log, epoch)
     ) STRICT, WITHOUT ROWID;
+";
+
+/// The life of a microservice that its data belong to: 0 is the first one, and that of everything that
+/// was stored before there were lives.
+const LIVES: &str = "
+    ALTER TABLE owner ADD COLUMN life INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Sets the connection up and brings the tables up to date.

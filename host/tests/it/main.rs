@@ -37,3 +37,5 @@ mod levels;
 mod stopping;
 mod supervised;
 mod hibernating;
+mod lives;
+mod adjusting;

@@ -206,6 +206,8 @@ impl Node {
             routes: vec![],
             topics: vec![],
             brokers: vec![],
+            lives: None,
+            ended: vec![],
         }
     }
 
@@ -282,6 +284,7 @@ pub fn microservice(
         inlet_history: BTreeMap::new(),
         outlet_history: BTreeMap::new(),
         unknown: Vec::new(),
+        life: None,
     }
 }
 

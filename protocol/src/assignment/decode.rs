@@ -47,6 +47,10 @@ pub(super) struct Wire {
     topics: Vec<Entry<TopicRoute>>,
     #[serde(default)]
     brokers: Vec<RelayAccess>,
+    #[serde(default)]
+    lives: Option<BTreeMap<String, u64>>,
+    #[serde(default)]
+    ended: Vec<String>,
 }
 
 impl From<Wire> for Assignment {
@@ -67,7 +71,15 @@ impl From<Wire> for Assignment {
             routes: Vec::with_capacity(wire.routes.len()),
             topics: Vec::with_capacity(wire.topics.len()),
             brokers: wire.brokers,
+            lives: wire.lives,
+            ended: wire.ended,
         };
+        if let Some(lives) = &assignment.lives {
+            for microservice in &mut assignment.microservices {
+                let life = lives.get(&microservice.name.to_string());
+                microservice.life = Some(life.copied().unwrap_or(0));
+            }
+        }
         for entry in wire.routes {
             assignment.note(&entry.ends, &entry.unknown);
             assignment.routes.extend(entry.value);
@@ -196,6 +208,7 @@ impl<'de> Deserialize<'de> for Microservice {
             inlet_history: parts.part("inlet_history", "key `inlet_history."),
             outlet_history: parts.part("outlet_history", "key `outlet_history."),
             unknown: parts.finish(),
+            life: None,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Loss;
 use crate::assignment::MicroserviceName;
 use crate::ids::{Digest, MediaType, Name, RouteId};
 use crate::manifest::{Delivery, Manifest};
@@ -54,6 +55,9 @@ pub struct ApplyResult {
     pub dry_run: bool,
     /// Where each instance runs.
     pub placements: Vec<Placement>,
+    /// What stops or is lost with it; only told of a dry run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
     /// Things that work but may not be meant, for people.
     pub warnings: Vec<String>,
     /// New assignment numbers by node; empty on a dry run.
@@ -134,4 +138,7 @@ pub struct Route {
     pub handled: u64,
     /// Messages that were dropped.
     pub dropped: u64,
+    /// Messages that wait on it, if it is durable.
+    #[serde(default)]
+    pub waiting: u64,
 }

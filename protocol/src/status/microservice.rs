@@ -21,9 +21,13 @@ pub struct MicroserviceStatus {
     pub state: State,
     /// Why it is in this state, for a person: the cause of a failure or refusal.
     pub reason: Option<String>,
-    /// The module of a change that was refused, for `reason`, while what ran before it goes on.
+    /// The module of a change that was refused, for `reason`, while what ran before it goes on. Its own
+    /// module when its `configuration-changed` refused other values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_module: Option<Digest>,
+    /// True while it has not answered yet to other values of its configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub configuring: bool,
     /// Since when: milliseconds since the Unix epoch.
     pub since_ms: u64,
     /// How often it was started again after a failure.

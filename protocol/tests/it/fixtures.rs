@@ -133,6 +133,7 @@ pub(crate) fn assignment() -> Assignment {
             inlet_history: BTreeMap::new(),
             outlet_history: BTreeMap::new(),
             unknown: Vec::new(),
+            life: Some(4_711),
         }],
         routes: vec![Route {
             id: route_id(),
@@ -144,6 +145,8 @@ pub(crate) fn assignment() -> Assignment {
         }],
         topics: vec![topic_route()],
         brokers: vec![relays().remove(0)],
+        lives: Some(BTreeMap::from([(microservice_name().to_string(), 4_711)])),
+        ended: vec!["plant-monitor/collector".to_owned()],
     }
 }
 
@@ -186,6 +189,7 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         exceeded: Default::default(),
         last_failure: None,
         refused_module: None,
+        configuring: false,
     }
 }
 
@@ -198,6 +202,7 @@ pub(crate) fn route_status() -> RouteStatus {
         delivered: 0,
         handled: 0,
         dropped: 1,
+        waiting: 3,
     }
 }
 
@@ -274,6 +279,10 @@ pub(crate) fn status() -> Status {
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
         backlogs: vec![backlog_status()],
+        discarded: Overflow {
+            episodes: 1,
+            messages: 47,
+        },
         frames_refused: 5,
         relays: vec![RelayStatus {
             name: name("plant"),

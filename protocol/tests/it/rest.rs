@@ -61,6 +61,7 @@ fn route() -> Route {
         delivered: 3,
         handled: 2,
         dropped: 1,
+        waiting: 0,
     }
 }
 
@@ -233,6 +234,15 @@ fn bodies_about_applications_keep_their_form() {
             placements: vec![Placement {
                 microservice: name("sampler"),
                 node: name("gateway-02"),
+            }],
+            losses: vec![Loss {
+                kind: LossKind::Messages,
+                subject: "sampler.readings -> collector.in".to_owned(),
+                nodes: vec![name("gateway-02")],
+                count: 47,
+                known_ms: Some(NOW_MS),
+                message: "47 messages waiting on `sampler.readings` -> `collector.in` will be lost"
+                    .to_owned(),
             }],
             warnings: vec!["no route leads to the inlet `a.b`".to_owned()],
             assignments: BTreeMap::from([(name("gateway-02"), 8)]),

@@ -201,6 +201,7 @@ pub(super) fn routes(routes: &[Route]) -> String {
         "DELIVERED",
         "HANDLED",
         "DROPPED",
+        "WAITING",
         "TYPE",
     ]);
     for route in routes {
@@ -216,6 +217,7 @@ pub(super) fn routes(routes: &[Route]) -> String {
             route.delivered.to_string(),
             route.handled.to_string(),
             route.dropped.to_string(),
+            route.waiting.to_string(),
             route.content_type.to_string(),
         ]);
     }

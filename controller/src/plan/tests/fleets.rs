@@ -133,6 +133,8 @@ pub(super) fn fleet(nodes: Vec<(NodeId, Node)>, applications: Vec<(Name, Applica
         modules: BTreeMap::from([(Digest::of(b"module"), module())]),
         applications: applications.into_iter().collect(),
         placements: Placements::new(),
+        lives: BTreeMap::new(),
+        ended: BTreeMap::new(),
     }
 }
 

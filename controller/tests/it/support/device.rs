@@ -167,6 +167,7 @@ impl Device {
             microservices,
             routes: Vec::new(),
             backlogs: Vec::new(),
+            discarded: Default::default(),
             frames_refused: 0,
             relays: Vec::new(),
             serves: Vec::new(),

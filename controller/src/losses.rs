@@ -2,21 +2,23 @@
 //! there, and data. Pure: compares the site as it was, with what nodes last reported, with what would
 //! be. `change` tells it before it changes anything.
 
+mod outgrown;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, MicroserviceName};
 use haar_protocol::ids::{Digest, Name, NodeId, RouteId};
-use haar_protocol::manifest::{Delivery, Manifest};
+use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::rest::{Loss, LossKind};
 use haar_protocol::status::{MicroserviceStatus, RouteStatus};
 
-use crate::db::nodes::NodeRow;
-use crate::db::statuses::StatusRow;
 use crate::overview::View;
 use crate::plan::{self, Fleet};
 
-/// Losses that are told one by one.
+pub(crate) use outgrown::{lowers, outgrown};
+
+/// Losses of one kind that are told.
 const TOLD_MAX: usize = 100;
 
 /// What is lost from `before` to `after`.
@@ -26,11 +28,10 @@ pub(crate) fn between(before: &View, after: &Fleet, now_ms: u64) -> Vec<Loss> {
         after,
         now_ms,
     };
-    let mut losses = change.stops();
-    losses.extend(change.messages());
-    losses.extend(change.data());
-    losses.truncate(TOLD_MAX);
-    losses
+    [change.stops(), change.messages(), change.data()]
+        .into_iter()
+        .flat_map(|losses| losses.into_iter().take(TOLD_MAX))
+        .collect()
 }
 
 struct Change<'a> {
@@ -285,43 +286,4 @@ fn has(assignment: &Assignment, waiting: &RouteStatus) -> bool {
             && route.delivery == Delivery::Durable
             && name(other) == Some(&waiting.peer)
     }) || topics.any(|route| route.id == waiting.id && route.delivery == Delivery::Durable)
-}
-
-/// Instances that have more memory than they may have from now on, for people.
-pub(crate) fn outgrown(
-    before: &Manifest,
-    after: &Manifest,
-    nodes: &[NodeRow],
-    statuses: &BTreeMap<NodeId, StatusRow>,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for one in &after.microservices {
-        let mut known = before.microservices.iter();
-        let is_lowered = known
-            .find(|other| other.name == one.name)
-            .is_some_and(|other| other.limits.memory > one.limits.memory);
-        if !is_lowered {
-            continue;
-        }
-        for node in nodes {
-            let reported = statuses.get(&node.id).into_iter();
-            let larger = reported
-                .flat_map(|row| &row.status.microservices)
-                .filter(|status| {
-                    status.name.application == after.name
-                        && status.name.microservice == one.name
-                        && status.memory_bytes > one.limits.memory.0
-                });
-            warnings.extend(larger.map(|status| {
-                format!(
-                    "{} on {} has {} of memory, more than its limit from now on ({}): it is restarted",
-                    one.name,
-                    node.name,
-                    ByteSize(status.memory_bytes),
-                    one.limits.memory
-                )
-            }));
-        }
-    }
-    warnings
 }

@@ -65,8 +65,14 @@ pub(super) async fn apply(
     let manifest = read(&yaml, &name)?;
     let site = Arc::clone(&app.site);
     let work = move |write: &db::Write<'_>| {
+        // A new one takes nothing from anybody.
+        let is_new = db::applications::get(&write.sql, manifest.name.as_str())?.is_none();
+        let care = match is_new {
+            true => Care::None,
+            false => query.care(Care::MayStop),
+        };
         let apply = || change::apply(write, &site, yaml, manifest, query.keep_data);
-        change::careful(write, &site, query.care(Care::MayStop), apply)
+        change::careful(write, &site, care, apply)
     };
     if !query.dry_run {
         let (result, _) = app.database.write(work).await?;

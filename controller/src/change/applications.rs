@@ -72,7 +72,7 @@ pub(crate) fn apply(
         write.event("application_applied", name.as_str(), &message)?;
     }
     let mut warnings = manifest::warnings(&row.manifest);
-    if let Some(before) = before.filter(|_| changed) {
+    if let Some(before) = before.filter(|one| losses::lowers(&one.manifest, &row.manifest)) {
         let nodes = db::nodes::list(&write.sql)?;
         let statuses = db::statuses::all(&write.sql)?;
         warnings.extend(losses::outgrown(

@@ -148,19 +148,22 @@ fn changes_of_state_become_events_once() {
 
 #[test]
 fn a_refused_change_becomes_an_event_once_while_what_ran_before_goes_on() {
-    let mut running = microservice(State::Running, 0);
-    let mut next = status(1, 1);
-    next.microservices = vec![running.clone()];
-    let mut last = take(None, next).unwrap().row;
-    running.refused_module = Some(Digest::of(b"the next one"));
-    running.reason = Some("no policy allows that".into());
-    for (sequence, expected) in [(2, &["microservice_refused"][..]), (3, &[])] {
-        let mut next = status(sequence, 1);
+    // Another module, or other values of the configuration of the same one.
+    for refused in [Digest::of(b"the next one"), Digest::of(b"")] {
+        let mut running = microservice(State::Running, 0);
+        let mut next = status(1, 1);
         next.microservices = vec![running.clone()];
-        let accepted = take(Some(&last), next).unwrap();
-        let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
-        assert_eq!(kinds, expected);
-        last = accepted.row;
+        let mut last = take(None, next).unwrap().row;
+        running.refused_module = Some(refused);
+        running.reason = Some("no policy allows that".into());
+        for (sequence, expected) in [(2, &["microservice_refused"][..]), (3, &[])] {
+            let mut next = status(sequence, 1);
+            next.microservices = vec![running.clone()];
+            let accepted = take(Some(&last), next).unwrap();
+            let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
+            assert_eq!(kinds, expected);
+            last = accepted.row;
+        }
     }
 }
 

@@ -324,22 +324,34 @@ fn data_belong_to_a_publisher_through_rotations_of_its_key_and_to_no_other() {
 }
 
 #[test]
-fn a_lower_limit_of_memory_than_what_is_held_is_warned_of() {
+fn a_lower_limit_than_what_is_held_is_warned_of() {
     let mut scene = Scene::start();
     let route = scene.assignment(|one| !one.routes.is_empty()).routes[0].id;
-    scene.report(route, 0, |_| ());
+    scene.report(route, 0, |status| {
+        let json = serde_json::json!({
+            "application": "app", "microservice": "source", "outlet": "out", "bytes": 2 << 20,
+            "bytes_max": 16 << 20, "refused": {"episodes": 0, "messages": 0},
+            "dropped": {"episodes": 0, "messages": 0},
+        });
+        status.backlogs = vec![serde_json::from_value(json).unwrap()];
+    });
     let lower = ROUTED.replace(
         "place: {node: gw}, outlets",
-        "limits: {memory: 8MiB}, place: {node: gw}, outlets",
+        "limits: {memory: 8MiB, key_value_size: 512KiB}, grants: {key_value: true}, place: {node: gw}, outlets",
+    );
+    let lower = lower.replace(
+        "delivery: durable",
+        "delivery: durable, backlog: {size: 1MiB}",
     );
     let result = scene.try_apply("careful=true", &lower);
-    let expected =
-        "source on gw has 20MiB of memory, more than its limit from now on (8MiB): it is restarted";
-    assert!(
-        result.warnings.iter().any(|one| one == expected),
-        "{:?}",
-        result.warnings
-    );
+    for expected in [
+        "source on gw has 20MiB of memory, more than its limit from now on (8MiB): it is restarted",
+        "source on gw has 3MiB of pairs, more than its limit from now on (512KiB): it stays, and nothing is added",
+        "2MiB wait in the backlog of source.out on gw, more than its limit from now on (1MiB): as `when_full` says, the oldest make room or nothing more is taken",
+    ] {
+        let is_told = result.warnings.iter().any(|one| one == expected);
+        assert!(is_told, "{:?}", result.warnings);
+    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Agent {
     /// new ones is there. Returns those whose instances have to end first.
     async fn begin_lives(&mut self, assignment: &Assignment) -> anyhow::Result<Held> {
         let lives = Lives::of(assignment);
-        let over = self.store.follow_lives(lives.clone()).await?;
+        let over = self.store.follow_lives(lives.clone(), Vec::new()).await?;
         let (busy, free): (Vec<_>, Vec<_>) = over
             .into_iter()
             .partition(|name| self.node.has_instance(name));
@@ -176,7 +176,7 @@ impl Agent {
         for name in &free {
             tracing::info!(microservice = %name, "its data are deleted: they are of an earlier life");
         }
-        self.store.end_owners(free, lives).await?;
+        self.store.follow_lives(lives, free).await?;
         Ok(Held(busy))
     }
 
@@ -217,13 +217,13 @@ impl Agent {
         let registry = &mut self.node.registry;
         registry.logs.follow(wanted, opened, assignment);
         self.lacks_logs = false;
-        self.node.discarded = self.store.past().await?.discarded;
+        self.node.discarded = self.store.past(0, None).await?.discarded;
         Ok(())
     }
 
     /// Has outlets that get a log only now go on above the numbers that they have given.
     async fn number_above(&mut self, wanted: &[WantedLog]) -> anyhow::Result<()> {
-        let past = self.store.past().await?;
+        let past = self.store.past(0, None).await?;
         if self.reserved == 0 {
             // The first time since the start: what the last one has given is not known exactly.
             let floor = past.reserved.max(past.retired);
@@ -233,7 +233,7 @@ impl Agent {
         let given = self.node.registry.highest_before(wanted);
         if given > past.retired {
             // They go on publishing until the new table is in force.
-            self.store.retire_numbers(given + NUMBERS_BLOCK).await?;
+            self.store.past(given + NUMBERS_BLOCK, None).await?;
         }
         Ok(())
     }
@@ -246,8 +246,8 @@ impl Agent {
             return;
         }
         let upto = highest + NUMBERS_BLOCK;
-        match self.store.reserve_numbers(upto).await {
-            Ok(()) => self.reserved = upto,
+        match self.store.past(0, Some(upto)).await {
+            Ok(_) => self.reserved = upto,
             Err(_) if self.store.is_known_to_fail() => {}
             Err(error) => tracing::error!("numbers of messages can't be reserved: {error:#}"),
         }

@@ -170,7 +170,7 @@ impl Agent {
         if self.node.is_idle() && self.reserved > 1 {
             // Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
             let highest = self.node.registry.highest_number();
-            let _ = self.store.reserve_numbers(highest).await;
+            let _ = self.store.past(0, Some(highest)).await;
         }
         if let Err(error) = self.store.keep_ages().await
             && !self.store.is_known_to_fail()

@@ -49,59 +49,38 @@ impl Lives {
 }
 
 impl Store {
-    /// Notes the lives of microservices that nothing is stored of. Returns those of which there are
-    /// data of another life than their own, or that were deleted: [`end_owners`](Self::end_owners)
-    /// must come before they run.
+    /// Ends what is stored of the microservices in `over`: nobody finds it any more, and the next look
+    /// deletes it. Then notes the lives of microservices that nothing is stored of, and returns those of
+    /// which there are data of another life than their own, or that were deleted: these must be ended
+    /// before they run.
     ///
     /// # Errors
     /// When the database can't be read or written.
-    pub async fn follow_lives(&self, lives: Lives) -> anyhow::Result<Vec<MicroserviceName>> {
-        self.run(move |connection| {
+    pub async fn follow_lives(
+        &self,
+        lives: Lives,
+        over: Vec<MicroserviceName>,
+    ) -> anyhow::Result<Vec<MicroserviceName>> {
+        self.run_logs(move |connection, batches| {
+            for name in &over {
+                end(connection, batches, name)?;
+            }
             let mut over = Vec::new();
-            for (name, life) in &lives.assigned {
-                match self::life(connection, name)? {
-                    None => begin(connection, name, *life)?,
-                    Some((_, known)) if known == *life => {}
-                    Some(_) => over.push(name.clone()),
+            for (name, life) in lives.assigned {
+                match self::life(connection, &name)? {
+                    None => begin(connection, &name, life)?,
+                    Some((_, known)) if known == life => {}
+                    Some(_) => over.push(name),
                 }
             }
-            let mut ended =
-                connection.prepare_cached("SELECT application, microservice FROM owner WHERE application || '/' || microservice = ?1")?;
-            for text in &lives.ended {
+            let mut ended = connection.prepare_cached(
+                "SELECT application, microservice FROM owner
+                 WHERE application || '/' || microservice = ?1",
+            )?;
+            for text in lives.ended {
                 over.extend(ended.query_row([text], |row| name(row, 0, 1)).optional()?);
             }
             Ok(over)
-        })
-        .await
-    }
-
-    /// Ends what is stored of these microservices: nobody finds it any more, and it is deleted with the
-    /// next look. Those of `lives` begin theirs.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub async fn end_owners(
-        &self,
-        over: Vec<MicroserviceName>,
-        lives: Lives,
-    ) -> anyhow::Result<()> {
-        self.run_logs(move |connection, batches| {
-            for name in &over {
-                let Some(id) = find(connection, name)? else {
-                    continue;
-                };
-                let mut logs = connection.prepare_cached("SELECT id FROM log WHERE owner = ?1")?;
-                let logs = logs.query_map([id], |row| row.get(0))?;
-                for log in logs.collect::<Result<Vec<i64>, _>>()? {
-                    batches.retire(connection, log)?;
-                }
-                take_name(connection, id)?;
-                let mut assigned = lives.assigned.iter();
-                if let Some((_, life)) = assigned.find(|(assigned, _)| assigned == name) {
-                    begin(connection, name, *life)?;
-                }
-            }
-            Ok(())
         })
         .await
     }
@@ -191,6 +170,22 @@ fn age(
 fn take_name(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE owner SET application = '', microservice = id WHERE id = ?1";
     connection.execute(sql, [id]).map(drop)
+}
+
+/// Takes the name of an owner away. What waits in its logs is counted.
+fn end(
+    connection: &Connection,
+    batches: &mut Batches,
+    name: &MicroserviceName,
+) -> anyhow::Result<()> {
+    let Some(id) = find(connection, name)? else {
+        return Ok(());
+    };
+    let mut logs = connection.prepare_cached("SELECT id FROM log WHERE owner = ?1")?;
+    for log in logs.query_map([id], |row| row.get(0))? {
+        batches.retire(connection, log?)?;
+    }
+    Ok(take_name(connection, id)?)
 }
 
 fn begin(connection: &Connection, name: &MicroserviceName, life: u64) -> rusqlite::Result<()> {

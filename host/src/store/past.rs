@@ -29,14 +29,19 @@ pub struct Past {
 }
 
 impl Store {
-    /// What is known of the past.
+    /// Has no new log begin below `retired`, and lets outlets without a log give numbers up to
+    /// `reserved`; either one is left as it is without a number. Returns what is known of the past.
     ///
     /// # Errors
-    /// When the database can't be read.
-    pub async fn past(&self) -> anyhow::Result<Past> {
-        self.run(|connection| {
+    /// When the database can't be read or written.
+    pub async fn past(&self, retired: u64, reserved: Option<u64>) -> anyhow::Result<Past> {
+        self.run(move |connection| {
+            retire(connection, retired)?;
+            if let Some(reserved) = reserved {
+                ages::put(connection, RESERVED, Some(integer(reserved)))?;
+            }
             Ok(Past {
-                retired: retired(connection)?,
+                retired: self::retired(connection)?,
                 reserved: read(connection, RESERVED)?,
                 discarded: Overflow {
                     episodes: read(connection, DISCARDED_ROUTES)?,
@@ -46,36 +51,18 @@ impl Store {
         })
         .await
     }
-
-    /// Has no new log begin below `number`.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub async fn retire_numbers(&self, number: u64) -> anyhow::Result<()> {
-        self.run(move |connection| Ok(retire(connection, number)?))
-            .await
-    }
-
-    /// Outlets without a log give numbers up to this one, and none above it.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub async fn reserve_numbers(&self, number: u64) -> anyhow::Result<()> {
-        self.run(move |connection| Ok(ages::put(connection, RESERVED, Some(integer(number)))?))
-            .await
-    }
 }
 
 fn read(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
     Ok(ages::get(connection, name)?.map_or(0, natural))
 }
 
-/// No new log begins below this number.
+/// Where a new log begins.
 pub(super) fn retired(connection: &Connection) -> rusqlite::Result<u64> {
     read(connection, RETIRED)
 }
 
-/// See [`Store::retire_numbers`].
+/// Has no new log begin below this number.
 pub(super) fn retire(connection: &Connection, number: u64) -> rusqlite::Result<()> {
     match number > retired(connection)? {
         true => ages::put(connection, RETIRED, Some(integer(number))),

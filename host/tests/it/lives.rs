@@ -1,8 +1,11 @@
 //! What is stored belongs to one life of a microservice; numbers of messages outlive it.
 
+use std::time::Duration;
+
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Route};
 use haar_protocol::ids::RouteId;
+use haar_protocol::log::LogLine;
 use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{State, Status};
@@ -66,13 +69,18 @@ impl Scene {
 
     /// Sends a command, and waits until its answer is logged. Each command only once in a test.
     async fn tell(&self, command: &str) -> String {
-        self.driver.send(&self.node, self.route, command).await;
         let begin = format!("{command} -> ");
-        let line = self
-            .site
-            .line(&self.node.id, |line| line.text.starts_with(&begin))
-            .await;
-        line.text[begin.len()..].to_owned()
+        let is_it = |line: &LogLine| line.text.starts_with(&begin);
+        let answer = self.site.line(&self.node.id, is_it);
+        tokio::pin!(answer);
+        loop {
+            // A change of its routes gives the node another link: what is sent over the last one is lost.
+            self.driver.send(&self.node, self.route, command).await;
+            let soon = tokio::time::timeout(Duration::from_secs(1), &mut answer).await;
+            if let Ok(line) = soon {
+                return line.text[begin.len()..].to_owned();
+            }
+        }
     }
 
     /// Puts a file where the private directory of `it` is.

@@ -294,7 +294,7 @@ async fn a_withdrawn_route_and_a_withdrawn_log_take_their_messages_along() {
         "{again:?}"
     );
     assert_eq!(again.head, 4, "its numbers go on");
-    let past = store.past().await.unwrap();
+    let past = store.past(0, None).await.unwrap();
     // Four when route 2 was withdrawn, one of route 1 with the log.
     let discarded = (past.discarded.episodes, past.discarded.messages);
     assert_eq!((past.retired, discarded), (4, (2, 5)));

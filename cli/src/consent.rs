@@ -43,9 +43,10 @@ impl Consent {
             return request("careful=false");
         }
         match request("careful=true") {
-            Err(error) if error.code == WOULD_LOSE => {
+            Err(mut error) if error.code == WOULD_LOSE => {
                 let is_asked =
                     !options.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal();
+                error.message = format!("this would stop or lose something:\n{}", error.message);
                 if !is_asked {
                     return Err(error.hinted(
                         "Nothing was changed. --yes goes on all the same; --dry-run only says what would be done.",

@@ -167,7 +167,11 @@ fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) 
 fn refused(applied: &ApplyResult, reasons: &[String]) -> CommandError {
     CommandError::refused(
         "not_running",
-        format!("{} does not run:\n{}", applied.name, reasons.join("\n")),
+        format!(
+            "{} does not run as it was applied:\n{}",
+            applied.name,
+            reasons.join("\n")
+        ),
     )
     .hinted("The application stays applied; apply a corrected manifest to replace it.")
 }

@@ -86,7 +86,9 @@ impl World<'_> {
             "credentials": "anonymous",
         });
         self.write("world.yaml", &manifest)?;
-        self.site.haar(&["apply", "-f", "world.yaml"])?.ok()?;
+        self.site
+            .haar(&["apply", "-f", "world.yaml", "--yes"])?
+            .ok()?;
         Ok(())
     }
 

@@ -168,8 +168,13 @@ impl Bus {
 
     /// Takes live messages that node `from` sent: each enters the inlets that this node's own
     /// assignment lists for its route from that node, and no other. Anything else is counted and
-    /// dropped.
-    pub fn receive(&self, from: &NodeId, messages: &[LiveMessage<'_>]) {
+    /// dropped; so is a message that newer ones of its route have overtaken, as `is_newest` says.
+    pub fn receive(
+        &self,
+        from: &NodeId,
+        messages: &[LiveMessage<'_>],
+        mut is_newest: impl FnMut(u64) -> bool,
+    ) {
         let table = self.table.load();
         for live in messages {
             let Some(arrivals) = table.arrivals(from, live.route) else {
@@ -179,6 +184,10 @@ impl Bus {
             let Some(first) = arrivals.first() else {
                 continue;
             };
+            if !is_newest(live.route) {
+                count(&first.entry.counters.dropped);
+                continue;
+            }
             let message = Arc::new(Message {
                 source: Arc::clone(&first.source),
                 sequence: live.sequence,

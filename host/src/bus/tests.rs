@@ -125,7 +125,7 @@ fn without_a_table_nothing_can_be_published_and_nothing_arrives() {
         message: stray,
         counters,
     };
-    bus.receive(&node(), &[stray.wire()]);
+    bus.receive(&node(), &[stray.wire()], |_| true);
     assert_eq!(bus.frames_refused(), 1);
 }
 

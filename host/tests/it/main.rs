@@ -34,6 +34,7 @@ mod kept_timers;
 mod facts;
 mod config_versions;
 mod levels;
+mod stalling;
 mod stopping;
 mod supervised;
 mod hibernating;

@@ -30,6 +30,7 @@ pub(super) struct Discards {
     relay: Name,
     routes: HashMap<(RouteId, Discriminant<Unfit>), u64>,
     without_route: u64,
+    without_properties: u64,
 }
 
 impl Discards {
@@ -38,6 +39,7 @@ impl Discards {
             relay,
             routes: HashMap::new(),
             without_route: 0,
+            without_properties: 0,
         }
     }
 
@@ -66,6 +68,17 @@ impl Discards {
             Unfit::NoLog => {
                 tracing::error!(%relay, %filter, messages, "dropped a message of QoS 0: the log of the route could not be opened");
             }
+        }
+    }
+
+    /// Properties of a message that have the names of our own headers do not become headers.
+    pub(super) fn without_properties(&mut self, topic: &str, properties: usize) {
+        let before = self.without_properties;
+        self.without_properties += properties as u64;
+        if self.without_properties.checked_ilog2() != before.checked_ilog2() {
+            let (relay, topic) = (&self.relay, topic.escape_debug());
+            let properties = self.without_properties;
+            tracing::warn!(%relay, properties, "left out a property of a message to `{topic}`: names that begin with `mqtt-` are those of the node's own headers");
         }
     }
 

@@ -98,9 +98,7 @@ impl Intake {
             message.duplicate,
             message.user_properties,
         );
-        for _ in 0..left_out {
-            self.bus.refuse();
-        }
+        self.discards.without_properties(&message.topic, left_out);
         let routes = plan.routes(&message.topic, message.subscription);
         if routes.is_empty() {
             self.discards.without_route(&self.bus, &message.topic);

@@ -29,10 +29,9 @@ const TOPIC_HEADER: &str = "mqtt-topic";
 const RETAINED_HEADER: &str = "mqtt-retained";
 /// Header of a message that the broker has sent before: it may be a repeat.
 const DUPLICATE_HEADER: &str = "mqtt-dup";
-/// What the names of headers of ours begin with: no property of a device has such a name.
+/// What the names of headers of ours begin with: no property of a device has such a name, in whatever
+/// case.
 const OWN_HEADERS: &str = "mqtt-";
-/// User properties of one message that become headers.
-const PROPERTIES_MAX: usize = 64;
 /// Bytes that a header costs beside name and value, as when a microservice publishes.
 const HEADER_BYTES: usize = 8;
 
@@ -133,7 +132,7 @@ pub fn source(assignment: &Assignment, route: &TopicRoute) -> Source {
 }
 
 /// The headers of a device's message. Returns also how many of its properties are left out: those
-/// whose names are ours, and those beyond a limit.
+/// whose names are ours. All others are taken: their size counts as that of the message.
 pub fn headers(
     topic: &str,
     retained: bool,
@@ -141,6 +140,10 @@ pub fn headers(
     properties: Vec<(String, String)>,
 ) -> (Headers, usize) {
     let all = properties.len();
+    let is_ours = |name: &str| {
+        let start = name.get(..OWN_HEADERS.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(OWN_HEADERS))
+    };
     let mut headers = vec![(TOPIC_HEADER.to_owned(), topic.to_owned())];
     if retained {
         headers.push((RETAINED_HEADER.to_owned(), "true".to_owned()));
@@ -149,10 +152,8 @@ pub fn headers(
         headers.push((DUPLICATE_HEADER.to_owned(), "true".to_owned()));
     }
     let own = headers.len();
-    let theirs = properties
-        .into_iter()
-        .filter(|(name, _)| !name.starts_with(OWN_HEADERS));
-    headers.extend(theirs.take(PROPERTIES_MAX));
+    let theirs = properties.into_iter().filter(|(name, _)| !is_ours(name));
+    headers.extend(theirs);
     let left_out = all + own - headers.len();
     (headers, left_out)
 }
@@ -309,16 +310,32 @@ mod tests {
             pair("mqtt-topic", "forged"),
             pair("unit", "C"),
             pair("mqtt-retained", "true"),
+            pair("MQTT-Topic", "forged"),
+            pair("mqtt", "°"),
+            pair("mqtt°-", "x"),
         ];
         let (found, left_out) = headers("plant/7", false, false, properties);
-        assert_eq!(found, [pair("mqtt-topic", "plant/7"), pair("unit", "C")]);
-        assert_eq!(left_out, 2);
+        let expected = [
+            pair("mqtt-topic", "plant/7"),
+            pair("unit", "C"),
+            pair("mqtt", "°"),
+            pair("mqtt°-", "x"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(left_out, 3);
         let (found, _) = headers("plant/7", true, false, Vec::new());
         let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-retained", "true")];
         assert_eq!(found, expected);
         let (found, _) = headers("plant/7", false, true, Vec::new());
         let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-dup", "true")];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_property_of_a_device_becomes_a_header() {
+        let many = vec![pair("a", "b"); 1_000];
+        let (found, left_out) = headers("t", false, false, many);
+        assert_eq!((found.len(), left_out), (1_001, 0));
     }
 
     #[test]
@@ -332,12 +349,5 @@ mod tests {
             pair("long", &"x".repeat(65_536)),
         ];
         assert_eq!(properties(&headers), [pair("unit", "°C")]);
-    }
-
-    #[test]
-    fn more_properties_than_may_be_are_left_out() {
-        let many = vec![pair("a", "b"); PROPERTIES_MAX + 3];
-        let (found, left_out) = headers("t", false, false, many);
-        assert_eq!((found.len(), left_out), (PROPERTIES_MAX + 1, 3));
     }
 }

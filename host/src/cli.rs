@@ -89,6 +89,9 @@ pub struct EnrolArguments {
     /// all cores when left out
     #[arg(long, value_name = "PERCENT", value_parser = cpu_percent)]
     pub cpu: Option<u32>,
+    /// Microservices at most; 256 when left out
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub microservices: Option<u32>,
     /// Storage for all microservices together, such as 1GiB; half of what is free when left out
     #[arg(long, value_name = "SIZE")]
     pub storage: Option<ByteSize>,
@@ -163,6 +166,7 @@ fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
         labels: arguments.labels.into_iter().collect(),
         memory: arguments.memory,
         cpu_percent: arguments.cpu,
+        microservices: arguments.microservices,
         storage: arguments.storage,
     };
     let membership = enrol::enrol(&arguments.data, &arguments.token, wishes)?;

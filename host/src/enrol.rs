@@ -15,8 +15,10 @@ use haar_protocol::token::EnrolmentToken;
 use crate::controller::{Controller, Credentials};
 use crate::identity::modes::foreign_owner;
 use crate::identity::{DataDirectory, Membership};
+use crate::runtime::mappings;
 
-/// Microservices that a node runs at most, unless told otherwise.
+/// Microservices that a node runs at most, unless told otherwise: more of them do not fit into one
+/// status with all that is to be told of each.
 const MICROSERVICES_MAX: u32 = 256;
 /// Memory for microservices where the machine does not tell how much it has.
 const MEMORY_FALLBACK: ByteSize = ByteSize(64 << 20);
@@ -32,6 +34,8 @@ pub struct Wishes {
     pub memory: Option<ByteSize>,
     /// Of processors, in percent of one core: all of them when not said.
     pub cpu_percent: Option<u32>,
+    /// Microservices that it runs at most: 256 when not said.
+    pub microservices: Option<u32>,
     /// Bytes that microservices may store: half of what is free on the file system of the data
     /// directory when not said.
     pub storage: Option<ByteSize>,
@@ -67,7 +71,7 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
     };
     let budget = Budget {
         memory: wishes.memory.unwrap_or_else(half_of_memory),
-        microservices: MICROSERVICES_MAX,
+        microservices: microservices(wishes.microservices)?,
         cpu_percent: wishes.cpu_percent.unwrap_or_else(all_cores),
         storage: match wishes.storage {
             Some(storage) => storage,
@@ -112,6 +116,19 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
     }
     directory.set_membership(&membership)?;
     Ok(membership)
+}
+
+/// How many microservices a node runs at most: no more than its kernel lets it.
+fn microservices(wished: Option<u32>) -> anyhow::Result<u32> {
+    let most = mappings::allowed().map_or(u64::MAX, mappings::instances);
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    match wished {
+        None => Ok(MICROSERVICES_MAX.min(most)),
+        Some(wished) if wished <= most => Ok(wished),
+        Some(wished) => bail!(
+            "the kernel of this machine has memory mappings for {most} microservices, not for {wished}: say --microservices {most}, or raise `vm.max_map_count`"
+        ),
+    }
 }
 
 pub(crate) fn random_seed() -> anyhow::Result<[u8; 32]> {

@@ -4,7 +4,7 @@
 //! The candidate, the application that somebody applies, is placed last, so that it never pushes
 //! another one out. Everything else was accepted before: what no longer fits is left out and told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::demand::Demand;
@@ -149,11 +149,18 @@ impl<'f> Placer<'f> {
                 Some(shortage) => short.push((id, shortage)),
             }
         }
-        for (id, shortage) in short.into_iter().take(wanted - given) {
+        for (id, (shortage, options)) in short.into_iter().take(wanted - given) {
+            let options: Vec<_> = options.into_iter().collect();
             let problem = Problem {
                 code: "over_budget",
-                message: format!("microservice `{}` does not fit on node `{}`: {shortage}", name.microservice, self.fleet.nodes[id].name),
-                hint: Some("lower its limits, place it elsewhere, or give the node's agent a larger budget".into()),
+                message: format!(
+                    "microservice `{}` does not fit on node `{}`: {shortage}",
+                    name.microservice, self.fleet.nodes[id].name
+                ),
+                hint: Some(format!(
+                    "lower its limits, place it elsewhere, or give the node more: enrol its device again with a larger {} (`haar-agent enrol`)",
+                    options.join(" and ")
+                )),
             };
             self.unplaced.push(Unplaced {
                 name: name.clone(),
@@ -188,23 +195,26 @@ impl<'f> Placer<'f> {
         self.used.get(id).copied().unwrap_or_default()
     }
 
-    /// What is lacking for one more instance on a node, for a person.
+    /// What is lacking for one more instance on a node, for a person; and the options of
+    /// `haar-agent enrol` that give more of it.
     fn shortage(
         &self,
         id: &'f NodeId,
         name: &MicroserviceName,
         microservice: &Microservice,
-    ) -> Option<String> {
-        let mut texts = Vec::new();
+    ) -> Option<(String, BTreeSet<String>)> {
+        let (mut texts, mut options) = (Vec::new(), BTreeSet::new());
         for (at, more) in self.demands(id, name, microservice) {
             let node = &self.fleet.nodes[at];
             let shortages = node.budget.shortages(&self.used(at), &more);
+            // Each is called as the option.
+            options.extend(shortages.iter().map(|one| format!("`--{}`", one.what)));
             texts.extend(shortages.iter().map(|shortage| match at == id {
                 true => shortage.to_string(),
                 false => format!("{shortage} on node `{}`, where its messages go", node.name),
             }));
         }
-        (!texts.is_empty()).then(|| texts.join("; "))
+        (!texts.is_empty()).then(|| (texts.join("; "), options))
     }
 
     fn give(&mut self, id: &'f NodeId, name: &MicroserviceName, microservice: &Microservice) {

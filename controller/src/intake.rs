@@ -3,6 +3,7 @@
 //! feeds it and acts on the outcome.
 
 mod events;
+pub(crate) mod gaps;
 mod starts;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
 //! What people see of applications: what should be, joined with what nodes last reported. Pure;
 //! `api` loads both and calls it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId, RouteId};
 use haar_protocol::manifest::{self, RouteEnd};
-use haar_protocol::rest::{Application, Microservice, Node, Route};
+use haar_protocol::rest::{Application, Counted, Microservice, Node, Route};
+use haar_protocol::status::MicroserviceStatus;
 
 use crate::db::applications::ApplicationRow;
 use crate::db::nodes::NodeRow;
@@ -44,6 +45,32 @@ pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> No
     }
 }
 
+/// Over which time counters of a status have counted that began `after_s` seconds after the agent. How
+/// long that has run, and how far the node's clock is ahead, make it the controller's time.
+pub(crate) fn counted(row: &StatusRow, after_s: u64) -> Counted {
+    let status = &row.status;
+    let skew_ms = row.clock_skew_ms.unwrap_or(0);
+    let until_ms = i128::from(status.sent_ms) - i128::from(skew_ms);
+    let until_ms = u64::try_from(until_ms).unwrap_or(status.sent_ms);
+    let told_ms = status.sent_ms.saturating_sub(status.started_ms);
+    let counted_ms = status
+        .uptime_ms
+        .unwrap_or(told_ms)
+        .saturating_sub(after_s.saturating_mul(1_000));
+    Counted {
+        since_ms: until_ms.saturating_sub(counted_ms),
+        until_ms,
+    }
+}
+
+/// The counters of one route, over all nodes.
+#[derive(Clone, Default)]
+struct Sums {
+    /// Sent, delivered, handled, dropped.
+    counts: [u64; 4],
+    counted: BTreeMap<Name, Counted>,
+}
+
 impl View {
     /// The instances of `application`, or of all: those that should be, and those that a node still
     /// reports. Sorted by name and node.
@@ -52,7 +79,11 @@ impl View {
             |name: &MicroserviceName| application.is_none_or(|wanted| wanted == &name.application);
         let mut found = Vec::new();
         for node in &self.nodes {
-            let last = self.statuses.get(&node.id).map(|row| &row.status);
+            let row = self.statuses.get(&node.id);
+            let last = row.map(|row| &row.status);
+            let counted = |status: &MicroserviceStatus| {
+                row.map(|row| self::counted(row, status.counted_after_s))
+            };
             let reported = last.map_or(&[][..], |status| &status.microservices[..]);
             let omitted = last.and_then(|status| status.omitted.as_ref());
             let leaves_out = omitted.is_some_and(|omitted| !omitted.microservices.is_empty());
@@ -64,7 +95,9 @@ impl View {
             {
                 if nodes.contains(&node.id) {
                     let status = reported.iter().find(|status| &status.name == name).cloned();
-                    found.extend(self.wanted(name, node, status, leaves_out));
+                    let counted = status.as_ref().and_then(counted);
+                    let wanted = self.wanted(name, node, status, leaves_out);
+                    found.extend(wanted.map(|wanted| Microservice { counted, ..wanted }));
                 }
             }
             let is_wanted = |name: &MicroserviceName| {
@@ -83,6 +116,7 @@ impl View {
                 module: status.module,
                 module_label: status.module_label.clone(),
                 wanted: false,
+                counted: counted(status),
                 status: Some(status.clone()),
                 omitted: false,
             }));
@@ -95,7 +129,7 @@ impl View {
         &self,
         name: &MicroserviceName,
         node: &NodeRow,
-        status: Option<haar_protocol::status::MicroserviceStatus>,
+        status: Option<MicroserviceStatus>,
         leaves_out: bool,
     ) -> Option<Microservice> {
         let application = self.fleet.applications.get(&name.application)?;
@@ -112,6 +146,7 @@ impl View {
                 .map(crate::plan::Module::label)
                 .unwrap_or_default(),
             wanted: true,
+            counted: None,
             omitted: leaves_out && status.is_none(),
             status,
         })
@@ -138,12 +173,21 @@ impl View {
 
     /// The routes of `application`, or of all, with their counters. Sorted by application and ends.
     pub(crate) fn routes(&self, application: Option<&Name>) -> Vec<Route> {
-        let mut sums: BTreeMap<RouteId, [u64; 4]> = BTreeMap::new();
-        for route in self.statuses.values().flat_map(|row| &row.status.routes) {
-            let sum = sums.entry(route.id).or_default();
-            let counted = [route.sent, route.delivered, route.handled, route.dropped];
-            for (sum, count) in sum.iter_mut().zip(counted) {
-                *sum = sum.saturating_add(count);
+        let mut sums: BTreeMap<RouteId, Sums> = BTreeMap::new();
+        for node in &self.nodes {
+            let Some(row) = self.statuses.get(&node.id) else {
+                continue;
+            };
+            for route in &row.status.routes {
+                let sums = sums.entry(route.id).or_default();
+                let counts = [route.sent, route.delivered, route.handled, route.dropped];
+                for (sum, count) in sums.counts.iter_mut().zip(counts) {
+                    *sum = sum.saturating_add(count);
+                }
+                // One for each far end: the first of them has counted the longest.
+                let counted = counted(row, route.counted_after_s);
+                let longest = sums.counted.entry(node.name.clone()).or_insert(counted);
+                longest.since_ms = longest.since_ms.min(counted.since_ms);
             }
         }
         let applications = self
@@ -163,11 +207,23 @@ impl View {
         &self,
         manifest: &manifest::Manifest,
         route: &manifest::Route,
-        sums: &BTreeMap<RouteId, [u64; 4]>,
+        sums: &BTreeMap<RouteId, Sums>,
     ) -> Option<Route> {
         let content_type = route.content_type(manifest)?.clone();
         let id = route.id(&manifest.name, &content_type);
-        let [sent, delivered, handled, dropped] = sums.get(&id).copied().unwrap_or_default();
+        let Sums { counts, counted } = sums.get(&id).cloned().unwrap_or_default();
+        let [sent, delivered, handled, dropped] = counts;
+        let from_nodes = self.nodes_of(&manifest.name, &route.from);
+        let to_nodes = self.nodes_of(&manifest.name, &route.to);
+        let has_ends = [(&route.from, &from_nodes), (&route.to, &to_nodes)]
+            .iter()
+            .all(|(end, nodes)| end.port().is_none() || !nodes.is_empty());
+        let ends: BTreeSet<&Name> = from_nodes.iter().chain(&to_nodes).collect();
+        let uncounted = ends
+            .into_iter()
+            .filter(|node| has_ends && !counted.contains_key(*node))
+            .cloned()
+            .collect();
         Some(Route {
             id,
             application: manifest.name.clone(),
@@ -176,12 +232,14 @@ impl View {
             relay: route.relay.clone(),
             content_type,
             delivery: route.delivery,
-            from_nodes: self.nodes_of(&manifest.name, &route.from),
-            to_nodes: self.nodes_of(&manifest.name, &route.to),
+            from_nodes,
+            to_nodes,
             sent,
             delivered,
             handled,
             dropped,
+            counted,
+            uncounted,
         })
     }
 

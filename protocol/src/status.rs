@@ -30,6 +30,10 @@ pub struct Status {
     pub sent_ms: u64,
     /// When the agent started, likewise.
     pub started_ms: u64,
+    /// How long it had run then, in milliseconds, whatever its clock did meanwhile. None from agents that
+    /// do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ms: Option<u64>,
     /// This start of the agent. None from agents that do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartStatus>,
@@ -200,7 +204,16 @@ pub struct RefusedAssignment {
     pub reason: String,
 }
 
-/// Counters of a route as this node sees it, since the agent started.
+/// For fields that are left out when they are 0.
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Counters of a route as this node sees it, since the agent started, or the route was put in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RouteStatus {
@@ -212,13 +225,17 @@ pub struct RouteStatus {
     /// The topic at the other end: `mqtt:TOPIC`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
+    /// How many seconds after the agent's start they began to count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub counted_after_s: u64,
     /// Messages that entered the route here.
     pub sent: u64,
     /// Messages that were put into an inbox here.
     pub delivered: u64,
     /// Messages that were acknowledged by a handler here.
     pub handled: u64,
-    /// Messages that were dropped here: a full queue or inbox, no connection, or discarded.
+    /// Messages that were dropped here: a full queue or inbox, no connection, overtaken by newer ones of
+    /// a live route, or discarded.
     pub dropped: u64,
 }
 

@@ -10,7 +10,7 @@ use haar_protocol::rest::{
 };
 use serde::de::DeserializeOwned;
 
-use super::instances;
+use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -208,7 +208,8 @@ fn application(detail: &ApplicationDetail) -> String {
             format!("{} of {}", application.running, application.instances),
         ),
     ]);
-    let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED"]);
+    let now = output::now_ms();
+    let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED", "COUNTED"]);
     for route in &detail.routes {
         routes.row([
             route.from.clone(),
@@ -216,12 +217,14 @@ fn application(detail: &ApplicationDetail) -> String {
             route.sent.to_string(),
             route.handled.to_string(),
             route.dropped.to_string(),
+            get::counted_by_all(route, now),
         ]);
     }
     format!(
-        "{pairs}\n{}\n{}",
-        instances::described(&detail.microservices, output::now_ms()),
-        routes.render("It has no routes.")
+        "{pairs}\n{}\n{}{}",
+        instances::described(&detail.microservices, now),
+        routes.render("It has no routes."),
+        get::count_remarks(&detail.routes, now)
     )
 }
 

@@ -1,6 +1,7 @@
 //! `haar get`: what a site has, as tables, or as the API's own JSON.
 
 mod tables;
+mod routes;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::error::{CommandError, Result};
 use crate::interrupt;
 use crate::output;
 
+pub(super) use routes::{count_remarks, counted, counted_by_all};
 pub(super) use tables::{assignment, clock_remark, microservices};
 pub(crate) use tables::{labels, state};
 
@@ -132,7 +134,7 @@ impl Kind {
                     true => instances::wide(&items, now),
                 }
             }
-            Kind::Routes => tables::routes(&client.parse::<List<Route>>(answer)?.items),
+            Kind::Routes => routes::routes(&client.parse::<List<Route>>(answer)?.items, now),
             Kind::Publishers => {
                 tables::publishers(&client.parse::<List<TrustedPublisher>>(answer)?.items, now)
             }

@@ -54,6 +54,7 @@ pub(super) async fn show(
                 policy: status.as_ref().and_then(|row| row.status.policy.clone()),
                 status_sequence: status.as_ref().map(|row| row.status.sequence),
                 statuses_missed: status.as_ref().map_or(0, |row| row.missed),
+                counted: status.as_ref().map(|row| overview::counted(row, 0)),
                 microservices: of_status(&status, |status| &status.microservices),
                 routes: of_status(&status, |status| &status.routes),
                 backlogs: of_status(&status, |status| &status.backlogs),

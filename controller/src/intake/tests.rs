@@ -27,6 +27,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         sequence,
         sent_ms: 5_000,
         started_ms,
+        uptime_ms: None,
         link_key: None,
         link_key_generation: 0,
         start: None,
@@ -62,6 +63,8 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         reason: Some("because".into()),
         since_ms: 0,
         restarts,
+        counted_after_s: 0,
+        discarded: 0,
         hibernations: 0,
         calls: 0,
         failures: 0,
@@ -245,6 +248,7 @@ fn log_batches_are_bounded() {
         stream: Stream::Log,
         context: String::new(),
         text,
+        gap: None,
     };
     let encode = |lines| serde_json::to_vec(&LogBatch { version: 1, lines }).unwrap();
     let lines = open_logs(&encode(vec![line("é".repeat(LINE_BYTES_MAX))])).unwrap();

@@ -10,6 +10,7 @@ use super::reports::Shared;
 use crate::db::nodes::NodeRow;
 use crate::db::{self, Write};
 use crate::failure::Failure;
+use crate::intake::gaps;
 use crate::site::Site;
 use crate::{change, intake};
 
@@ -183,7 +184,14 @@ impl Taking<'_, '_> {
             format!("`{name}` was not assigned to the node within the last day")
         });
         self.note(row, Flaw::ForeignLines, foreign.as_deref())?;
+        let last = db::logs::last(&write.sql, &row.id)?;
+        let followed = gaps::follow(last, &lines);
         lines.retain(|line| placed.contains(&line.name));
+        if let Some((last, gap)) = followed {
+            db::logs::set_last(&write.sql, &row.id, last)?;
+            let told = gap.map_or_else(Vec::new, |gap| gaps::tell(gap, &lines));
+            lines.splice(0..0, told);
+        }
         db::logs::insert(write, &row.id, &row.name, lines)
     }
 

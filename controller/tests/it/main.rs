@@ -11,6 +11,7 @@ mod support;
 mod applying;
 mod asking;
 mod compiling;
+mod counting;
 mod contract;
 mod deleting;
 mod enrolling;

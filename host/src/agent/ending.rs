@@ -117,6 +117,7 @@ impl Agent {
             now_ms,
             flash: written.map(|written| self.flash.status(written, now_ms)),
             started_ms: self.started_ms,
+            began: self.began,
             start: self.start.status(),
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,

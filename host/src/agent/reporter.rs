@@ -10,6 +10,8 @@ use haar_protocol::status::{
     ServedStatus, StartStatus, Status, StoreStatus,
 };
 
+use tokio::time::Instant;
+
 use super::node::Node;
 use crate::bus::Bus;
 use crate::store::Store;
@@ -22,6 +24,8 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
+    /// The same by the clock that never steps.
+    pub(super) began: Instant,
     /// What tells this start from others.
     pub(super) start: StartStatus,
     /// The node's key for links.
@@ -60,6 +64,7 @@ pub(super) fn status(
         sequence: frame.sequence,
         sent_ms: frame.now_ms,
         started_ms: frame.started_ms,
+        uptime_ms: u64::try_from(frame.began.elapsed().as_millis()).ok(),
         start: Some(frame.start.clone()),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         target: configuration::machine(),
@@ -78,8 +83,8 @@ pub(super) fn status(
         resident_bytes: resident_bytes(),
         flash: frame.flash,
         store: frame.store.clone(),
-        microservices: node.microservices(),
-        routes: routes(node),
+        microservices: node.microservices(frame.began),
+        routes: routes(node, frame.began),
         backlogs: backlogs(node),
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
@@ -103,13 +108,14 @@ pub(super) fn store(store: &Store) -> Option<StoreStatus> {
     (status != StoreStatus::default()).then_some(status)
 }
 
-fn routes(node: &Node) -> Vec<RouteStatus> {
+fn routes(node: &Node, began: Instant) -> Vec<RouteStatus> {
     node.registry
         .counters()
         .map(|(peer, counters)| RouteStatus {
             id: counters.id,
             peer: peer.clone(),
             topic: counters.topic.clone(),
+            counted_after_s: counters.began.saturating_duration_since(began).as_secs(),
             sent: counters.sent.load(Ordering::Relaxed),
             delivered: counters.delivered.load(Ordering::Relaxed),
             handled: counters.handled.load(Ordering::Relaxed),

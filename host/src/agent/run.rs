@@ -85,6 +85,7 @@ pub struct Agent {
     pub(super) node: Node,
     pub(super) options: Options,
     pub(super) started_ms: u64,
+    pub(super) began: Instant,
     pub(super) start: Start,
     pub(super) store: Store,
     pub(super) reports: Reports,
@@ -197,6 +198,7 @@ impl Agent {
             policy: Arc::clone(&options.policy),
             facts: ArcSwap::default(),
         });
+        let began = Instant::now();
         let means = Means {
             site,
             node,
@@ -204,7 +206,7 @@ impl Agent {
             bus: Arc::clone(&surroundings.bus),
             store: store.clone(),
             secret: options.link_secret.clone(),
-            began: Instant::now(),
+            began,
             doors,
         };
         let devices = Devices::new(devices::Means {
@@ -218,6 +220,7 @@ impl Agent {
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
+            began,
             start: Start::default(),
             flash: Flash::new(options.flash_budget, now_ms()),
             links: Links::new(means),

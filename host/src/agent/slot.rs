@@ -94,6 +94,8 @@ pub struct Slot {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
+    /// Since when.
+    pub counted_from: Instant,
     /// Where its instances wait for disks.
     pub file_thread: Arc<FileThread>,
 }
@@ -117,6 +119,7 @@ impl Slot {
             last_failure: None,
             logger,
             counters,
+            counted_from: Instant::now(),
             file_thread: Arc::default(),
         }
     }
@@ -244,12 +247,13 @@ impl Slot {
         waiting.into_iter().chain(self.stop_deadline).min()
     }
 
-    /// What the node's status says of it.
+    /// What the node's status says of it. `began`: the agent.
     pub fn status(
         &self,
         name: &MicroserviceName,
         wanted: Option<&Arc<Microservice>>,
         inbox: Option<&Arc<Inbox>>,
+        began: Instant,
     ) -> Option<MicroserviceStatus> {
         use std::sync::atomic::Ordering::Relaxed;
         let running = self.running.as_ref().map(|running| &running.spec);
@@ -275,10 +279,12 @@ impl Slot {
                 .map(|refused| refused.module)
                 .filter(|module| *module != spec.module),
             since_ms,
+            counted_after_s: self.counted_from.saturating_duration_since(began).as_secs(),
             restarts: self.restarts,
             hibernations: self.counters.hibernations.load(Relaxed),
             calls: self.counters.calls.load(Relaxed),
             failures: self.counters.failures.load(Relaxed),
+            discarded: self.counters.discarded.load(Relaxed),
             fuel: number::capped(self.counters.fuel.load(Relaxed)),
             memory_bytes: self.counters.memory_bytes.load(Relaxed),
             log_lines_dropped: self.logger.dropped(),

@@ -63,8 +63,8 @@ impl Node {
         }
     }
 
-    /// What the status says of the microservices.
-    pub fn microservices(&self) -> Vec<MicroserviceStatus> {
+    /// What the status says of the microservices. `began`: the agent.
+    pub fn microservices(&self, began: Instant) -> Vec<MicroserviceStatus> {
         self.slots
             .iter()
             .filter_map(|(name, slot)| {
@@ -72,6 +72,7 @@ impl Node {
                     name,
                     self.wanted.get(name),
                     self.registry.existing_inbox(name),
+                    began,
                 )
             })
             .collect()

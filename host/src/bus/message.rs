@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use haar_protocol::ids::RouteId;
+use tokio::time::Instant;
 
 use super::history::Recorder;
 use super::stream::Stream;
@@ -108,7 +109,7 @@ pub struct Place {
     pub stored_ms: u64,
 }
 
-/// Counters of one route towards one other node (or within this one), since the agent started.
+/// Counters of one route towards one other node (or within this one), since it was put in force.
 #[derive(Debug)]
 pub struct RouteCounters {
     /// The route.
@@ -117,6 +118,8 @@ pub struct RouteCounters {
     pub topic: Option<String>,
     /// See [`Entry::origin`]: a route from one node has one as long as its counters live.
     pub origin: u32,
+    /// Since when it counts.
+    pub began: Instant,
     /// Messages that entered the route here.
     pub sent: AtomicU64,
     /// Messages that were put into an inbox here.
@@ -142,6 +145,7 @@ impl RouteCounters {
             id,
             topic: None,
             origin: next_origin(),
+            began: Instant::now(),
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             handled: AtomicU64::new(0),

@@ -4,15 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use haar_protocol::assignment::{Microservice, MicroserviceName};
-use haar_protocol::log::{Level, LogLine, Stream};
+use haar_protocol::log::{GapCause, Level, LogLine, Stream};
 use haar_protocol::text;
 
 use super::bindings::imports::wasi::logging::logging;
 use super::state::{State, now_ms};
 use crate::bus::message::count;
-use crate::logs::Logs;
+use crate::logs::{Logs, gap};
 use crate::runtime::guest::Counters;
 use crate::runtime::rate::Rate;
 
@@ -20,6 +21,9 @@ use crate::runtime::rate::Rate;
 const LINE_BYTES_MAX: usize = 4_096;
 /// The longest context in bytes.
 const CONTEXT_BYTES_MAX: usize = 128;
+
+/// Between two lines that say how many were kept out.
+const GAP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Lines that are kept for the report of a failure.
 const LAST_LINES_MAX: usize = 10;
@@ -50,9 +54,23 @@ struct Gate {
     lines: Rate,
     bytes: Rate,
     last: VecDeque<String>,
+    /// Lines that were kept out since the last time that a line said so.
+    kept_out: u64,
+    /// When that was.
+    said: Option<Instant>,
 }
 
 impl Gate {
+    /// How many lines were kept out, when it is time to say so.
+    fn say_kept_out(&mut self) -> Option<u64> {
+        let is_due = self.said.is_none_or(|said| said.elapsed() >= GAP_PAUSE);
+        if self.kept_out == 0 || !is_due {
+            return None;
+        }
+        self.said = Some(Instant::now());
+        Some(std::mem::take(&mut self.kept_out))
+    }
+
     /// True when the rates allow a line of so many bytes.
     fn passes(&mut self, bytes: usize) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -79,6 +97,8 @@ impl Logger {
             lines: Rate::default(),
             bytes: Rate::default(),
             last: VecDeque::new(),
+            kept_out: 0,
+            said: None,
         };
         Self(Arc::new(Inner {
             name: spec.name.clone(),
@@ -123,11 +143,18 @@ impl Logger {
             }
             let bytes = text.len().min(LINE_BYTES_MAX) + context.len().min(CONTEXT_BYTES_MAX);
             if !gate.passes(bytes) {
+                gate.kept_out += 1;
                 count(&self.0.dropped);
                 count(&self.0.counters.exceeded.log);
                 return;
             }
             gate.remember(text);
+            if let Some(lines) = gate.say_kept_out() {
+                let why = "more than `log_lines_per_second` or `log_bytes_per_second` allows";
+                let name = self.0.name.clone();
+                let line = gap(name, now_ms(), lines, GapCause::Rate, why);
+                self.0.logs.append(line);
+            }
         }
         self.append(level, stream, context, text);
     }
@@ -147,6 +174,7 @@ impl Logger {
             stream,
             context: text::line(context, CONTEXT_BYTES_MAX),
             text: text::line(text, LINE_BYTES_MAX),
+            gap: None,
         });
     }
 
@@ -249,9 +277,14 @@ mod tests {
         logger.write(Level::Info, Stream::Log, "", &"a".repeat(600));
         logger.write(Level::Info, Stream::Log, "", &"b".repeat(2_000));
         logger.write(Level::Info, Stream::Log, "c", &"c".repeat(399));
-        let lengths: Vec<usize> = taken(&logs).iter().map(String::len).collect();
-        assert_eq!(lengths, [600, 399]);
-        assert_eq!((logger.dropped(), counters.exceeded.snapshot().log), (1, 1));
+        let lines = taken(&logs);
+        assert_eq!((lines[0].len(), lines[2].len()), (600, 399));
+        let gap = "lines are missing here, 1: more than `log_lines_per_second` or `log_bytes_per_second` allows";
+        assert_eq!(lines[1], gap);
+        logger.write(Level::Info, Stream::Log, "", &"d".repeat(2_000));
+        logger.write(Level::Info, Stream::Log, "", "");
+        assert_eq!(taken(&logs), [""], "said once in a second");
+        assert_eq!((logger.dropped(), counters.exceeded.snapshot().log), (2, 2));
     }
 
     #[test]

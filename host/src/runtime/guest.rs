@@ -41,6 +41,8 @@ pub struct Counters {
     pub calls: AtomicU64,
     /// Calls that ended the instance or were rejected.
     pub failures: AtomicU64,
+    /// Messages that were discarded.
+    pub discarded: AtomicU64,
     /// Fuel burnt.
     pub fuel: AtomicU64,
     /// Linear memory now, in bytes.

@@ -70,6 +70,16 @@ pub struct Placement {
     pub node: Name,
 }
 
+/// Over which time counters have counted, by the controller's clock: milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Counted {
+    /// Since when: since the node's agent started, or what is counted was put in force there.
+    pub since_ms: u64,
+    /// Until when: the node's last report.
+    pub until_ms: u64,
+}
+
 /// One instance: what should be, and what its node last said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -89,6 +99,9 @@ pub struct Microservice {
     pub wanted: bool,
     /// What the node last said; none when it has said nothing of it yet.
     pub status: Option<MicroserviceStatus>,
+    /// Over which time its counters have counted; none when the node has said nothing of it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
     /// True when its node's last status had no room for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub omitted: bool,
@@ -134,4 +147,11 @@ pub struct Route {
     pub handled: u64,
     /// Messages that were dropped.
     pub dropped: u64,
+    /// The nodes that have counted, each with the time over which it did. Sums of nodes that have counted
+    /// over different times do not add up.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counted: BTreeMap<Name, Counted>,
+    /// Nodes at an end of it whose last report does not mention it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncounted: Vec<Name>,
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::limits::Budget;
+use crate::rest::Counted;
 use crate::status::{
     BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Omitted, PolicyStatus,
     RefusedAssignment, RelayStatus, RouteStatus, ServedStatus, StoreStatus,
@@ -135,6 +136,10 @@ pub struct NodeDetail {
     pub status_sequence: Option<u64>,
     /// Statuses that never arrived.
     pub statuses_missed: u64,
+    /// Over which time it has counted what it reports; none before its first status. What was put in
+    /// force later has counted from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
     /// What it reported to run.
     pub microservices: Vec<MicroserviceStatus>,
     /// Its counters per route.

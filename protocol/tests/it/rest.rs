@@ -41,6 +41,7 @@ fn microservice() -> Microservice {
         module: digest(),
         module_label: "sampler@1.4.2".to_owned(),
         wanted: true,
+        counted: None,
         status: Some(microservice_status()),
         omitted: false,
     }
@@ -57,6 +58,14 @@ fn route() -> Route {
         delivery: Delivery::Live,
         from_nodes: vec![name("gateway-02")],
         to_nodes: vec![name("gateway-03")],
+        counted: BTreeMap::from([(
+            name("gateway-02"),
+            Counted {
+                since_ms: NOW_MS - 9_000,
+                until_ms: NOW_MS,
+            },
+        )]),
+        uncounted: vec![name("gateway-03")],
         sent: 4,
         delivered: 3,
         handled: 2,
@@ -138,6 +147,10 @@ fn bodies_about_nodes_keep_their_form() {
             policy: Some(crate::fixtures::policy()),
             status_sequence: Some(42),
             statuses_missed: 1,
+            counted: Some(Counted {
+                since_ms: NOW_MS - 7_000,
+                until_ms: NOW_MS,
+            }),
             microservices: vec![microservice_status()],
             routes: vec![route_status()],
             backlogs: vec![backlog_status()],
@@ -250,6 +263,7 @@ fn bodies_about_applications_keep_their_form() {
                 stream: Stream::Stdout,
                 context: String::new(),
                 text: "ready".to_owned(),
+                gap: None,
             },
         },
     );

@@ -73,6 +73,12 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             ),
         ),
     ];
+    if let Some(counted) = &detail.counted {
+        let since = output::timestamp(counted.since_ms);
+        let age = output::age(now, counted.since_ms);
+        let text = format!("since {since}, for {age}: from its agent's start on");
+        pairs.push(("Counts", text));
+    }
     if let Some(engine) = &detail.engine {
         let compiled = match (engine.precompiled, engine.compiler) {
             (true, _) => "compiled by the controller",
@@ -146,6 +152,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         "CALLS",
         "FAILURES",
         "RESTARTS",
+        "DISCARDED",
     ]);
     for microservice in &detail.microservices {
         table.row([
@@ -156,6 +163,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             microservice.calls.to_string(),
             microservice.failures.to_string(),
             microservice.restarts.to_string(),
+            microservice.discarded.to_string(),
         ]);
     }
     format!(

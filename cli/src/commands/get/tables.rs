@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::Delivery;
 use haar_protocol::proof::CLOCK_SKEW_MS;
 use haar_protocol::relay::{RelayInfo, RelayRole, RelaySort};
-use haar_protocol::rest::{
-    Application, Event, Microservice, Module, Node, Route, TrustedPublisher,
-};
+use haar_protocol::rest::{Application, Event, Microservice, Module, Node, TrustedPublisher};
 
+use super::routes::counted;
 use crate::output::{self, Table};
 
 pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
@@ -131,6 +129,8 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
         "CALLS",
         "FAILURES",
         "RESTARTS",
+        "DISCARDED",
+        "COUNTED",
         "MEMORY",
     ]);
     let mut remarks = String::new();
@@ -148,6 +148,8 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
             number(|status| status.calls),
             number(|status| status.failures),
             number(|status| status.restarts),
+            number(|status| status.discarded),
+            counted(microservice.counted.as_ref(), now),
             status.map_or_else(|| "-".into(), |status| output::bytes(status.memory_bytes)),
         ]);
         if let Some(reason) = status.and_then(|status| status.reason.as_deref()) {
@@ -179,47 +181,6 @@ pub(crate) fn state(microservice: &Microservice) -> String {
         (true, false) => format!("{state} (node offline)"),
         (false, _) => format!("{state} (not wanted)"),
     }
-}
-
-/// One end of a route with where it is: the nodes with instances, or the relay that has the topic.
-fn end(route: &Route, end: &str, nodes: &[Name]) -> String {
-    match &route.relay {
-        Some(relay) if end.starts_with("mqtt:") => {
-            format!("{} (relay {relay})", output::printable(end))
-        }
-        _ => format!("{end} ({})", names(nodes)),
-    }
-}
-
-pub(super) fn routes(routes: &[Route]) -> String {
-    let mut table = Table::new(&[
-        "APPLICATION",
-        "FROM",
-        "TO",
-        "DELIVERY",
-        "SENT",
-        "DELIVERED",
-        "HANDLED",
-        "DROPPED",
-        "TYPE",
-    ]);
-    for route in routes {
-        table.row([
-            route.application.to_string(),
-            end(route, &route.from, &route.from_nodes),
-            end(route, &route.to, &route.to_nodes),
-            match route.delivery {
-                Delivery::Durable => "durable".to_owned(),
-                Delivery::Live => "live".to_owned(),
-            },
-            route.sent.to_string(),
-            route.delivered.to_string(),
-            route.handled.to_string(),
-            route.dropped.to_string(),
-            route.content_type.to_string(),
-        ]);
-    }
-    table.render("No routes.")
 }
 
 pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
@@ -297,7 +258,7 @@ pub(super) fn events(events: &[Event]) -> String {
     table.render("No events.")
 }
 
-fn names(names: &[Name]) -> String {
+pub(super) fn names(names: &[Name]) -> String {
     if names.is_empty() {
         return "-".into();
     }

@@ -98,6 +98,7 @@ impl Instance<'_> {
                     Level::Warn,
                     &format!("inlet `{inlet}`: discarded: {reason}"),
                 );
+                count(&self.counters.discarded);
                 count(&delivery.entry.counters.dropped);
                 done(&delivery);
             }

@@ -147,6 +147,9 @@ fn what_does_not_fit_says_of_what_and_by_how_much() {
          cpu: 50% wanted, 40% of 100% free: over by 10%; \
          storage: 4MiB wanted, 2MiB of 18MiB free: over by 2MiB"
     );
+    let hint = unplaced.problem.hint.as_deref().unwrap();
+    let options = "a larger `--cpu` and `--memory` and `--microservices` and `--storage`";
+    assert!(hint.contains(options), "{hint}");
 }
 
 #[test]

@@ -138,25 +138,39 @@ impl Logger {
     pub fn write(&self, level: Level, stream: Stream, context: &str, text: &str) {
         {
             let mut gate = self.gate();
-            if level < gate.level {
-                return;
-            }
             let bytes = text.len().min(LINE_BYTES_MAX) + context.len().min(CONTEXT_BYTES_MAX);
-            if !gate.passes(bytes) {
-                gate.kept_out += 1;
-                count(&self.0.dropped);
-                count(&self.0.counters.exceeded.log);
+            if level < gate.level || !self.admits(&mut gate, bytes) {
                 return;
             }
             gate.remember(text);
-            if let Some(lines) = gate.say_kept_out() {
-                let why = "more than `log_lines_per_second` or `log_bytes_per_second` allows";
-                let name = self.0.name.clone();
-                let line = gap(name, now_ms(), lines, GapCause::Rate, why);
-                self.0.logs.append(line);
-            }
         }
         self.append(level, stream, context, text);
+    }
+
+    /// The agent says something about one message or tick: within the rates, as if the instance had said
+    /// it, because a guest decides how often.
+    pub fn about_message(&self, level: Level, text: &str) {
+        let bytes = text.len().min(LINE_BYTES_MAX);
+        if self.admits(&mut self.gate(), bytes) {
+            self.agent(level, text);
+        }
+    }
+
+    /// Whether the rates allow a line of so many bytes. Says in its place what they kept out before.
+    fn admits(&self, gate: &mut Gate, bytes: usize) -> bool {
+        if !gate.passes(bytes) {
+            gate.kept_out += 1;
+            count(&self.0.dropped);
+            count(&self.0.counters.exceeded.log);
+            return false;
+        }
+        if let Some(lines) = gate.say_kept_out() {
+            let why = "more than `log_lines_per_second` or `log_bytes_per_second` allows";
+            let name = self.0.name.clone();
+            let line = gap(name, now_ms(), lines, GapCause::Rate, why);
+            self.0.logs.append(line);
+        }
+        true
     }
 
     /// The agent says something about the instance; not limited, because the agent is the one
@@ -285,6 +299,20 @@ mod tests {
         logger.write(Level::Info, Stream::Log, "", "");
         assert_eq!(taken(&logs), [""], "said once in a second");
         assert_eq!((logger.dropped(), counters.exceeded.snapshot().log), (2, 2));
+    }
+
+    #[test]
+    fn what_the_agent_says_of_single_messages_keeps_to_the_rates_whatever_the_level() {
+        let (logger, logs, _) = logger(|spec| {
+            spec.log_level = Level::Critical;
+            spec.limits.log_lines_per_second = 2;
+        });
+        for number in 0..5 {
+            logger.about_message(Level::Warn, &format!("message {number}"));
+        }
+        logger.agent(Level::Warn, "always");
+        assert_eq!(taken(&logs), ["message 0", "message 1", "always"]);
+        assert_eq!(logger.dropped(), 3);
     }
 
     #[test]

@@ -363,7 +363,7 @@ impl<'a> Instance<'a> {
 
     async fn handle_tick(&mut self, tick: DueTick) -> Result<(), Failure> {
         if let Err(reason) = self.guest.tick(&tick).await? {
-            self.logger.agent(
+            self.logger.about_message(
                 Level::Warn,
                 &format!("the tick `{}` returned an error: {reason}", tick.name),
             );

@@ -259,6 +259,18 @@ impl HostPort {
         })
     }
 
+    /// True when the host stands for no machine: for every interface of one that listens (`0.0.0.0`, `::`),
+    /// or for many machines at once.
+    pub fn is_nowhere(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => {
+                address.is_unspecified() || address.is_multicast() || address.is_broadcast()
+            }
+            Ok(IpAddr::V6(address)) => address.is_unspecified() || address.is_multicast(),
+            Err(_) => self.host.bytes().all(|byte| b"0.".contains(&byte)), // as resolvers read `0`
+        }
+    }
+
     /// True when the host is this machine whatever the network says.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost"

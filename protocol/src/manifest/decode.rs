@@ -29,8 +29,11 @@ const LEVELS: [(&str, Level); 6] = [
 ];
 
 /// Decodes the document that stands in `root`, or says everything that is wrong with it.
-pub(super) fn decode(root: &Node) -> Result<Document, Vec<(Problem, Mark)>> {
-    let mut decoder = Decoder::default();
+pub(super) fn decode(root: &Node, is_json: bool) -> Result<Document, Vec<(Problem, Mark)>> {
+    let mut decoder = Decoder {
+        is_json,
+        ..Decoder::default()
+    };
     let document = match is_relay(root) {
         true => decoder
             .relay(root)

@@ -226,6 +226,23 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
             "use mqtts, or a loopback address",
         );
     }
+    let url = relay.url.as_ref().map(|url| &url.address);
+    for (key, address) in [("url", url), ("address", relay.address.as_ref())] {
+        if address.is_some_and(HostPort::is_nowhere) {
+            wrong(
+                key,
+                "names no machine that anybody could connect to",
+                "write the name or the address of the machine in its network; `listen: 0.0.0.0:PORT` says that a node listens on every interface",
+            );
+        }
+    }
+    if relay.listen.is_some_and(|listen| listen.port() == 0) {
+        wrong(
+            "listen",
+            "has the port 0: nobody would know which one it is",
+            "write the port that its neighbours reach, or leave `listen` out",
+        );
+    }
     if relay.node.is_some() && relay.address.is_none() {
         wrong(
             "node",

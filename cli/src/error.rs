@@ -145,12 +145,12 @@ impl CommandError {
     }
 
     fn to_json(&self) -> String {
-        let body = ErrorBody {
+        let body = output::WithWarnings::of(ErrorBody {
             code: self.code.clone().into_owned(),
             message: self.message.clone(),
             hint: self.hint.clone(),
-        };
-        serde_json::to_string(&body).expect("three texts always serialise")
+        });
+        serde_json::to_string(&body).expect("texts always serialise")
     }
 }
 

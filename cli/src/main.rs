@@ -33,8 +33,14 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let format = arguments.options.output;
+    if format == Format::Json {
+        output::keep_warnings();
+    }
     match commands::run(arguments) {
-        Ok(code) => code,
+        Ok(code) => {
+            output::flush_warnings();
+            code
+        }
         Err(error) => {
             error.report(format);
             error.exit.into()

@@ -37,8 +37,12 @@ pub struct Assignment {
     pub number: u64,
     /// When it was made: milliseconds since the Unix epoch by the controller's clock.
     pub issued_ms: u64,
-    /// Publishers whose modules may run.
+    /// Publishers whose modules may run. One with several keys stands here once for each.
     pub publishers: Vec<Publisher>,
+    /// Signatures of modules that publishers made after the file was pushed, by the module's digest: see
+    /// [`Signatures::to_text`](crate::module::Signatures::to_text). They count like those in the file.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub signatures: BTreeMap<String, String>,
     /// The relays that the node attaches to, the most preferred first. None: the one that it knows
     /// since it enrolled.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -176,6 +176,23 @@ pub fn lacking<'a>(imports: &'a [String], grants: &Grants) -> Vec<&'a str> {
         .collect()
 }
 
+/// The grants that `imports` need, as they stand in a manifest, each once.
+pub fn needed(imports: &[String]) -> Vec<&'static str> {
+    let none = Grants::default();
+    let mut needed: Vec<_> = lacking(imports, &none)
+        .into_iter()
+        .filter_map(grant_for)
+        .collect();
+    needed.sort_unstable();
+    needed.dedup();
+    needed
+}
+
+/// True for an interface that no grant offers, and that is not offered without one.
+pub fn is_beyond_all(import: &str) -> bool {
+    !offered(import, &Grants::default()) && grant_for(import).is_none()
+}
+
 /// How to grant what offers `import`, as it stands in a manifest; none when no grant offers it.
 pub fn grant_for(import: &str) -> Option<&'static str> {
     let everything = Grants {

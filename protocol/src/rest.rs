@@ -20,6 +20,8 @@
 //! GET    /api/v1/publishers                   List<TrustedPublisher>
 //! PUT    /api/v1/publishers/{name}            PublisherRequest -> TrustedPublisher
 //! DELETE /api/v1/publishers/{name}
+//! PUT    /api/v1/publishers/{name}/keys/{key} TrustedPublisher; beside the keys that it has
+//! DELETE /api/v1/publishers/{name}/keys/{key}
 //! GET    /api/v1/relays                       List<RelayInfo>
 //! GET    /api/v1/relays/{name}                RelayInfo
 //! PUT    /api/v1/relays/{name}?dry_run=       the manifest in YAML -> RelayApplied

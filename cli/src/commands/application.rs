@@ -78,6 +78,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     )?;
     let result: ApplyResult = client.parse(&answer)?;
     if options.is_json() {
+        output::take_warnings(); // the site says them in its answer
         output::line(answer.trim_end())?;
     } else {
         output::text(&describe(&result))?;

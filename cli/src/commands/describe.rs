@@ -4,7 +4,7 @@ mod node;
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::ModuleReference;
+use haar_protocol::manifest::{ModuleReference, nearest};
 use haar_protocol::rest::{
     ApplicationDetail, List, Microservice, Module, ModuleCode, TrustedPublisher,
 };
@@ -114,13 +114,30 @@ fn one<T: DeserializeOwned>(
     output::text(&show(&client.parse(&answer)?))
 }
 
+/// The hint for a name that nothing has: what may be meant, else where all are listed.
+fn meant<'n>(written: &str, known: impl Iterator<Item = &'n str>, list: &str) -> String {
+    let known: Vec<&str> = known.collect();
+    match nearest(written, &known) {
+        Some(near) => format!("Did you mean `{near}`?"),
+        None => list.to_owned(),
+    }
+}
+
 /// The module that `text` names: by name and version (the newest), or by its digest or the
 /// beginning of it.
 pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
     let modules: Vec<Module> = client.list("modules")?;
+    let labels: Vec<String> = modules
+        .iter()
+        .map(|module| format!("{}@{}", module.name, module.version))
+        .collect();
     let not_found = || {
-        CommandError::not_found("unknown_module", format!("there is no module `{text}`"))
-            .hinted("`haar get modules` lists what was pushed.")
+        let message = format!("there is no module `{text}`");
+        CommandError::not_found("unknown_module", message).hinted(meant(
+            text,
+            labels.iter().map(String::as_str),
+            "`haar get modules` lists what was pushed.",
+        ))
     };
     if let Ok(ModuleReference::Version { name, version }) = text.parse() {
         let matching = modules
@@ -243,11 +260,16 @@ fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgumen
     };
     let matching: Vec<Microservice> = instances.into_iter().filter(is_wanted).collect();
     if matching.is_empty() {
+        client.check_names(
+            wanted.application.as_ref(),
+            Some(&wanted.microservice),
+            None,
+        )?;
         return Err(CommandError::not_found(
             "unknown_microservice",
-            format!("there is no microservice `{}`", wanted.microservice),
+            format!("microservice `{}` runs on no node", wanted.microservice),
         )
-        .hinted("`haar get microservices` lists what should run."));
+        .hinted("`haar describe application NAME` says where it should run."));
     }
     if options.is_json() {
         return output::json(&List { items: matching });
@@ -257,23 +279,29 @@ fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgumen
 
 fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {
     let publishers: Vec<TrustedPublisher> = client.list("publishers")?;
-    let publisher = publishers
+    let (items, others): (Vec<TrustedPublisher>, Vec<_>) = publishers
         .into_iter()
-        .find(|publisher| publisher.name == *name)
-        .ok_or_else(|| {
-            CommandError::not_found(
-                "unknown_publisher",
-                format!("there is no publisher `{name}`"),
-            )
-            .hinted("`haar get publishers` lists who is trusted.")
-        })?;
-    if options.is_json() {
-        return output::json(&publisher);
+        .partition(|publisher| publisher.name == *name);
+    if items.is_empty() {
+        let message = format!("there is no publisher `{name}`");
+        return Err(
+            CommandError::not_found("unknown_publisher", message).hinted(meant(
+                name.as_str(),
+                others.iter().map(|other| other.name.as_str()),
+                "`haar get publishers` lists who is trusted.",
+            )),
+        );
     }
-    output::text(&facts(&[
-        ("Publisher", publisher.name.to_string()),
-        ("Key", publisher.key.to_string()),
-        ("Fingerprint", publisher.key.fingerprint()),
-        ("Trusted since", output::timestamp(publisher.added_ms)),
-    ]))
+    if options.is_json() {
+        return output::json(&List { items });
+    }
+    let mut pairs = vec![("Publisher", name.to_string())];
+    for publisher in &items {
+        pairs.extend([
+            ("Key", publisher.key.to_string()),
+            ("Fingerprint", publisher.key.fingerprint()),
+            ("Trusted since", output::timestamp(publisher.added_ms)),
+        ]);
+    }
+    output::text(&facts(&pairs))
 }

@@ -77,6 +77,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
                 output::warning(format!(
                     "{count} lines came faster than they were read, and are left out"
                 ));
+                output::flush_warnings();
                 Ok(())
             }
             Followed::Cut(why) => {

@@ -19,13 +19,13 @@ use crate::modules;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A site with one agent, `one`.
-struct System {
-    place: Workplace,
+pub(crate) struct System {
+    pub(crate) place: Workplace,
     children: Vec<(&'static str, Child)>,
 }
 
 impl System {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut system = Self {
             place: Workplace::new(),
             children: Vec::new(),
@@ -65,13 +65,13 @@ impl System {
         assert_eq!(said["event"], "ready");
     }
 
-    fn start_agent(&mut self) {
+    pub(crate) fn start_agent(&mut self) {
         let said = self.child("agent", "agent run --data agent --status-interval 200ms");
         assert_eq!(said["name"], "one");
     }
 
     /// Ends a child as a power cut does.
-    fn kill(&mut self, label: &str) {
+    pub(crate) fn kill(&mut self, label: &str) {
         let index = self
             .children
             .iter()
@@ -82,7 +82,7 @@ impl System {
         child.wait().unwrap();
     }
 
-    fn haar(&self, line: &str) -> Output {
+    pub(crate) fn haar(&self, line: &str) -> Output {
         self.place
             .haar(&format!("--context site/context.toml {line}"))
     }
@@ -106,13 +106,13 @@ impl System {
         file
     }
 
-    fn push(&self, name: &str, component: &str) {
+    pub(crate) fn push(&self, name: &str, component: &str) {
         let file = self.module(name, component);
         self.haar(&format!("push {file}")).ok();
     }
 
     /// Asks again and again until the answer is as it should be.
-    fn eventually(&self, line: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn eventually(&self, line: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let answer = self.haar(line).ok().json();
@@ -151,7 +151,7 @@ routes:
   - { from: source.out, to: sink.in, delivery: live }
 ";
 
-fn instances(answer: &Value) -> Vec<(String, String, String)> {
+pub(crate) fn instances(answer: &Value) -> Vec<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let items = answer["items"].as_array().unwrap();
     items
@@ -166,7 +166,7 @@ fn instances(answer: &Value) -> Vec<(String, String, String)> {
         .collect()
 }
 
-fn run(answer: &Value, count: usize) -> bool {
+pub(crate) fn run(answer: &Value, count: usize) -> bool {
     let instances = instances(answer);
     instances.len() == count && instances.iter().all(|(_, _, state)| state == "running")
 }

@@ -29,7 +29,11 @@ pub(super) async fn list(
     let site = Arc::clone(&app.site);
     let items = app
         .database
-        .read(move |sql| Ok(load_view(sql, &site)?.microservices(query.application.as_ref())))
+        .read(move |sql| {
+            let application = query.application.as_ref();
+            change::check_names(sql, application, None, None)?;
+            Ok(load_view(sql, &site)?.microservices(application))
+        })
         .await?;
     Ok(answers::list(items))
 }
@@ -42,7 +46,11 @@ pub(super) async fn routes(
     let site = Arc::clone(&app.site);
     let items = app
         .database
-        .read(move |sql| Ok(load_view(sql, &site)?.routes(query.application.as_ref())))
+        .read(move |sql| {
+            let application = query.application.as_ref();
+            change::check_names(sql, application, None, None)?;
+            Ok(load_view(sql, &site)?.routes(application))
+        })
         .await?;
     Ok(answers::list(items))
 }

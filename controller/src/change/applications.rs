@@ -1,12 +1,11 @@
-//! Applying and deleting applications, and deleting modules that none of them uses.
+//! Applying and deleting applications.
 
-use haar_protocol::ids::{Digest, Name};
+use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Manifest};
 use haar_protocol::rest::{ApplyResult, Placement};
-use rusqlite::Connection;
 
 use super::relays::load_relays;
-use super::{load_publishers, planned_module, refuse, replan};
+use super::{load_publishers, planned_module, refuse, replan, unknown_application};
 use crate::db::applications::ApplicationRow;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
@@ -121,57 +120,4 @@ pub(crate) fn delete_application(
     }
     replan(write, site, None)?;
     write.event("application_deleted", name.as_str(), "its instances stop")
-}
-
-/// There is no such application; the hint names one that is called alike.
-pub(crate) fn unknown_application(connection: &Connection, name: &Name) -> Failure {
-    let failure = Failure::new(
-        Kind::NotFound,
-        "unknown_application",
-        format!("there is no application `{name}`"),
-    );
-    let applications = db::applications::list(connection).unwrap_or_default();
-    let names = applications.iter().map(|row| row.manifest.name.as_str());
-    match plan::nearest(name.as_str(), names) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar get applications`"),
-    }
-}
-
-/// Forgets a module; its file is the caller's.
-///
-/// # Errors
-/// When there is none, or an application uses it.
-pub(crate) fn delete_module(write: &Write<'_>, digest: &Digest) -> Result<(), Failure> {
-    let module = db::modules::get(&write.sql, digest)?.ok_or_else(|| {
-        Failure::new(
-            Kind::NotFound,
-            "unknown_module",
-            format!("there is no module {digest}"),
-        )
-    })?;
-    let users: Vec<String> = db::applications::list(&write.sql)?
-        .into_iter()
-        .filter(|row| row.modules.values().any(|used| used == digest))
-        .map(|row| format!("`{}`", row.manifest.name))
-        .collect();
-    if !users.is_empty() {
-        return Err(Failure::new(
-            Kind::Conflict,
-            "module_in_use",
-            format!(
-                "module {}@{} is used by {}",
-                module.name,
-                module.version,
-                users.join(", ")
-            ),
-        )
-        .hint("change or delete these applications first"));
-    }
-    db::modules::delete(&write.sql, digest)?;
-    write.event(
-        "module_deleted",
-        &format!("{}@{}", module.name, module.version),
-        &digest.to_string(),
-    )
 }

@@ -4,6 +4,8 @@
 
 mod applications;
 mod enrolments;
+mod modules;
+mod named;
 mod nodes;
 mod publishers;
 mod relays;
@@ -17,12 +19,16 @@ use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::signed::{self, EnvelopeError};
 use rusqlite::Connection;
 
-pub(crate) use applications::{apply, delete_application, delete_module, unknown_application};
+pub(crate) use applications::{apply, delete_application};
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
-pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key, unknown_node};
-pub(crate) use publishers::{distrust, trust};
+pub(crate) use modules::{delete_module, keep_module};
+pub(crate) use named::{
+    check_names, unknown_application, unknown_node, unknown_publisher, unknown_relay,
+};
+pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key};
+pub(crate) use publishers::{OtherKeys, distrust, trust};
 pub(crate) use relays::{
-    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates, unknown_relay,
+    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates,
 };
 pub(crate) use reports::adopt;
 
@@ -101,11 +107,15 @@ fn load_publishers(connection: &Connection) -> Result<Vec<Publisher>, Failure> {
 }
 
 fn planned_module(row: ModuleRow) -> plan::Module {
+    let later = row.signatures.filter(|_| !row.resigned.is_empty());
     plan::Module {
         digest: row.digest,
+        resigned: row.resigned,
+        later: later.map(|signatures| signatures.to_text()),
         name: row.name,
         version: row.version,
         bytes: row.bytes,
+        memory_bytes: row.memory_bytes,
         signers: row.signers,
         imports: row.imports,
         exports: row.exports,

@@ -7,7 +7,7 @@ use haar_protocol::secret::SharedSecret;
 use haar_relay::Endpoint;
 use rusqlite::Connection;
 
-use super::{replan, unknown_node};
+use super::{replan, unknown_node, unknown_relay};
 use crate::db::relays::{RELAYS_MAX, RelayRow};
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
@@ -232,30 +232,6 @@ pub(crate) fn delete_relay(write: &Write<'_>, site: &Site, name: &Name) -> Resul
     }
     replan(write, site, None)?;
     write.event("relay_deleted", name.as_str(), "nodes leave it")
-}
-
-/// There is no such relay; the hint names one that is called alike.
-pub(crate) fn unknown_relay(connection: &Connection, name: &Name) -> Failure {
-    if name.as_str() == EMBEDDED {
-        return Failure::new(
-            Kind::Conflict,
-            "embedded_relay",
-            "nothing was said of the controller's own relay: it is as it is by itself",
-        );
-    }
-    let failure = Failure::new(
-        Kind::NotFound,
-        "unknown_relay",
-        format!("the site has no relay `{name}`"),
-    );
-    let relays = db::relays::list(connection).unwrap_or_default();
-    match plan::nearest(
-        name.as_str(),
-        relays.iter().map(|row| row.manifest.name.as_str()),
-    ) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar get relays`"),
-    }
 }
 
 /// The relays of the site, with their secrets in clear: for plans and for the site's own sessions.

@@ -58,6 +58,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         number: 0,
         issued_ms: 0,
         publishers: fleet.publishers.clone(),
+        signatures: later_signatures(fleet, &microservices),
         relays: Vec::new(),
         serves: Vec::new(),
         link_key_generation: node.link_key_generation,
@@ -118,6 +119,15 @@ fn microservices_on(
             })
         })
         .collect()
+}
+
+/// Of those of the node's modules that somebody signed after they were pushed.
+fn later_signatures(fleet: &Fleet, microservices: &[Microservice]) -> BTreeMap<String, String> {
+    let later = microservices.iter().filter_map(|microservice| {
+        let module = fleet.modules.get(&microservice.module)?;
+        Some((module.digest.to_string(), module.later.clone()?))
+    });
+    later.collect()
 }
 
 fn media_types(ports: &BTreeMap<Name, manifest::Port>) -> BTreeMap<Name, MediaType> {

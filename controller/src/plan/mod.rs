@@ -76,12 +76,18 @@ pub(crate) struct Node {
 pub(crate) struct Module {
     /// Its digest.
     pub(crate) digest: Digest,
+    /// Digests of files with the same code and other signatures.
+    pub(crate) resigned: Vec<Digest>,
+    /// Its signatures, when some of them are not in its file, as an assignment has them.
+    pub(crate) later: Option<String>,
     /// Its name.
     pub(crate) name: Name,
     /// Its version.
     pub(crate) version: String,
     /// Its size.
     pub(crate) bytes: u64,
+    /// Bytes that its memories have when it starts, when that is known.
+    pub(crate) memory_bytes: Option<u64>,
     /// Who signed it.
     pub(crate) signers: Vec<PublicKey>,
     /// What it imports.

@@ -7,6 +7,7 @@ use haar_protocol::assignment::Publisher;
 use haar_protocol::grants;
 use haar_protocol::ids::{Digest, Name};
 use haar_protocol::manifest::{Manifest, Microservice, ModuleReference, RouteEnd};
+use haar_protocol::quantity::in_one_unit;
 
 use super::{Fleet, Module, Placements, Problem, nearest};
 
@@ -47,7 +48,9 @@ fn find<'m>(reference: &ModuleReference, modules: &'m [Module]) -> Option<&'m Mo
         ModuleReference::Version { name, version } => {
             &module.name == name && &module.version == version
         }
-        ModuleReference::Digest(digest) => &module.digest == digest,
+        ModuleReference::Digest(digest) => {
+            &module.digest == digest || module.resigned.contains(digest)
+        }
     })
 }
 
@@ -108,7 +111,7 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
                 "microservice `{name}`: no publisher that is trusted now has signed `{label}`"
             ),
             hint: Some(
-                "trust its publisher again, or sign and push it anew under another version".into(),
+                "sign it with a key that is trusted (`haar sign`) and push it again, or trust its publisher again".into(),
             ),
         });
     }
@@ -121,6 +124,23 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
                 lacking.join(", ")
             ),
             hint: Some(grants_hint(&lacking)),
+        });
+    }
+    let limit = microservice.limits.memory;
+    if let Some(bytes) = module.memory_bytes
+        && bytes > limit.0
+    {
+        let least = bytes.div_ceil(1 << 20);
+        let amounts = [bytes, limit.0, 0, 0];
+        let [starts, limit, ..] = in_one_unit(limit.0.min(bytes - limit.0), amounts);
+        problems.push(Problem {
+            code: "too_little_memory",
+            message: format!(
+                "microservice `{name}`: `{label}` starts with {starts} of memory, and its limit is {limit}"
+            ),
+            hint: Some(format!(
+                "write `limits: {{ memory: {least}MiB }}` or more into the manifest; or build the module with less: a smaller stack (`-Wl,-z,stack-size=65536` in C) or initial memory"
+            )),
         });
     }
     if !microservice.inlets.is_empty()

@@ -34,6 +34,9 @@ fn what_can_not_run_is_refused_with_its_reason() {
         .imports
         .push("wasi:keyvalue/store@0.2.0-draft".into());
     site.push(&keeper);
+    let mut large = recipe("large", "1.0.0");
+    large.pages = 257; // a page more than the limit has when nothing is said
+    site.push(&large);
     let mut mute = recipe("mute", "1.0.0");
     mute.exports.clear();
     site.push(&mute);
@@ -54,9 +57,19 @@ fn what_can_not_run_is_refused_with_its_reason() {
             "wasi:sockets/tcp@0.2.6",
         ),
         (
+            "module: large@1.0.0, place: {node: gw-1}",
+            "too_little_memory",
+            "starts with 16448KiB of memory, and its limit is 16384KiB",
+        ),
+        (
             "module: keeper@1.0.0, place: {node: gw-1}",
             "missing_grants",
             "wasi:keyvalue/store@0.2.0-draft",
+        ),
+        (
+            "module: large@1.0.0, place: {node: gw-1}",
+            "too_little_memory",
+            "starts with 16448KiB of memory, and its limit is 16384KiB",
         ),
         (
             "module: keeper@1.0.0, place: {node: gw-1}",

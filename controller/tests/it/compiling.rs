@@ -41,6 +41,7 @@ fn unpacked(
         publishers: Publishers {
             of_site: &publishers,
             of_owner: None,
+            later: None,
         },
         fingerprint: engine,
         target,

@@ -23,3 +23,4 @@ mod pushing;
 mod relays;
 mod reporting;
 mod restarting;
+mod rotating;

@@ -57,7 +57,7 @@ impl Device {
         let spec = microservice("compiled", module, &[], &[]);
         let modules = self.modules(site);
         modules
-            .prepare(&spec, &self.assignment.publishers, &runtime)
+            .prepare(&spec, Trust::of(&self.assignment, &spec.module), &runtime)
             .unwrap();
         module
     }

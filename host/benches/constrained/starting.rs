@@ -188,6 +188,7 @@ fn verified(node: &Node, site: &Site, spec: &Microservice, runtime: &GuestRuntim
         publishers: Publishers {
             of_site: &[site.publisher.public()],
             of_owner: None,
+            later: None,
         },
         fingerprint: runtime.fingerprint(),
         target: &configuration::target(),

@@ -13,15 +13,15 @@ use haar_host::controller::{Controller, Credentials};
 use haar_host::local_api::logging::Logger;
 use haar_host::local_api::state::State;
 use haar_host::logs::Logs;
-use haar_host::modules::Modules;
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
+use haar_host::modules::{Modules, Trust};
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
 use haar_host::runtime::instance::{Exit, Orders, Setup};
 use haar_host::runtime::surroundings::Surroundings;
 use haar_host::store::Store;
-use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::assignment::{Assignment, Microservice};
 use haar_protocol::ids::RouteId;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -36,7 +36,7 @@ pub struct Bench {
     pub bus: Arc<Bus>,
     surroundings: Arc<Surroundings>,
     modules: Arc<Modules>,
-    publishers: Vec<Publisher>,
+    assignment: Assignment,
 }
 
 impl Bench {
@@ -70,7 +70,7 @@ impl Bench {
                 Arc::new(node.policy()),
             )
             .unwrap(),
-            publishers: node.assignment(site, 1).publishers,
+            assignment: node.assignment(site, 1),
         }
     }
 
@@ -82,7 +82,11 @@ impl Bench {
     /// Reads, verifies, loads and links, compiling when there is no code yet.
     pub fn prepare(&self, spec: &Microservice) -> InstancePre<State> {
         self.modules
-            .prepare(spec, &self.publishers, &self.runtime)
+            .prepare(
+                spec,
+                Trust::of(&self.assignment, &spec.module),
+                &self.runtime,
+            )
             .unwrap()
     }
 

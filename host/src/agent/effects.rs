@@ -11,7 +11,7 @@ use super::node::Effect;
 use super::run::Agent;
 use super::slot::Running;
 use crate::local_api::state::State;
-use crate::modules::PrepareError;
+use crate::modules::{PrepareError, Trust};
 use crate::runtime::instance::{Orders, Setup};
 
 impl Agent {
@@ -41,20 +41,18 @@ impl Agent {
     }
 
     fn prepare(&mut self, spec: Arc<Microservice>) {
-        let publishers = self
-            .node
-            .assignment()
-            .map(|assignment| assignment.publishers.clone())
-            .unwrap_or_default();
+        let Some(assignment) = self.node.assignment() else {
+            return; // nothing is wanted without one
+        };
+        let trust = Trust::of(assignment, &spec.module);
         let (modules, runtime) = (Arc::clone(&self.modules), Arc::clone(&self.runtime));
         let (events, permits) = (self.events.clone(), Arc::clone(&self.preparing));
         self.work.spawn(async move {
             let _permit = permits.acquire().await;
             let wanted = Arc::clone(&spec);
-            let prepared = tokio::task::spawn_blocking(move || {
-                modules.prepare(&wanted, &publishers, &runtime)
-            })
-            .await;
+            let prepared =
+                tokio::task::spawn_blocking(move || modules.prepare(&wanted, trust, &runtime))
+                    .await;
             let outcome = prepared.unwrap_or_else(|panic| {
                 Err(PrepareError::Refused(format!(
                     "loading the module failed badly: {panic}"

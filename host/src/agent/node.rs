@@ -109,12 +109,11 @@ impl Node {
             }
         }
         let mut effects = vec![Effect::SetTable(self.registry.compile(&assignment))];
-        let publishers_changed = self
-            .assignment
-            .as_ref()
-            .is_some_and(|before| before.publishers != assignment.publishers);
+        let trust_changed = self.assignment.as_ref().is_some_and(|before| {
+            before.publishers != assignment.publishers || before.signatures != assignment.signatures
+        });
         self.assignment = Some(assignment);
-        if publishers_changed {
+        if trust_changed {
             effects.extend(self.prepare_again());
         }
         effects.push(Effect::Sweep(

@@ -9,7 +9,7 @@ use haar_engine::compiler::{CompileLimits, Program};
 use haar_host::controller::{Controller, Credentials};
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
-use haar_host::modules::{Modules, PrepareError};
+use haar_host::modules::{Modules, PrepareError, Trust};
 use haar_host::runtime::GuestRuntime;
 use haar_protocol::quantity::{ByteSize, Millis};
 
@@ -69,12 +69,15 @@ impl Bench {
             .map(|component| self.node.install(component, &self.site.publisher))
             .map(|module| microservice("it", module, &["out"], &["in"]))
             .collect();
-        let publishers = self.node.assignment(&self.site, 1).publishers;
+        let assignment = self.node.assignment(&self.site, 1);
         tokio::task::spawn_blocking(move || {
             let runtime = GuestRuntime::new(1).unwrap();
             specs
                 .iter()
-                .map(|spec| modules.prepare(spec, &publishers, &runtime).map(drop))
+                .map(|spec| {
+                    let trust = Trust::of(&assignment, &spec.module);
+                    modules.prepare(spec, trust, &runtime).map(drop)
+                })
                 .collect()
         })
         .await

@@ -17,6 +17,7 @@ mod damaging;
 mod clocks;
 mod topics;
 mod refusing;
+mod rotating;
 mod policing;
 mod compiling;
 mod filing;

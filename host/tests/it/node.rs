@@ -198,6 +198,7 @@ impl Node {
                 name: "team".parse().unwrap(),
                 key: site.publisher.public(),
             }],
+            signatures: BTreeMap::new(),
             relays: Vec::new(),
             serves: Vec::new(),
             link_key_generation: 0,

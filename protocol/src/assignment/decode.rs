@@ -35,6 +35,8 @@ pub(super) struct Wire {
     issued_ms: u64,
     publishers: Vec<Publisher>,
     #[serde(default)]
+    signatures: BTreeMap<String, String>,
+    #[serde(default)]
     relays: Vec<RelayAccess>,
     #[serde(default)]
     serves: Vec<ServedRelay>,
@@ -59,6 +61,7 @@ impl From<Wire> for Assignment {
             number: wire.number,
             issued_ms: wire.issued_ms,
             publishers: wire.publishers,
+            signatures: wire.signatures,
             relays: wire.relays,
             serves: wire.serves,
             link_key_generation: wire.link_key_generation,

@@ -42,6 +42,7 @@ pub use relay::{CREDENTIAL_BYTES_MAX, Credentials, EMBEDDED_PREFERENCE, Relay, R
 pub use routes::warnings;
 #[cfg(feature = "schema")]
 pub use schema::{json_schema, relay_json_schema};
+pub use suggest::nearest;
 
 /// One application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,17 @@ use crate::status::{
     RefusedAssignment, RelayStatus, RouteStatus, ServedStatus, StoreStatus,
 };
 
+/// What labels may be, as [`check_label`](crate::ids::check_label) has it.
+#[cfg(feature = "schema")]
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let text = serde_json::json!({ "type": "string", "pattern": r"^[A-Za-z0-9._/-]{1,63}$" });
+    schemars::json_schema!({
+        "type": "object",
+        "propertyNames": text,
+        "additionalProperties": text,
+    })
+}
+
 /// A device asks to join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -26,6 +37,7 @@ pub struct EnrolmentRequest {
     pub name: Option<Name>,
     /// Labels that it brings; those of the token win.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "labels"))]
     pub labels: BTreeMap<String, String>,
     /// What it has to give.
     pub budget: Budget,
@@ -62,9 +74,11 @@ pub struct TokenRequest {
     pub name: Option<Name>,
     /// Labels that the node gets.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "labels"))]
     pub labels: BTreeMap<String, String>,
     /// How long it may be used, in seconds; an hour when left out.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 31_536_000)))]
     pub expires_in_s: Option<u64>,
 }
 

@@ -10,6 +10,7 @@ use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, Sit
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{Delivery, Manifest};
+use haar_protocol::module::{self, Signatures};
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
@@ -22,6 +23,11 @@ use haar_protocol::status::{
 pub(crate) const FULL_MANIFEST: &str = include_str!("../golden/full.yaml");
 /// A moment: 2026-01-02 03:04:05.678 UTC.
 pub(crate) const NOW_MS: u64 = 1_767_323_045_678;
+
+fn later_signatures() -> String {
+    let file = module::sign(&crate::modules::small_component(), &key(5)).unwrap();
+    Signatures::of(&file).unwrap().to_text()
+}
 
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed([seed; 32])
@@ -99,6 +105,7 @@ pub(crate) fn assignment() -> Assignment {
             name: name("acme"),
             key: key(4).public(),
         }],
+        signatures: BTreeMap::from([(Digest::of(b"module").to_string(), later_signatures())]),
         relays: relays(),
         serves: vec![],
         link_key_generation: 3,

@@ -97,7 +97,7 @@ fn what_no_agent_may_run_is_valid_all_the_same() {
         artifacts::empty_component(),
         artifacts::component_with_unknown_import(),
         artifacts::spinning_at_instantiation(),
-        artifacts::component_with_memory(65_535),
+        artifacts::component_with_memory(65_535, 1),
         artifacts::component_with_table(10_000_000),
         artifacts::component_growing_table(10_000),
     ] {

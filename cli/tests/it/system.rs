@@ -291,7 +291,7 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     system.eventually("logs app/victim --output json", |answer| {
         answer.to_string().contains("handled hello")
     });
-    assert_eq!(system.haar(&replay).code, 3, "it is replayed already");
+    assert_eq!(system.haar(&replay).code, 4, "it is replayed already");
     let all = "dead-letters drop --all --application app --microservice victim --node one";
     assert_eq!(system.haar(all).code, 2, "it asks for --yes");
     let dropped = system.haar(&format!("{all} --yes")).ok().stdout;

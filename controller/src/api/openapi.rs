@@ -175,7 +175,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let refused =
         json!({ "description": "Refused", "content": { "application/json": { "schema": error } } });
     operation["responses"] = match route.answer.describe(generator) {
-        Some(content) => {
+        Some(mut content) => {
+            if route.query.contains(&"follow") {
+                content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+            }
             json!({ "2XX": { "description": "Done", "content": content }, "default": refused })
         }
         None => json!({ "204": { "description": "Done" }, "default": refused }),

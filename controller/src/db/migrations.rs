@@ -145,6 +145,7 @@ mod tests {
             INSERT INTO assignments VALUES ('n', 9223372036854775807, x'00', '[]', x'00'), ('m', 7, x'00', '[]', x'00');
             INSERT INTO events (time_ms, kind, subject, message) VALUES (1, 'node_online', '', ''), (1, 'node_revoked', '', '');
             INSERT INTO logs (node, application, microservice, sequence, time_ms, line) VALUES ('m', 'a', 'b', 1, 1, 'four');
+            INSERT INTO publishers (name, key, added_ms) VALUES ('acme', 'k1', 7), ('other', 'k2', 8);
         "#;
         connection.execute_batch(setup).unwrap();
         migrate(&mut connection, Path::new("old.db")).unwrap();
@@ -171,6 +172,12 @@ mod tests {
             ("SELECT group_concat(node || missed) FROM statuses", "m3"),
             ("SELECT group_concat(events) FROM event_usage", "1,1"),
             ("SELECT node || bytes FROM log_usage_by_node", "m104"),
+            (
+                "SELECT group_concat(name || key || added_ms) FROM (SELECT * FROM publishers ORDER BY name)",
+                "acmek17,otherk28",
+            ),
+            // Damage of a free page would not be noticed.
+            ("SELECT freelist_count FROM pragma_freelist_count", "0"),
         ] {
             assert_eq!(found(query), expected, "{query}");
         }

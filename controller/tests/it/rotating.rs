@@ -96,6 +96,15 @@ fn a_module_that_two_keys_have_signed_belongs_to_the_one_that_is_trusted_later_t
     let file = module::sign(&file, &new_key()).unwrap();
     site.client.put(&content_path(&file), &file).ok::<Module>();
     let _device = Device::join(&site, 1, "gw-1", &[]);
+    // An earlier release has kept nothing of the signatures: the file has them.
+    let mut site = site;
+    site.stop();
+    let database = site.directory.path().join("controller.db");
+    let database = rusqlite::Connection::open(database).unwrap();
+    let forget = "UPDATE modules SET signatures = NULL, memory_bytes = NULL";
+    assert_eq!(database.execute(forget, []).unwrap(), 1);
+    drop(database);
+    let site = site.restart();
     site.trust("newcomer", &new_key());
     let path = format!("/modules/{}", Digest::of(&file));
     let module: Module = site.client.get(&path).ok();

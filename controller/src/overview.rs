@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId, RouteId};
 use haar_protocol::manifest::{self, RouteEnd};
-use haar_protocol::rest::{Application, Microservice, Node, Route};
+use haar_protocol::rest::{Application, Microservice, Node, Route, RouteProblem};
 
 use crate::db::applications::ApplicationRow;
 use crate::db::nodes::NodeRow;
@@ -182,7 +182,22 @@ impl View {
             delivered,
             handled,
             dropped,
+            problems: self.problems_of(id),
         })
+    }
+
+    /// What nodes say of a route that does not do all that its manifest says.
+    fn problems_of(&self, id: RouteId) -> Vec<RouteProblem> {
+        let nodes = self.nodes.iter();
+        let problems = nodes.filter_map(|node| {
+            let status = &self.statuses.get(&node.id)?.status;
+            let mut routes = status.routes.iter().filter(|route| route.id == id);
+            Some(RouteProblem {
+                node: node.name.clone(),
+                problem: routes.find_map(|route| route.problem.clone())?,
+            })
+        });
+        problems.collect()
     }
 
     /// The nodes with an instance of a port's microservice.

@@ -7,6 +7,7 @@ use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::manifest::Credentials;
 use haar_protocol::relay::{
     RelayCredentials, RelayInfo, RelayRole, RelaySort, RelayUrl, RelayUser, device_user,
+    former_device_user,
 };
 use haar_protocol::topics;
 
@@ -59,7 +60,8 @@ fn info(
         } => {
             info.place = RelaySort::External;
             info.url = Some(url.clone());
-            info.problem = problem_of_certificate(relay, *issued_until_ms, now_ms);
+            info.problem = problem_of_certificate(relay, *issued_until_ms, now_ms)
+                .or_else(|| problem_of_routes(statuses, relay));
         }
         RelayPlace::Neighbourhood { node, address, .. } => {
             info.place = RelaySort::Neighbourhood;
@@ -101,6 +103,19 @@ fn problem_of_certificate(relay: &Relay, until_ms: Option<u64>, now_ms: u64) -> 
             "the certificate that the site issued for it ends in {days} days: write another with `haar relay credentials {name} --out DIR --certificate`"
         )
     })
+}
+
+/// Routes from or to its topics do less than their manifests say.
+fn problem_of_routes(statuses: &BTreeMap<NodeId, StatusRow>, relay: &Relay) -> Option<String> {
+    let routes = statuses.values().flat_map(|row| &row.status.routes);
+    let problems = routes.filter(|route| route.peer == relay.name && route.topic.is_some());
+    let problems: Vec<&String> = problems.filter_map(|one| one.problem.as_ref()).collect();
+    let first = problems.first()?;
+    let more = match problems.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more: `haar get routes`)"),
+    };
+    Some(format!("{first}{more}"))
 }
 
 fn problem_of_host(
@@ -201,14 +216,23 @@ fn device_users(site: &Site, fleet: &Fleet, relay: &Relay) -> Vec<RelayUser> {
         .filter_map(|(id, rights)| Some((fleet.nodes.get(&id)?, id, rights)))
         .collect();
     nodes.sort_by(|(one, ..), (other, ..)| one.name.cmp(&other.name));
-    nodes
-        .into_iter()
-        .map(|(node, id, rights)| RelayUser {
-            user: device_user(&id),
+    let users = nodes.into_iter().map(|(node, id, rights)| {
+        let present = RelayUser {
+            user: device_user(&id, &relay.name),
             password: site.key.shared_with(&node.key).relay_password(&relay.name),
             name: format!("{}, for devices", node.name),
             publish: rights.writes.iter().map(ToString::to_string).collect(),
             subscribe: rights.reads.iter().map(ToString::to_string).collect(),
-        })
-        .collect()
+        };
+        let former = RelayUser {
+            user: former_device_user(&id),
+            name: format!(
+                "{}, for devices, with agents of earlier releases",
+                node.name
+            ),
+            ..present.clone()
+        };
+        [present, former]
+    });
+    users.flatten().collect()
 }

@@ -15,7 +15,7 @@ use crate::keys::{LinkKey, PublicKey};
 use crate::limits::{Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
-use crate::mqtt::{TopicFilter, TopicName};
+use crate::mqtt::{Retained, TopicFilter, TopicName};
 use crate::quantity::ByteSize;
 use crate::relay::{RelayAccess, ServedRelay};
 use crate::signed::Document;
@@ -258,6 +258,9 @@ pub struct TopicRoute {
     pub delivery: Delivery,
     /// What becomes of those that can't be delivered yet, on a durable route.
     pub backlog: Backlog,
+    /// What becomes of messages that the broker retains; none for what is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retained: Option<Retained>,
 }
 
 /// The end of a route at a broker.
@@ -278,6 +281,9 @@ pub struct TopicTarget {
     /// Whether the broker keeps the last message for later subscribers.
     #[serde(default)]
     pub retain: bool,
+    /// What the broker publishes there when the node is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub will: Option<String>,
 }
 
 impl TopicEnd {

@@ -40,6 +40,21 @@ pub struct TopicFilter(String);
 #[serde(try_from = "String", into = "String")]
 pub struct TopicName(String);
 
+/// What becomes of messages that a broker retains (MQTT 5.0 section 3.3.1.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Retained {
+    /// At `from`: they do not come.
+    None,
+    /// At `from`: they come when the broker begins to keep the node's session.
+    First,
+    /// At `from`: they come with each connection, unless the node has had the same already.
+    EachConnection,
+    /// At `to`: the node has the broker forget its own when the route is deleted.
+    ClearOnDelete,
+}
+
 impl TopicFilter {
     /// The text itself.
     pub fn as_str(&self) -> &str {

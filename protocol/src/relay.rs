@@ -24,9 +24,15 @@ pub const PASSWORD_PURPOSE: &str = "relay credentials";
 /// The purpose for which the key of a neighbourhood relay's certificate is sealed.
 pub const CERTIFICATE_PURPOSE: &str = "relay certificate";
 
-/// As whom a node talks to plain MQTT devices at a broker: user name and client id. Not as itself, so
-/// that what devices may do and what nodes may do never mixes.
-pub fn device_user(node: &NodeId) -> String {
+/// As whom a node talks to plain MQTT devices over one relay: user name and client id. Not as itself,
+/// so that what devices may do and what nodes may do never mixes; and with the relay's name, so that
+/// two relays that are one broker do not end each other's sessions.
+pub fn device_user(node: &NodeId, relay: &Name) -> String {
+    format!("{}.{relay}", former_device_user(node))
+}
+
+/// The same of agents of earlier releases, for all relays.
+pub fn former_device_user(node: &NodeId) -> String {
     format!("{node}.devices")
 }
 
@@ -45,6 +51,10 @@ pub struct RelayAccess {
     pub ca_pem: Option<String>,
     /// As whom to connect.
     pub credentials: NodeCredentials,
+    /// How long the broker keeps the node's session for devices after a connection: seconds. None
+    /// where the manifest says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_expiry_s: Option<u32>,
 }
 
 /// What passes over a relay.
@@ -365,36 +375,4 @@ impl From<RelayUrl> for String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_has_a_scheme_a_host_and_a_port() {
-        let url: RelayUrl = "mqtts://broker.example".parse().unwrap();
-        assert_eq!(url.to_string(), "mqtts://broker.example:8883");
-        let url: RelayUrl = "mqtt://[::1]:1".parse().unwrap();
-        assert_eq!((url.encrypted, url.address.port), (false, 1));
-        assert!(url.address.is_loopback());
-        let wrong = [
-            "",
-            "relay",
-            "mqtt:127.0.0.1",
-            "http://127.0.0.1",
-            "mqtt://",
-            "mqtt://127.0.0.1:0",
-            "mqtt://127.0.0.1:99999",
-            "mqtt://user@127.0.0.1",
-            "mqtt://127.0.0.1/path",
-            "mqtt://[::1",
-            "mqtt://[::1]x",
-            "mqtt://[x]:1",
-            "mqtt://127.0.0.1:1:2",
-        ];
-        for url in wrong {
-            assert!(url.parse::<RelayUrl>().is_err(), "{url}");
-        }
-        assert!("192.168.1.10".parse::<HostPort>().is_err());
-        let shown = "[2001:db8::7]:7422";
-        assert_eq!(shown.parse::<HostPort>().unwrap().to_string(), shown);
-    }
-}
+mod tests;

@@ -58,7 +58,7 @@ use crate::keys::PublicKey;
 use crate::log::LogLine;
 
 pub use applications::{
-    Application, ApplicationDetail, ApplyResult, Microservice, Placement, Route,
+    Application, ApplicationDetail, ApplyResult, Microservice, Placement, Route, RouteProblem,
 };
 pub use modules::{Module, ModuleCode, PublisherRequest, TrustedPublisher, UploadState};
 pub use nodes::{

@@ -220,6 +220,9 @@ pub struct RouteStatus {
     pub handled: u64,
     /// Messages that were dropped here: a full queue or inbox, no connection, or discarded.
     pub dropped: u64,
+    /// Why the route does not do all that its manifest says, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The log of an outlet with durable routes, as its node sees it.

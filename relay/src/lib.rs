@@ -37,7 +37,8 @@ pub use broker::{
 pub use descriptors::raise_descriptor_limit;
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
-    DeviceSubscription, DeviceTask, Held, Outcome, Receipt,
+    DeviceSubscription, DeviceTask, DeviceTerms, DeviceWants, Held, MessageProperties, Outcome,
+    Receipt,
 };
 #[cfg(feature = "broker")]
 pub use door::{Door, DoorLimits, Full, Place, Progress, Source};

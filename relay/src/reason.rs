@@ -39,6 +39,9 @@ pub enum DisconnectReason {
     /// The relay accepted the identity, but not these subscriptions: it has other rules.
     #[error("the relay refused to subscribe to {0}")]
     SubscriptionRefused(String),
+    /// The relay does not retain messages, and refuses a will that asks for it.
+    #[error("the relay does not retain messages: it is connected to without a retained will")]
+    WillRefused,
     /// The connection broke, or the relay closed it.
     #[error("the connection to the relay ended: {0}")]
     Closed(String),
@@ -76,6 +79,7 @@ fn refused_by_code(code: ConnectReturnCode) -> DisconnectReason {
             refused("client id not valid")
         }
         ConnectReturnCode::BadAuthenticationMethod => refused("bad authentication method"),
+        ConnectReturnCode::RetainNotSupported => DisconnectReason::WillRefused,
         other => DisconnectReason::Closed(format!("it answered {other:?}")),
     }
 }

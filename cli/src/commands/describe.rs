@@ -10,7 +10,7 @@ use haar_protocol::rest::{
 };
 use serde::de::DeserializeOwned;
 
-use super::instances;
+use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -218,10 +218,10 @@ fn application(detail: &ApplicationDetail) -> String {
             route.dropped.to_string(),
         ]);
     }
+    let routes = routes.render("It has no routes.") + &get::tables::remarks(&detail.routes);
     format!(
-        "{pairs}\n{}\n{}",
+        "{pairs}\n{}\n{routes}",
         instances::described(&detail.microservices, output::now_ms()),
-        routes.render("It has no routes.")
     )
 }
 

@@ -1,6 +1,6 @@
 //! `haar get`: what a site has, as tables, or as the API's own JSON.
 
-mod tables;
+pub(super) mod tables;
 
 use std::time::Duration;
 

@@ -281,6 +281,7 @@ fn planned_relay(site: &Site, row: RelayRow) -> Result<plan::Relay, Failure> {
     let (preference, role) = (row.manifest.preference(), row.manifest.role());
     let listen = row.manifest.listening();
     let manifest = row.manifest;
+    let expiry = manifest.session_expiry;
     let place = match (manifest.url, manifest.node, manifest.address, listen) {
         (Some(url), _, _, _) => {
             let mut credentials = manifest.credentials.unwrap_or_default();
@@ -293,6 +294,7 @@ fn planned_relay(site: &Site, row: RelayRow) -> Result<plan::Relay, Failure> {
                 url,
                 ca_pem: manifest.ca,
                 credentials,
+                session_expiry_s: expiry.and_then(|expiry| u32::try_from(expiry.0 / 1_000).ok()),
                 issued_until_ms: row.issued_until_ms,
             }
         }

@@ -4,7 +4,8 @@
 use haar_protocol::ids::Name;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
-    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, State, Status, StoreDamage,
+    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, RouteStatus, State, Status,
+    StoreDamage,
 };
 
 /// Events that one status may cause; a node that makes more is broken or hostile.
@@ -52,6 +53,7 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
     }
     events.extend(wear(before, after, node));
     events.extend(store(before, after, node));
+    events.extend(routes(before, after, node));
     // What an agent has counted begins anew with it.
     let before = before.filter(|before| before.started_ms == after.started_ms);
     for backlog in &after.backlogs {
@@ -63,6 +65,35 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
     }
     events.truncate(EVENTS_MAX);
     events
+}
+
+/// A route from or to a topic does less than its manifest says, or all of it again.
+fn routes(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
+    let problem_of = |status: &Status, like: &RouteStatus| {
+        let mut routes = status.routes.iter();
+        let found = routes.find(|one| (one.id, &one.peer) == (like.id, &like.peer))?;
+        found.problem.clone()
+    };
+    let changed = after.routes.iter().filter_map(|route| {
+        let last = before.and_then(|before| problem_of(before, route));
+        let topic = route.topic.as_deref().unwrap_or_default();
+        let (kind, what) = match &route.problem {
+            now if *now == last => return None,
+            // An agent that has started does not know yet.
+            None if before.is_some_and(|one| one.started_ms != after.started_ms) => return None,
+            Some(problem) => ("route_limited", line(problem)),
+            None => (
+                "route_restored",
+                "it does all that its manifest says".to_owned(),
+            ),
+        };
+        Some(Told {
+            kind,
+            subject: node.to_string(),
+            message: format!("route `{}` on node `{node}`: {what}", line(topic)),
+        })
+    });
+    changed.collect()
 }
 
 /// The agent's database was found damaged, or can't be used.

@@ -12,6 +12,7 @@ use haar_protocol::status::{
 };
 
 mod numbers;
+mod routes;
 mod starts;
 
 use super::*;

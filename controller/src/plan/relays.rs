@@ -40,6 +40,8 @@ pub(crate) enum RelayPlace {
         ca_pem: Option<String>,
         /// As whom to connect.
         credentials: Credentials,
+        /// How long it keeps a node's session for devices, if anybody has said so.
+        session_expiry_s: Option<u32>,
         /// When the last certificate ends that the site issued for it, if any.
         issued_until_ms: Option<u64>,
     },
@@ -149,6 +151,12 @@ pub(super) fn tell(fleet: &Fleet, id: &NodeId, node: &Node, assignment: &mut Ass
 
 /// How `node` gets to `relay`. None when its secret can't be sealed, which its length forbids.
 pub(crate) fn access(fleet: &Fleet, node: &Node, relay: &Relay) -> Option<RelayAccess> {
+    let session_expiry_s = match &relay.place {
+        RelayPlace::External {
+            session_expiry_s, ..
+        } => *session_expiry_s,
+        RelayPlace::Embedded | RelayPlace::Neighbourhood { .. } => None,
+    };
     let (url, ca_pem, credentials) = match &relay.place {
         RelayPlace::Embedded => (None, None, NodeCredentials::Proof),
         RelayPlace::External {
@@ -175,6 +183,7 @@ pub(crate) fn access(fleet: &Fleet, node: &Node, relay: &Relay) -> Option<RelayA
         url,
         ca_pem,
         credentials,
+        session_expiry_s,
     })
 }
 

@@ -117,6 +117,7 @@ pub(super) fn route_at(
         content_type: content_type.clone(),
         delivery: route.delivery,
         backlog: route.backlog.clone().unwrap_or_default(),
+        retained: route.retained,
     })
 }
 
@@ -130,6 +131,7 @@ fn ends(route: &Route) -> Option<(TopicEnd, &PortName)> {
             let target = TopicTarget {
                 topic: topic.as_name()?,
                 retain: route.retain,
+                will: route.will.clone(),
             };
             Some((TopicEnd::To(target), port))
         }

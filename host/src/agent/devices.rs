@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::keys::{PublicKey, SecretKey};
-use haar_protocol::relay::{NodeCredentials, PASSWORD_PURPOSE, RelayAccess, device_user};
+use haar_protocol::relay::{
+    NodeCredentials, PASSWORD_PURPOSE, RelayAccess, device_user, former_device_user,
+};
 use haar_relay::{Credentials, DeviceOptions, Endpoint, Identity};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -105,7 +107,7 @@ impl Devices {
         let (plan, planned) = watch::channel(plan.clone());
         let forget = CancellationToken::new();
         let work = device_link::run(
-            access.name.clone(),
+            access.clone(),
             options,
             planned,
             Arc::clone(&self.means.bus),
@@ -138,26 +140,29 @@ impl Means {
     fn options(&self, access: &RelayAccess) -> anyhow::Result<DeviceOptions> {
         let url = access.url.as_ref().context("it has no address")?;
         let ca_pem = access.ca_pem.as_deref().unwrap_or(&self.ca_pem);
-        let user = device_user(&self.node);
         let shared = self.key.shared_with(&self.site_key);
-        let credentials = match &access.credentials {
-            NodeCredentials::Generated => Credentials::Password {
-                user: user.clone(),
+        let credentials = |user: &str| match &access.credentials {
+            NodeCredentials::Generated => Ok(Credentials::Password {
+                user: user.to_owned(),
                 password: shared.relay_password(&access.name),
-            },
-            NodeCredentials::Given { user, password } => Credentials::Password {
+            }),
+            NodeCredentials::Given { user, password } => Ok(Credentials::Password {
                 user: user.clone(),
                 password: shared.open(PASSWORD_PURPOSE, password)?,
-            },
-            NodeCredentials::Anonymous => Credentials::Anonymous,
+            }),
+            NodeCredentials::Anonymous => Ok(Credentials::Anonymous),
             NodeCredentials::Proof => anyhow::bail!("it is a relay of ours, without devices"),
+        };
+        let identity = |client_id: String| {
+            anyhow::Ok(Identity {
+                credentials: credentials(&client_id)?,
+                client_id,
+            })
         };
         Ok(DeviceOptions {
             endpoint: Endpoint::new(url, Some(ca_pem))?,
-            identity: Identity {
-                client_id: user,
-                credentials,
-            },
+            identity: identity(device_user(&self.node, &access.name))?,
+            former: Some(identity(former_device_user(&self.node))?),
         })
     }
 }

@@ -279,5 +279,6 @@ fn embedded() -> RelayAccess {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        session_expiry_s: None,
     }
 }

@@ -114,6 +114,7 @@ fn routes(node: &Node) -> Vec<RouteStatus> {
             delivered: counters.delivered.load(Ordering::Relaxed),
             handled: counters.handled.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
+            problem: counters.problem.load().as_deref().cloned(),
         })
         .collect()
 }

@@ -191,7 +191,7 @@ impl Bus {
                 body: live.body.to_vec(),
             });
             for arrival in arrivals {
-                deliver(&message, &arrival.inbox, &arrival.entry);
+                deliver(&message, &arrival.inbox, &arrival.entry, None);
             }
         }
     }
@@ -221,7 +221,7 @@ fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
         match target {
             Target::Local { inbox, entry } => {
                 count(&entry.counters.sent);
-                deliver(message, inbox, entry);
+                deliver(message, inbox, entry, None);
             }
             Target::Topic { queue, counters } => {
                 count(&counters.sent);
@@ -239,7 +239,12 @@ fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
 }
 
 /// Puts a message into an inbox, unless it is larger than the microservice takes.
-pub(crate) fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
+pub(crate) fn deliver(
+    message: &Arc<Message>,
+    inbox: &Inbox,
+    entry: &Arc<Entry>,
+    taken_ms: Option<u64>,
+) {
     if message.body.len() as u64 > entry.message_bytes_max {
         count(&entry.counters.dropped);
         return;
@@ -252,5 +257,6 @@ pub(crate) fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>)
         entry: Arc::clone(entry),
         attempt: 1,
         place: None,
+        taken_ms,
     });
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use haar_protocol::assignment::{Microservice, TopicEnd, TopicRoute, TopicTarget};
 use haar_protocol::manifest::Delivery;
+use haar_protocol::mqtt::Retained;
 
 use super::history::Direction;
 use super::log::Listener;
@@ -26,6 +27,7 @@ impl Builder<'_> {
                 let intake = self.intake(route, microservice, &entry, counters);
                 let incoming = IncomingTopic {
                     filter: filter.clone(),
+                    retained: route.retained.unwrap_or(Retained::EachConnection),
                     entry,
                     intake,
                 };
@@ -116,6 +118,7 @@ impl Builder<'_> {
         let outgoing = OutgoingTopic {
             route: route.id.to_u64(),
             target: target.clone(),
+            clears: route.retained == Some(Retained::ClearOnDelete),
             content_type: route.content_type.to_string(),
             priority: route.backlog.priority,
             counters,

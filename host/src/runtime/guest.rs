@@ -13,7 +13,7 @@ use wasmtime::component::InstancePre;
 use super::YIELD_FUEL;
 use super::exceeded::Exceeded;
 use super::failure::{Failure, classify, has_too_many_parts};
-use crate::bus::message::{Delivery, count};
+use crate::bus::message::{Delivery, EXPIRY_HEADER, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::{self, Rejection};
 use crate::local_api::bindings::ticks::exports::haar::local::ticks::Tick;
 use crate::local_api::bindings::{handler::Handling, lifecycle::Living, ticks::Ticking};
@@ -203,12 +203,15 @@ impl Guest {
         };
         let limit = begin(&mut self.store)?;
         self.store.data_mut().handling = Some(delivery.clone());
-        let headers: Vec<(&str, &str)> = delivery
-            .message
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        // Who passes the headers on passes on what is left of the time.
+        let left_s = delivery.left_s(self.store.data().surroundings.store.ages());
+        let left_s = left_s.map(|seconds| seconds.to_string());
+        let headers = delivery.message.headers.iter();
+        let headers = headers.map(|(name, value)| match &left_s {
+            Some(left_s) if name == EXPIRY_HEADER => (name.as_str(), left_s.as_str()),
+            _ => (name.as_str(), value.as_str()),
+        });
+        let headers: Vec<(&str, &str)> = headers.collect();
         let call = handler
             .haar_local_handler()
             .call_handle(&mut self.store, to_wit(delivery, &headers));

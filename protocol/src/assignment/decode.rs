@@ -157,6 +157,7 @@ impl<'de> Deserialize<'de> for Entry<TopicRoute> {
         let content_type = parts.needed("content_type")?;
         let delivery = parts.needed("delivery")?.unwrap_or(Delivery::Durable);
         let backlog = parts.part("backlog", "key `backlog.");
+        let retained = parts.value("retained");
         let value = topic
             .zip(content_type)
             .map(|(topic, content_type)| TopicRoute {
@@ -168,6 +169,7 @@ impl<'de> Deserialize<'de> for Entry<TopicRoute> {
                 content_type,
                 delivery,
                 backlog,
+                retained,
             });
         Ok(Self {
             value,

@@ -10,6 +10,7 @@ mod relay;
 use crate::ids::MediaType;
 use crate::limits::Retention;
 use crate::log::Level;
+use crate::mqtt::Retained;
 
 use super::check::{CONFIGURATION_KEYS_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX};
 use super::errors::{KeyPath, Problem};
@@ -183,12 +184,24 @@ impl Decoder {
         let fields = self.fields(
             node,
             at,
-            &["from", "to", "relay", "retain", "delivery", "backlog"],
+            &[
+                "from", "to", "relay", "retain", "retained", "will", "delivery", "backlog",
+            ],
         )?;
         let from = self.required(&fields, "from", Self::formed);
         let to = self.required(&fields, "to", Self::formed);
         let relay = self.optional(&fields, "relay", Self::formed);
         let retain = self.optional(&fields, "retain", Self::boolean);
+        let retained = self.optional(&fields, "retained", |this, node, at| {
+            let choices = [
+                ("first", Retained::First),
+                ("each-connection", Retained::EachConnection),
+                ("none", Retained::None),
+                ("clear-on-delete", Retained::ClearOnDelete),
+            ];
+            this.one_of(node, at, &choices)
+        });
+        let will = self.optional(&fields, "will", Self::text);
         let delivery = self.optional(&fields, "delivery", |this, node, at| {
             this.one_of(
                 node,
@@ -202,6 +215,8 @@ impl Decoder {
             to: to?,
             relay: relay?,
             retain: retain?.unwrap_or_default(),
+            retained: retained?,
+            will: will?,
             delivery: delivery?.unwrap_or_default(),
             backlog: backlog?,
         })

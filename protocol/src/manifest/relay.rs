@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
+use crate::quantity::Millis;
 use crate::relay::{EMBEDDED, HostPort, RelayRole, RelayUrl};
 
 use super::errors::{KeyPath, Problem};
@@ -20,6 +22,9 @@ pub(super) const CA_BYTES_MAX: usize = 32 * 1024;
 pub(super) const PREFERENCE: u16 = 100;
 /// The same of the controller's own: behind the others.
 pub const EMBEDDED_PREFERENCE: u16 = 1_000;
+
+/// How long brokers keep sessions for devices: milliseconds.
+const SESSION_EXPIRY_MS: RangeInclusive<u64> = 1_000..=30 * 86_400_000;
 
 /// One relay of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +64,12 @@ pub struct Relay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "RelayRole"))]
     pub carries: Option<RelayRole>,
+    /// How long the broker keeps a node's session for plain MQTT devices after its connection, with
+    /// what waits in it: from 1s to 30d. A day when left out; a minute on nodes with shared
+    /// subscriptions (`$share`), whose messages others take when the session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Millis"))]
+    pub session_expiry: Option<Millis>,
     /// The node that runs it for its neighbours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Name"))]
@@ -237,6 +248,7 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
         ("ca", relay.ca.is_some()),
         ("credentials", relay.credentials.is_some()),
         ("carries", relay.carries.is_some()),
+        ("session_expiry", relay.session_expiry.is_some()),
     ];
     for (key, _) in of_url
         .iter()
@@ -274,6 +286,15 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
                 "write `credentials: {user: NAME, password: SECRET}`",
             );
         }
+    }
+    if let Some(expiry) = relay.session_expiry
+        && !SESSION_EXPIRY_MS.contains(&expiry.0)
+    {
+        wrong(
+            "session_expiry",
+            "is less than a second, or more than 30 days",
+            "write how long the broker keeps what waits for a node that is away, such as `1h`",
+        );
     }
     if relay.nodes.count.is_some() {
         wrong(

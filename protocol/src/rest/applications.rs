@@ -134,4 +134,17 @@ pub struct Route {
     pub handled: u64,
     /// Messages that were dropped.
     pub dropped: u64,
+    /// On which nodes it does not do all that its manifest says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<RouteProblem>,
+}
+
+/// What a node says of a route that does not do all that its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RouteProblem {
+    /// The node.
+    pub node: Name,
+    /// Why, for a person.
+    pub problem: String,
 }

@@ -10,6 +10,7 @@ use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, Sit
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{Delivery, Manifest};
+use haar_protocol::mqtt::Retained;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
@@ -154,12 +155,14 @@ fn topic_route() -> TopicRoute {
         topic: TopicEnd::To(TopicTarget {
             topic: "plant/alerts".parse().unwrap(),
             retain: true,
+            will: Some("offline".to_owned()),
         }),
         microservice: microservice_name(),
         port: name("readings"),
         content_type: media_type(),
         delivery: Delivery::Durable,
         backlog: Default::default(),
+        retained: Some(Retained::ClearOnDelete),
     }
 }
 
@@ -198,6 +201,7 @@ pub(crate) fn route_status() -> RouteStatus {
         delivered: 0,
         handled: 0,
         dropped: 1,
+        problem: None,
     }
 }
 
@@ -292,6 +296,7 @@ fn relays() -> Vec<RelayAccess> {
         url: Some("mqtts://192.0.2.9:8883".parse().unwrap()),
         ca_pem: None,
         credentials: NodeCredentials::Generated,
+        session_expiry_s: None,
     };
     let embedded = RelayAccess {
         name: name("controller"),
@@ -299,6 +304,7 @@ fn relays() -> Vec<RelayAccess> {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        session_expiry_s: None,
     };
     vec![plant, embedded]
 }

@@ -61,6 +61,7 @@ fn route() -> Route {
         delivered: 3,
         handled: 2,
         dropped: 1,
+        problems: Vec::new(),
     }
 }
 

@@ -219,7 +219,24 @@ pub(super) fn routes(routes: &[Route]) -> String {
             route.content_type.to_string(),
         ]);
     }
-    table.render("No routes.")
+    let table = table.render("No routes.");
+    match remarks(routes) {
+        remarks if remarks.is_empty() => table,
+        remarks => format!("{table}\n{remarks}"),
+    }
+}
+
+/// What nodes say of routes that do not do all that their manifests say: a line each.
+pub(crate) fn remarks(routes: &[Route]) -> String {
+    let mut remarks = String::new();
+    for route in routes {
+        for problem in &route.problems {
+            let (from, to, node) = (&route.from, &route.to, &problem.node);
+            let problem = output::printable(&problem.problem);
+            let _ = writeln!(remarks, "{from} to {to}, on node {node}: {problem}");
+        }
+    }
+    remarks
 }
 
 pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {

@@ -104,6 +104,8 @@ pub(super) fn application(
                 to: format!("m{to}.in").parse().unwrap(),
                 relay: None,
                 retain: false,
+                retained: None,
+                will: None,
                 delivery: match backlog {
                     Some(_) => Delivery::Durable,
                     None => Delivery::Live,

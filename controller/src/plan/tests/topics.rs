@@ -22,6 +22,7 @@ fn external(text: &str) -> Relay {
             url: "mqtt://127.0.0.1:1".parse().unwrap(),
             ca_pem: None,
             credentials: Credentials::Generated,
+            session_expiry_s: None,
             issued_until_ms: None,
         },
         role: RelayRole::Links,
@@ -35,6 +36,8 @@ fn route(from: &str, to: &str, relay: &str) -> Route {
         to: to.parse().unwrap(),
         relay: Some(name(relay)),
         retain: false,
+        retained: None,
+        will: None,
         delivery: Delivery::Durable,
         backlog: None,
     }

@@ -60,11 +60,13 @@ impl Instance<'_> {
             if place.stream.is_closed() {
                 return Ok(()); // withdrawn: its messages went with it
             }
-            if delivery.is_expired(self.guest.state().surroundings.store.ages()) {
-                count(&delivery.entry.counters.dropped);
+        }
+        if delivery.is_expired(self.guest.state().surroundings.store.ages()) {
+            count(&delivery.entry.counters.dropped);
+            if let Some(place) = &delivery.place {
                 place.stream.done(place.position);
-                return Ok(());
             }
+            return Ok(());
         }
         let (bytes, most) = (
             delivery.message.body.len(),

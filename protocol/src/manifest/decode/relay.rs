@@ -23,6 +23,7 @@ impl Decoder {
             "ca",
             "credentials",
             "carries",
+            "session_expiry",
             "node",
             "address",
             "listen",
@@ -45,6 +46,7 @@ impl Decoder {
             ];
             this.one_of(node, at, &choices)
         });
+        let session_expiry = self.optional(&fields, "session_expiry", Self::formed);
         let host = self.optional(&fields, "node", Self::formed);
         let address = self.optional(&fields, "address", Self::formed);
         let listen = self.optional(&fields, "listen", Self::socket_address);
@@ -58,6 +60,7 @@ impl Decoder {
             ca: ca?,
             credentials: credentials?,
             carries: carries?,
+            session_expiry: session_expiry?,
             node: host?,
             address: address?,
             listen: listen?,

@@ -56,10 +56,10 @@ impl Instance<'_> {
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
-        if let Some(place) = &delivery.place {
-            if place.stream.is_closed() {
-                return Ok(()); // withdrawn: its messages went with it
-            }
+        if let Some(place) = &delivery.place
+            && place.stream.is_closed()
+        {
+            return Ok(()); // withdrawn: its messages went with it
         }
         if delivery.is_expired(self.guest.state().surroundings.store.ages()) {
             count(&delivery.entry.counters.dropped);

@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+pub(crate) use haar_protocol::text::duration;
+
 use crate::error::{CommandError, Result};
 
 /// How results and errors are written.
@@ -166,18 +168,6 @@ pub(crate) fn bytes(count: u64) -> String {
         format!("{whole} {}", UNITS[unit])
     } else {
         format!("{whole}.{tenth} {}", UNITS[unit])
-    }
-}
-
-/// A length of time for people: its largest unit or two.
-pub(crate) fn duration(milliseconds: u64) -> String {
-    let seconds = milliseconds / 1000;
-    match seconds {
-        0 => format!("{milliseconds} ms"),
-        1..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }
 

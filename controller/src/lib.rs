@@ -25,6 +25,7 @@ mod compilation;
 mod plan;
 mod change;
 mod intake;
+mod health;
 mod overview;
 
 mod api;

@@ -6,32 +6,29 @@ use std::collections::BTreeMap;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId, RouteId};
 use haar_protocol::manifest::{self, RouteEnd};
-use haar_protocol::rest::{Application, Microservice, Node, Route};
+use haar_protocol::rest::{Application, Microservice, Node, Observation, Route, Unplaced};
+use haar_protocol::status::MicroserviceStatus;
 
 use crate::db::applications::ApplicationRow;
 use crate::db::nodes::NodeRow;
 use crate::db::statuses::StatusRow;
+use crate::db::unplaced::UnplacedRows;
+use crate::health::{self, Instance, NodeFacts, Wanted};
 use crate::plan::Fleet;
 
-/// The site as it should be and as it was last reported.
-pub(crate) struct View {
-    /// What should be.
-    pub(crate) fleet: Fleet,
-    /// The nodes, by name.
-    pub(crate) nodes: Vec<NodeRow>,
-    /// What they last reported.
-    pub(crate) statuses: BTreeMap<NodeId, StatusRow>,
-}
-
-/// A node as lists show it. `number` is that of its newest assignment.
-pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> Node {
+/// A node as lists show it.
+pub(crate) fn node(facts: &NodeFacts<'_>) -> Node {
+    let (row, status) = (facts.row, facts.status);
     Node {
         name: row.name.clone(),
         id: row.id.clone(),
         labels: row.labels.clone(),
         online: row.online,
         last_seen_ms: row.last_seen_ms,
-        assignment: number,
+        health: health::node(facts),
+        reported_ms: status.map(|row| row.received_ms),
+        observations: facts.observations.to_vec(),
+        assignment: facts.assignment,
         applied: status.map_or(0, |row| row.status.applied),
         refused: status.and_then(|row| row.status.refused.clone()),
         agent_version: row.agent_version.clone(),
@@ -44,7 +41,38 @@ pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> No
     }
 }
 
+/// The site as it should be and as it was last reported.
+pub(crate) struct View {
+    /// What should be.
+    pub(crate) fleet: Fleet,
+    /// The nodes, by name.
+    pub(crate) nodes: Vec<NodeRow>,
+    /// What they last reported.
+    pub(crate) statuses: BTreeMap<NodeId, StatusRow>,
+    /// The numbers of their newest assignments.
+    pub(crate) assignments: BTreeMap<NodeId, u64>,
+    /// What the site has noticed of them.
+    pub(crate) observations: BTreeMap<NodeId, Vec<Observation>>,
+    /// The assignment in which each instance was last changed.
+    pub(crate) changed_in: BTreeMap<(MicroserviceName, NodeId), u64>,
+    /// What has no place.
+    pub(crate) unplaced: UnplacedRows,
+    /// The time.
+    pub(crate) now_ms: u64,
+}
+
 impl View {
+    /// What is known of a node.
+    pub(crate) fn facts<'v>(&'v self, row: &'v NodeRow) -> NodeFacts<'v> {
+        NodeFacts {
+            row,
+            status: self.statuses.get(&row.id),
+            assignment: self.assignments.get(&row.id).copied().unwrap_or(0),
+            observations: self.observations.get(&row.id).map_or(&[], Vec::as_slice),
+            now_ms: self.now_ms,
+        }
+    }
+
     /// The instances of `application`, or of all: those that should be, and those that a node still
     /// reports. Sorted by name and node.
     pub(crate) fn microservices(&self, application: Option<&Name>) -> Vec<Microservice> {
@@ -54,8 +82,6 @@ impl View {
         for node in &self.nodes {
             let last = self.statuses.get(&node.id).map(|row| &row.status);
             let reported = last.map_or(&[][..], |status| &status.microservices[..]);
-            let omitted = last.and_then(|status| status.omitted.as_ref());
-            let leaves_out = omitted.is_some_and(|omitted| !omitted.microservices.is_empty());
             for (name, nodes) in self
                 .fleet
                 .placements
@@ -63,8 +89,8 @@ impl View {
                 .filter(|(name, _)| admits(name))
             {
                 if nodes.contains(&node.id) {
-                    let status = reported.iter().find(|status| &status.name == name).cloned();
-                    found.extend(self.wanted(name, node, status, leaves_out));
+                    let status = reported.iter().find(|status| &status.name == name);
+                    found.extend(self.wanted(name, node, status));
                 }
             }
             let is_wanted = |name: &MicroserviceName| {
@@ -76,30 +102,58 @@ impl View {
             let left_over = reported
                 .iter()
                 .filter(|status| admits(&status.name) && !is_wanted(&status.name));
-            found.extend(left_over.map(|status| Microservice {
-                name: status.name.clone(),
-                node: node.name.clone(),
-                node_online: node.online,
-                module: status.module,
-                module_label: status.module_label.clone(),
-                wanted: false,
-                status: Some(status.clone()),
-                omitted: false,
-            }));
+            found.extend(left_over.map(|status| self.left_over(node, status)));
         }
         found.sort_by(|left, right| (&left.name, &left.node).cmp(&(&right.name, &right.node)));
         found
+    }
+
+    fn left_over(&self, node: &NodeRow, status: &MicroserviceStatus) -> Microservice {
+        let facts = self.facts(node);
+        Microservice {
+            name: status.name.clone(),
+            node: node.name.clone(),
+            node_online: node.online,
+            module: status.module,
+            module_label: status.module_label.clone(),
+            wanted: false,
+            health: health::instance(&Instance {
+                node: facts,
+                status: Some(status),
+                wanted: None,
+                is_omitted: false,
+            }),
+            reported_ms: facts.status.map(|row| row.received_ms),
+            status: Some(status.clone()),
+            omitted: false,
+        }
     }
 
     fn wanted(
         &self,
         name: &MicroserviceName,
         node: &NodeRow,
-        status: Option<haar_protocol::status::MicroserviceStatus>,
-        leaves_out: bool,
+        status: Option<&MicroserviceStatus>,
     ) -> Option<Microservice> {
         let application = self.fleet.applications.get(&name.application)?;
         let module = application.modules.get(&name.microservice)?;
+        let mut planned = application.manifest.microservices.iter();
+        let planned = planned.find(|one| one.name == name.microservice)?;
+        let facts = self.facts(node);
+        let last = facts.status.and_then(|row| row.status.omitted.as_ref());
+        let is_omitted =
+            status.is_none() && last.is_some_and(|omitted| !omitted.microservices.is_empty());
+        let changed_in = self.changed_in.get(&(name.clone(), node.id.clone()));
+        let health = health::instance(&Instance {
+            node: facts,
+            status,
+            wanted: Some(Wanted {
+                module: *module,
+                assignment: changed_in.copied().unwrap_or(0),
+                place: &planned.place,
+            }),
+            is_omitted,
+        });
         Some(Microservice {
             name: name.clone(),
             node: node.name.clone(),
@@ -112,27 +166,37 @@ impl View {
                 .map(crate::plan::Module::label)
                 .unwrap_or_default(),
             wanted: true,
-            omitted: leaves_out && status.is_none(),
-            status,
+            health,
+            reported_ms: facts.status.map(|row| row.received_ms),
+            omitted: is_omitted,
+            status: status.cloned(),
         })
+    }
+
+    /// What of an application has no place.
+    pub(crate) fn unplaced(&self, application: &Name) -> Vec<Unplaced> {
+        let its = self.unplaced.iter();
+        let its = its.filter(|((name, _), _)| &name.application == application);
+        its.map(|(_, one)| one.clone()).collect()
     }
 
     /// An application as lists show it.
     pub(crate) fn application(&self, row: &ApplicationRow) -> Application {
-        let microservices = self.microservices(Some(&row.manifest.name));
-        let wanted = || {
-            microservices
-                .iter()
-                .filter(|microservice| microservice.wanted)
-        };
-        let running = wanted()
-            .filter(|microservice| microservice.status.is_some() && microservice.state().is_up());
+        let name = &row.manifest.name;
+        let unplaced = self.unplaced(name);
+        let (count, health) = health::application(&self.microservices(Some(name)), &unplaced);
         Application {
-            name: row.manifest.name.clone(),
+            name: name.clone(),
             revision: row.revision,
             applied_ms: row.applied_ms,
-            instances: u32::try_from(wanted().count()).unwrap_or(u32::MAX),
-            running: u32::try_from(running.count()).unwrap_or(u32::MAX),
+            instances: count.all(),
+            running: count.healthy,
+            without_place: unplaced
+                .iter()
+                .map(|one| one.instances)
+                .fold(0, u32::saturating_add),
+            count,
+            health,
         }
     }
 

@@ -21,8 +21,9 @@ mod adoption;
 mod renewal;
 mod requests;
 mod external;
+mod refusals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ use crate::failure::Failure;
 use crate::site::Site;
 use adoption::Adoption;
 use external::{Externals, Sessions};
+use presence::Presence;
 use reports::{Reports, Shared};
 use requests::Requests;
 use site_session::SiteSession;
@@ -65,6 +67,7 @@ pub(crate) struct RelayLink {
     revocations: mpsc::Sender<Revocation>,
     sessions: Sessions,
     requests: Requests,
+    presence: Presence,
 }
 
 impl RelayLink {
@@ -86,6 +89,11 @@ impl RelayLink {
     /// To which relays the controller itself is connected.
     pub(crate) fn connected(&self) -> BTreeMap<Name, bool> {
         self.sessions.connected()
+    }
+
+    /// At which relays each node is, of those to which the controller has a session.
+    pub(crate) fn presence(&self) -> HashMap<NodeId, BTreeSet<Name>> {
+        self.presence.everybody()
     }
 
     /// Waits until the relay has cut off a node that is no longer in the directory.
@@ -130,6 +138,7 @@ impl Relay {
         database: &Database,
     ) -> anyhow::Result<(Relay, RelayLink)> {
         haar_relay::remove_earlier_state(&site.directory.join("relay"));
+        let (refusals, refused) = mpsc::channel(refusals::QUEUE_REFUSALS);
         let broker = Broker::start(BrokerOptions {
             listen,
             tls: Some(ServerTls {
@@ -141,6 +150,7 @@ impl Relay {
             site_key: site.key.public(),
             nodes: database.feeds.nodes.subscribe(),
             limits,
+            refusals: Some(refusals),
         })
         .await
         .context("starting the relay (its address is set with --relay-listen)")?;
@@ -163,6 +173,7 @@ impl Relay {
             revocations,
             sessions,
             requests: shared.requests,
+            presence: shared.presence,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(externals.run(stop.clone()));
@@ -172,6 +183,7 @@ impl Relay {
             database.clone(),
             stop.clone(),
         ));
+        tasks.spawn(refusals::run(database.clone(), refused, stop.clone()));
         tasks.spawn(keep_broker(broker, asked, stop.clone()));
         Ok((
             Relay {

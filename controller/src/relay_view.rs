@@ -1,94 +1,99 @@
 //! Relays as people see them, and what a broker that is not ours must know of the site's nodes.
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::manifest::Credentials;
 use haar_protocol::relay::{
     RelayCredentials, RelayInfo, RelayRole, RelaySort, RelayUrl, RelayUser, device_user,
 };
+use haar_protocol::rest::HealthState;
 use haar_protocol::topics;
 
-use crate::db::statuses::StatusRow;
 use crate::failure::{Failure, Kind};
-use crate::plan::{Fleet, Relay, RelayPlace, relays_of, topic_rights};
+use crate::health::{self, RelayFacts};
+use crate::overview::View;
+use crate::plan::{self, Fleet, Relay, RelayPlace, relays_of, topic_rights};
 use crate::site::{HANDED_OUT_LIFE_MS, Site};
 
-/// All relays, by preference. `connected` says to which the controller itself is connected.
+/// All relays, by preference. `connected` says to which the controller itself is connected, and
+/// `presence` which nodes are at those.
 pub(crate) fn infos(
-    fleet: &Fleet,
-    statuses: &BTreeMap<NodeId, StatusRow>,
+    view: &View,
     connected: &BTreeMap<Name, bool>,
-    now_ms: u64,
+    presence: &HashMap<NodeId, BTreeSet<Name>>,
 ) -> Vec<RelayInfo> {
-    let mut infos: Vec<RelayInfo> = fleet
-        .relays
-        .iter()
-        .map(|relay| info(fleet, statuses, connected, relay, now_ms))
+    let relays = view.fleet.relays.iter();
+    let mut infos: Vec<RelayInfo> = relays
+        .map(|relay| info(view, connected, presence, relay))
         .collect();
     infos.sort_by(|one, other| (one.preference, &one.name).cmp(&(other.preference, &other.name)));
     infos
 }
 
 fn info(
-    fleet: &Fleet,
-    statuses: &BTreeMap<NodeId, StatusRow>,
+    view: &View,
     connected: &BTreeMap<Name, bool>,
+    presence: &HashMap<NodeId, BTreeSet<Name>>,
     relay: &Relay,
-    now_ms: u64,
 ) -> RelayInfo {
-    let mut info = RelayInfo {
-        name: relay.name.clone(),
-        place: RelaySort::Embedded,
-        url: None,
-        node: None,
-        carries: relay.role,
-        preference: relay.preference,
+    let mut facts = RelayFacts {
         controller_connected: connected.get(&relay.name).copied(),
-        nodes: 0,
-        nodes_connected: 0,
-        problem: None,
+        ..RelayFacts::default()
     };
-    match &relay.place {
-        RelayPlace::Embedded => {}
+    let (place, url, host) = match &relay.place {
+        RelayPlace::Embedded => (RelaySort::Embedded, None, None),
         RelayPlace::External {
             url,
             issued_until_ms,
             ..
         } => {
-            info.place = RelaySort::External;
-            info.url = Some(url.clone());
-            info.problem = problem_of_certificate(relay, *issued_until_ms, now_ms);
+            facts.certificate = problem_of_certificate(relay, *issued_until_ms, view.now_ms);
+            (RelaySort::External, Some(url.clone()), None)
         }
         RelayPlace::Neighbourhood { node, address, .. } => {
-            info.place = RelaySort::Neighbourhood;
-            info.node = Some(node.clone());
-            info.url = Some(RelayUrl {
+            host_facts(view, relay, node, &mut facts);
+            let url = RelayUrl {
                 encrypted: true,
                 address: address.clone(),
-            });
-            info.problem = problem_of_host(fleet, statuses, relay, node);
+            };
+            (RelaySort::Neighbourhood, Some(url), Some(node.clone()))
         }
-    }
-    for (id, node) in &fleet.nodes {
-        if !relays_of(fleet, node)
-            .iter()
-            .any(|own| own.name == relay.name)
-        {
+    };
+    for row in &view.nodes {
+        let attached = plan::attached_relays(&view.fleet.relays, &row.name, &row.labels);
+        if !attached.iter().any(|own| own.name == relay.name) {
             continue;
         }
-        info.nodes += 1;
-        let status = statuses.get(id).map(|row| &row.status);
-        let is_connected = status.is_some_and(|status| {
-            status
-                .relays
-                .iter()
-                .any(|one| one.name == relay.name && one.connected)
-        });
-        info.nodes_connected += u64::from(is_connected);
+        facts.nodes += 1;
+        let is_at = presence
+            .get(&row.id)
+            .is_some_and(|at| at.contains(&relay.name));
+        match health::is_connected(&view.facts(row), &relay.name) {
+            _ if facts.controller_connected == Some(true) => {
+                facts.nodes_connected += u64::from(is_at);
+                facts.nodes_away += u64::from(!is_at && row.online);
+            }
+            Some(true) => facts.nodes_connected += 1,
+            Some(false) => facts.nodes_away += 1,
+            None => facts.nodes_unknown += 1,
+        }
     }
-    info
+    RelayInfo {
+        name: relay.name.clone(),
+        place,
+        url,
+        node: host,
+        carries: relay.role,
+        preference: relay.preference,
+        controller_connected: facts.controller_connected,
+        nodes: facts.nodes,
+        nodes_connected: facts.nodes_connected,
+        nodes_unknown: facts.nodes_unknown,
+        health: health::relay(&facts),
+        problem: facts.does_not_run.or(facts.certificate),
+    }
 }
 
 /// The certificate that the site issued for a broker is in its last third. Nobody but the person who
@@ -103,22 +108,21 @@ fn problem_of_certificate(relay: &Relay, until_ms: Option<u64>, now_ms: u64) -> 
     })
 }
 
-fn problem_of_host(
-    fleet: &Fleet,
-    statuses: &BTreeMap<NodeId, StatusRow>,
-    relay: &Relay,
-    host: &Name,
-) -> Option<String> {
-    let Some((id, _)) = fleet.nodes.iter().find(|(_, node)| &node.name == host) else {
-        return Some(format!("the node `{host}`, which is to run it, is gone"));
+/// What is known of a relay that a node runs.
+fn host_facts(view: &View, relay: &Relay, host: &Name, facts: &mut RelayFacts) {
+    let Some(row) = view.nodes.iter().find(|row| &row.name == host) else {
+        let gone = format!("the node `{host}`, which is to run it, is gone");
+        facts.does_not_run = Some(gone);
+        return;
     };
-    let status = statuses.get(id)?;
-    let served = &status.status.serves;
-    served
-        .iter()
-        .find(|one| one.name == relay.name)?
-        .reason
-        .clone()
+    let node = view.facts(row);
+    let health = health::node(&node);
+    let serves = node.status.map(|row| &row.status.serves);
+    let serves = serves.filter(|_| health.state != HealthState::Unknown);
+    let mut serves = serves.into_iter().flatten();
+    let served = serves.find(|one| one.name == relay.name);
+    facts.does_not_run = served.and_then(|one| one.reason.clone());
+    facts.host = Some(health);
 }
 
 /// Who may do what at `relay`.

@@ -1,6 +1,8 @@
 //! Relays as assignments name them: where each is, whom to trust there, and as whom to connect.
 //! What a person writes about them stands in [`crate::manifest::Relay`].
 
+mod info;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{InvalidId, Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::secret::SealedText;
+
+pub use info::RelayInfo;
 
 const TLS_PORT: u16 = 8883;
 const PLAINTEXT_PORT: u16 = 1883;
@@ -116,32 +120,6 @@ pub struct RelayApplied {
     pub dry_run: bool,
     /// Numbers of the new assignments, by node.
     pub assignments: BTreeMap<Name, u64>,
-}
-
-/// A relay of the site and how it fares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct RelayInfo {
-    /// Its name.
-    pub name: Name,
-    /// Where it is.
-    pub place: RelaySort,
-    /// Its address, as nodes use it.
-    pub url: Option<RelayUrl>,
-    /// The node that runs it.
-    pub node: Option<Name>,
-    /// What passes over it.
-    pub carries: RelayRole,
-    /// Nodes use the one with the lowest number that works.
-    pub preference: u16,
-    /// Whether the controller is connected to it; none where it has nothing to do.
-    pub controller_connected: Option<bool>,
-    /// How many nodes are to attach to it.
-    pub nodes: u64,
-    /// How many of them said last that they are connected to it.
-    pub nodes_connected: u64,
-    /// What is wrong with it, for a person.
-    pub problem: Option<String>,
 }
 
 /// Where a relay is.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! GET    /api/v1/site                         SiteInfo            open to everybody
+//! GET    /api/v1/health                       SiteHealth: how the site does as a whole
 //! GET    /api/v1/site/ca                      the CA in PEM       open to everybody
 //! GET    /api/v1/openapi.json                 OpenAPI document    open to everybody
 //! GET    /api/v1/schemas/application.json     JSON Schema of the manifest, open to everybody
@@ -50,6 +51,7 @@
 mod nodes;
 mod modules;
 mod applications;
+mod health;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +62,7 @@ use crate::log::LogLine;
 pub use applications::{
     Application, ApplicationDetail, ApplyResult, Microservice, Placement, Route,
 };
+pub use health::{Cause, Health, HealthCount, HealthState, Observation, SiteHealth, Unplaced};
 pub use modules::{Module, ModuleCode, PublisherRequest, TrustedPublisher, UploadState};
 pub use nodes::{
     Enrolment, EnrolmentRequest, LinkKeyRotation, Node, NodeDetail, Token, TokenRequest,

@@ -30,6 +30,10 @@ pub struct Status {
     pub sent_ms: u64,
     /// When the agent started, likewise.
     pub started_ms: u64,
+    /// How long the agent pauses between statuses at most, in milliseconds. None from agents that do
+    /// not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
     /// This start of the agent. None from agents that do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartStatus>,
@@ -91,6 +95,12 @@ pub struct StoreStatus {
     /// Why it can't be used now, for a person; none when it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Since when, likewise: milliseconds since the Unix epoch by the node's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Bytes that are free on the disk with the agent's data, where that is full or nearly so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// The last time that it was found damaged, or gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<StoreDamage>,

@@ -31,8 +31,8 @@ mod window;
 pub use backoff::TakeoverPauses;
 #[cfg(feature = "broker")]
 pub use broker::{
-    Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls,
-    remove_earlier_state,
+    Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, Refusal, RefusedNode,
+    ServerTls, remove_earlier_state,
 };
 pub use descriptors::raise_descriptor_limit;
 pub use devices::{

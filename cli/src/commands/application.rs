@@ -8,7 +8,7 @@ use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, MANIFEST_BYTES_MAX, Manifest};
 use haar_protocol::quantity::Millis;
 use haar_protocol::relay::RelayApplied;
-use haar_protocol::rest::ApplyResult;
+use haar_protocol::rest::{Application, ApplyResult, Unplaced};
 
 use crate::client::Client;
 use crate::config::Options;
@@ -77,10 +77,11 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         &text,
     )?;
     let result: ApplyResult = client.parse(&answer)?;
-    if options.is_json() {
-        output::line(answer.trim_end())?;
-    } else {
-        output::text(&describe(&result))?;
+    let waits = !arguments.dry_run && !arguments.no_wait;
+    match options.is_json() {
+        true if waits => {} // once it is known how it went
+        true => output::line(answer.trim_end())?,
+        false => output::text(&describe(&result))?,
     }
     // What the site found beyond what was said above.
     let more = result
@@ -90,11 +91,45 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     for warning in more {
         output::warning(output::printable(warning));
     }
-    if arguments.dry_run || arguments.no_wait {
+    for one in result.unplaced.iter().filter(|_| !options.is_json()) {
+        output::warning(without_place(one));
+    }
+    if !waits {
         return Ok(());
     }
     let time = Duration::from_millis(arguments.wait.0);
-    wait::until_running(&client, &result, time, options.progress())
+    let waited = wait::until_running(&client, &result, time, options.progress());
+    if options.is_json() {
+        output::json(&AppliedAndSeen {
+            result,
+            application: waited.application,
+        })?;
+    }
+    waited.result
+}
+
+/// What an apply did, and how the application was when the wait ended, for programs.
+#[derive(serde::Serialize)]
+struct AppliedAndSeen {
+    #[serde(flatten)]
+    result: ApplyResult,
+    /// None when the site did not show it.
+    application: Option<Application>,
+}
+
+/// Instances without a place, for a person.
+fn without_place(one: &Unplaced) -> String {
+    let hint = one
+        .hint
+        .as_ref()
+        .map_or_else(String::new, |hint| format!(" ({hint})"));
+    output::printable(&format!(
+        "{} of the instances of {} {} no place: {}{hint}",
+        one.instances,
+        one.microservice,
+        if one.instances == 1 { "has" } else { "have" },
+        one.reason
+    ))
 }
 
 /// Runs `haar schema`.

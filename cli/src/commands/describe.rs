@@ -6,11 +6,11 @@ use clap::Subcommand;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::ModuleReference;
 use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, ModuleCode, TrustedPublisher,
+    ApplicationDetail, List, Microservice, Module, ModuleCode, SiteHealth, TrustedPublisher,
 };
 use serde::de::DeserializeOwned;
 
-use super::instances;
+use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -34,6 +34,8 @@ enum What {
     },
     /// What was applied
     Application { name: Name },
+    /// The site as a whole
+    Site,
     /// The instances of a microservice
     Microservice {
         /// APPLICATION/MICROSERVICE, or the microservice alone
@@ -78,6 +80,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             &format!("applications/{name}"),
             application,
         ),
+        What::Site => one(&client, options, "health", site),
         What::Module { module } => {
             let module = find_module(&client, module)?;
             let code = client.list(&format!("modules/{}/code", module.digest))?;
@@ -151,6 +154,49 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
     Ok(module)
 }
 
+fn site(site: &SiteHealth) -> String {
+    let about = facts(&[
+        ("Site", site.name.to_string()),
+        ("Health", get::health(&site.health, output::now_ms())),
+    ]);
+    let mut table = output::Table::new(&[
+        "OF ITS",
+        "ALL",
+        "HEALTHY",
+        "PROGRESSING",
+        "DEGRADED",
+        "FAILED",
+        "UNKNOWN",
+    ]);
+    for (what, count) in [
+        ("nodes", site.nodes),
+        ("applications", site.applications),
+        ("instances", site.instances),
+        ("relays", site.relays),
+    ] {
+        let counts = [
+            count.all(),
+            count.healthy,
+            count.progressing,
+            count.degraded,
+            count.failed,
+            count.unknown,
+        ];
+        let [all, healthy, progressing, degraded, failed, unknown] =
+            counts.map(|count| count.to_string());
+        table.row([
+            what.to_owned(),
+            all,
+            healthy,
+            progressing,
+            degraded,
+            failed,
+            unknown,
+        ]);
+    }
+    format!("{about}\n{}", table.render(""))
+}
+
 fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
     let publishers: Vec<&str> = module.publishers.iter().map(Name::as_str).collect();
     let list = |names: &[String]| {
@@ -198,16 +244,28 @@ fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
 }
 
 fn application(detail: &ApplicationDetail) -> String {
-    let application = &detail.application;
+    let (application, now) = (&detail.application, output::now_ms());
     let pairs = facts(&[
         ("Application", application.name.to_string()),
         ("Revision", application.revision.to_string()),
         ("Applied", output::timestamp(application.applied_ms)),
-        (
-            "Running",
-            format!("{} of {}", application.running, application.instances),
-        ),
+        ("Health", get::health(&application.health, now)),
+        ("Running", get::running(application)),
     ]);
+    let mut unplaced = String::new();
+    for one in &detail.unplaced {
+        let line = format!(
+            "{} of {}, since {}: {}\n",
+            one.instances,
+            one.microservice,
+            output::timestamp(one.since_ms),
+            output::printable(&one.reason)
+        );
+        unplaced.push_str(&line);
+    }
+    if !unplaced.is_empty() {
+        unplaced = format!("\nWithout a place:\n{unplaced}");
+    }
     let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED"]);
     for route in &detail.routes {
         routes.row([
@@ -219,8 +277,8 @@ fn application(detail: &ApplicationDetail) -> String {
         ]);
     }
     format!(
-        "{pairs}\n{}\n{}",
-        instances::described(&detail.microservices, output::now_ms()),
+        "{pairs}{unplaced}\n{}\n{}",
+        instances::described(&detail.microservices, now),
         routes.render("It has no routes.")
     )
 }

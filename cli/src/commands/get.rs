@@ -18,8 +18,8 @@ use crate::error::{CommandError, Result};
 use crate::interrupt;
 use crate::output;
 
-pub(super) use tables::{assignment, clock_remark, microservices};
-pub(crate) use tables::{labels, state};
+pub(super) use tables::{assignment, health, microservices, running, since_age};
+pub(crate) use tables::{labels, node_state, state};
 
 const REFRESH: Duration = Duration::from_secs(2);
 /// Clears a terminal and goes to its first line.

@@ -37,7 +37,7 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
             microservice.name.to_string(),
             microservice.node.to_string(),
             get::state(microservice),
-            told(&|status| output::age(now, status.since_ms)),
+            get::since_age(microservice, now),
             output::printable(&microservice.module_label),
             told(&|status| status.calls.to_string()),
             told(&|status| status.failures.to_string()),
@@ -146,6 +146,8 @@ mod tests {
         let digest = format!("sha256:{}", "ab".repeat(32));
         let mut instance: Microservice = serde_json::from_value(json!({
             "application": "plant", "microservice": "filter", "node": "gw-1", "node_online": true,
+            "health": {"state": "failed", "cause": "back-off", "since_ms": 1_000,
+                       "reason": "it failed, and starts again after a pause: it panicked"},
             "wanted": true, "module": digest, "module_label": "filter@1.4.0",
             "status": {
                 "application": "plant", "microservice": "filter", "module": digest,

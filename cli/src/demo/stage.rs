@@ -54,7 +54,7 @@ impl Stage {
             &manifest_text,
         )?;
         let applied: ApplyResult = client.parse(&answer)?;
-        wait::until_running(&client, &applied, RUN_TIME, progress)?;
+        wait::until_running(&client, &applied, RUN_TIME, progress).result?;
         Ok(Self {
             site,
             client,

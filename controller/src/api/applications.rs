@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::answers::{self, Answer, Named, Parameters, Text};
-use super::microservices::load_view;
+use crate::change::load_view;
 use crate::failure::{Failure, Kind};
 use crate::{change, db};
 
@@ -54,6 +54,7 @@ pub(super) async fn show(
             Ok(ApplicationDetail {
                 application: view.application(&row),
                 microservices: view.microservices(Some(&name)),
+                unplaced: view.unplaced(&name),
                 routes: view.routes(Some(&name)),
                 manifest: row.manifest,
             })

@@ -11,6 +11,7 @@ mod applications;
 mod dead_letters;
 mod enrolments;
 mod events;
+mod health;
 mod files;
 mod following;
 mod logs;
@@ -132,6 +133,7 @@ fn routes() -> Vec<Route> {
     let none = || Content::None;
     vec![
         row("GET",    "/site",                     Open,   &[], none(), json::<rest::SiteInfo>(), "What anybody may know about the site", || get(site::show)),
+        row("GET",    "/health",                   People, &[], none(), json::<rest::SiteHealth>(), "How the site does as a whole", || get(health::show)),
         row("GET",    "/site/ca",                  Open,   &[], none(), Content::Pem, "The CA certificate", || get(site::authority)),
         row("GET",    "/openapi.json",             Open,   &[], none(), Content::AnyJson, "This document", || get(openapi::show)),
         row("GET",    "/schemas/application.json", Open,   &[], none(), Content::AnyJson, "JSON Schema of an application's manifest", || get(openapi::manifest_schema)),

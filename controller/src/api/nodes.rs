@@ -9,30 +9,35 @@ use haar_protocol::ids::Name;
 use haar_protocol::rest::{LinkKeyRotation, List, Node, NodeDetail};
 
 use haar_protocol::status::Status;
+use rusqlite::Connection;
 
 use super::App;
 use super::answers::{self, Answer, Named};
 use crate::db::statuses::StatusRow;
-use crate::{change, db, overview};
+use crate::health::NodeFacts;
+use crate::{change, clock, db, overview};
 
 /// `GET /nodes`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<Node>>> {
-    let nodes = app
-        .database
-        .read(|sql| {
-            let statuses = db::statuses::all(sql)?;
-            let numbers = db::assignments::numbers(sql)?;
-            let node = |row: &db::nodes::NodeRow| {
-                overview::node(
-                    row,
-                    statuses.get(&row.id),
-                    numbers.get(&row.id).copied().unwrap_or(0),
-                )
-            };
-            Ok(db::nodes::list(sql)?.iter().map(node).collect())
-        })
-        .await?;
+    let nodes = app.database.read(|sql| load_nodes(sql)).await?;
     Ok(answers::list(nodes))
+}
+
+/// All nodes, by name.
+fn load_nodes(sql: &Connection) -> Answer<Vec<Node>> {
+    let statuses = db::statuses::all(sql)?;
+    let numbers = db::assignments::numbers(sql)?;
+    let observations = db::observations::all(sql)?;
+    let now_ms = clock::now_ms();
+    let nodes = db::nodes::list(sql)?;
+    let facts = nodes.iter().map(|row| NodeFacts {
+        row,
+        status: statuses.get(&row.id),
+        assignment: numbers.get(&row.id).copied().unwrap_or(0),
+        observations: observations.get(&row.id).map_or(&[], Vec::as_slice),
+        now_ms,
+    });
+    Ok(facts.map(|facts| overview::node(&facts)).collect())
 }
 
 /// `GET /nodes/{name}`
@@ -46,9 +51,15 @@ pub(super) async fn show(
             let row = db::nodes::by_name(sql, name.as_str())?
                 .ok_or_else(|| change::unknown_node(sql, &name))?;
             let status = db::statuses::get(sql, &row.id)?;
-            let number = db::assignments::made(sql, &row.id)?.map_or(0, |made| made.number);
+            let node = overview::node(&NodeFacts {
+                row: &row,
+                status: status.as_ref(),
+                assignment: db::assignments::made(sql, &row.id)?.map_or(0, |made| made.number),
+                observations: &db::observations::of(sql, &row.id)?,
+                now_ms: clock::now_ms(),
+            });
             Ok(NodeDetail {
-                node: overview::node(&row, status.as_ref(), number),
+                node,
                 enrolled_ms: row.enrolled_ms,
                 engine: status.as_ref().and_then(|row| row.status.engine.clone()),
                 policy: status.as_ref().and_then(|row| row.status.policy.clone()),

@@ -17,7 +17,7 @@ use super::answers::{self, Answer, Named, Parameters, Text};
 use super::applications::ApplyQuery;
 use crate::failure::{Failure, Kind};
 use crate::site::Site;
-use crate::{change, clock, db, relay_view};
+use crate::{change, db, relay_view};
 
 /// `GET /relays`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<RelayInfo>>> {
@@ -39,17 +39,11 @@ pub(super) async fn show(
 
 async fn load(app: &App) -> Answer<Vec<RelayInfo>> {
     let site = Arc::clone(&app.site);
-    let connected = app.relay.connected();
+    let (connected, presence) = (app.relay.connected(), app.relay.presence());
     app.database
         .read(move |sql| {
-            let fleet = change::load_fleet(sql, &site)?;
-            let statuses = db::statuses::all(sql)?;
-            Ok(relay_view::infos(
-                &fleet,
-                &statuses,
-                &connected,
-                clock::now_ms(),
-            ))
+            let view = change::load_view(sql, &site)?;
+            Ok(relay_view::infos(&view, &connected, &presence))
         })
         .await
 }

@@ -6,7 +6,7 @@ use haar_protocol::rest::{ApplyResult, Placement};
 use rusqlite::Connection;
 
 use super::relays::load_relays;
-use super::{load_publishers, planned_module, refuse, replan};
+use super::{load_publishers, planned_module, refuse, replan, unplaced};
 use crate::db::applications::ApplicationRow;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
@@ -57,12 +57,18 @@ pub(crate) fn apply(
     };
     db::applications::put(&write.sql, &row)?;
     let replanned = replan(write, site, Some(&name))?;
+    let missing = unplaced::of(&db::unplaced::all(&write.sql)?, &name);
     let changed = !is_same || replanned.moved;
     if changed {
         row.revision += 1;
         db::applications::put(&write.sql, &row)?;
+        let missing: u32 = missing.iter().map(|one| one.instances).sum();
+        let without = match missing {
+            0 => String::new(),
+            missing => format!(", and {missing} without a place"),
+        };
         let message = format!(
-            "revision {}, {} instances",
+            "revision {}, {} instances{without}",
             row.revision,
             instances(&replanned.placements, &name)
         );
@@ -70,6 +76,7 @@ pub(crate) fn apply(
     }
     Ok(ApplyResult {
         placements: placements_of(write, &replanned.placements, &name)?,
+        unplaced: missing,
         warnings: manifest::warnings(&row.manifest),
         name,
         revision: row.revision,

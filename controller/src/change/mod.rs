@@ -8,10 +8,11 @@ mod nodes;
 mod publishers;
 mod relays;
 mod reports;
+mod unplaced;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haar_protocol::assignment::{Assignment, Publisher};
+use haar_protocol::assignment::{self, Assignment, MicroserviceName, Publisher};
 use haar_protocol::ids::{Digest, Name, NodeId};
 use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::signed::{self, EnvelopeError};
@@ -26,10 +27,12 @@ pub(crate) use relays::{
 };
 pub(crate) use reports::adopt;
 
+use crate::clock;
 use crate::db::modules::ModuleRow;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
-use crate::plan::{self, Fleet, Placed, Placements, Problem};
+use crate::overview::View;
+use crate::plan::{self, Fleet, Placements, Problem};
 use crate::site::{Site, sha256};
 
 /// What a new plan changed.
@@ -89,6 +92,20 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
     })
 }
 
+/// The site as it should be and as it was last reported.
+pub(crate) fn load_view(connection: &Connection, site: &Site) -> Result<View, Failure> {
+    Ok(View {
+        fleet: load_fleet(connection, site)?,
+        nodes: db::nodes::list(connection)?,
+        statuses: db::statuses::all(connection)?,
+        assignments: db::assignments::numbers(connection)?,
+        observations: db::observations::all(connection)?,
+        changed_in: db::applications::placement_numbers(connection)?,
+        unplaced: db::unplaced::all(connection)?,
+        now_ms: clock::now_ms(),
+    })
+}
+
 fn load_publishers(connection: &Connection) -> Result<Vec<Publisher>, Failure> {
     let publishers = db::publishers::list(connection)?;
     Ok(publishers
@@ -113,7 +130,7 @@ fn planned_module(row: ModuleRow) -> plan::Module {
 }
 
 /// Makes a new plan and the assignments that it changes. `candidate` is the application that is
-/// applied now: when it can't be placed as a whole, everything is refused.
+/// applied now: when one of its microservices would run nowhere, everything is refused.
 fn replan(write: &Write<'_>, site: &Site, candidate: Option<&Name>) -> Result<Replanned, Failure> {
     replan_above(write, site, candidate, &BTreeMap::new())
 }
@@ -128,10 +145,14 @@ fn replan_above(
 ) -> Result<Replanned, Failure> {
     let fleet = load_fleet(&write.sql, site)?;
     let placed = plan::place(&fleet, candidate);
+    let known = db::unplaced::all(&write.sql)?;
     if let Some(name) = candidate {
-        refuse_unplaced(&fleet, &placed, name)?;
+        let mut problems = unplaced::refusals(&fleet, &placed, name, &known);
+        let pairs = plan::route_pairs_problem(&fleet, name, &placed.placements);
+        problems.extend(pairs);
+        refuse(problems)?;
     }
-    tell_unplaced(write, &fleet, &placed)?;
+    unplaced::record(write, &fleet, &placed, &known)?;
     let placements = placed.placements;
     db::applications::put_placements(&write.sql, &fleet.placements, &placements)?;
     let mut assignments = BTreeMap::new();
@@ -159,20 +180,6 @@ fn replan_above(
     })
 }
 
-fn refuse_unplaced(fleet: &Fleet, placed: &Placed, candidate: &Name) -> Result<(), Failure> {
-    let problems = placed
-        .unplaced
-        .iter()
-        .filter(|unplaced| &unplaced.name.application == candidate)
-        .map(|unplaced| unplaced.problem.clone())
-        .chain(plan::route_pairs_problem(
-            fleet,
-            candidate,
-            &placed.placements,
-        ));
-    refuse(problems.collect())
-}
-
 /// Fails with all of `problems` together, unless there are none.
 fn refuse(problems: Vec<Problem>) -> Result<(), Failure> {
     let Some(first) = problems.first() else {
@@ -192,28 +199,6 @@ fn refuse(problems: Vec<Problem>) -> Result<(), Failure> {
         failure = failure.hint(hints.into_iter().collect::<Vec<_>>().join("; "));
     }
     Err(failure)
-}
-
-/// An instance that was in place and has none any more is an event.
-fn tell_unplaced(write: &Write<'_>, fleet: &Fleet, placed: &Placed) -> Result<(), Failure> {
-    for unplaced in &placed.unplaced {
-        let before = fleet
-            .placements
-            .get(&unplaced.name)
-            .map_or(0, BTreeSet::len);
-        let after = placed
-            .placements
-            .get(&unplaced.name)
-            .map_or(0, BTreeSet::len);
-        if after < before {
-            write.node_event(
-                "microservice_unplaced",
-                &unplaced.name.to_string(),
-                &unplaced.problem.message,
-            )?;
-        }
-    }
-    Ok(())
 }
 
 const TOO_LARGE: &str = "assignment_too_large";
@@ -248,6 +233,9 @@ fn assign(
         )
         .hint("delete the node, and let its device enrol with another key"));
     }
+    for name in changed_in(write, site, id, &content)? {
+        db::applications::set_placement_number(&write.sql, id, name, number)?;
+    }
     let modules: BTreeSet<Digest> = content
         .microservices
         .iter()
@@ -274,4 +262,43 @@ fn assign(
     };
     db::assignments::put(write, id, &made, &modules, &envelope)?;
     Ok(Some(number))
+}
+
+/// The microservices of which `content` says something else than the node's assignment so far: of
+/// themselves, or of their routes.
+fn changed_in<'c>(
+    write: &Write<'_>,
+    site: &Site,
+    id: &NodeId,
+    content: &'c Assignment,
+) -> Result<Vec<&'c MicroserviceName>, Failure> {
+    let sealed = db::assignments::sealed(&write.sql, id)?.and_then(|sealed| sealed.envelope);
+    let before: Option<Assignment> =
+        sealed.and_then(|envelope| signed::open(&envelope, &site.key.public()).ok());
+    let microservices = content.microservices.iter();
+    let Some(before) = before else {
+        return Ok(microservices.map(|one| &one.name).collect());
+    };
+    let is_same = |one: &&assignment::Microservice| {
+        before.microservices.contains(one)
+            && routes_of(&before, &one.name) == routes_of(content, &one.name)
+    };
+    Ok(microservices
+        .filter(|one| !is_same(one))
+        .map(|one| &one.name)
+        .collect())
+}
+
+/// The routes that begin or end at a microservice.
+fn routes_of<'a>(
+    assignment: &'a Assignment,
+    name: &MicroserviceName,
+) -> (Vec<&'a assignment::Route>, Vec<&'a assignment::TopicRoute>) {
+    let is_end = |route: &&assignment::Route| {
+        &route.from.microservice == name || &route.to.microservice == name
+    };
+    let routes = assignment.routes.iter().filter(is_end);
+    let topics = assignment.topics.iter();
+    let topics = topics.filter(|route| &route.microservice == name);
+    (routes.collect(), topics.collect())
 }

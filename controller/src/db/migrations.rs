@@ -7,12 +7,13 @@ use anyhow::{Context as _, bail, ensure};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// The schema after each step; the step's number is its place, from 1 up. Never edit a released one.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("migrations/001_start.sql"),
     include_str!("migrations/002_link_keys.sql"),
     include_str!("migrations/003_link_key_generations.sql"),
     include_str!("migrations/004_relays.sql"),
     include_str!("migrations/005_bounds.sql"),
+    include_str!("migrations/006_health.sql"),
 ];
 
 /// Marks a SQLite file as a controller's (SQLite file format, section 1.3.1): "HAAC".

@@ -21,6 +21,8 @@ pub(crate) mod applications;
 pub(crate) mod assignments;
 pub(crate) mod logs;
 pub(crate) mod events;
+pub(crate) mod observations;
+pub(crate) mod unplaced;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -5,6 +5,7 @@ use haar_protocol::ids::Name;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
     BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, State, Status, StoreDamage,
+    StoreStatus,
 };
 
 /// Events that one status may cause; a node that makes more is broken or hostile.
@@ -68,10 +69,18 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
 /// The agent's database was found damaged, or can't be used.
 fn store(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
     let known = before.and_then(|before| before.store.as_ref());
-    let Some(store) = &after.store else {
-        return Vec::new();
-    };
     let mut told = Vec::new();
+    let problem = |store: Option<&StoreStatus>| store.is_some_and(|store| store.problem.is_some());
+    if problem(known) && !problem(after.store.as_ref()) {
+        told.push(Told {
+            kind: "store_usable",
+            subject: node.to_string(),
+            message: format!("node `{node}` can use its database again"),
+        });
+    }
+    let Some(store) = &after.store else {
+        return told;
+    };
     if let Some(damage) = &store.damage
         && known.and_then(|known| known.damage.as_ref()) != Some(damage)
     {
@@ -85,12 +94,28 @@ fn store(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
         });
     }
     if let Some(problem) = &store.problem
-        && known.is_none_or(|known| known.problem.is_none())
+        && known.is_none_or(|known| {
+            known.problem.is_none() || known.free_bytes.is_some() != store.free_bytes.is_some()
+        })
     {
+        let problem = line(problem);
+        let (kind, message) = match store.free_bytes {
+            Some(free) => (
+                "disk_full",
+                format!(
+                    "the disk with the data of node `{node}` is full, {} are free: {problem}",
+                    ByteSize(free)
+                ),
+            ),
+            None => (
+                "store_unusable",
+                format!("node `{node}` can't use its database: {problem}"),
+            ),
+        };
         told.push(Told {
-            kind: "store_unusable",
+            kind,
             subject: node.to_string(),
-            message: format!("node `{node}` can't use its database: {}", line(problem)),
+            message,
         });
     }
     told

@@ -27,6 +27,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         sequence,
         sent_ms: 5_000,
         started_ms,
+        interval_ms: None,
         link_key: None,
         link_key_generation: 0,
         start: None,
@@ -283,13 +284,25 @@ fn a_database_that_was_damaged_or_can_not_be_used_becomes_one_event_each() {
     let (mut last, mut told) = (None::<StatusRow>, Vec::new());
     for (started_ms, (problem, damage)) in (1..).zip(steps) {
         let mut next = status(started_ms, started_ms);
-        next.store = Some(StoreStatus { problem, damage });
+        next.store = Some(StoreStatus {
+            problem,
+            damage,
+            ..StoreStatus::default()
+        });
         let accepted = accept(last.as_ref(), next, &"one".parse().unwrap(), false, 1).unwrap();
         told.extend(accepted.events);
         last = Some(accepted.row);
     }
     let kinds: Vec<_> = told.iter().map(|told| told.kind).collect();
-    assert_eq!(kinds, ["store_damaged", "store_unusable", "store_damaged"]);
+    assert_eq!(
+        kinds,
+        [
+            "store_damaged",
+            "store_unusable",
+            "store_usable",
+            "store_damaged"
+        ]
+    );
     assert_eq!(
         told[0].message,
         "the database of node `one` was damaged: database disk image is malformed; not all could be copied of its pairs, messages; of the messages that waited on durable routes 12 are there, at least 3 are lost"

@@ -25,7 +25,7 @@ use haar_protocol::limits::Budget;
 use haar_protocol::manifest::Manifest;
 
 pub(crate) use compile::compile;
-pub(crate) use place::{Placed, place};
+pub(crate) use place::{Placed, Unplaced, place};
 pub(crate) use relays::{Relay, RelayPlace, attached_relays, relays_of};
 pub(crate) use resolve::{resolve, route_pairs_problem};
 pub(crate) use topics::{relay_problems, topic_rights};

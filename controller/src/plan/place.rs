@@ -29,6 +29,8 @@ pub(crate) struct Unplaced {
     pub(crate) name: MicroserviceName,
     /// The node that has no room, when it is about one.
     pub(crate) node: Option<NodeId>,
+    /// How many instances it is about.
+    pub(crate) instances: u32,
     /// Why.
     pub(crate) problem: Problem,
 }
@@ -111,15 +113,13 @@ impl<'f> Placer<'f> {
     fn add(&mut self, name: &MicroserviceName, microservice: &Microservice) {
         let place = &microservice.place;
         let matching = self.matching(place);
-        if matching.is_empty()
-            || place
-                .count
-                .is_some_and(|count| count as usize > matching.len())
-        {
+        let asked = place.count.map_or(1, |count| count as usize);
+        if asked > matching.len() {
             let problem = self.too_few(name, place, matching.len());
             self.unplaced.push(Unplaced {
                 name: name.clone(),
                 node: None,
+                instances: u32::try_from(asked - matching.len()).unwrap_or(u32::MAX),
                 problem,
             });
         }
@@ -158,6 +158,7 @@ impl<'f> Placer<'f> {
             self.unplaced.push(Unplaced {
                 name: name.clone(),
                 node: Some(id.clone()),
+                instances: 1,
                 problem,
             });
         }

@@ -79,11 +79,6 @@ fn what_can_not_run_is_refused_with_its_reason() {
             "role=core",
         ),
         (
-            "module: sampler@1.0.0, place: {labels: {role: edge}, count: 3}",
-            "too_few_nodes",
-            "only 2",
-        ),
-        (
             "module: sampler@1.0.0, place: {node: gw-1}, limits: {memory: 65MiB}",
             "over_budget",
             "`gw-1`: memory: 65MiB wanted, 64MiB of 64MiB free: over by 1MiB",

@@ -16,6 +16,7 @@ mod deleting;
 mod enrolling;
 mod flooding;
 mod following;
+mod health;
 mod link_keys;
 mod numbers;
 mod process;

@@ -60,6 +60,12 @@ impl Agent {
         if self.lacks_logs {
             self.open_logs_again().await;
         }
+        if self.store.is_known_to_fail() {
+            // Nobody else may write for long: whether it works again is seen by trying.
+            let store = self.store.clone();
+            self.work
+                .spawn(async move { drop(store.keep_ages().await) });
+        }
         self.relays.look();
         self.renew_link_key();
         if !*self.connected.borrow() {
@@ -117,6 +123,8 @@ impl Agent {
             now_ms,
             flash: written.map(|written| self.flash.status(written, now_ms)),
             started_ms: self.started_ms,
+            interval_ms: u64::try_from(self.options.status_interval.as_millis())
+                .unwrap_or(u64::MAX),
             start: self.start.status(),
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,
@@ -125,7 +133,7 @@ impl Agent {
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
-            store: reporter::store(&self.store),
+            store: reporter::store(&self.store, &self.data, &mut self.store_since, now_ms),
         };
         let membership = &self.options.membership;
         let (bus, key) = (&self.surroundings.bus, &self.options.key);

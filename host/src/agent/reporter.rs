@@ -1,5 +1,6 @@
 //! Makes the node's status: a complete, sequenced snapshot.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use haar_engine::configuration;
@@ -14,6 +15,11 @@ use super::node::Node;
 use crate::bus::Bus;
 use crate::store::Store;
 
+/// With fewer bytes free, the database may not be able to go on.
+const FREE_BYTES_MIN: u64 = 1 << 20;
+/// With fewer bytes free, a database that fails does so because the disk is full.
+const FREE_BYTES_LOW: u64 = 16 << 20;
+
 /// What a status says beside the control state.
 pub(super) struct Frame {
     /// Its number.
@@ -22,6 +28,8 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
+    /// How long it pauses between statuses at most.
+    pub(super) interval_ms: u64,
     /// What tells this start from others.
     pub(super) start: StartStatus,
     /// The node's key for links.
@@ -60,6 +68,7 @@ pub(super) fn status(
         sequence: frame.sequence,
         sent_ms: frame.now_ms,
         started_ms: frame.started_ms,
+        interval_ms: Some(frame.interval_ms),
         start: Some(frame.start.clone()),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         target: configuration::machine(),
@@ -94,13 +103,41 @@ pub(super) fn status(
     }
 }
 
-/// What there is to tell of the database.
-pub(super) fn store(store: &Store) -> Option<StoreStatus> {
+/// What there is to tell of the database. `data` is the directory that it is in; `since` is kept by
+/// the caller.
+pub(super) fn store(
+    store: &Store,
+    data: &Path,
+    since: &mut Option<u64>,
+    now_ms: u64,
+) -> Option<StoreStatus> {
+    let space = rustix::fs::statvfs(data).ok();
+    let free = space.map(|space| space.f_bavail.saturating_mul(space.f_frsize));
+    let health = store.health();
+    let problem = health.borrow().problem().map(str::to_owned);
     let status = StoreStatus {
-        problem: store.health().borrow().problem().map(str::to_owned),
         damage: store.damage().cloned(),
+        ..trouble(problem, free, since, now_ms)
     };
     (status != StoreStatus::default()).then_some(status)
+}
+
+/// What is wrong: why the database fails, or that there is too little room for it to go on.
+fn trouble(
+    failing: Option<String>,
+    free: Option<u64>,
+    since: &mut Option<u64>,
+    now_ms: u64,
+) -> StoreStatus {
+    let is_full = free.is_some_and(|free| free < FREE_BYTES_MIN);
+    let problem = failing.or_else(|| is_full.then(|| "what is stored next may not fit".into()));
+    *since = problem.as_ref().map(|_| since.unwrap_or(now_ms));
+    StoreStatus {
+        free_bytes: free.filter(|free| problem.is_some() && *free < FREE_BYTES_LOW),
+        problem,
+        since_ms: *since,
+        damage: None,
+    }
 }
 
 fn routes(node: &Node) -> Vec<RouteStatus> {
@@ -145,4 +182,26 @@ pub(super) fn resident_bytes() -> u64 {
         .and_then(|line| line.split_whitespace().next())
         .and_then(|kib| kib.parse::<u64>().ok());
     kib.map_or(0, |kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_its_free_bytes_and_since_when_before_anything_fails() {
+        let mut since = None;
+        let mut told = |failing: Option<&str>, free, now_ms| {
+            let status = trouble(failing.map(str::to_owned), Some(free), &mut since, now_ms);
+            (status.problem.is_some(), status.free_bytes, status.since_ms)
+        };
+        assert_eq!(told(None, 20 << 20, 1), (false, None, None));
+        assert_eq!(told(None, 4_096, 2), (true, Some(4_096), Some(2)));
+        assert_eq!(
+            told(Some("full"), 2 << 20, 3),
+            (true, Some(2 << 20), Some(2))
+        );
+        assert_eq!(told(Some("no sync"), 20 << 20, 4), (true, None, Some(2)));
+        assert_eq!(told(None, 20 << 20, 5), (false, None, None));
+    }
 }

@@ -117,6 +117,8 @@ pub struct Agent {
     pub(super) unstored: Option<Bytes>,
     /// Its data directory.
     pub(super) data: PathBuf,
+    /// Since when something is wrong with its database.
+    pub(super) store_since: Option<u64>,
     /// The least generation of its key for links that the site wants.
     pub(super) link_key_generation: u64,
 }
@@ -247,6 +249,7 @@ impl Agent {
             lacks_logs: false,
             unstored: None,
             data: data.to_owned(),
+            store_since: None,
             link_key_generation: 0,
         };
         agent.keep_house();

@@ -187,6 +187,7 @@ impl Task {
             site_key: self.account.site_key,
             nodes: self.nodes.clone(),
             limits: limits(),
+            refusals: None,
         };
         Ok(Broker::start(options).await?)
     }

@@ -142,6 +142,7 @@ impl Site {
             site_key: self.key.public(),
             nodes: self.nodes.subscribe(),
             limits: BrokerLimits::default(),
+            refusals: None,
         };
         let broker = Broker::start(options).await.unwrap();
         self.address = broker.address();

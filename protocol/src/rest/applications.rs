@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::MicroserviceName;
 use crate::ids::{Digest, MediaType, Name, RouteId};
 use crate::manifest::{Delivery, Manifest};
+use crate::rest::{Health, HealthCount, Unplaced};
 use crate::status::{MicroserviceStatus, State};
 
 /// An application as lists show it.
@@ -19,10 +20,19 @@ pub struct Application {
     pub revision: u64,
     /// When it was last applied: milliseconds since the Unix epoch.
     pub applied_ms: u64,
-    /// How many instances it should have.
+    /// How many instances it should have, with those that have no place.
     pub instances: u32,
-    /// How many instances run, as last reported.
+    /// How many of them run, as reports tell that are not old.
     pub running: u32,
+    /// How many have no place; they count as failed too.
+    #[serde(default)]
+    pub without_place: u32,
+    /// Its instances by their health.
+    #[serde(default)]
+    pub count: HealthCount,
+    /// How it does.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// Everything about an application.
@@ -36,6 +46,9 @@ pub struct ApplicationDetail {
     pub manifest: Manifest,
     /// Its instances.
     pub microservices: Vec<Microservice>,
+    /// Instances that have no place.
+    #[serde(default)]
+    pub unplaced: Vec<Unplaced>,
     /// Its routes.
     pub routes: Vec<Route>,
 }
@@ -54,6 +67,9 @@ pub struct ApplyResult {
     pub dry_run: bool,
     /// Where each instance runs.
     pub placements: Vec<Placement>,
+    /// Instances that have no place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unplaced: Vec<Unplaced>,
     /// Things that work but may not be meant, for people.
     pub warnings: Vec<String>,
     /// New assignment numbers by node; empty on a dry run.
@@ -87,6 +103,13 @@ pub struct Microservice {
     pub module_label: String,
     /// False when the site no longer wants it and the node still reports it.
     pub wanted: bool,
+    /// How it does now. What follows is what the node last said, however long ago.
+    #[serde(default)]
+    pub health: Health,
+    /// When the node's last status was received: milliseconds since the Unix epoch by the
+    /// controller's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_ms: Option<u64>,
     /// What the node last said; none when it has said nothing of it yet.
     pub status: Option<MicroserviceStatus>,
     /// True when its node's last status had no room for it.
@@ -95,7 +118,8 @@ pub struct Microservice {
 }
 
 impl Microservice {
-    /// The state to show: as reported, or `preparing` before the node's first word.
+    /// The state that its node reported last, or `preparing` before the node's first word. Old when
+    /// `health` says so.
     pub fn state(&self) -> State {
         self.status
             .as_ref()

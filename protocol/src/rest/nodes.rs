@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::limits::Budget;
+use crate::rest::{Health, Observation};
 use crate::status::{
     BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Omitted, PolicyStatus,
     RefusedAssignment, RelayStatus, RouteStatus, ServedStatus, StoreStatus,
@@ -90,8 +91,17 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Whether it is connected now, as the relay knows.
     pub online: bool,
-    /// When something was last heard of it: milliseconds since the Unix epoch.
+    /// When it last said something: milliseconds since the Unix epoch by the controller's clock.
     pub last_seen_ms: Option<u64>,
+    /// How it does now. What follows from `applied` on is what it last said, however long ago.
+    #[serde(default)]
+    pub health: Health,
+    /// When its last status was received: milliseconds since the Unix epoch by the controller's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_ms: Option<u64>,
+    /// What the site has noticed of it, beside what it reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observations: Vec<Observation>,
     /// Number of the newest assignment made for it; 0 when there is none.
     pub assignment: u64,
     /// Number of the assignment that it has applied.

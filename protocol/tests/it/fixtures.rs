@@ -240,6 +240,7 @@ pub(crate) fn status() -> Status {
         sequence: 42,
         sent_ms: NOW_MS,
         started_ms: NOW_MS - 60_000,
+        interval_ms: Some(10_000),
         start: None,
         agent_version: "0.1.0".to_owned(),
         target: "aarch64-unknown-linux-musl".to_owned(),
@@ -263,6 +264,8 @@ pub(crate) fn status() -> Status {
         }),
         store: Some(StoreStatus {
             problem: Some("database or disk is full".to_owned()),
+            since_ms: Some(NOW_MS - 8),
+            free_bytes: Some(4_096),
             damage: Some(StoreDamage {
                 found_ms: NOW_MS - 90_000,
                 reason: "database disk image is malformed".to_owned(),

@@ -31,8 +31,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{PACKET_BYTES_MAX, tls};
+pub use admission::Refusal;
 use listener::{Listener, Parts};
-pub use options::{BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
+pub use options::{
+    BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, RefusedNode, ServerTls,
+};
 use provider::Gatekeeper;
 use store::Store;
 pub use store::remove_earlier_state;

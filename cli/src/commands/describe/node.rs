@@ -16,14 +16,22 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         || "never".to_owned(),
         |seen| format!("{} ago", output::age(now, seen)),
     );
+    let reported = node.reported_ms.map_or_else(
+        || "none yet".to_owned(),
+        |reported| {
+            format!(
+                "{} ago: what follows is as it was then",
+                output::age(now, reported)
+            )
+        },
+    );
     let mut pairs = vec![
         ("Node", node.name.to_string()),
         ("Id", node.id.to_string()),
-        (
-            "State",
-            if node.online { "online" } else { "offline" }.to_owned(),
-        ),
+        ("State", get::node_state(node)),
+        ("Health", get::health(&node.health, now)),
         ("Last seen", seen),
+        ("Last status", reported),
         ("Labels", get::labels(&node.labels)),
         ("Joined", output::timestamp(detail.enrolled_ms)),
         (
@@ -101,9 +109,16 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         ));
     }
     if let Some(skew) = node.clock_skew_ms {
-        let remark =
-            get::clock_remark(node).map_or_else(String::new, |remark| format!(": it {remark}"));
-        pairs.push(("Clock", format!("{skew} ms from the controller's{remark}")));
+        pairs.push(("Clock", format!("{skew} ms from the controller's")));
+    }
+    for seen in &node.observations {
+        let text = format!(
+            "{}; first {}, last {} ago",
+            output::printable(&seen.message),
+            output::timestamp(seen.since_ms),
+            output::age(now, seen.last_ms)
+        );
+        pairs.push(("Noticed", text));
     }
     for relay in &detail.relays {
         let state = match (relay.connected, &relay.reason) {
@@ -207,10 +222,13 @@ fn written_today(flash: FlashStatus) -> String {
 
 /// What is wrong with the agent's database, and what was.
 fn database(store: &StoreStatus, now_ms: u64) -> String {
-    let problem = store
-        .problem
-        .as_ref()
-        .map(|problem| format!("can't be used: {}", output::printable(problem)));
+    let problem = store.problem.as_ref().map(|problem| {
+        let what = match store.free_bytes {
+            Some(free) => format!("the disk is full, {} are free", output::bytes(free)),
+            None => "can't be used".to_owned(),
+        };
+        format!("{what}: {}", output::printable(problem))
+    });
     let damage = store.damage.as_ref().map(|damage| {
         let missing = match damage.missing.is_empty() {
             true => "everything was copied".to_owned(),

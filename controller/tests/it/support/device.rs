@@ -151,6 +151,7 @@ impl Device {
             sequence,
             sent_ms: now_ms(),
             started_ms: 1,
+            interval_ms: None,
             start: None,
             link_key: None,
             link_key_generation: 0,

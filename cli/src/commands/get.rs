@@ -18,7 +18,9 @@ use crate::error::{CommandError, Result};
 use crate::interrupt;
 use crate::output;
 
-pub(super) use tables::{assignment, health, microservices, running, since_age};
+pub(super) use tables::{
+    assignment, health, microservices, remarks, running, since_age, with_remarks,
+};
 pub(crate) use tables::{labels, node_state, state};
 
 const REFRESH: Duration = Duration::from_secs(2);
@@ -79,7 +81,10 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         let shown = if options.is_json() {
             format!("{}\n", answer.trim_end())
         } else {
-            arguments.kind.table(&client, &answer, options.is_wide())?
+            let of = arguments.application.as_ref();
+            arguments
+                .kind
+                .table(&client, &answer, options.is_wide(), of)?
         };
         if arguments.watch && !options.is_json() && output::is_watched() {
             output::text(CLEAR)?;
@@ -117,7 +122,8 @@ impl Arguments {
 }
 
 impl Kind {
-    fn table(self, client: &Client, answer: &str, wide: bool) -> Result<String> {
+    /// What was answered, for people; `of` is the application that was asked for.
+    fn table(self, client: &Client, answer: &str, wide: bool, of: Option<&Name>) -> Result<String> {
         let now = output::now_ms();
         Ok(match self {
             Kind::Nodes => tables::nodes(&client.parse::<List<Node>>(answer)?.items, now),
@@ -127,10 +133,13 @@ impl Kind {
             }
             Kind::Microservices => {
                 let items = client.parse::<List<Microservice>>(answer)?.items;
-                match wide {
+                let table = match wide {
                     false => tables::microservices(&items, now),
                     true => instances::wide(&items, now),
-                }
+                };
+                let mut applications: Vec<Application> = client.list("applications")?;
+                applications.retain(|one| of.is_none_or(|name| *name == one.name));
+                tables::with_remarks(table, &tables::without_place(&applications))
             }
             Kind::Routes => tables::routes(&client.parse::<List<Route>>(answer)?.items),
             Kind::Publishers => {

@@ -51,7 +51,8 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
             told(&|status| exceeded(&status.exceeded).unwrap_or_else(|| "-".to_owned())),
         ]);
     }
-    table.render("No microservices. Apply an application: `haar apply -f FILE`.")
+    let table = table.render("No microservices. Apply an application: `haar apply -f FILE`.");
+    get::with_remarks(table, &get::remarks(microservices, now))
 }
 
 /// Instances as a table, and below it what is worth saying of each.

@@ -29,6 +29,7 @@ pub(crate) use reports::adopt;
 
 use crate::clock;
 use crate::db::modules::ModuleRow;
+use crate::db::observations::{self, UNASSIGNED};
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
 use crate::overview::View;
@@ -155,7 +156,7 @@ fn replan_above(
     unplaced::record(write, &fleet, &placed, &known)?;
     let placements = placed.placements;
     db::applications::put_placements(&write.sql, &fleet.placements, &placements)?;
-    let mut assignments = BTreeMap::new();
+    let (mut assignments, mut unassigned) = (BTreeMap::new(), BTreeSet::new());
     for (id, node) in &fleet.nodes {
         let hosts_candidate = placements
             .iter()
@@ -167,11 +168,16 @@ fn replan_above(
                 if failure.code == NUMBERS_USED_UP
                     || (failure.code == TOO_LARGE && !hosts_candidate) =>
             {
-                write.node_event(failure.code, node.name.as_str(), &failure.to_string())?;
+                let (code, message) = (failure.code, failure.to_string());
+                if observations::note(write, id, UNASSIGNED, code, &message)? {
+                    write.node_event(code, node.name.as_str(), &message)?;
+                }
+                unassigned.insert(id.clone());
             }
             Err(failure) => return Err(failure),
         }
     }
+    observations::forget_others(&write.sql, UNASSIGNED, &unassigned)?;
     write.planned();
     Ok(Replanned {
         moved: placements != fleet.placements,

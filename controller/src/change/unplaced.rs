@@ -63,8 +63,12 @@ pub(super) fn record(
             0 => String::new(),
             more => format!(" (and {more} more reasons)"),
         };
+        let instances = match instances {
+            1 => "an instance has".to_owned(),
+            more => format!("{more} instances have"),
+        };
         let message = format!(
-            "{instances} of its instances have no place: {}{more}",
+            "{instances} no place: {}{more}",
             unplaced[0].problem.message
         );
         write.node_event("microservice_unplaced", &name.to_string(), &message)?;

@@ -1,7 +1,7 @@
 //! What the site has noticed of a node, beside what the node reports: each kind once, with when it
 //! was noticed first and last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::ids::NodeId;
 use haar_protocol::rest::Observation;
@@ -17,6 +17,8 @@ pub(crate) const IDENTITY_IN_USE: &str = "identity_in_use";
 /// A status of the node was not believed.
 pub(crate) const STATUS_REFUSED: &str = "status_refused";
 
+/// No assignment can be made for the node.
+pub(crate) const UNASSIGNED: &str = "unassigned";
 /// The code of what is noticed because of a node's clock.
 pub(crate) const CLOCK: &str = "clock";
 
@@ -51,6 +53,26 @@ pub(crate) fn forget(connection: &Connection, node: &NodeId, kind: &str) -> Resu
     connection
         .prepare_cached("DELETE FROM observations WHERE node = ?1 AND kind = ?2")?
         .execute([node.as_str(), kind])?;
+    Ok(())
+}
+
+/// Forgets something of all nodes but `still`, of which it is still so.
+pub(crate) fn forget_others(
+    connection: &Connection,
+    kind: &str,
+    still: &BTreeSet<NodeId>,
+) -> Result<(), Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT node FROM observations WHERE kind = ?1")?;
+    let nodes = statement
+        .query_map([kind], |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    for node in nodes {
+        let node = parse(&node)?;
+        if !still.contains(&node) {
+            forget(connection, &node, kind)?;
+        }
+    }
     Ok(())
 }
 

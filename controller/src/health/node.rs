@@ -7,7 +7,7 @@ use haar_protocol::rest::{Cause, Health, HealthState, Observation};
 
 use super::age;
 use crate::db::nodes::NodeRow;
-use crate::db::observations::{CLOCK, IDENTITY_IN_USE, RELAY_REFUSED, STATUS_REFUSED};
+use crate::db::observations::{CLOCK, IDENTITY_IN_USE, RELAY_REFUSED, STATUS_REFUSED, UNASSIGNED};
 use crate::db::statuses::StatusRow;
 
 /// A node that missed so many statuses in a row is silent.
@@ -63,6 +63,7 @@ impl<'a> NodeFacts<'a> {
         let heard = row.last_seen_ms;
         heard
             .max(self.status.map(|status| status.received_ms))
+            .filter(|heard_ms| *heard_ms > 0)
             .unwrap_or(row.enrolled_ms)
     }
 }
@@ -233,6 +234,13 @@ fn trouble(facts: &NodeFacts<'_>, row: &StatusRow) -> Option<Health> {
         return Some(Health {
             since_ms: Some(seen.since_ms),
             ..degraded(Cause::IdentityInUse, seen.message.clone())
+        });
+    }
+    if let Some(seen) = facts.noticed(UNASSIGNED) {
+        let reason = format!("no newer assignment is made for `{name}`: {}", seen.message);
+        return Some(Health {
+            since_ms: Some(seen.since_ms),
+            ..degraded(Cause::Unassigned, reason)
         });
     }
     if let Some(refused) = &status.refused

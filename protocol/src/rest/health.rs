@@ -115,6 +115,8 @@ pub enum Cause {
     NotReported,
     /// The node has not taken its newest assignment yet.
     AssignmentPending,
+    /// No newer assignment can be made for the node: it would be too large, or numbers are used up.
+    Unassigned,
     /// The node refuses its newest assignment.
     AssignmentRefused,
     /// The node refuses the change of the instance, which goes on as before.
@@ -190,8 +192,7 @@ pub struct Unplaced {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Observation {
-    /// For programs: `relay_refused`, `identity_in_use` or `status_refused`; the event has the same
-    /// name.
+    /// For programs: `relay_refused`, `identity_in_use`, `status_refused` or `unassigned`.
     pub kind: String,
     /// Which one of its kind, for programs: such as `clock` for a node that is refused for its clock.
     pub code: String,

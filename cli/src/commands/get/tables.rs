@@ -171,7 +171,7 @@ pub(in crate::commands) fn running(application: &Application) -> String {
     )
 }
 
-fn with_remarks(table: String, remarks: &str) -> String {
+pub(in crate::commands) fn with_remarks(table: String, remarks: &str) -> String {
     match remarks.is_empty() {
         true => table,
         false => format!("{table}\n{remarks}"),
@@ -191,7 +191,6 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
         "RESTARTS",
         "MEMORY",
     ]);
-    let mut remarks = String::new();
     for microservice in microservices {
         let status = microservice.status.as_ref();
         let number = |value: fn(&haar_protocol::status::MicroserviceStatus) -> u64| {
@@ -208,11 +207,29 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
             number(|status| status.restarts),
             status.map_or_else(|| "-".into(), |status| output::bytes(status.memory_bytes)),
         ]);
-        let what = format!("{} on {}", microservice.name, microservice.node);
-        remark(&mut remarks, &what, &microservice.health, now);
     }
     let table = table.render("No microservices. Apply an application: `haar apply -f FILE`.");
-    with_remarks(table, &remarks)
+    with_remarks(table, &remarks(microservices, now))
+}
+
+/// What is wrong with instances, a line or two for each.
+pub(in crate::commands) fn remarks(microservices: &[Microservice], now: u64) -> String {
+    let mut remarks = String::new();
+    for one in microservices {
+        let what = format!("{} on {}", one.name, one.node);
+        remark(&mut remarks, &what, &one.health, now);
+    }
+    remarks
+}
+
+/// The instances of these applications that are in no table of instances: they have no place.
+pub(super) fn without_place(applications: &[Application]) -> String {
+    let lacking = applications.iter().filter(|one| one.without_place > 0);
+    let lines = lacking.map(|one| {
+        let (name, count) = (&one.name, one.without_place);
+        format!("{name}: {count} without a place: `haar describe application {name}` says why\n")
+    });
+    lines.collect()
 }
 
 /// How long an instance is as it is.

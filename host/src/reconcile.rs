@@ -18,7 +18,8 @@ pub struct Observed {
     /// A module that was refused, or can't run here: not tried again until the assignment changes
     /// what concerns it.
     pub refused: Option<Arc<Microservice>>,
-    /// It failed and waits for its next start. The start itself is the control loop's timer.
+    /// What is wanted failed, or could not be had, and waits for its next attempt, which is the control
+    /// loop's timer.
     pub backing_off: bool,
     /// It was asked to stop and has not ended.
     pub stopping: bool,
@@ -74,7 +75,9 @@ fn plan_one(spec: &Arc<Microservice>, state: &Observed, actions: &mut Vec<Action
         return;
     };
     if needs_restart(running, spec) {
-        actions.push(Action::Prepare(Arc::clone(spec)));
+        if state.refused.is_some() || !state.backing_off {
+            actions.push(Action::Prepare(Arc::clone(spec)));
+        }
         return;
     }
     if needs_adjusting(running, spec) {

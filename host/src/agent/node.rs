@@ -106,6 +106,7 @@ impl Node {
         for (name, slot) in &mut self.slots {
             if let Some(wanted) = self.wanted.get(name) {
                 slot.forget_refusal_unless_of(wanted);
+                slot.forget_failures_unless_of(wanted);
             }
         }
         let mut effects = vec![Effect::SetTable(self.registry.compile(&assignment))];
@@ -154,7 +155,7 @@ impl Node {
             Err(PrepareError::NotYet(reason)) => {
                 let at = slot.next_prepare(now, jitter);
                 tracing::warn!(microservice = %spec.name, "{reason}; tried again in {:?}", at - now);
-                slot.waiting = Some(Waiting::Prepare(at));
+                slot.wait(Waiting::Prepare(at), spec);
                 slot.show(slot.phase, Some(&reason), now_ms);
                 Vec::new()
             }
@@ -262,17 +263,13 @@ impl Node {
                 failure.to_string()
             }
         };
+        let reason = format!("{}: {reason}", running.spec.module_label);
         tracing::warn!(microservice = %name, "{reason}");
         slot.logger
             .agent(Level::Error, reason.lines().next().unwrap_or_default());
-        let policy = self
-            .wanted
-            .get(name)
-            .unwrap_or(&running.spec)
-            .restart
-            .clone();
-        let at = slot.next_start(&policy, running.started, now, jitter);
-        slot.waiting = Some(Waiting::Start(at));
+        let wanted = self.wanted.get(name).unwrap_or(&running.spec);
+        let at = slot.next_start(&wanted.restart, running.started, now, jitter);
+        slot.wait(Waiting::Start(at), wanted);
         slot.show(Phase::BackOff, Some(&reason), now_ms);
         self.woken(now, now_ms)
     }

@@ -76,6 +76,8 @@ pub struct Slot {
     pub refused: Option<Arc<Microservice>>,
     /// What waits for its time.
     pub waiting: Option<Waiting>,
+    /// What was wanted when that began.
+    pub waits_for: Option<Arc<Microservice>>,
     /// When an instance that was asked to stop is ended by force.
     pub stop_deadline: Option<Instant>,
     /// Failures in a row.
@@ -108,6 +110,7 @@ impl Slot {
             last: None,
             refused: None,
             waiting: None,
+            waits_for: None,
             stop_deadline: None,
             failures: 0,
             restarts: 0,
@@ -119,6 +122,22 @@ impl Slot {
             counters,
             file_thread: Arc::default(),
         }
+    }
+
+    /// Something else is wanted than what failed here, or could not be had: it does not wait out the
+    /// pauses of the other, and nothing is shown of it.
+    pub fn forget_failures_unless_of(&mut self, wanted: &Microservice) {
+        if self.waiting.is_some() && self.waits_for.as_deref() != Some(wanted) {
+            self.waiting = None;
+            self.failures = 0;
+            self.reason = None;
+        }
+    }
+
+    /// Waits until the next start, or the next attempt to get the module, of `spec`.
+    pub fn wait(&mut self, waiting: Waiting, spec: &Arc<Microservice>) {
+        self.waiting = Some(waiting);
+        self.waits_for = Some(Arc::clone(spec));
     }
 
     /// Changes what people see. The time is kept when the phase stays.
@@ -159,6 +178,7 @@ impl Slot {
             .agent(Level::Error, &format!("refused: {reason}"));
         self.refused = Some(Arc::clone(spec));
         self.last = None;
+        self.waiting = None;
         match &self.running {
             None => self.show(Phase::Refused, Some(&reason), now_ms),
             Some(running) => {

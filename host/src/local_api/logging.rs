@@ -25,6 +25,8 @@ const CONTEXT_BYTES_MAX: usize = 128;
 const LAST_LINES_MAX: usize = 10;
 /// Bytes that are kept of each of them.
 const LAST_LINE_BYTES_MAX: usize = 512;
+/// Lines of standard error that tell why a guest gave up, where it does not say so itself.
+const LAST_WORDS_LINES: usize = 3;
 
 /// Writes log lines of one microservice, whatever instance of it runs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,7 +51,16 @@ struct Gate {
     bytes_per_second: u32,
     lines: Rate,
     bytes: Rate,
-    last: VecDeque<String>,
+    last: VecDeque<Said>,
+}
+
+/// A line that is kept for the report of a failure.
+#[derive(Debug)]
+struct Said {
+    /// Calls into the microservice that had ended before.
+    calls: u64,
+    is_error: bool,
+    text: String,
 }
 
 impl Gate {
@@ -60,11 +71,15 @@ impl Gate {
             && self.bytes.take_many(self.bytes_per_second, bytes).is_ok()
     }
 
-    fn remember(&mut self, text: &str) {
+    fn remember(&mut self, calls: u64, is_error: bool, text: &str) {
         if self.last.len() == LAST_LINES_MAX {
             self.last.pop_front();
         }
-        self.last.push_back(text::line(text, LAST_LINE_BYTES_MAX));
+        self.last.push_back(Said {
+            calls,
+            is_error,
+            text: text::line(text, LAST_LINE_BYTES_MAX),
+        });
     }
 }
 
@@ -103,9 +118,27 @@ impl Logger {
     }
 
     /// The last lines that the running instance wrote, or the one that has just failed; the oldest
-    /// first. At most 10, long ones cut. Without those that the limits kept out.
+    /// first. At most 10, long ones cut. Without those that the level or the limits kept out, but with
+    /// all of standard error.
     pub fn last_lines(&self) -> Vec<String> {
-        self.gate().last.iter().cloned().collect()
+        let gate = self.gate();
+        gate.last.iter().map(|line| line.text.clone()).collect()
+    }
+
+    /// What the instance wrote to standard error in the call that has just failed: a panic from its
+    /// first line on, of anything else the last lines. One line, cut; empty when it wrote nothing.
+    pub fn last_words(&self) -> String {
+        let call = self.0.counters.calls.load(Ordering::Relaxed).saturating_sub(1);
+        let gate = self.gate();
+        let said = gate.last.iter();
+        let said: Vec<&str> = said
+            .filter(|line| line.is_error && line.calls >= call)
+            .map(|line| line.text.trim())
+            .filter(|text| !text.is_empty() && !text.starts_with("note: run with"))
+            .collect();
+        let panic = said.iter().rposition(|text| text.contains("panicked at"));
+        let from = panic.unwrap_or(said.len().saturating_sub(LAST_WORDS_LINES));
+        text::line(&said[from..].join(" "), LAST_LINE_BYTES_MAX)
     }
 
     /// Another instance begins: it has no lines yet.
@@ -118,6 +151,11 @@ impl Logger {
     pub fn write(&self, level: Level, stream: Stream, context: &str, text: &str) {
         {
             let mut gate = self.gate();
+            let calls = self.0.counters.calls.load(Ordering::Relaxed);
+            let is_error = stream == Stream::Stderr;
+            if is_error {
+                gate.remember(calls, is_error, text); // a panic is told whatever is logged
+            }
             if level < gate.level {
                 return;
             }
@@ -127,7 +165,9 @@ impl Logger {
                 count(&self.0.counters.exceeded.log);
                 return;
             }
-            gate.remember(text);
+            if !is_error {
+                gate.remember(calls, is_error, text);
+            }
         }
         self.append(level, stream, context, text);
     }
@@ -252,6 +292,39 @@ mod tests {
         let lengths: Vec<usize> = taken(&logs).iter().map(String::len).collect();
         assert_eq!(lengths, [600, 399]);
         assert_eq!((logger.dropped(), counters.exceeded.snapshot().log), (1, 1));
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_standard_error_in_the_call_that_failed() {
+        let (logger, logs, counters) = logger(|spec| {
+            spec.log_level = Level::Critical;
+            spec.limits.log_lines_per_second = 1;
+        });
+        let say = |text: &str| logger.write(Level::Warn, Stream::Stderr, "", text);
+        assert_eq!(logger.last_words(), "");
+        say("a warning of the call before");
+        counters.calls.fetch_add(1, Ordering::Relaxed);
+        logger.write(Level::Info, Stream::Stdout, "", "all is well");
+        say("");
+        say("thread '<unnamed>' (1) panicked at src/lib.rs:3:5:");
+        say("no reading");
+        say("in this message");
+        say("note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace");
+        counters.calls.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(
+            logger.last_words(),
+            "thread '<unnamed>' (1) panicked at src/lib.rs:3:5: no reading in this message"
+        );
+        counters.calls.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(logger.last_words(), "");
+        logger.begin_instance();
+        for index in 0..5 {
+            say(&format!("line {index}"));
+        }
+        assert_eq!(logger.last_words(), "line 2 line 3 line 4");
+        say(&"x".repeat(10_000));
+        assert!(logger.last_words().len() <= LAST_LINE_BYTES_MAX + '…'.len_utf8());
+        assert_eq!(taken(&logs), Vec::<String>::new());
     }
 
     #[test]

@@ -110,7 +110,9 @@ impl Guest {
                 if has_too_many_parts(&error) {
                     count(&counters.exceeded.core_instances);
                 }
-                let failure = classify(&error, store.data().memory.denied);
+                let state = store.data();
+                let failure = classify(&error, state.memory.denied);
+                let failure = failure.with_words(&state.logger.last_words());
                 return Err(counters.failed(failure));
             }
             Err(_) => {
@@ -251,7 +253,10 @@ impl Guest {
             .store(state.memory.bytes, Ordering::Relaxed);
         let failure = match outcome {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => classify(&error, state.memory.denied),
+            Ok(Err(error)) => {
+                let words = state.logger.last_words();
+                classify(&error, state.memory.denied).with_words(&words)
+            }
             Err(_) => too_late(limit, state.files.unfinished()),
         };
         Err(self.counters.failed(failure))

@@ -116,8 +116,10 @@ pub enum Access {
 
 /// Interfaces that every microservice may import, without their versions. Those of `wasi:cli` and
 /// `wasi:filesystem` are there because every Rust program imports them as soon as it can panic:
-/// nothing is behind them unless granted (no arguments, no environment, no directories).
-const ALWAYS: [&str; 28] = [
+/// nothing is behind them unless granted (no arguments, no environment, no directories). Those of
+/// `wasi:sockets` are there because components of other toolchains import them whether they connect or
+/// not: see [`denied`].
+const ALWAYS: [&str; 35] = [
     "haar:local/types",
     "haar:local/messaging",
     "haar:local/timers",
@@ -146,7 +148,17 @@ const ALWAYS: [&str; 28] = [
     "wasi:random/random",
     "wasi:random/insecure",
     "wasi:random/insecure-seed",
+    "wasi:sockets/network",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
 ];
+
+/// The package of which every call is answered with `access-denied`.
+const SOCKETS: &str = "wasi:sockets/";
 
 /// Interfaces of `wasi:keyvalue`, offered to microservices with the grant `key_value`.
 const KEY_VALUE: [&str; 3] = [
@@ -174,6 +186,25 @@ pub fn lacking<'a>(imports: &'a [String], grants: &Grants) -> Vec<&'a str> {
         .map(String::as_str)
         .filter(|import| !offered(import, grants))
         .collect()
+}
+
+/// Of what a component imports, what is offered and denied with every call: for people, who may wonder
+/// why their microservice does not get through.
+pub fn denied(imports: &[String]) -> Option<&'static str> {
+    let imports_sockets = imports.iter().any(|import| import.starts_with(SOCKETS));
+    imports_sockets.then_some(
+        "`wasi:sockets`: no grant opens sockets yet, so each call is answered with `access-denied`",
+    )
+}
+
+/// What to do about an import that no grant offers, where that is known.
+pub fn advice_for(import: &str) -> Option<&'static str> {
+    if import.starts_with("wasi:http/") {
+        return Some(
+            "HTTP is not offered to microservices yet: build the module without `wasi:http` (componentize-js: `--disable http fetch-event`)",
+        );
+    }
+    None
 }
 
 /// How to grant what offers `import`, as it stands in a manifest; none when no grant offers it.

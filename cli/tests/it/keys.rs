@@ -76,7 +76,7 @@ fn what_a_module_is_is_told_to_people() {
         modules::named(
             "filter",
             "1.2.3",
-            &["haar:local/messaging@0.1.0", "wasi:sockets/tcp@0.2.6"],
+            &["haar:local/messaging@0.1.0", "wasi:http/types@0.2.10"],
         ),
     );
     insta::assert_snapshot!(

@@ -98,16 +98,16 @@ impl System {
     }
 
     /// Gives a guest its name and version, signs it, and returns its file.
-    fn module(&self, name: &str, component: &str) -> String {
+    fn module(&self, name: &str, component: &[u8]) -> String {
         let file = format!("{name}.wasm");
-        let component = modules::with_name(&artifacts::read(component), name, "0.1.0");
+        let component = modules::with_name(component, name, "0.1.0");
         self.place.write(&file, component);
         self.haar(&format!("sign {file} --key team.key")).ok();
         file
     }
 
     fn push(&self, name: &str, component: &str) {
-        let file = self.module(name, component);
+        let file = self.module(name, &artifacts::read(component));
         self.haar(&format!("push {file}")).ok();
     }
 
@@ -305,7 +305,8 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
 #[test]
 fn what_is_not_right_is_refused_at_the_earliest_place() {
     let system = System::start();
-    let file = system.module("sockets", artifacts::SOCKETS);
+    let http = artifacts::component_importing("wasi:http/types@0.2.10");
+    let file = system.module("http", &http);
     system.haar(&format!("push {file}")).ok();
     system.push("sink", artifacts::SINK);
     let manifest = |body: &str| {
@@ -316,10 +317,11 @@ fn what_is_not_right_is_refused_at_the_earliest_place() {
         refused.stderr
     };
 
-    let lacking = manifest(
-        "  - { name: s, module: sockets@0.1.0, place: { node: one }, inlets: { in: text/plain } }\n",
+    let lacking = manifest("  - { name: s, module: http@0.1.0, place: { node: one } }\n");
+    assert!(
+        lacking.contains("wasi:http/types@0.2.10") && lacking.contains("--disable http"),
+        "{lacking}"
     );
-    assert!(lacking.contains("wasi:sockets/"), "{lacking}");
     let unknown = manifest("  - { name: s, module: sinc@0.1.0, place: { node: one } }\n");
     assert!(unknown.contains("sinc@0.1.0"), "{unknown}");
     let nowhere = manifest("  - { name: s, module: sink@0.1.0, place: { node: onne } }\n");

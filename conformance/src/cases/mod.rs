@@ -155,7 +155,7 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Reject => vec![&messaging::REJECTED],
         Guest::Sink => vec![&messaging::ORDER, &messaging::NO_ROUTE],
         Guest::Sleeper => vec![&limits::PARKED, &hostile::PARKED],
-        Guest::Sockets => vec![&trust::NOT_GRANTED],
+        Guest::Sockets => vec![&trust::SOCKETS],
         Guest::Source => vec![&messaging::ORDER, &messaging::BETWEEN_NODES],
         Guest::Spin => vec![&limits::FUEL, &limits::DEADLINE, &hostile::SPIN],
         Guest::Stdio => vec![&logging::STREAMS],

@@ -2,6 +2,7 @@
 //! and version. Not async; `uploads` runs it on a thread of its own and survives its panics.
 
 use haar_engine::inspect::{self, Inspected};
+use haar_protocol::exports;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
 use haar_protocol::module::{self, ModuleError};
@@ -66,7 +67,8 @@ fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
     }
 }
 
-/// A module has a name and a version, or nobody could say which one to run.
+/// A module has a name and a version, or nobody could say which one to run; and something of it is
+/// called.
 ///
 /// # Errors
 /// When it lacks one of them.
@@ -82,6 +84,12 @@ pub(super) fn describe(
         )
         .hint("build it with `haar build`, which writes name and version into the file")
     };
+    if let Some(why) = exports::never_called(&inspected.exports) {
+        let message = format!("the module {why}");
+        return Err(
+            Failure::new(Kind::Refused, "never_called", message).hint(exports::EXPORTS_HINT)
+        );
+    }
     let name = inspected
         .name
         .ok_or_else(|| lacks("no_name", "usable name"))?;

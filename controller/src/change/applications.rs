@@ -68,9 +68,11 @@ pub(crate) fn apply(
         );
         write.event("application_applied", name.as_str(), &message)?;
     }
+    let mut warnings = manifest::warnings(&row.manifest);
+    warnings.extend(plan::notices(&row.manifest, &modules));
     Ok(ApplyResult {
         placements: placements_of(write, &replanned.placements, &name)?,
-        warnings: manifest::warnings(&row.manifest),
+        warnings,
         name,
         revision: row.revision,
         changed,

@@ -27,7 +27,7 @@ use haar_protocol::manifest::Manifest;
 pub(crate) use compile::compile;
 pub(crate) use place::{Placed, place};
 pub(crate) use relays::{Relay, RelayPlace, attached_relays, relays_of};
-pub(crate) use resolve::{resolve, route_pairs_problem};
+pub(crate) use resolve::{notices, resolve, route_pairs_problem};
 pub(crate) use topics::{relay_problems, topic_rights};
 
 /// Which nodes each microservice runs on. A microservice without nodes has no entry.

@@ -27,7 +27,10 @@ fn site() -> (TestSite, Device, Device) {
 fn what_can_not_run_is_refused_with_its_reason() {
     let (site, _first, _second) = site();
     let mut network = recipe("network", "1.0.0");
-    network.imports.push("wasi:sockets/tcp@0.2.6".into());
+    network.imports.push("wasi:http/types@0.2.10".into());
+    network
+        .imports
+        .push("wasi:keyvalue/store@0.2.0-draft".into());
     site.push(&network);
     let mut keeper = recipe("keeper", "1.0.0");
     keeper
@@ -51,7 +54,12 @@ fn what_can_not_run_is_refused_with_its_reason() {
         (
             "module: network@1.0.0, place: {node: gw-1}",
             "missing_grants",
-            "wasi:sockets/tcp@0.2.6",
+            "wasi:http/types@0.2.10",
+        ),
+        (
+            "module: network@1.0.0, place: {node: gw-1}",
+            "missing_grants",
+            "write `grants: { key_value: true }` into the manifest; for the others: HTTP is not offered",
         ),
         (
             "module: keeper@1.0.0, place: {node: gw-1}",
@@ -287,4 +295,25 @@ fn a_change_of_publishers_reaches_every_node() {
     site.client.delete("/publishers/other").done();
     let (after, _) = link.assignment(|assignment| assignment.publishers.len() == 1);
     assert!(after.number > assignment.number);
+}
+
+#[test]
+fn what_imports_sockets_is_applied_with_a_warning_that_each_call_is_denied() {
+    let (site, _first, _second) = site();
+    let mut python = recipe("python", "1.0.0");
+    python.imports.push("wasi:sockets/tcp@0.2.9".into());
+    site.push(&python);
+    let manifest = one("module: python@1.0.0, place: {node: gw-1}");
+    let applied = site.try_apply("app", &manifest).json();
+    let warnings = applied["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let warning = warnings[0].as_str().unwrap();
+    assert!(
+        warning.contains("`python@1.0.0` imports `wasi:sockets`")
+            && warning.contains("access-denied"),
+        "{warning}"
+    );
+    let ours = one("module: sampler@1.0.0, place: {node: gw-1}");
+    let applied = site.try_apply("app", &ours).json();
+    assert_eq!(applied["warnings"], serde_json::json!([]));
 }

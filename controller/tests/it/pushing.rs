@@ -377,3 +377,24 @@ fn a_node_fetches_the_modules_of_its_assignment_and_nothing_else() {
         .get(&content_path(&mine))
         .refused(401, "unknown_node");
 }
+
+#[test]
+fn a_component_of_which_nothing_would_be_called_is_refused_with_what_it_is() {
+    let site = TestSite::with_publisher();
+    for (export, expected) in [
+        ("wasi:cli/run@0.2.6", "is a command"),
+        ("wasi:http/incoming-handler@0.2.6", "is an HTTP handler"),
+        ("haar:local/handler@0.2.0", "exports only"),
+    ] {
+        let mut recipe = recipe("main", "1.0.0");
+        recipe.exports = vec![export.into()];
+        let file = recipe.signed(&publisher());
+        let reply = site.client.put(&content_path(&file), &file);
+        let refusal = reply.refused(422, "never_called");
+        assert!(
+            refusal.contains(expected) && refusal.contains("haar:local/handler"),
+            "{refusal}"
+        );
+    }
+    assert_store_is_empty(&site);
+}

@@ -128,7 +128,12 @@ impl Logger {
     /// What the instance wrote to standard error in the call that has just failed: a panic from its
     /// first line on, of anything else the last lines. One line, cut; empty when it wrote nothing.
     pub fn last_words(&self) -> String {
-        let call = self.0.counters.calls.load(Ordering::Relaxed).saturating_sub(1);
+        let call = self
+            .0
+            .counters
+            .calls
+            .load(Ordering::Relaxed)
+            .saturating_sub(1);
         let gate = self.gate();
         let said = gate.last.iter();
         let said: Vec<&str> = said

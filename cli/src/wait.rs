@@ -1,9 +1,11 @@
 //! Waits until what was applied runs: every node has taken its new assignment, and reports every
 //! instance as running with the module that it should have. Deciding is pure; see [`judge`].
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use haar_protocol::rest::{ApplyResult, Microservice, Node};
+use haar_protocol::ids::Digest;
+use haar_protocol::rest::{ApplyResult, Microservice, ModuleCode, Node};
 use haar_protocol::status::State;
 
 use crate::client::Client;
@@ -17,6 +19,9 @@ const FIRST_POLL: Duration = Duration::from_millis(20);
 const LAST_POLL: Duration = Duration::from_millis(320);
 /// A refusal must have been said for so long before it is believed: a module may still be on its way.
 const REFUSED_FOR: Duration = Duration::from_millis(1_200);
+
+/// After this time the site is asked what it compiles.
+const COMPILED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How far an application is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +45,8 @@ pub(crate) fn until_running(
     time: Duration,
     progress: Progress,
 ) -> Result<()> {
-    let end = Instant::now() + time;
+    let began = Instant::now();
+    let end = began + time;
     let step = progress.step(format!("Waiting for {}", applied.name));
     let mut refused_since = None;
     let mut poll = FIRST_POLL;
@@ -67,15 +73,22 @@ pub(crate) fn until_running(
             {
                 return Err(refused(applied, &reasons));
             }
-            Verdict::Waiting { missing, .. } | Verdict::Refused(missing)
+            Verdict::Waiting { mut missing, .. } | Verdict::Refused(mut missing)
                 if Instant::now() >= end =>
             {
+                missing.extend(compiling(client, &microservices)?);
                 return Err(timed_out(applied, time, &missing));
             }
             Verdict::Waiting {
                 running, instances, ..
             } => {
-                let now = format!("Waiting for {}: {running} of {instances} run", applied.name);
+                let mut now = format!("Waiting for {}: {running} of {instances} run", applied.name);
+                // Small modules are compiled before anybody could read of it.
+                if began.elapsed() >= COMPILED_WITHIN
+                    && let Some(progress) = compiling(client, &microservices)?.first()
+                {
+                    now = format!("{now}; {progress}");
+                }
                 if now != shown {
                     step.now(&now);
                     shown = now;
@@ -86,6 +99,37 @@ pub(crate) fn until_running(
         interrupt::sleep(poll)?;
         poll = (poll * 2).min(LAST_POLL);
     }
+}
+
+/// What the site compiles for instances that do not run yet.
+fn compiling(client: &Client, microservices: &[Microservice]) -> Result<Vec<String>> {
+    let mut told = Vec::new();
+    for (digest, label) in not_up(microservices) {
+        let code: Vec<ModuleCode> = client.list(&format!("modules/{digest}/code"))?;
+        let under_way = code.iter().filter_map(|code| {
+            let progress = output::printable(code.progress.as_ref()?);
+            let target = output::printable(&code.target);
+            Some(format!(
+                "{} for {target}: {progress}",
+                output::printable(label)
+            ))
+        });
+        told.extend(under_way);
+    }
+    Ok(told)
+}
+
+/// The modules of instances that do not run.
+fn not_up(microservices: &[Microservice]) -> BTreeMap<Digest, &str> {
+    let waiting = microservices.iter().filter(|microservice| {
+        let status = microservice.status.as_ref();
+        let is_up =
+            status.is_some_and(|one| one.module == microservice.module && one.state.is_up());
+        microservice.wanted && !is_up
+    });
+    waiting
+        .map(|microservice| (microservice.module, microservice.module_label.as_str()))
+        .collect()
 }
 
 fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) -> Verdict {
@@ -129,7 +173,11 @@ fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) 
             microservice.name.microservice, microservice.node
         );
         let reported = microservice.status.as_ref();
+        // What another module did is not the reason why this one does not run.
         let why = reported
+            .filter(|status| {
+                [Some(status.module), status.refused_module].contains(&Some(microservice.module))
+            })
             .and_then(|status| status.reason.as_deref())
             .map(|reason| format!(": {}", output::printable(reason)))
             .unwrap_or_default();
@@ -249,6 +297,43 @@ mod tests {
             &[node(true, 7, None)]
         )));
         assert!(waits(&judge(&applied(), &[], &[node(true, 7, None)])));
+    }
+
+    #[test]
+    fn the_site_is_asked_for_modules_of_which_an_instance_does_not_run() {
+        let (runs, waits) = (Some("running"), Some("preparing"));
+        assert!(not_up(&[microservice(runs, true)]).is_empty());
+        for listed in [
+            microservice(waits, true),
+            microservice(runs, false),
+            microservice(None, true),
+        ] {
+            let listed = [listed];
+            assert_eq!(
+                not_up(&listed),
+                BTreeMap::from([(listed[0].module, "sampler@1.0.0")])
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_module_before_did_is_not_the_reason_why_the_new_one_does_not_run() {
+        let mut listed = microservice(Some("back-off"), false);
+        listed.status.as_mut().unwrap().reason = Some("sampler@0.9.0: unreachable".into());
+        let verdict = judge(&applied(), &[listed.clone()], &[node(true, 7, None)]);
+        let Verdict::Waiting { missing, .. } = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(missing, ["sampler on sensor is not reported yet"]);
+        listed.status.as_mut().unwrap().module = listed.module;
+        let verdict = judge(&applied(), &[listed], &[node(true, 7, None)]);
+        let Verdict::Waiting { missing, .. } = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(
+            missing,
+            ["sampler on sensor is in state back-off: sampler@0.9.0: unreachable"]
+        );
     }
 
     #[test]

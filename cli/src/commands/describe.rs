@@ -184,7 +184,10 @@ fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
         table.row([
             output::printable(&one.target),
             one.engine.get(..12).unwrap_or_default().to_owned(),
-            match (one.packed_bytes, &one.refused) {
+            match (
+                one.packed_bytes,
+                one.refused.as_ref().or(one.progress.as_ref()),
+            ) {
                 (Some(bytes), _) => output::bytes(bytes),
                 (None, Some(why)) => output::printable(why),
                 (None, None) => String::new(),

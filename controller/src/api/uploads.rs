@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
+use haar_protocol::grants::{self, Grants};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
 use haar_protocol::module::MODULE_BYTES_MAX;
@@ -179,12 +180,17 @@ async fn receive_and_check(
     }
     match check_and_keep(app, &claim, digest).await {
         Ok(row) => {
-            // Nodes that will want it find it compiled.
+            // Nodes that will want it find it compiled. What no grant lets run is compiled for nobody.
+            let can_run = grants::lacking(&row.imports, &Grants::default())
+                .iter()
+                .all(|import| grants::grant_for(import).is_some());
             let fleet = app
                 .database
                 .read(|sql| db::statuses::platforms(sql))
                 .await?;
-            app.compilation.prepare(digest, fleet);
+            if can_run {
+                app.compilation.prepare(digest, fleet);
+            }
             let publishers = app.database.read(|sql| db::publishers::list(sql)).await?;
             Ok(json(StatusCode::CREATED, row.to_rest(&publishers)))
         }

@@ -61,6 +61,9 @@ pub struct ModuleCode {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Where there is none yet: how far it is, such as `compiling for 12 s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
 }
 
 /// How much of an upload has arrived.

@@ -2,7 +2,7 @@
 //! our own parts proves only that we agree with ourselves.
 
 mod devices;
-mod tools;
+pub(crate) mod tools;
 mod broker;
 mod client;
 pub(crate) mod witness;

@@ -72,6 +72,10 @@ impl Modules {
             Err(NoCode::Refused(why)) => {
                 return Err(PrepareError::Refused(format!("{label}: {why}")));
             }
+            // To compile it here, too, would not be faster.
+            Err(NoCode::Later(why)) => {
+                return Err(PrepareError::NotYet(format!("{label}: {why}")));
+            }
             Err(NoCode::Elsewhere(why)) if self.sources.compiler == Compiler::None => {
                 return Err(PrepareError::NotYet(format!(
                     "{label}: no compiled code to be had: {why}; this agent was built without the compiler"

@@ -67,7 +67,8 @@ pub(super) static PYTHON: Case = Case::new(
         let Some(component) = built(scene, "python", python)? else {
             return Ok(());
         };
-        let words = "ValueError: the message asks for it";
+        // The exception itself is in the last lines of the report.
+        let words = "Python function threw an unexpected exception";
         talks(scene, "python", &component, &interpreter(), words)
     },
 );
@@ -81,7 +82,8 @@ pub(super) static JAVASCRIPT: Case = Case::new(
         let Some(component) = built(scene, "javascript", javascript)? else {
             return Ok(());
         };
-        let words = "the message asks for it";
+        // Likewise.
+        let words = "Redirecting call to abort()";
         talks(scene, "javascript", &component, &interpreter(), words)
     },
 );

@@ -83,9 +83,10 @@ impl RelayLink {
             .await
     }
 
-    /// To which relays the controller itself is connected.
-    pub(crate) fn connected(&self) -> BTreeMap<Name, bool> {
-        self.sessions.connected()
+    /// The relays to which the controller itself connects, and why it is not connected; none when it
+    /// is.
+    pub(crate) fn problems(&self) -> BTreeMap<Name, Option<String>> {
+        self.sessions.problems()
     }
 
     /// Waits until the relay has cut off a node that is no longer in the directory.
@@ -155,7 +156,7 @@ impl Relay {
             database,
             Reports::new(&embedded, site, database, &shared),
         );
-        sessions.set(embedded, session.session.clone());
+        sessions.set(embedded, &session);
         let (revocations, asked) = mpsc::channel(REVOCATIONS_MAX);
         let externals = Externals::new(site, database, &shared, &sessions);
         let adoption = Adoption::new(site, database, &shared.newsworthy);
@@ -218,6 +219,7 @@ fn session_options(site: &Site, relay: SocketAddr) -> SessionOptions {
             tls: Some(TlsTrust {
                 ca_pem: site.ca_pem.clone(),
                 server_name: "localhost".into(),
+                client: None,
             }),
         },
         identity: Identity::of_key(site.id.to_string(), site.id.clone(), site.key.clone()),

@@ -21,6 +21,8 @@ pub const RELAYS_OF_NODE_MAX: usize = 4;
 
 /// The purpose for which passwords of relays are sealed.
 pub const PASSWORD_PURPOSE: &str = "relay credentials";
+/// The purpose for which keys of client certificates are sealed.
+pub const CLIENT_PURPOSE: &str = "relay client certificate";
 /// The purpose for which the key of a neighbourhood relay's certificate is sealed.
 pub const CERTIFICATE_PURPOSE: &str = "relay certificate";
 
@@ -28,6 +30,11 @@ pub const CERTIFICATE_PURPOSE: &str = "relay certificate";
 /// that what devices may do and what nodes may do never mixes.
 pub fn device_user(node: &NodeId) -> String {
     format!("{node}.devices")
+}
+
+/// As whom a person tries a broker whose users are generated: with this number and client id.
+pub fn trial_user(site: &SiteId, number: u8) -> String {
+    format!("{site}.trial-{number}")
 }
 
 /// A relay that a node attaches to.
@@ -45,6 +52,18 @@ pub struct RelayAccess {
     pub ca_pem: Option<String>,
     /// As whom to connect.
     pub credentials: NodeCredentials,
+    /// The certificate that the node shows in TLS, where the broker wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientAccess>,
+}
+
+/// A certificate that all nodes show to a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAccess {
+    /// The certificate, and those between it and its authority, in PEM.
+    pub certificate_pem: String,
+    /// Its private key in PEM, sealed for the node.
+    pub key: SealedText,
 }
 
 /// What passes over a relay.
@@ -136,9 +155,13 @@ pub struct RelayInfo {
     pub preference: u16,
     /// Whether the controller is connected to it; none where it has nothing to do.
     pub controller_connected: Option<bool>,
-    /// How many nodes are to attach to it.
+    /// Why it is not, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_reason: Option<String>,
+    /// How many nodes need it: those that attach to it, and those whose routes begin or end at its
+    /// topics.
     pub nodes: u64,
-    /// How many of them said last that they are connected to it.
+    /// How many of them are online and say that they are connected to it.
     pub nodes_connected: u64,
     /// What is wrong with it, for a person.
     pub problem: Option<String>,

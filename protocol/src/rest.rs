@@ -21,9 +21,10 @@
 //! PUT    /api/v1/publishers/{name}            PublisherRequest -> TrustedPublisher
 //! DELETE /api/v1/publishers/{name}
 //! GET    /api/v1/relays                       List<RelayInfo>
-//! GET    /api/v1/relays/{name}                RelayInfo
+//! GET    /api/v1/relays/{name}                RelayDetail
 //! PUT    /api/v1/relays/{name}?dry_run=       the manifest in YAML -> RelayApplied
 //! DELETE /api/v1/relays/{name}
+//! GET    /api/v1/relays/{name}/trial          RelayTrial: what it takes to try a broker
 //! GET    /api/v1/relays/{name}/credentials?certificate=   RelayCredentials
 //! GET    /api/v1/modules                      List<Module>
 //! GET    /api/v1/modules/{digest}             Module
@@ -50,6 +51,7 @@
 mod nodes;
 mod modules;
 mod applications;
+mod relays;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +66,7 @@ pub use modules::{Module, ModuleCode, PublisherRequest, TrustedPublisher, Upload
 pub use nodes::{
     Enrolment, EnrolmentRequest, LinkKeyRotation, Node, NodeDetail, Token, TokenRequest,
 };
+pub use relays::{Grade, RelayDetail, RelayFinding, RelaySession, RelayTrial};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,12 +76,26 @@ pub struct Status {
     /// The relays that the node attaches to, the most preferred first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<RelayStatus>,
+    /// The brokers of plain MQTT devices that its routes need, by name: sessions of their own, also
+    /// where it attaches to the same broker as a relay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokers: Vec<RelayStatus>,
+    /// Messages of devices that were dropped because no route takes them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_messages_dropped: u64,
+    /// User properties of devices' messages that did not become headers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_properties_dropped: u64,
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
     /// What is left out because there was no room for it; none when everything is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<Omitted>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What is or was wrong with the database of an agent.
@@ -168,9 +182,13 @@ pub struct RelayStatus {
     pub name: Name,
     /// Whether the node is connected to it.
     pub connected: bool,
-    /// Why it is not, for a person.
+    /// Why it is not, for a person; while it is connected, what the relay refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Since when it is connected, or is not: milliseconds since the Unix epoch by the node's clock.
+    /// None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// How a relay fares that the node runs.

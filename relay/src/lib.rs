@@ -13,6 +13,8 @@
 mod backoff;
 #[cfg(feature = "broker")]
 mod broker;
+#[cfg(feature = "check")]
+mod check;
 mod clock;
 mod connection;
 mod descriptors;
@@ -34,6 +36,8 @@ pub use broker::{
     Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls,
     remove_earlier_state,
 };
+#[cfg(feature = "check")]
+pub use check::{CheckOptions, check};
 pub use descriptors::raise_descriptor_limit;
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
@@ -41,7 +45,7 @@ pub use devices::{
 };
 #[cfg(feature = "broker")]
 pub use door::{Door, DoorLimits, Full, Place, Progress, Source};
-pub use endpoint::{Endpoint, RelayError, TlsTrust};
+pub use endpoint::{ClientCertificate, Endpoint, RelayError, TlsTrust};
 #[cfg(feature = "broker")]
 pub use pace::{Pace, Rate};
 pub use reason::DisconnectReason;

@@ -9,6 +9,7 @@ mod build;
 mod package;
 mod bill;
 mod command;
+mod night;
 
 use std::process::ExitCode;
 
@@ -20,11 +21,13 @@ use clap::Parser;
 enum Task {
     /// Build the agent for gateways: programs, Debian packages, bills of materials, checksums
     Dist(dist::Arguments),
+    Night(night::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Dist(arguments) => dist::dist(&arguments),
+        Task::Night(arguments) => night::night(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,9 @@
 //! `haar describe`: everything about one thing.
 
 mod node;
+mod relay;
+
+pub(super) use relay::session;
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
@@ -41,6 +44,8 @@ enum What {
     },
     /// A key whose modules run
     Publisher { name: Name },
+    /// A broker between the site, its nodes and devices
+    Relay { name: Name },
 }
 
 /// `APPLICATION/MICROSERVICE`, or one of them.
@@ -88,6 +93,12 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             output::text(&describe_module(&module))
         }
         What::Microservice { name } => microservice(&client, options, name),
+        What::Relay { name } => one(
+            &client,
+            options,
+            &format!("relays/{name}"),
+            relay::described,
+        ),
         What::Publisher { name } => publisher(&client, options, name),
     }
 }

@@ -18,7 +18,9 @@ use crate::error::{CommandError, Result};
 use crate::interrupt;
 use crate::output;
 
-pub(super) use tables::{assignment, clock_remark, microservices};
+pub(super) use tables::{
+    assignment, clock_remark, microservices, relay_controller, relay_place, relay_role,
+};
 pub(crate) use tables::{labels, state};
 
 const REFRESH: Duration = Duration::from_secs(2);

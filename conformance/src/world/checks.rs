@@ -262,7 +262,8 @@ fn interrupted_burst(
     let mut running = stage.start(&[From::durable("cut/#")], &[])?;
     stage.wait_subscribed(&mut running.witness, &["cut/probe"])?;
     let messages = Publish::numbered("cut/t", stage.burst, 1);
-    let (port, protocol) = (stage.broker.port(), stage.protocol);
+    let protocol = stage.protocol;
+    let port = stage.broker.port(protocol);
     let mut device = stage.client.begin_publishing(port, protocol, &messages)?;
     let middle = (stage.burst / MIDDLE) as usize;
     let outcome = (|| {
@@ -329,7 +330,8 @@ fn outward(stage: &mut Stage<'_, '_>) -> anyhow::Result<String> {
     let to = json!({ "from": "witness.out", "to": "mqtt:outward/out", "relay": "world", "retain": true });
     let mut running = stage.start(&[From::durable("outward/in/#")], &[to])?;
     stage.wait_subscribed(&mut running.witness, &["outward/in/probe"])?;
-    let (port, protocol) = (stage.broker.port(), stage.protocol);
+    let protocol = stage.protocol;
+    let port = stage.broker.port(protocol);
     let listener = stage.client.listen(port, protocol, "outward/out")?;
     let mut messages: Vec<Publish> = (0..=255u8)
         .map(|byte| Publish::plain("outward/in/t", &[byte, 0, 255, byte], 1))

@@ -187,7 +187,7 @@ impl Stage<'_, '_> {
     /// Publishes messages in their order.
     pub(super) fn publish(&self, messages: &[Publish]) -> anyhow::Result<()> {
         self.client
-            .publish(self.broker.port(), self.protocol, messages)
+            .publish(self.broker.port(self.protocol), self.protocol, messages)
     }
 
     /// Waits until messages to each of these topics reach the witness.

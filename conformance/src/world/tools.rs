@@ -36,8 +36,12 @@ impl Tools {
     pub(super) fn broker(&self, kind: Kind) -> anyhow::Result<PathBuf> {
         match kind {
             Kind::Mosquitto => mosquitto::program("mosquitto"),
-            Kind::Rmqtt => self.cargo("rmqttd", RMQTT),
-            Kind::Rumqttd => self.cargo("rumqttd", RUMQTTD),
+            // It compiles a library of C++ and a protocol of its own.
+            Kind::Rmqtt => self.cargo("rmqttd", RMQTT, &["--locked"]).context(
+                "RMQTT needs cmake and protoc (Debian: apt-get install cmake protobuf-compiler)",
+            ),
+            // The versions in its own lock file do not compile with Rust 1.95 (its crate `metrics`).
+            Kind::Rumqttd => self.cargo("rumqttd", RUMQTTD, &[]),
         }
     }
 
@@ -75,14 +79,15 @@ impl Tools {
         Ok((folder, MQTT_JS))
     }
 
-    fn cargo(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
+    fn cargo(&self, package: &str, version: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join(format!("{package}-{version}"));
         let program = folder.join("bin").join(package);
         if !program.exists() {
             eprintln!("building {package} {version} with cargo: some minutes ...");
             run(Command::new("cargo")
-                .args(["install", package, "--version", version, "--locked"])
-                .args(["--quiet", "--root"])
+                .args(["install", package, "--version", version, "--quiet"])
+                .args(more)
+                .arg("--root")
                 .arg(&folder))?;
         }
         Ok(program)

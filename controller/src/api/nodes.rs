@@ -59,6 +59,13 @@ pub(super) async fn show(
                 backlogs: of_status(&status, |status| &status.backlogs),
                 frames_refused: status.as_ref().map_or(0, |row| row.status.frames_refused),
                 relays: of_status(&status, |status| &status.relays),
+                brokers: of_status(&status, |status| &status.brokers),
+                device_messages_dropped: status
+                    .as_ref()
+                    .map_or(0, |row| row.status.device_messages_dropped),
+                device_properties_dropped: status
+                    .as_ref()
+                    .map_or(0, |row| row.status.device_properties_dropped),
                 serves: of_status(&status, |status| &status.serves),
                 omitted: status.as_ref().and_then(|row| row.status.omitted.clone()),
             })

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, Relay};
 use haar_protocol::relay::{IssuedCertificate, RelayApplied, RelayCredentials, RelayInfo};
-use haar_protocol::rest::List;
+use haar_protocol::rest::{List, RelayDetail, RelayTrial};
 use rusqlite::Connection;
 use serde::Deserialize;
 
@@ -21,35 +21,37 @@ use crate::{change, clock, db, relay_view};
 
 /// `GET /relays`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<RelayInfo>>> {
-    let relays = load(&app).await?;
-    Ok(answers::list(relays))
+    let relays = load(&app).await?.into_iter();
+    Ok(answers::list(relays.map(|detail| detail.relay).collect()))
 }
 
 /// `GET /relays/{name}`
 pub(super) async fn show(
     State(app): State<App>,
     Named(name): Named<Name>,
-) -> Answer<Json<RelayInfo>> {
+) -> Answer<Json<RelayDetail>> {
     let found = load(&app).await?;
-    match found.into_iter().find(|relay| relay.name == name) {
-        Some(relay) => Ok(Json(relay)),
+    match found.into_iter().find(|detail| detail.relay.name == name) {
+        Some(detail) => Ok(Json(detail)),
         None => Err(unknown(&app, name).await?),
     }
 }
 
-async fn load(app: &App) -> Answer<Vec<RelayInfo>> {
+async fn load(app: &App) -> Answer<Vec<RelayDetail>> {
     let site = Arc::clone(&app.site);
-    let connected = app.relay.connected();
+    let own = app.relay.problems();
     app.database
         .read(move |sql| {
-            let fleet = change::load_fleet(sql, &site)?;
-            let statuses = db::statuses::all(sql)?;
-            Ok(relay_view::infos(
-                &fleet,
-                &statuses,
-                &connected,
-                clock::now_ms(),
-            ))
+            let nodes = db::nodes::list(sql)?.into_iter();
+            let online = nodes.filter(|node| node.online).map(|node| node.id);
+            let view = relay_view::View {
+                fleet: &change::load_fleet(sql, &site)?,
+                statuses: &db::statuses::all(sql)?,
+                online: &online.collect(),
+                own: &own,
+                now_ms: clock::now_ms(),
+            };
+            Ok(view.relays())
         })
         .await
 }
@@ -154,4 +156,20 @@ pub(super) async fn credentials(
         Ok(found)
     };
     app.database.write(issue).await.map(Json)
+}
+
+/// `GET /relays/{name}/trial`
+pub(super) async fn trial(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+) -> Answer<Json<RelayTrial>> {
+    let site = Arc::clone(&app.site);
+    let found = app.database.read(move |sql| {
+        let relays = change::load_relays(sql, &site)?;
+        match relays.iter().find(|relay| relay.name == name) {
+            Some(relay) => relay_view::trial(&site, relay),
+            None => Err(change::unknown_relay(sql, &name)),
+        }
+    });
+    found.await.map(Json)
 }

@@ -22,7 +22,8 @@ pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
 pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key, unknown_node};
 pub(crate) use publishers::{distrust, trust};
 pub(crate) use relays::{
-    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates, unknown_relay,
+    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates, shown,
+    unknown_relay,
 };
 pub(crate) use reports::adopt;
 

@@ -45,6 +45,9 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         backlogs: Vec::new(),
         frames_refused: 0,
         relays: Vec::new(),
+        brokers: Vec::new(),
+        device_messages_dropped: 0,
+        device_properties_dropped: 0,
         serves: Vec::new(),
         omitted: None,
     }

@@ -44,7 +44,7 @@ fn every_route_of_the_document_answers_and_asks_who_calls() {
         let unknown = site.client.send("PATCH", &path, &[], b"");
         assert_eq!(unknown.status, 405, "{path}");
     }
-    assert_eq!(routes, 39);
+    assert_eq!(routes, 40);
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Mosquitto {
             url: Some(self.url().parse().unwrap()),
             ca_pem: None,
             credentials: NodeCredentials::Anonymous,
+            client: None,
         }
     }
 

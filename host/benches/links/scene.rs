@@ -220,6 +220,7 @@ fn embedded() -> RelayAccess {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        client: None,
     }
 }
 

@@ -71,7 +71,7 @@ impl Discards {
 
     /// No route takes the topic: it is withdrawn by now, or the broker sends what nobody asked for.
     pub(super) fn without_route(&mut self, bus: &Bus, topic: &str) {
-        bus.refuse();
+        count(&bus.device_messages_dropped);
         self.without_route += 1;
         if self.without_route.is_power_of_two() {
             let (relay, topic, messages) = (&self.relay, topic.escape_debug(), self.without_route);
@@ -95,4 +95,22 @@ pub(super) fn check(
         return Err(Unfit::Type(said.to_owned()));
     }
     route.check_size(headers, body).map_err(Unfit::Size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn a_message_without_a_route_is_no_frame_of_another_node() {
+        let bus = Bus::default();
+        let mut discards = Discards::new("plant".parse().unwrap());
+        for _ in 0..3 {
+            discards.without_route(&bus, "hall/door");
+        }
+        assert_eq!(bus.device_messages_dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(bus.frames_refused(), 0);
+    }
 }

@@ -98,9 +98,8 @@ impl Intake {
             message.duplicate,
             message.user_properties,
         );
-        for _ in 0..left_out {
-            self.bus.refuse();
-        }
+        let dropped = &self.bus.device_properties_dropped;
+        dropped.fetch_add(left_out as u64, Ordering::Relaxed);
         let routes = plan.routes(&message.topic, message.subscription);
         if routes.is_empty() {
             self.discards.without_route(&self.bus, &message.topic);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::sleep_until;
+use super::device_health::Health;
 use super::device_intake::Intake;
 use super::device_output::Output;
 use crate::bus::Bus;
@@ -23,8 +24,10 @@ const EVENTS_MAX: usize = 64;
 /// After a store that can't be read or written.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What ends the task.
+/// What ties the task to the control loop.
 pub(super) struct Ends {
+    /// What statuses report of the session.
+    pub(super) health: Arc<Health>,
     /// No route needs the broker any more: it is told to forget the session.
     pub(super) forget: CancellationToken,
     /// The agent stops.
@@ -51,6 +54,7 @@ pub(super) async fn run(
         received,
         plan,
         output: Output::new(store),
+        health: Arc::clone(&ends.health),
         connection: None,
     };
     tokio::join!(link.run(ends), task);
@@ -63,6 +67,7 @@ struct DeviceLink {
     plan: watch::Receiver<BrokerPlan>,
     intake: Intake,
     output: Output,
+    health: Arc<Health>,
     /// The number of the connection, while there is one.
     connection: Option<u64>,
 }
@@ -120,11 +125,13 @@ impl DeviceLink {
     fn event(&mut self, plan: &BrokerPlan, event: DeviceEvent) {
         match event {
             DeviceEvent::Connected { connection } => {
+                self.health.set(true, None);
                 tracing::info!(relay = %self.relay, "connected to the broker of devices");
                 self.connection = Some(connection);
             }
             DeviceEvent::Disconnected { reason } => {
                 tracing::warn!(relay = %self.relay, "devices: {reason}");
+                self.health.set(false, Some(&reason.to_string()));
                 self.connection = None;
                 self.intake.disconnected();
                 self.output.disconnected();
@@ -137,7 +144,11 @@ impl DeviceLink {
                 self.output.published(&self.relay, token, outcome);
             }
             DeviceEvent::SubscriptionRefused { filter, why } => {
-                tracing::error!(relay = %self.relay, %filter, "the broker refused to subscribe to it: {why}; tried again in a minute");
+                let why = format!(
+                    "the broker refused to subscribe to {filter}: {why}; tried again each minute"
+                );
+                tracing::error!(relay = %self.relay, "{why}");
+                self.health.set(true, Some(&why));
             }
         }
     }

@@ -123,6 +123,7 @@ impl Agent {
             precompiled: self.options.precompiled == Precompiled::Accept,
             policy: self.options.policy.outline(),
             relays: self.relays.statuses(),
+            brokers: self.devices.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
             store: reporter::store(&self.store),

@@ -16,6 +16,7 @@ mod serving;
 mod links;
 mod peer_link;
 mod devices;
+mod device_health;
 mod device_link;
 mod device_intake;
 mod device_commit;
@@ -61,6 +62,6 @@ pub enum Event {
     Started(MicroserviceName, u64),
     /// A dead letter goes back into its inbox; the answer says why not.
     Replay(Box<DeadLetter>, oneshot::Sender<Result<(), String>>),
-    /// There are other dead letters than before.
-    DeadLettersChanged,
+    /// Something that statuses tell is different: dead letters, or a session with devices.
+    Changed,
 }

@@ -34,6 +34,8 @@ pub(super) struct Frame {
     pub(super) policy: PolicyStatus,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
+    /// The brokers of plain devices that it talks to.
+    pub(super) brokers: Vec<RelayStatus>,
     /// The relays that it runs.
     pub(super) serves: Vec<ServedStatus>,
     /// What it has written.
@@ -83,6 +85,9 @@ pub(super) fn status(
         backlogs: backlogs(node),
         frames_refused: bus.frames_refused(),
         relays: frame.relays.clone(),
+        brokers: frame.brokers.clone(),
+        device_messages_dropped: bus.device_messages_dropped.load(Ordering::Relaxed),
+        device_properties_dropped: bus.device_properties_dropped.load(Ordering::Relaxed),
         serves: frame.serves.clone(),
         omitted: None,
     };

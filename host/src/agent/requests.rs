@@ -252,7 +252,7 @@ impl Desk {
 
     /// The next status tells how many letters there are now.
     async fn tell_change(&self) {
-        let _ = self.events.send(Event::DeadLettersChanged).await; // or the control loop has ended
+        let _ = self.events.send(Event::Changed).await; // or the control loop has ended
     }
 }
 

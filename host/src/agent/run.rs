@@ -173,6 +173,12 @@ impl Agent {
             doors: Arc::clone(&doors),
         };
         let account = Account::new(membership, &options.key);
+        let devices = Devices::new(devices::Means {
+            account: account.clone(),
+            bus: Arc::clone(&bus),
+            store: store.clone(),
+            events: events.clone(),
+        });
         let serving = Serving::new(account.clone(), &data.join("relays"));
         let relays = Relays::start(account, intake, table)?;
         let uplink = relays.uplink();
@@ -207,14 +213,6 @@ impl Agent {
             began: Instant::now(),
             doors,
         };
-        let devices = Devices::new(devices::Means {
-            node: options.membership.node.clone(),
-            key: options.key.clone(),
-            site_key: options.membership.site_key,
-            ca_pem: options.membership.ca_pem.clone(),
-            bus: Arc::clone(&surroundings.bus),
-            store: store.clone(),
-        });
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
@@ -331,7 +329,7 @@ impl Agent {
             Event::Replay(letter, answer) => {
                 let _ = answer.send(self.node.replay(*letter)); // or who asked is gone
             }
-            Event::DeadLettersChanged => self.node.changed = true,
+            Event::Changed => self.node.changed = true,
         }
     }
 

@@ -45,6 +45,10 @@ use table::{InstancePorts, Outlet, RouteTable, Target};
 pub struct Bus {
     table: ArcSwap<RouteTable>,
     frames_refused: AtomicU64,
+    /// Messages of devices that no route takes.
+    pub device_messages_dropped: AtomicU64,
+    /// User properties of such messages that did not become headers.
+    pub device_properties_dropped: AtomicU64,
 }
 
 /// A publisher's view of the table: looked up again only when the table has changed.
@@ -62,6 +66,8 @@ impl Default for Bus {
         Self {
             table: ArcSwap::from_pointee(RouteTable::default()),
             frames_refused: AtomicU64::new(0),
+            device_messages_dropped: AtomicU64::new(0),
+            device_properties_dropped: AtomicU64::new(0),
         }
     }
 }

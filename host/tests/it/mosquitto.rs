@@ -114,6 +114,7 @@ impl Mosquitto {
             url: Some(format!("mqtt://127.0.0.1:{}", self.port).parse().unwrap()),
             ca_pem: None,
             credentials,
+            client: None,
         }
     }
 

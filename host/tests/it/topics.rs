@@ -4,6 +4,7 @@
 mod bursts;
 mod outlets;
 mod qos;
+mod reported;
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute};

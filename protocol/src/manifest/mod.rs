@@ -38,7 +38,9 @@ pub use ends::RouteEnd;
 pub use errors::{ManifestError, ManifestErrors};
 pub use parse::{Document, MANIFEST_BYTES_MAX, parse, parse_document};
 pub use ports::Port;
-pub use relay::{CREDENTIAL_BYTES_MAX, Credentials, EMBEDDED_PREFERENCE, Relay, RelayKind};
+pub use relay::{
+    CREDENTIAL_BYTES_MAX, ClientCertificate, Credentials, EMBEDDED_PREFERENCE, Relay, RelayKind,
+};
 pub use routes::warnings;
 #[cfg(feature = "schema")]
 pub use schema::{json_schema, relay_json_schema};

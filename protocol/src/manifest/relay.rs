@@ -16,6 +16,8 @@ use super::{ApiVersion, Place};
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
 /// Longest CA certificate, in bytes.
 pub(super) const CA_BYTES_MAX: usize = 32 * 1024;
+/// How a certificate in PEM begins.
+const CERTIFICATE_LINE: &str = "-----BEGIN CERTIFICATE-----";
 /// The preference of a relay of which nothing else is said.
 pub(super) const PREFERENCE: u16 = 100;
 /// The same of the controller's own: behind the others.
@@ -53,6 +55,11 @@ pub struct Relay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Credentials"))]
     pub credentials: Option<Credentials>,
+    /// The certificate that nodes and the controller show to a broker which wants one in TLS, beside
+    /// their `credentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "ClientCertificate"))]
+    pub client_certificate: Option<ClientCertificate>,
     /// What passes over it: `everything`; `links` for messages between nodes only, where the
     /// controller does not reach it; `topics` for plain MQTT devices only. A neighbourhood relay
     /// carries links.
@@ -79,6 +86,23 @@ pub struct Relay {
 pub enum RelayKind {
     /// A relay.
     Relay,
+}
+
+/// A certificate that TLS clients show.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+pub struct ClientCertificate {
+    /// The certificate in PEM, followed by those between it and its authority.
+    pub certificate: String,
+    /// Its private key in PEM: PKCS #8, SEC1 or PKCS #1.
+    pub key: String,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ClientCertificate(..)")
+    }
 }
 
 /// How nodes and the controller tell a broker who they are.
@@ -236,6 +260,7 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
     let of_url = [
         ("ca", relay.ca.is_some()),
         ("credentials", relay.credentials.is_some()),
+        ("client_certificate", relay.client_certificate.is_some()),
         ("carries", relay.carries.is_some()),
     ];
     for (key, _) in of_url
@@ -257,13 +282,30 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
     if relay
         .ca
         .as_ref()
-        .is_some_and(|ca| ca.len() > CA_BYTES_MAX || !ca.contains("-----BEGIN CERTIFICATE-----"))
+        .is_some_and(|ca| ca.len() > CA_BYTES_MAX || !ca.contains(CERTIFICATE_LINE))
     {
         wrong(
             "ca",
             "is not a certificate in PEM",
             "write `ca: |` and the certificate below it, indented",
         );
+    }
+    if let Some(ClientCertificate { certificate, key }) = &relay.client_certificate {
+        let is_bad = |text: &str, word: &str| text.len() > CA_BYTES_MAX || !text.contains(word);
+        if is_bad(certificate, CERTIFICATE_LINE) || is_bad(key, "PRIVATE KEY-----") {
+            wrong(
+                "client_certificate",
+                "is not a certificate and its private key in PEM",
+                "write `certificate: |` and `key: |`, each with the PEM text below it, indented",
+            );
+        }
+        if relay.url.as_ref().is_some_and(|url| !url.encrypted) {
+            wrong(
+                "client_certificate",
+                "is shown in TLS only",
+                "use mqtts, or remove it",
+            );
+        }
     }
     if let Some(Credentials::Given { user, password }) = &relay.credentials {
         let is_bad = |text: &str| text.is_empty() || text.len() > CREDENTIAL_BYTES_MAX;

@@ -149,6 +149,15 @@ pub struct NodeDetail {
     /// The relays that it attaches to, the most preferred first; none for the controller's alone.
     #[serde(default)]
     pub relays: Vec<RelayStatus>,
+    /// The brokers of plain MQTT devices that its routes need.
+    #[serde(default)]
+    pub brokers: Vec<RelayStatus>,
+    /// Messages of devices that it dropped because no route takes them.
+    #[serde(default)]
+    pub device_messages_dropped: u64,
+    /// User properties of devices' messages that did not become headers there.
+    #[serde(default)]
+    pub device_properties_dropped: u64,
     /// The relays that it runs for its neighbours.
     #[serde(default)]
     pub serves: Vec<ServedStatus>,

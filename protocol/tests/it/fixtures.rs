@@ -279,7 +279,11 @@ pub(crate) fn status() -> Status {
             name: name("plant"),
             connected: false,
             reason: Some("the relay can't be reached: no answer in time".to_owned()),
+            since_ms: Some(NOW_MS - 60_000),
         }],
+        brokers: vec![],
+        device_messages_dropped: 0,
+        device_properties_dropped: 0,
         serves: vec![],
         omitted: None,
     }
@@ -292,6 +296,7 @@ fn relays() -> Vec<RelayAccess> {
         url: Some("mqtts://192.0.2.9:8883".parse().unwrap()),
         ca_pem: None,
         credentials: NodeCredentials::Generated,
+        client: None,
     };
     let embedded = RelayAccess {
         name: name("controller"),
@@ -299,6 +304,7 @@ fn relays() -> Vec<RelayAccess> {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        client: None,
     };
     vec![plant, embedded]
 }

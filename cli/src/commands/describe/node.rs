@@ -5,6 +5,7 @@ use haar_protocol::grants::Access;
 use haar_protocol::rest::NodeDetail;
 use haar_protocol::status::{FlashStatus, PolicyStatus, StoreStatus};
 
+use super::relay;
 use crate::commands::get;
 use crate::output::{self, facts};
 
@@ -105,13 +106,13 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             get::clock_remark(node).map_or_else(String::new, |remark| format!(": it {remark}"));
         pairs.push(("Clock", format!("{skew} ms from the controller's{remark}")));
     }
-    for relay in &detail.relays {
-        let state = match (relay.connected, &relay.reason) {
-            (true, _) => "connected".to_owned(),
-            (false, Some(reason)) => format!("not connected: {}", output::printable(reason)),
-            (false, None) => "not connected yet".to_owned(),
-        };
-        pairs.push(("Relay", format!("{}: {state}", relay.name)));
+    for status in &detail.relays {
+        let state = relay::state(status, now);
+        pairs.push(("Relay", format!("{}: {state}", status.name)));
+    }
+    for status in &detail.brokers {
+        let state = relay::state(status, now);
+        pairs.push(("Devices at", format!("{}: {state}", status.name)));
     }
     for relay in &detail.serves {
         let state = relay.reason.as_ref().map_or_else(
@@ -137,6 +138,18 @@ pub(super) fn described(detail: &NodeDetail) -> String {
     if detail.frames_refused > 0 {
         let text = format!("{} frames of other nodes", detail.frames_refused);
         pairs.push(("Refused", text));
+    }
+    if detail.device_messages_dropped > 0 {
+        let count = detail.device_messages_dropped;
+        let text = format!("{count} messages of devices: no route takes them");
+        pairs.push(("Dropped", text));
+    }
+    if detail.device_properties_dropped > 0 {
+        let count = detail.device_properties_dropped;
+        let text = format!(
+            "{count} user properties of devices' messages: more than 64, or named `mqtt-…`"
+        );
+        pairs.push(("Dropped", text));
     }
     let mut table = output::Table::new(&[
         "MICROSERVICE",

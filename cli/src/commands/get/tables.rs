@@ -242,35 +242,20 @@ pub(super) fn relays(relays: &[RelayInfo]) -> String {
         "CARRIES",
         "PREFERENCE",
         "CONTROLLER",
-        "NODES",
+        "CONNECTED NODES",
     ]);
     let mut remarks = String::new();
     for relay in relays {
         table.row([
             relay.name.to_string(),
-            match (relay.place, &relay.node) {
-                (RelaySort::Embedded, _) => "controller".to_owned(),
-                (RelaySort::External, _) => "broker".to_owned(),
-                (RelaySort::Neighbourhood, Some(node)) => format!("node {node}"),
-                (RelaySort::Neighbourhood, None) => "node".to_owned(),
-            },
+            relay_place(relay),
             relay
                 .url
                 .as_ref()
                 .map_or_else(|| "-".into(), ToString::to_string),
-            match relay.carries {
-                RelayRole::Everything => "everything",
-                RelayRole::Links => "links",
-                RelayRole::Topics => "topics",
-            }
-            .to_owned(),
+            relay_role(relay.carries).to_owned(),
             relay.preference.to_string(),
-            match relay.controller_connected {
-                Some(true) => "connected",
-                Some(false) => "not connected",
-                None => "-",
-            }
-            .to_owned(),
+            relay_controller(relay).to_owned(),
             format!("{} of {}", relay.nodes_connected, relay.nodes),
         ]);
         if let Some(problem) = &relay.problem {
@@ -281,6 +266,34 @@ pub(super) fn relays(relays: &[RelayInfo]) -> String {
     match remarks.is_empty() {
         true => table,
         false => format!("{table}\n{remarks}"),
+    }
+}
+
+/// Where a relay is.
+pub(in crate::commands) fn relay_place(relay: &RelayInfo) -> String {
+    match (relay.place, &relay.node) {
+        (RelaySort::Embedded, _) => "controller".to_owned(),
+        (RelaySort::External, _) => "broker".to_owned(),
+        (RelaySort::Neighbourhood, Some(node)) => format!("node {node}"),
+        (RelaySort::Neighbourhood, None) => "node".to_owned(),
+    }
+}
+
+/// What passes over a relay.
+pub(in crate::commands) fn relay_role(role: RelayRole) -> &'static str {
+    match role {
+        RelayRole::Everything => "everything",
+        RelayRole::Links => "links",
+        RelayRole::Topics => "topics",
+    }
+}
+
+/// Whether the controller is connected to a relay.
+pub(in crate::commands) fn relay_controller(relay: &RelayInfo) -> &'static str {
+    match relay.controller_connected {
+        Some(true) => "connected",
+        Some(false) => "not connected",
+        None => "-",
     }
 }
 

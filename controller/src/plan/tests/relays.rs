@@ -32,6 +32,7 @@ fn broker(text: &str, preference: u16, nodes: Place) -> Relay {
                 user: "haar".into(),
                 password: "secret".into(),
             },
+            client: None,
             issued_until_ms: None,
         },
     }

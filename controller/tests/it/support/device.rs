@@ -169,6 +169,9 @@ impl Device {
             backlogs: Vec::new(),
             frames_refused: 0,
             relays: Vec::new(),
+            brokers: Vec::new(),
+            device_messages_dropped: 0,
+            device_properties_dropped: 0,
             serves: Vec::new(),
             omitted: None,
         }

@@ -31,6 +31,24 @@ impl Kind {
             Kind::Rumqttd => "rumqttd",
         }
     }
+
+    /// Why nobody can subscribe to `topic` at the broker, though MQTT allows it, and where that is
+    /// reported.
+    pub(super) fn refuses(self, topic: &str) -> Option<&'static str> {
+        let begins_so = |level: &str| level.starts_with('$');
+        match self {
+            Kind::Rmqtt if topic.split('/').skip(1).any(begins_so) => {
+                Some("refuses `$` at later levels; no report was found")
+            }
+            Kind::Rumqttd if begins_so(topic) => {
+                Some("https://github.com/bytebeamio/rumqtt/issues/650")
+            }
+            Kind::Rumqttd if topic.starts_with(|first: char| !first.is_ascii()) => {
+                Some("panics over a first character beyond ASCII; no report was found")
+            }
+            Kind::Mosquitto | Kind::Rmqtt | Kind::Rumqttd => None,
+        }
+    }
 }
 
 /// A broker of others, running.
@@ -122,9 +140,15 @@ fn rmqtt(port: u16, folder: &Path) -> anyhow::Result<String> {
         );
         std::fs::write(plugins.join(format!("{plugin}.toml")), storage)?;
     }
+    // It serves more than MQTT, by itself on ports that are the same for all.
+    let (api, nodes) = (free_port()?, free_port()?);
+    let api = format!("http_laddr = \"{HOST}:{api}\"\n");
+    std::fs::write(plugins.join("rmqtt-http-api.toml"), api)?;
     Ok(format!(
         "[node]\n\
          id = 1\n\
+         [rpc]\n\
+         server_addr = \"{HOST}:{nodes}\"\n\
          [plugins]\n\
          dir = \"{folder}/plugins\"\n\
          default_startups = [\"rmqtt-retainer\", \"rmqtt-session-storage\", \"rmqtt-shared-subscription\"]\n\

@@ -3,8 +3,8 @@
 //!
 //! Its topics begin with `$haar-check/`, so that no subscription of anybody else takes them in
 //! (MQTT 5.0 section 4.7.2). At a broker that passes no such topics on they begin with `haar-check/`,
-//! and what would be many messages is not tried. One message, to a shared subscription, goes there in
-//! any case. What it has retained or queued it clears.
+//! and what would be many messages is not tried. Where shared subscriptions or retained messages
+//! know no `$` topics, one message of each goes there, too. What it has retained or queued it clears.
 
 mod link;
 mod trials;

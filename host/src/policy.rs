@@ -3,7 +3,7 @@
 //! not run, and a directory that the owner does not name is not opened. What is refused is refused
 //! for one microservice; the others run.
 
-mod mounts;
+pub(crate) mod mounts;
 mod place;
 
 use std::fs::File;

@@ -46,6 +46,9 @@ pub struct Status {
     pub refused: Option<RefusedAssignment>,
     /// What the node has to give.
     pub budget: Budget,
+    /// Where the budget's memory comes from, for people. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_source: Option<String>,
     /// What its owner allows the site. None from agents of earlier releases, which have no policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,

@@ -51,6 +51,9 @@ pub(super) async fn show(
                 node: overview::node(&row, status.as_ref(), number),
                 enrolled_ms: row.enrolled_ms,
                 engine: status.as_ref().and_then(|row| row.status.engine.clone()),
+                memory_source: status
+                    .as_ref()
+                    .and_then(|row| row.status.memory_source.clone()),
                 policy: status.as_ref().and_then(|row| row.status.policy.clone()),
                 status_sequence: status.as_ref().map(|row| row.status.sequence),
                 statuses_missed: status.as_ref().map_or(0, |row| row.missed),

@@ -63,7 +63,8 @@ pub(crate) fn enrol(
             name: present.name.clone(),
         });
     }
-    let labels = merged_labels(&request.labels, &token.labels)?;
+    let had = present.as_ref().map(|present| &present.labels);
+    let labels = merged_labels(had, &request.labels, &token.labels)?;
     let name = choose_name(write, &token, request, present.as_ref(), &node)?;
     if present.is_none() && db::nodes::keys(&write.sql)?.len() >= NODES_MAX {
         return Err(Failure::new(
@@ -147,12 +148,15 @@ pub(crate) fn proof_failure(error: ProofError) -> Failure {
     }
 }
 
+/// The labels that the node has stay where neither device nor token says others.
 fn merged_labels(
+    had: Option<&BTreeMap<String, String>>,
     of_device: &BTreeMap<String, String>,
     of_token: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut labels = of_device.clone();
-    labels.extend(of_token.clone());
+    let all = had.into_iter().chain([of_device, of_token]).flatten();
+    let labels = all.map(|(key, value)| (key.clone(), value.clone()));
+    let labels = labels.collect();
     check_labels(&labels)?;
     Ok(labels)
 }

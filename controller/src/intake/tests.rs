@@ -36,6 +36,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         applied: 1,
         refused: None,
         budget: Budget::new(ByteSize(1), 1),
+        memory_source: None,
         policy: None,
         resident_bytes: 1,
         flash: None,

@@ -153,7 +153,7 @@ impl<'f> Placer<'f> {
             let problem = Problem {
                 code: "over_budget",
                 message: format!("microservice `{}` does not fit on node `{}`: {shortage}", name.microservice, self.fleet.nodes[id].name),
-                hint: Some("lower its limits, place it elsewhere, or give the node's agent a larger budget".into()),
+                hint: Some("lower its limits, place it elsewhere, or give the node more: stop its agent, make a token with `haar node token`, there `haar-agent enrol TOKEN --memory SIZE` (or --cpu, --storage; everything else stays as it is), and start it again".into()),
             };
             self.unplaced.push(Unplaced {
                 name: name.clone(),

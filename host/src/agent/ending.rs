@@ -125,6 +125,7 @@ impl Agent {
             relays: self.relays.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
+            memory_source: self.options.membership.memory_source.clone(),
             store: reporter::store(&self.store),
         };
         let membership = &self.options.membership;

@@ -40,6 +40,8 @@ pub(super) struct Frame {
     pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
+    /// Where the budget's memory comes from.
+    pub(super) memory_source: Option<String>,
     /// What is wrong with its database.
     pub(super) store: Option<StoreStatus>,
 }
@@ -72,6 +74,7 @@ pub(super) fn status(
         applied: node.in_force().map_or(0, |in_force| in_force.number),
         refused: node.refused().cloned(),
         budget: node.allegiance.budget.clone(),
+        memory_source: frame.memory_source.clone(),
         policy: Some(frame.policy.clone()),
         link_key: Some(frame.link_key),
         link_key_generation: frame.link_key_generation,

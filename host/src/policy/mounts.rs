@@ -13,19 +13,19 @@ use super::place::Place;
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts(Vec<Mount>);
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Its number.
     id: u64,
     /// The file system, as `major:minor`.
     pub(super) device: String,
     /// Which directory of the file system it shows.
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Where it shows it.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     /// The type of the file system.
     kind: String,
 }
@@ -51,7 +51,7 @@ impl Mounts {
     }
 
     /// Lines that are not understood are passed over: what lies there is not found, and refused.
-    fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         let lines = text.split(|byte| *byte == b'\n');
         Self(lines.filter_map(Mount::parse).collect())
     }
@@ -67,6 +67,11 @@ impl Mounts {
             .context("the kernel does not name its mount")?;
         let found = self.0.iter().find(|mount| mount.id == id);
         found.context("its mount is not among those of this process")
+    }
+
+    /// Those of file systems of a type.
+    pub(crate) fn of_type(&self, kind: &str) -> impl Iterator<Item = &Mount> {
+        self.0.iter().filter(move |mount| mount.kind == kind)
     }
 
     /// Those at or below a path. Below, because a directory shows what is mounted in it.

@@ -65,6 +65,7 @@ impl Node {
             relays: vec![site.relay_url()],
             ca_pem: site.ca_pem(),
             budget: Budget::new(ByteSize(1 << 30), 100),
+            memory_source: None,
             labels: BTreeMap::new(),
         };
         let data = tempfile::tempdir().unwrap();

@@ -128,6 +128,9 @@ pub struct NodeDetail {
     /// The engine that runs modules there, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineStatus>,
+    /// Where the memory of its budget comes from, for people, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_source: Option<String>,
     /// What its owner allows the site, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,

@@ -254,6 +254,7 @@ pub(crate) fn status() -> Status {
         link_key: Some(LinkKey::from_bytes([2; 32])),
         link_key_generation: 3,
         budget: budget(),
+        memory_source: Some("half of 256MiB: the machine's memory".into()),
         policy: Some(policy()),
         resident_bytes: 9_000_000,
         flash: Some(FlashStatus {

@@ -135,6 +135,7 @@ fn bodies_about_nodes_keep_their_form() {
             node: a_node(),
             enrolled_ms: NOW_MS - 1,
             engine: crate::fixtures::status().engine,
+            memory_source: crate::fixtures::status().memory_source,
             policy: Some(crate::fixtures::policy()),
             status_sequence: Some(42),
             statuses_missed: 1,

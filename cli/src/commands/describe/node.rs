@@ -53,8 +53,15 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         (
             "Gives",
             format!(
-                "{} of memory, {} of cpu, {} of storage, for at most {} microservices",
+                "{} of memory{}, {} of cpu, {} of storage, for at most {} microservices",
                 node.budget.memory,
+                detail
+                    .memory_source
+                    .as_ref()
+                    .map_or_else(String::new, |source| format!(
+                        " ({})",
+                        output::printable(source)
+                    )),
                 bounded(node.budget.cpu_percent < u32::MAX, || {
                     format!("{}%", node.budget.cpu_percent)
                 }),

@@ -160,6 +160,7 @@ impl Device {
             applied,
             refused: None,
             budget: Budget::new(ByteSize(64 << 20), 4),
+            memory_source: None,
             policy: None,
             resident_bytes: 9_000_000,
             flash: None,

@@ -1,6 +1,5 @@
 //! What an assignment does to the agent: verified, stored, and only then in force.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,7 +43,7 @@ impl Agent {
                     );
                     self.lacks_logs = true;
                 }
-                self.assigned(*assignment, &envelope);
+                self.assigned(*assignment, &envelope).await;
             }
             Ok(Verdict::Same) => {}
             Err(refusal) => self
@@ -78,7 +77,7 @@ impl Agent {
             Ok(Verdict::Accept(assignment)) => {
                 // Stored before acted on: a power cut now must not bring the old one back.
                 match self.store_assignment(&assignment, envelope).await {
-                    Ok(()) => self.assigned(*assignment, envelope),
+                    Ok(()) => self.assigned(*assignment, envelope).await,
                     Err(error) => {
                         // A full disk may have room again: tried with the next status.
                         self.unstored = Some(Bytes::copy_from_slice(envelope));
@@ -132,7 +131,7 @@ impl Agent {
         Ok(())
     }
 
-    fn assigned(&mut self, assignment: Assignment, envelope: &[u8]) {
+    async fn assigned(&mut self, assignment: Assignment, envelope: &[u8]) {
         self.surroundings.facts.store(Arc::new(Facts {
             id: assignment.node.to_string(),
             name: assignment.node_name.to_string(),
@@ -141,7 +140,7 @@ impl Agent {
             location: self.options.location,
         }));
         self.link_key_generation = assignment.link_key_generation;
-        self.renew_link_key();
+        self.renew_link_key().await;
         let kept = Kept::of(&assignment);
         self.serving.follow(&assignment);
         self.relays.follow(&assignment);
@@ -155,13 +154,20 @@ impl Agent {
     /// Makes another key for links where the site wants one, and goes on with it: kept before it is
     /// used or told, so that the node is never known by a key that it has lost. What can't be kept is
     /// tried again with every status.
-    pub(super) fn renew_link_key(&mut self) {
+    pub(super) async fn renew_link_key(&mut self) {
         let generation = self.link_key_generation;
         if generation <= self.options.link_secret.generation() {
             return;
         }
-        let directory: &Path = &self.data;
-        match LinkSecret::make(directory, generation, random_seed) {
+        let directory = self.data.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            LinkSecret::make(&directory, generation, random_seed)
+        });
+        match made
+            .await
+            .map_err(anyhow::Error::from)
+            .and_then(|made| made)
+        {
             Ok(secret) => {
                 tracing::info!(generation, "another key for links");
                 self.options.link_secret = secret.clone();

@@ -20,6 +20,7 @@ use crate::config::Precompiled;
 use crate::identity::Membership;
 use crate::local_api::state::now_ms;
 use crate::modules::compile::Compiler;
+use crate::service_manager::DISK_IS_SLOW;
 use crate::store::Health;
 
 /// How long the end of the agent may take in all.
@@ -61,16 +62,25 @@ impl Agent {
             self.open_logs_again().await;
         }
         self.relays.look();
-        self.renew_link_key();
+        self.renew_link_key().await;
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
-        match self.store.count_dead_letters().await {
-            Ok(letters) => self.node.count_dead_letters(&letters),
-            Err(_) if self.store.is_known_to_fail() => {}
-            Err(error) => tracing::warn!("dead letters can't be counted: {error:#}"),
-        }
+        self.count_dead_letters().await;
         self.send_status().await;
+    }
+
+    /// Where the disk does not answer, the status says so and goes without.
+    async fn count_dead_letters(&mut self) {
+        if self.store.slow_for().is_some() {
+            return;
+        }
+        match tokio::time::timeout(DISK_IS_SLOW, self.store.count_dead_letters()).await {
+            Ok(Ok(letters)) => self.node.count_dead_letters(&letters),
+            Ok(Err(_)) if self.store.is_known_to_fail() => {}
+            Ok(Err(error)) => tracing::warn!("dead letters can't be counted: {error:#}"),
+            Err(_) => {}
+        }
     }
 
     /// Never waits for the relay: when it does not take the status, it gets the next one, which is a

@@ -99,8 +99,13 @@ pub(super) fn status(
 
 /// What there is to tell of the database.
 pub(super) fn store(store: &Store) -> Option<StoreStatus> {
+    let slow = || {
+        let seconds = store.slow_for()?.as_secs();
+        Some(format!("the disk has not answered for {seconds} s"))
+    };
+    let problem = store.health().borrow().problem().map(str::to_owned);
     let status = StoreStatus {
-        problem: store.health().borrow().problem().map(str::to_owned),
+        problem: problem.or_else(slow),
         damage: store.damage().cloned(),
     };
     (status != StoreStatus::default()).then_some(status)

@@ -287,13 +287,17 @@ impl Agent {
             tokio::select! {
                 () = stop.cancelled() => break Ended::Stopped,
                 ended = store_ended(&mut health) => break ended,
-                Some(event) = self.received.recv() => self.apply(event).await,
+                Some(event) = self.received.recv() => {
+                    service_manager.wait_for_disk(self.apply(event)).await;
+                }
                 Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => self.ended(ended),
                 () = sleep_until(wake) => {
                     let effects = self.node.woken(Instant::now(), now_ms());
                     self.perform(effects);
                 }
-                () = tokio::time::sleep_until(self.report_at) => self.report().await,
+                () = tokio::time::sleep_until(self.report_at) => {
+                    service_manager.wait_for_disk(self.report()).await;
+                }
                 () = sleep_until(service_manager.wake()) => {} // told below, as after every turn
             }
             while self.work.try_join_next().is_some() {} // finished side work

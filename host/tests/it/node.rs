@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use haar_host::agent::ending::Ended;
 use haar_host::agent::run::{Agent, Options};
-use haar_host::config::{Location, Precompiled};
+use haar_host::config::{Location, Precompiled, Supervision};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
 use haar_host::policy::{Policy, Rules};
@@ -140,6 +140,7 @@ impl Node {
         let stop = CancellationToken::new();
         let options = self.options();
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
+        let supervision = self.supervision.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -148,7 +149,9 @@ impl Node {
             let (store, store_thread) = Store::open_or_lack(&data).unwrap();
             let ended = runtime.block_on(async {
                 let agent = Agent::start(&data, options, store).await.unwrap();
-                agent.run(stopped, ServiceManager::default()).await
+                let manager = ServiceManager::new(&supervision).unwrap();
+                manager.ready();
+                agent.run(stopped, manager).await
             });
             drop(runtime);
             store_thread.join();

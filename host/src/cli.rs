@@ -31,6 +31,8 @@ use haar_engine::compiler::child::CompileArguments;
 
 /// Where an agent keeps its state unless told otherwise.
 const DATA: &str = "/var/lib/haar";
+/// A directory that is made or mounted is seen after this time.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
 /// The service that the Debian package brings; it runs on that directory.
 const SERVICE: &str = "/usr/lib/systemd/system/haar-agent.service";
 
@@ -236,6 +238,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         location: settings.location,
         precompiled: settings.precompiled,
         policy: Arc::new(policy),
+        look_pause: LOOK_PAUSE,
         flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,

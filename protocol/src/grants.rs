@@ -97,9 +97,32 @@ pub struct DirectoryGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "ByteSize"))]
     pub quota: Option<ByteSize>,
-    /// The microservice runs without it on a node that does not have it.
+    /// The microservice runs without it on a node that does not have it, and with it from when it is
+    /// there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub optional: bool,
+    /// Whether something must be mounted there.
+    #[serde(default, skip_serializing_if = "Mount::is_any")]
+    pub mount: Mount,
+}
+
+/// Whether something must be mounted at a granted directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// Any directory is right.
+    #[default]
+    Any,
+    /// A directory at which nothing is mounted counts as one that is not there.
+    Required,
+}
+
+impl Mount {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 /// What may be done in a granted directory.

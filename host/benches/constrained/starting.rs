@@ -46,6 +46,7 @@ pub async fn of_the_agent(agent: &Path) {
         access: Access::ReadWrite,
         quota: None,
         optional: false,
+        mount: Default::default(),
     }];
     let allowed = format!(
         "[policy]\ndirectories = [{{ path = {:?}, access = \"read-write\" }}]\n",

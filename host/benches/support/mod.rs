@@ -56,6 +56,7 @@ impl Bench {
                 private_directories: node.data.path().join("private"),
                 measurements: Arc::default(),
                 policy: Arc::new(node.policy()),
+                look_pause: node.look_pause,
                 facts: Default::default(),
             }),
             bus,

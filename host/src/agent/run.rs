@@ -78,6 +78,8 @@ pub struct Options {
     pub precompiled: Precompiled,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
+    /// After this time microservices look at their directories again.
+    pub look_pause: Duration,
 }
 
 /// The agent with everything that it owns.
@@ -195,6 +197,7 @@ impl Agent {
             private_directories: data.join("private"),
             measurements: Arc::default(),
             policy: Arc::clone(&options.policy),
+            look_pause: options.look_pause,
             facts: ArcSwap::default(),
         });
         let means = Means {

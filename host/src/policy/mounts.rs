@@ -43,6 +43,16 @@ pub(super) enum Kind {
     Devices,
 }
 
+/// Whether something is mounted at a directory that is open.
+///
+/// # Errors
+/// When it can't be found out.
+pub(crate) fn is_mount_point(opened: &File) -> anyhow::Result<bool> {
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let path = std::fs::read_link(&link).with_context(|| format!("can't read {link}"))?;
+    Ok(Mounts::read()?.of(opened)?.point == path)
+}
+
 impl Mounts {
     /// As they are now.
     pub(super) fn read() -> anyhow::Result<Self> {
@@ -155,6 +165,14 @@ fn path(word: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_point_is_told_from_a_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_mount_point(&File::open(folder.path()).unwrap()).unwrap());
+        assert!(is_mount_point(&File::open("/proc").unwrap()).unwrap());
+        assert!(!is_mount_point(&File::open("/proc/self").unwrap()).unwrap());
+    }
 
     #[test]
     fn a_line_is_read_with_its_optional_fields_and_its_escapes() {

@@ -10,6 +10,7 @@
 mod messages;
 mod aftermath;
 mod hibernation;
+mod looking;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -157,6 +158,13 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             instance.leave_the_rest(&exit).await;
             return exit;
         }
+        if let End::BeginsAgain = end {
+            instance.leave_the_rest(&Exit::Stopped).await;
+            timers = instance.guest.into_state().timers;
+            timers.wake();
+            tick = None;
+            continue;
+        }
         let handles = instance.guest.handles();
         let state = instance.guest.into_state();
         let configuration = Arc::clone(&state.configuration);
@@ -238,6 +246,8 @@ enum End {
     Exit(Exit),
     /// To begin again when something comes for it.
     Hibernates,
+    /// To begin again now.
+    BeginsAgain,
 }
 
 struct Instance<'a> {
@@ -251,6 +261,8 @@ struct Instance<'a> {
     retry: RetryPolicy,
     /// When its last call ended.
     idle_since: Instant,
+    /// When its directories are looked at again.
+    looks_at: Option<Instant>,
     /// The message over which the instance failed.
     failed_over: Option<Delivery>,
     /// Messages taken out of the inbox and not handled yet.
@@ -271,6 +283,7 @@ impl<'a> Instance<'a> {
             share,
             retry,
             idle_since: Instant::now(),
+            looks_at: None,
             failed_over: None,
             batch: VecDeque::new(),
             retries: VecDeque::new(),
@@ -300,6 +313,7 @@ impl<'a> Instance<'a> {
         if let Some(started) = self.started.take() {
             let _ = started.send(()); // the agent may be gone already; then the orders tell
         }
+        self.look_later();
         match tick {
             Some(tick) => self.handle_tick(tick).await,
             None => Ok(()),
@@ -313,6 +327,7 @@ impl<'a> Instance<'a> {
         let attempt = self.inbox.next_attempt();
         let (handles, has_more) = (self.guest.handles(), !self.batch.is_empty());
         let drowsy = self.hibernates_at();
+        let look = self.looks_at;
         tokio::select! {
             biased;
             changed = self.orders.changed() => {
@@ -321,6 +336,7 @@ impl<'a> Instance<'a> {
                 }
                 return self.obey().await;
             }
+            () = until(look) => return self.look().await,
             () = until(timer) => self.tick().await?,
             () = until(retry) => self.retry().await?,
             () = self.inbox.wait(), if handles && !has_more => self.handle_batch().await?,

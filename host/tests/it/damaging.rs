@@ -39,6 +39,7 @@ impl Scene {
             access: Access::ReadWrite,
             quota: None,
             optional: false,
+            mount: Default::default(),
         });
         let command = [("write /data/seen", "yes")];
         let mut assignment = node.assignment(&site, 1);

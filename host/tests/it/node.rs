@@ -47,6 +47,10 @@ pub struct Node {
     /// How often it was started.
     pub starts: u32,
     membership: Membership,
+    /// The service manager that its agent is started by.
+    pub supervision: Supervision,
+    /// After this time its microservices look at their directories again.
+    pub look_pause: Duration,
     running: Option<(CancellationToken, std::thread::JoinHandle<Ended>)>,
 }
 
@@ -78,6 +82,8 @@ impl Node {
             location: None,
             starts: 0,
             membership,
+            supervision: Supervision::default(),
+            look_pause: Duration::from_secs(60),
             running: None,
         }
     }
@@ -94,6 +100,8 @@ impl Node {
             location: self.location,
             starts: 0,
             membership: self.membership.clone(),
+            supervision: Supervision::default(),
+            look_pause: Duration::from_secs(60),
             running: None,
         }
     }
@@ -132,6 +140,7 @@ impl Node {
             compiler: Compiler::InProcess,
             precompiled: Precompiled::Accept,
             policy: Arc::new(self.policy()),
+            look_pause: self.look_pause,
         }
     }
 

@@ -189,6 +189,7 @@ async fn a_granted_directory_that_is_not_there_is_told() {
         access: Access::ReadOnly,
         quota: None,
         optional: false,
+        mount: Default::default(),
     });
     assignment.microservices = vec![files];
     node.start();

@@ -121,6 +121,7 @@ pub(crate) fn assignment() -> Assignment {
                     access: Access::ReadOnly,
                     quota: None,
                     optional: false,
+                    mount: Default::default(),
                 }],
                 ..Grants::default()
             },

@@ -9,7 +9,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -116,8 +116,7 @@ impl ServiceManager {
     /// Goes on with a turn of the control loop that may wait for the disk, and for nothing else. Whoever
     /// waits gives the thread away, so a loop that hangs tells nothing, and one that waits tells that it
     /// is there: for [`DISK_PATIENCE`] at most.
-    pub async fn wait_for_disk(&mut self, turn: impl Future<Output = ()>) {
-        let mut turn = pin!(turn);
+    pub async fn wait_for_disk(&mut self, mut turn: Pin<&mut dyn Future<Output = ()>>) {
         let began = Instant::now();
         let (patient_until, mut complain) = (began + DISK_PATIENCE, began + DISK_IS_SLOW);
         loop {
@@ -181,6 +180,8 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(60);
@@ -258,14 +259,14 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut manager = manager(path.to_str().unwrap());
         manager.watchdog = Some(Watchdog::new(Duration::from_millis(20), Instant::now()));
-        manager.wait_for_disk(async {}).await;
+        manager.wait_for_disk(pin!(async {})).await;
         let hang = async {
             let began = std::time::Instant::now();
             while began.elapsed() < Duration::from_millis(100) {
                 std::hint::spin_loop();
             }
         };
-        manager.wait_for_disk(hang).await;
+        manager.wait_for_disk(pin!(hang)).await;
         assert_eq!(heard(&socket), None);
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -291,7 +292,7 @@ impl Agent {
                 () = stop.cancelled() => break Ended::Stopped,
                 ended = store_ended(&mut health) => break ended,
                 Some(event) = self.received.recv() => {
-                    service_manager.wait_for_disk(self.apply(event)).await;
+                    service_manager.wait_for_disk(pin!(self.apply(event))).await;
                 }
                 Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => self.ended(ended),
                 () = sleep_until(wake) => {
@@ -299,7 +300,7 @@ impl Agent {
                     self.perform(effects);
                 }
                 () = tokio::time::sleep_until(self.report_at) => {
-                    service_manager.wait_for_disk(self.report()).await;
+                    service_manager.wait_for_disk(pin!(self.report())).await;
                 }
                 () = sleep_until(service_manager.wake()) => {} // told below, as after every turn
             }

@@ -157,3 +157,20 @@ pub(super) fn note(health: &watch::Sender<Health>, trouble: Trouble) {
         is_another
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_reported_and_one_that_is_waited_for_as_usual_is_not() {
+        let (busy, now) = (Busy::default(), Instant::now());
+        assert_eq!(busy.slow_for(), None);
+        busy.set(Some(now));
+        assert_eq!(busy.slow_for(), None);
+        busy.set(now.checked_sub(DISK_IS_SLOW));
+        assert!(busy.slow_for().unwrap() >= DISK_IS_SLOW);
+        busy.set(None);
+        assert_eq!(busy.slow_for(), None);
+    }
+}

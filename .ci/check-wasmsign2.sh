@@ -18,6 +18,18 @@ cp "$component" ours.wasm
 "$wasmsign2" sign -i "$component" -o theirs.wasm -k raw.key -K raw.pub
 "$haar" verify theirs.wasm --key team.pub
 
+# A second signature stands beside the first, whoever made it, and both tools take both.
+"$haar" key new second
+"$haar" key export second.pub --out second.raw
+cp theirs.wasm both.wasm
+"$haar" sign both.wasm --key second.key
+for key in raw.pub second.raw; do
+  "$wasmsign2" verify -i both.wasm -K "$key"
+done
+for key in team.pub second.pub; do
+  "$haar" verify both.wasm --key "$key"
+done
+
 # One flipped byte must be noticed by both.
 python3 - ours.wasm theirs.wasm <<'PYTHON'
 import sys

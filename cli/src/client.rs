@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haar_protocol::context::Context;
+use haar_protocol::ids::Name;
 use haar_protocol::rest::{ErrorBody, List};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -118,6 +119,27 @@ impl Client {
     }
 
     /// Puts a value; the text that the API answers.
+    /// Fails when the site has no such application, microservice or node: with the name that may be meant.
+    pub(crate) fn check_names(
+        &self,
+        application: Option<&Name>,
+        microservice: Option<&Name>,
+        node: Option<&Name>,
+    ) -> Result<()> {
+        let parts = [
+            ("application", application),
+            ("microservice", microservice),
+            ("node", node),
+        ];
+        // Names need no escapes in a URL.
+        let query: String = parts
+            .iter()
+            .filter_map(|(key, name)| name.map(|name| format!("{key}={name}&")))
+            .collect();
+        // What is restricted to names and finds nothing says which of them there is not.
+        self.get_text(&format!("logs?{query}tail=0")).map(drop)
+    }
+
     pub(crate) fn put_text(&self, path: &str, value: &impl Serialize) -> Result<String> {
         self.call("PUT", path, Body::Json(&to_json(value)?))
             .map(|answer| answer.text)
@@ -129,9 +151,10 @@ impl Client {
             .map(|answer| answer.text)
     }
 
-    /// Deletes something.
-    pub(crate) fn delete(&self, path: &str) -> Result<()> {
-        self.call("DELETE", path, Body::None).map(|_| ())
+    /// Deletes something; the text that the API answers.
+    pub(crate) fn delete(&self, path: &str) -> Result<String> {
+        self.call("DELETE", path, Body::None)
+            .map(|answer| answer.text)
     }
 
     /// Opens a stream of server-sent events.

@@ -16,6 +16,7 @@ pub(crate) mod new;
 pub(crate) mod node;
 pub(crate) mod publisher;
 pub(crate) mod relay;
+pub(crate) mod sign;
 pub(crate) mod up;
 pub(crate) mod version;
 
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     New(new::Arguments),
     Build(build::Arguments),
     Key(key::Arguments),
-    Sign(module::SignArguments),
+    Sign(sign::SignArguments),
     Verify(module::VerifyArguments),
 
     // Working with a site.
@@ -85,7 +86,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::New(arguments) => new::run(&arguments, &options),
         Command::Build(arguments) => build::run(&arguments, &options),
         Command::Key(arguments) => key::run(&arguments, &options),
-        Command::Sign(arguments) => module::sign(&arguments, &options),
+        Command::Sign(arguments) => sign::run(&arguments, &options),
         Command::Verify(arguments) => module::verify(&arguments, &options),
         Command::Push(arguments) => module::push(&arguments, &options),
         Command::Apply(arguments) => application::apply(&arguments, &options),

@@ -36,6 +36,8 @@ pub(crate) enum Exit {
     Unreachable = 5,
     /// The site does not allow it.
     NotAllowed = 6,
+    /// A broker does less than Haar asks for.
+    Short = 7,
     /// Ctrl-C, or asked to end by a signal.
     Interrupted = 130,
 }
@@ -50,6 +52,7 @@ Exit codes:
     4  not found
     5  can't reach the site
     6  not allowed
+    7  a broker falls short (haar relay check)
   130  interrupted";
 
 /// Why a command did not do what it was asked.
@@ -145,12 +148,12 @@ impl CommandError {
     }
 
     fn to_json(&self) -> String {
-        let body = ErrorBody {
+        let body = output::WithWarnings::of(ErrorBody {
             code: self.code.clone().into_owned(),
             message: self.message.clone(),
             hint: self.hint.clone(),
-        };
-        serde_json::to_string(&body).expect("three texts always serialise")
+        });
+        serde_json::to_string(&body).expect("texts always serialise")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::module::{MODULE_BYTES_MAX, ModuleError};
@@ -11,6 +11,9 @@ use crate::error::{CommandError, Result, about_file};
 
 /// Keys, contexts and manifests are smaller than this, in bytes.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+/// Symbolic links that are followed one after the other, as by Linux.
+const LINKS_MAX: usize = 40;
 
 /// Who may read a file that is written here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,39 +86,78 @@ pub(crate) fn about_module(path: &Path, error: &ModuleError) -> CommandError {
         ModuleError::Malformed(_) => "malformed_module",
         ModuleError::Unsigned => "unsigned_module",
         ModuleError::UnknownSignature(_) => "unknown_signature",
+        ModuleError::TooManySignatures => "too_many_signatures",
         ModuleError::Untrusted | ModuleError::NotAllowed { .. } => "untrusted_module",
         ModuleError::TooLarge(_) => "module_too_large",
     };
     CommandError::refused(code, format!("{}: {error}", path.display()))
 }
 
-/// Writes `path` in one step: whoever reads it sees the old content or the new, also after a
-/// power cut. With `replace` false an existing file is left alone and `AlreadyExists` returned.
+/// Writes `path`: a regular file in one step, so that whoever reads it sees the old content or the new,
+/// also after a power cut. Symbolic links are followed, and stay. What is there and is not a regular file
+/// (a FIFO, a device) is written into. With `replace` false an existing file is left alone and
+/// `AlreadyExists` returned.
 pub(crate) fn write(
     path: &Path,
     content: &[u8],
     readers: Readers,
     replace: bool,
 ) -> io::Result<()> {
+    let there = fs::metadata(path).ok();
+    if !replace && there.is_none() && path.is_symlink() {
+        return Err(io::ErrorKind::AlreadyExists.into()); // whoever made the link means something by it
+    }
+    let path = match &there {
+        Some(there) if there.is_file() => match target(path)? {
+            Some(target) => target,
+            None => return write_into(path, content),
+        },
+        Some(_) => return write_into(path, content),
+        None => target(path)?.unwrap_or_else(|| path.to_owned()),
+    };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let mut file = temporary(folder, readers)?;
     file.write_all(content)?;
-    if let Ok(old) = fs::metadata(path)
+    if let Some(old) = there
         && readers == Readers::Everybody
     {
         file.as_file().set_permissions(old.permissions())?;
     }
     file.as_file().sync_all()?;
     let persisted = if replace {
-        file.persist(path)
+        file.persist(&path)
     } else {
-        file.persist_noclobber(path)
+        file.persist_noclobber(&path)
     };
     persisted.map_err(|error| error.error)?;
     sync_folder(folder)
+}
+
+/// Where the symbolic links from `path` lead, which need not exist. None behind links that only the
+/// kernel can follow, such as /dev/stdout.
+fn target(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if path.starts_with("/proc") {
+            return Ok(None);
+        }
+        match fs::read_link(&path) {
+            // An absolute one takes the place of everything before it.
+            Ok(next) => path = path.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(Some(path)), // not a link
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// Writes into what is there, as it comes.
+fn write_into(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all(content)?;
+    file.flush()
 }
 
 /// Makes a folder that only its owner reads, with those above it, unless it is there.

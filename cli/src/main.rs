@@ -13,6 +13,7 @@ mod stream;
 mod wait;
 
 mod config;
+mod consent;
 mod error;
 mod files;
 mod interrupt;
@@ -33,8 +34,14 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let format = arguments.options.output;
+    if format == Format::Json {
+        output::keep_warnings();
+    }
     match commands::run(arguments) {
-        Ok(code) => code,
+        Ok(code) => {
+            output::flush_warnings();
+            code
+        }
         Err(error) => {
             error.report(format);
             error.exit.into()

@@ -4,8 +4,11 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+
+pub(crate) use haar_protocol::text::duration;
 
 use crate::error::{CommandError, Result};
 
@@ -46,11 +49,56 @@ fn raw(text: &str, end: &str) -> Result<()> {
     }
 }
 
-/// Writes `value` as JSON to stdout.
+/// Warnings that wait for a JSON document to stand in; none while they go to people. Taken for one
+/// look by whoever warns or writes.
+static WAITING: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// From now on warnings stand in the JSON documents that are written.
+pub(crate) fn keep_warnings() {
+    *WAITING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+}
+
+/// The warnings that no document has yet.
+pub(crate) fn take_warnings() -> Vec<String> {
+    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+    waiting.as_mut().map(std::mem::take).unwrap_or_default()
+}
+
+/// Writes the warnings that no document has yet, as one of their own on stderr.
+pub(crate) fn flush_warnings() {
+    let warnings = take_warnings();
+    if !warnings.is_empty() {
+        note(serde_json::json!({ "warnings": warnings }).to_string());
+    }
+}
+
+/// A document with the warnings that came up while it was made.
+#[derive(Debug, Serialize)]
+pub(crate) struct WithWarnings<T> {
+    #[serde(flatten)]
+    value: T,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl<T> WithWarnings<T> {
+    pub(crate) fn of(value: T) -> Self {
+        let warnings = take_warnings();
+        Self { value, warnings }
+    }
+}
+
+/// Writes `value` as JSON to stdout; warnings that wait stand in it, when it is an object.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| CommandError::failure(format!("can't write the result: {error}")))?;
-    line(text)
+    let failed = |error| CommandError::failure(format!("can't write the result: {error}"));
+    let warnings = take_warnings();
+    let text = match serde_json::to_value(value).map_err(failed)? {
+        serde_json::Value::Object(_) if !warnings.is_empty() => {
+            serde_json::to_string_pretty(&WithWarnings { value, warnings })
+        }
+        _ => serde_json::to_string_pretty(value),
+    };
+    line(text.map_err(failed)?)
 }
 
 /// A sentence on stderr that is not part of the result.
@@ -59,8 +107,22 @@ pub(crate) fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
 }
 
-/// Something that works but may not be meant, on stderr.
+/// What people do next, on stderr; programs know.
+pub(crate) fn hint(text: impl AsRef<str>) {
+    let is_for_people = WAITING.lock().is_ok_and(|waiting| waiting.is_none());
+    if is_for_people {
+        note(text);
+    }
+}
+
+/// Something that works but may not be meant: on stderr, or in the JSON document.
 pub(crate) fn warning(text: impl AsRef<str>) {
+    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(waiting) = waiting.as_mut() {
+        waiting.push(text.as_ref().to_owned());
+        return;
+    }
+    drop(waiting);
     note(format!(
         "{} {}",
         console::style("Warning:").for_stderr().yellow(),
@@ -166,18 +228,6 @@ pub(crate) fn bytes(count: u64) -> String {
         format!("{whole} {}", UNITS[unit])
     } else {
         format!("{whole}.{tenth} {}", UNITS[unit])
-    }
-}
-
-/// A length of time for people: its largest unit or two.
-pub(crate) fn duration(milliseconds: u64) -> String {
-    let seconds = milliseconds / 1000;
-    match seconds {
-        0 => format!("{milliseconds} ms"),
-        1..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }
 

@@ -85,20 +85,24 @@ fn next_line(stream: &mut impl BufRead) -> io::Result<Option<String>> {
 /// A node numbers its lines from 1 each time its agent starts: a line is old when neither its
 /// number nor its time is beyond the last one.
 #[derive(Debug, Default)]
-struct Seen(BTreeMap<Name, (u64, u64)>);
+struct Seen {
+    last: BTreeMap<Name, (u64, u64)>,
+    /// The next line should be one that was seen.
+    is_reconnected: bool,
+}
 
 impl Seen {
     /// True when the line is new; it is remembered.
     fn is_new(&mut self, entry: &LogEntry) -> bool {
         let line = (entry.line.sequence, entry.line.time_ms);
-        match self.0.get_mut(&entry.node) {
+        match self.last.get_mut(&entry.node) {
             Some(last) if line.0 <= last.0 && line.1 <= last.1 => false,
             Some(last) => {
                 *last = line;
                 true
             }
             None => {
-                self.0.insert(entry.node.clone(), line);
+                self.last.insert(entry.node.clone(), line);
                 true
             }
         }
@@ -109,8 +113,9 @@ impl Seen {
 pub(crate) enum Followed<'a> {
     /// A line, and its JSON as it came.
     Line(&'a LogEntry, &'a str),
-    /// So many lines came faster than we read, and are left out.
-    Missed(u64),
+    /// So many lines came faster than we read, and are left out; none when nobody knows: they came
+    /// while we were not connected.
+    Missed(Option<u64>),
     /// The stream was cut, for the reason given; it is opened again.
     Cut(&'a str),
 }
@@ -131,6 +136,7 @@ pub(crate) fn follow_logs(
         let tail = if connected_once { OVERLAP_LINES } else { tail };
         let cut = match client.open_stream(&format!("logs?{filter}tail={tail}&follow=true")) {
             Ok(stream) => {
+                seen.is_reconnected = !seen.last.is_empty();
                 connected_once = true;
                 let mut stream = io::BufReader::new(stream);
                 read_lines(&mut stream, &mut seen, stop, on, &mut pause)?
@@ -183,11 +189,20 @@ fn take(
         let missed = serde_json::from_str::<serde_json::Value>(&event.data)
             .ok()
             .and_then(|data| data["missed"].as_u64());
-        return on(Followed::Missed(missed.unwrap_or_default()));
+        return on(Followed::Missed(missed));
     }
     match serde_json::from_str::<LogEntry>(&event.data) {
-        Ok(entry) if seen.is_new(&entry) => on(Followed::Line(&entry, &event.data)),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(entry) => {
+            let is_first = std::mem::take(&mut seen.is_reconnected);
+            if !seen.is_new(&entry) {
+                return Ok(());
+            }
+            if is_first {
+                on(Followed::Missed(None))?;
+            }
+            on(Followed::Line(&entry, &event.data))
+        }
+        Err(_) => Ok(()),
     }
 }
 
@@ -216,6 +231,36 @@ mod tests {
     fn a_line_without_end_is_refused() {
         let endless = vec![b'x'; usize::try_from(LINE_BYTES_MAX).unwrap() + 1];
         assert!(next_event(&mut endless.as_slice()).is_err());
+    }
+
+    #[test]
+    fn more_lines_than_are_asked_for_again_after_a_cut_are_told() {
+        let line = |sequence: u64| Event {
+            name: "message".into(),
+            data: serde_json::json!({
+                "node": "gateway", "application": "a", "microservice": "m", "sequence": sequence,
+                "time_ms": sequence, "level": "info", "stream": "log", "text": ""
+            })
+            .to_string(),
+        };
+        let mut seen = Seen::default();
+        let mut told = Vec::new();
+        let mut on = |followed: Followed<'_>| {
+            told.push(match followed {
+                Followed::Line(entry, _) => entry.line.sequence.to_string(),
+                Followed::Missed(lines) => format!("missed {lines:?}"),
+                Followed::Cut(_) => "cut".into(),
+            });
+            Ok(())
+        };
+        take(&line(1), &mut seen, &mut on).unwrap();
+        seen.is_reconnected = true;
+        take(&line(1), &mut seen, &mut on).unwrap();
+        take(&line(2), &mut seen, &mut on).unwrap();
+        seen.is_reconnected = true;
+        take(&line(4), &mut seen, &mut on).unwrap();
+        take(&line(5), &mut seen, &mut on).unwrap();
+        assert_eq!(told, ["1", "2", "missed None", "4", "5"]);
     }
 
     #[test]

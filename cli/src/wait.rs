@@ -1,10 +1,13 @@
-//! Waits until what was applied runs: every node has taken its new assignment, and reports every
-//! instance as running with the module that it should have. Deciding is pure; see [`judge`].
+//! Waits until what was applied runs, as far as the site says: the controller judges every instance,
+//! this only reads what it says; see [`judge`].
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use haar_protocol::rest::{ApplyResult, Microservice, Node};
-use haar_protocol::status::State;
+use haar_protocol::ids::Digest;
+use haar_protocol::rest::{
+    Application, ApplicationDetail, ApplyResult, Cause, Microservice, ModuleCode,
+};
 
 use crate::client::Client;
 use crate::error::{CommandError, Result};
@@ -18,46 +21,74 @@ const LAST_POLL: Duration = Duration::from_millis(320);
 /// A refusal must have been said for so long before it is believed: a module may still be on its way.
 const REFUSED_FOR: Duration = Duration::from_millis(1_200);
 
+/// How the wait ended.
+pub(crate) struct Waited {
+    /// The application as the site showed it last.
+    pub(crate) application: Option<Application>,
+    /// An error when not every instance that has a place runs.
+    pub(crate) result: Result<()>,
+}
+/// After this time the site is asked what it compiles.
+const COMPILED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How far an application is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// Everything runs.
-    Running { instances: usize },
-    /// Not yet: how many run, and what is missed first.
-    Waiting {
-        running: usize,
-        instances: usize,
-        missing: Vec<String>,
-    },
+    /// Everything that has a place runs.
+    Running,
+    /// Not yet: what is missed.
+    Waiting(Vec<String>),
     /// It will not run as it is.
     Refused(Vec<String>),
 }
 
-/// Waits until all instances run, for `time` at most, showing how far it is.
+/// Waits until all instances that have a place run, for `time` at most, showing how far it is.
 pub(crate) fn until_running(
     client: &Client,
     applied: &ApplyResult,
     time: Duration,
     progress: Progress,
+) -> Waited {
+    let mut application = None;
+    let result = wait(client, applied, time, progress, &mut application);
+    Waited {
+        application,
+        result,
+    }
+}
+
+fn wait(
+    client: &Client,
+    applied: &ApplyResult,
+    time: Duration,
+    progress: Progress,
+    last: &mut Option<Application>,
 ) -> Result<()> {
-    let end = Instant::now() + time;
+    let began = Instant::now();
+    let end = began + time;
     let step = progress.step(format!("Waiting for {}", applied.name));
+    let path = format!("applications/{}", applied.name);
     let mut refused_since = None;
     let mut poll = FIRST_POLL;
     let mut shown = String::new();
     loop {
-        let microservices: Vec<Microservice> =
-            client.list(&format!("microservices?application={}", applied.name))?;
-        let nodes: Vec<Node> = client.list("nodes")?;
-        let verdict = judge(applied, &microservices, &nodes);
+        let detail: ApplicationDetail = client.parse(&client.get_text(&path)?)?;
+        let verdict = judge(applied, &detail);
+        let ApplicationDetail {
+            application,
+            microservices,
+            ..
+        } = detail;
+        let application = last.insert(application);
+        let (running, instances) = (application.running, application.instances);
         refused_since = match verdict {
             Verdict::Refused(_) => refused_since.or_else(|| Some(Instant::now())),
             _ => None,
         };
         match verdict {
-            Verdict::Running { instances } => {
+            Verdict::Running => {
                 step.done(format!(
-                    "{} runs: {instances} of {instances} instances",
+                    "{} runs: {running} of {instances} instances",
                     applied.name
                 ));
                 return Ok(());
@@ -67,15 +98,20 @@ pub(crate) fn until_running(
             {
                 return Err(refused(applied, &reasons));
             }
-            Verdict::Waiting { missing, .. } | Verdict::Refused(missing)
+            Verdict::Waiting(mut missing) | Verdict::Refused(mut missing)
                 if Instant::now() >= end =>
             {
-                return Err(timed_out(applied, time, &missing));
+                missing.extend(compiling(client, &microservices)?);
+                return Err(timed_out(applied, time, &missing, application));
             }
-            Verdict::Waiting {
-                running, instances, ..
-            } => {
-                let now = format!("Waiting for {}: {running} of {instances} run", applied.name);
+            Verdict::Waiting(_) => {
+                let mut now = format!("Waiting for {}: {running} of {instances} run", applied.name);
+                // Small modules are compiled before anybody could read of it.
+                if began.elapsed() >= COMPILED_WITHIN
+                    && let Some(progress) = compiling(client, &microservices)?.first()
+                {
+                    now = format!("{now}; {progress}");
+                }
                 if now != shown {
                     step.now(&now);
                     shown = now;
@@ -88,95 +124,105 @@ pub(crate) fn until_running(
     }
 }
 
-fn judge(applied: &ApplyResult, microservices: &[Microservice], nodes: &[Node]) -> Verdict {
-    let mut refusals = Vec::new();
-    let mut missing = Vec::new();
-    for (name, number) in &applied.assignments {
-        let Some(node) = nodes.iter().find(|node| node.name == *name) else {
-            continue;
-        };
-        match &node.refused {
-            Some(refused)
-                if refused.number.is_none_or(|refused| refused >= *number)
-                    && node.applied < *number =>
-            {
-                refusals.push(format!(
-                    "{name} refuses its assignment: {}",
-                    output::printable(&refused.reason)
-                ));
-            }
-            _ if node.applied < *number && !node.online => missing.push(format!(
-                "{name} is offline: it runs it as soon as it is back"
-            )),
-            _ if node.applied < *number => {
-                missing.push(format!("{name} has not taken its assignment yet"))
-            }
-            _ => {}
-        }
+/// What the site compiles for instances that do not run yet.
+fn compiling(client: &Client, microservices: &[Microservice]) -> Result<Vec<String>> {
+    let mut told = Vec::new();
+    for (digest, label) in not_up(microservices) {
+        let code: Vec<ModuleCode> = client.list(&format!("modules/{digest}/code"))?;
+        let under_way = code.iter().filter_map(|code| {
+            let progress = output::printable(code.progress.as_ref()?);
+            let target = output::printable(&code.target);
+            Some(format!(
+                "{} for {target}: {progress}",
+                output::printable(label)
+            ))
+        });
+        told.extend(under_way);
     }
-    let wanted: Vec<&Microservice> = microservices
+    Ok(told)
+}
+
+/// The modules of instances that do not run.
+fn not_up(microservices: &[Microservice]) -> BTreeMap<Digest, &str> {
+    microservices
         .iter()
-        .filter(|microservice| microservice.wanted)
-        .collect();
+        .filter(|microservice| microservice.wanted && !microservice.health.is_healthy())
+        .map(|microservice| (microservice.module, microservice.module_label.as_str()))
+        .collect()
+}
+
+fn judge(applied: &ApplyResult, detail: &ApplicationDetail) -> Verdict {
+    let (mut refusals, mut missing) = (Vec::new(), Vec::new());
+    // The site may be a moment behind what it has just answered.
+    if detail.application.revision < applied.revision {
+        missing.push("the site does not show this revision yet".to_owned());
+    }
+    let wanted = detail.microservices.iter().filter(|one| one.wanted);
     let mut running = 0;
-    for microservice in &wanted {
-        let current = microservice
-            .status
-            .as_ref()
-            .filter(|status| status.module == microservice.module);
-        let name = format!(
-            "{} on {}",
-            microservice.name.microservice, microservice.node
-        );
-        let reported = microservice.status.as_ref();
-        let why = reported
-            .and_then(|status| status.reason.as_deref())
-            .map(|reason| format!(": {}", output::printable(reason)))
-            .unwrap_or_default();
-        if reported.and_then(|status| status.refused_module) == Some(microservice.module) {
-            refusals.push(format!("{name} is refused, and goes on as before{why}"));
+    for microservice in wanted {
+        let health = &microservice.health;
+        if health.is_healthy() {
+            running += 1;
             continue;
         }
-        match current.map(|status| status.state) {
-            Some(state) if state.is_up() => running += 1,
-            Some(State::Refused) => refusals.push(format!("{name} is refused{why}")),
-            Some(state) => missing.push(format!("{name} is in state {state}{why}")),
-            None if microservice.node_online => missing.push(format!("{name} is not reported yet")),
-            None => missing.push(format!("{name} waits for its node, which is offline")),
+        let reason = health.reason.as_deref().unwrap_or("no reason is known");
+        let told = format!(
+            "{} on {} is {}: {}",
+            microservice.name.microservice,
+            microservice.node,
+            health.state,
+            output::printable(reason)
+        );
+        match health.cause.is_some_and(Cause::is_refusal) {
+            true => refusals.push(told),
+            false => missing.push(told),
         }
     }
-    // The site may be a moment behind what it has just answered.
-    if wanted.len() < applied.placements.len() {
-        missing.push("the site has not listed every instance yet".to_owned());
+    let nowhere = running == 0 && missing.is_empty();
+    if nowhere && refusals.is_empty() {
+        let unplaced = detail.unplaced.iter();
+        refusals.extend(unplaced.map(|one| output::printable(&one.reason)));
+        refusals.push("none of its instances has a place".to_owned());
     }
     match (refusals.is_empty(), missing.is_empty()) {
         (false, _) => Verdict::Refused(refusals),
-        (true, true) => Verdict::Running { instances: running },
-        (true, false) => Verdict::Waiting {
-            running,
-            instances: wanted.len(),
-            missing,
-        },
+        (true, true) => Verdict::Running,
+        (true, false) => Verdict::Waiting(missing),
     }
 }
 
 fn refused(applied: &ApplyResult, reasons: &[String]) -> CommandError {
     CommandError::refused(
         "not_running",
-        format!("{} does not run:\n{}", applied.name, reasons.join("\n")),
+        format!(
+            "{} does not run as it was applied:\n{}",
+            applied.name,
+            reasons.join("\n")
+        ),
     )
     .hinted("The application stays applied; apply a corrected manifest to replace it.")
 }
 
-fn timed_out(applied: &ApplyResult, time: Duration, missing: &[String]) -> CommandError {
+fn timed_out(
+    applied: &ApplyResult,
+    time: Duration,
+    missing: &[String],
+    last: &Application,
+) -> CommandError {
     let time = output::duration(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let mut error = CommandError::failure(format!(
-        "{} does not run yet, after {time}:\n{}",
+        "{}: {} of {} instances run after {time}:\n{}",
         applied.name,
+        last.running,
+        last.instances,
         missing.join("\n")
     ));
     error.code = "not_running_yet".into();
-    error.hinted("It stays applied. `haar get microservices` shows how it goes on; --no-wait does not wait, --wait=2min waits longer.")
+    let next = "It stays applied. `haar get microservices` shows how it goes on; --no-wait does not wait, --wait=2min waits longer.";
+    match &last.health.hint {
+        Some(hint) => error.hinted(format!("{}. {next}", output::printable(hint))),
+        None => error.hinted(next),
+    }
 }
 
 #[cfg(test)]
@@ -192,99 +238,74 @@ mod tests {
         .unwrap()
     }
 
-    fn node(online: bool, applied: u64, refused: Option<&str>) -> Node {
-        serde_json::from_value(json!({
-            "name": "sensor", "id": format!("n{}", "a".repeat(26)), "labels": {}, "online": online,
-            "last_seen_ms": 1, "assignment": 7, "applied": applied,
-            "refused": refused.map(|reason| json!({"number": 7, "reason": reason})),
-            "agent_version": "0.1.0", "target": "x", "budget": {"memory": "1MiB", "microservices": 4},
-            "resident_bytes": null, "clock_skew_ms": null
-        }))
-        .unwrap()
-    }
-
-    fn microservice(state: Option<&str>, current: bool) -> Microservice {
-        let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
-        serde_json::from_value(json!({
-            "application": "fleet", "microservice": "sampler", "node": "sensor", "node_online": true,
-            "module": digest("a"), "module_label": "sampler@1.0.0", "wanted": true,
-            "status": state.map(|state| json!({
-                "application": "fleet", "microservice": "sampler", "module": digest(if current { "a" } else { "b" }),
-                "module_label": "sampler@1.0.0", "state": state, "reason": null, "since_ms": 1, "restarts": 0,
-                "calls": 0, "failures": 0, "fuel": 0, "memory_bytes": 0, "log_lines_dropped": 0
-            }))
-        }))
-        .unwrap()
-    }
-
-    fn waits(verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::Waiting { .. })
-    }
-
-    #[test]
-    fn runs_when_the_node_has_taken_the_assignment_and_reports_the_module() {
-        let verdict = judge(
-            &applied(),
-            &[microservice(Some("running"), true)],
-            &[node(true, 7, None)],
-        );
-        assert_eq!(verdict, Verdict::Running { instances: 1 });
-    }
-
-    #[test]
-    fn an_older_module_or_assignment_that_runs_does_not_count() {
-        assert!(waits(&judge(
-            &applied(),
-            &[microservice(Some("running"), false)],
-            &[node(true, 7, None)]
-        )));
-        assert!(waits(&judge(
-            &applied(),
-            &[microservice(Some("running"), true)],
-            &[node(true, 6, None)]
-        )));
-        assert!(waits(&judge(
-            &applied(),
-            &[microservice(None, true)],
-            &[node(true, 7, None)]
-        )));
-        assert!(waits(&judge(&applied(), &[], &[node(true, 7, None)])));
-    }
-
-    #[test]
-    fn a_refused_change_is_a_refusal_while_what_ran_before_goes_on() {
-        let mut listed = microservice(Some("running"), false);
-        let status = listed.status.as_mut().unwrap();
-        status.refused_module = Some(listed.module);
-        status.reason = Some("the policy of this device allows no directory".into());
-        let verdict = judge(&applied(), &[listed.clone()], &[node(true, 7, None)]);
-        let Verdict::Refused(reasons) = verdict else {
-            panic!("{verdict:?}");
+    fn detail(revision: u64, healths: &[serde_json::Value]) -> ApplicationDetail {
+        let microservice = |health: &serde_json::Value| {
+            json!({
+                "application": "fleet", "microservice": "sampler", "node": "sensor", "node_online": true,
+                "module": format!("sha256:{}", "a".repeat(64)), "module_label": "sampler@1.0.0",
+                "wanted": true, "health": health, "status": null
+            })
         };
-        assert_eq!(
-            reasons,
-            [
-                "sampler on sensor is refused, and goes on as before: the policy of this device allows no directory"
-            ]
-        );
-        // It was another change that was refused then.
-        let other = listed.status.as_ref().unwrap().module;
-        listed.status.as_mut().unwrap().refused_module = Some(other);
-        assert!(waits(&judge(&applied(), &[listed], &[node(true, 7, None)])));
+        serde_json::from_value(json!({
+            "name": "fleet", "revision": revision, "applied_ms": 1, "instances": healths.len(), "running": 0,
+            "manifest": {"api_version": "haar/v1", "kind": "Application", "name": "fleet", "microservices": []},
+            "microservices": healths.iter().map(microservice).collect::<Vec<_>>(), "routes": [],
+            "unplaced": [{"microservice": "detector", "instances": 1, "code": "no_node", "reason": "no node", "since_ms": 1}]
+        }))
+        .unwrap()
     }
 
     #[test]
-    fn a_refusal_is_told_with_its_reason() {
-        let verdict = judge(
-            &applied(),
-            &[microservice(None, true)],
-            &[node(true, 6, Some("over its budget"))],
+    fn it_runs_when_the_site_says_that_every_placed_instance_is_healthy() {
+        let healthy = json!({"state": "healthy"});
+        let verdict = |detail: &ApplicationDetail| judge(&applied(), detail);
+        assert_eq!(
+            verdict(&detail(2, &[healthy.clone(), healthy.clone()])),
+            Verdict::Running
+        );
+        let older = verdict(&detail(1, std::slice::from_ref(&healthy)));
+        assert!(matches!(older, Verdict::Waiting(_)), "{older:?}");
+        let unknown =
+            json!({"state": "unknown", "cause": "not-reached", "reason": "no relay has it"});
+        assert_eq!(
+            verdict(&detail(2, &[healthy, unknown])),
+            Verdict::Waiting(vec!["sampler on sensor is unknown: no relay has it".into()])
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_reason_and_so_is_what_has_no_place_at_all() {
+        let refused =
+            json!({"state": "failed", "cause": "change-refused", "reason": "no \u{1b}[2J"});
+        assert_eq!(
+            judge(&applied(), &detail(2, &[refused])),
+            Verdict::Refused(vec!["sampler on sensor is failed: no \u{fffd}[2J".into()])
         );
         assert_eq!(
-            verdict,
+            judge(&applied(), &detail(2, &[])),
             Verdict::Refused(vec![
-                "sensor refuses its assignment: over its budget".into()
+                "no node".into(),
+                "none of its instances has a place".into()
             ])
         );
+    }
+
+    #[test]
+    fn the_site_is_asked_for_modules_of_which_an_instance_does_not_run() {
+        let healthy = detail(2, &[json!({"state": "healthy"})]);
+        assert!(not_up(&healthy.microservices).is_empty());
+        let progressing = detail(2, &[json!({"state": "progressing", "cause": "preparing"})]);
+        let waiting = &progressing.microservices;
+        assert_eq!(
+            not_up(waiting),
+            BTreeMap::from([(waiting[0].module, "sampler@1.0.0")])
+        );
+    }
+
+    #[test]
+    fn a_controller_of_an_earlier_release_is_not_taken_for_healthy() {
+        let mut old = detail(2, &[json!({"state": "healthy"})]);
+        old.microservices[0].health = Default::default();
+        assert!(matches!(judge(&applied(), &old), Verdict::Waiting(_)));
     }
 }

@@ -24,6 +24,7 @@ mod chaos;
 mod run;
 mod soak;
 mod world;
+mod truth;
 mod list;
 mod report;
 mod junit;
@@ -48,6 +49,8 @@ enum Command {
     Soak(soak::Arguments),
     /// Try brokers and clients that others make
     World(world::Arguments),
+    /// Compare what a site says of itself with what is true
+    Truth(truth::Arguments),
     /// Show the requirements and the cases
     List(list::Arguments),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments, &requirements),
         Command::Soak(arguments) => soak::soak(&arguments),
         Command::World(arguments) => world::world(&arguments),
+        Command::Truth(arguments) => truth::truth(&arguments),
         Command::List(arguments) => list::list(&arguments, &requirements),
     });
     match outcome {

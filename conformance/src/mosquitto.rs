@@ -10,7 +10,7 @@ use crate::broker::{Broker, HOST};
 
 /// A Mosquitto in `folder`, with the rules and passwords that are there. Not running yet.
 pub(crate) fn with_rules(folder: &Path, port: u16) -> anyhow::Result<Broker> {
-    let written = folder.join("haar.conf");
+    let written = folder.join("zz-haar.conf");
     let text = std::fs::read_to_string(&written)
         .with_context(|| format!("can't read {}", written.display()))?;
     let everywhere = format!("listener {port}\n");

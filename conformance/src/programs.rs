@@ -31,6 +31,15 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// The same, started by a program with its arguments.
+    pub(crate) fn under(&self, words: &[&str]) -> Self {
+        let words = words.iter().map(|word| (*word).to_owned());
+        Self {
+            path: self.path.clone(),
+            runner: words.chain(self.runner.clone()).collect(),
+        }
+    }
+
     /// To start it with arguments.
     pub(crate) fn command(&self) -> Command {
         match &self.runner[..] {

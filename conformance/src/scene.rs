@@ -107,7 +107,9 @@ impl<'s> Scene<'s> {
             self.site.folder().join(&file),
             serde_json::to_string_pretty(&manifest)?,
         )?;
-        let output = self.site.haar(&["apply", "-f", &file, "--no-wait"])?;
+        let output = self
+            .site
+            .haar(&["apply", "-f", &file, "--no-wait", "--yes"])?;
         if output.code != 0 {
             return Ok(Err(output.stderr));
         }
@@ -137,7 +139,9 @@ impl<'s> Scene<'s> {
 
     /// Deletes an application and waits until the node has let go of it.
     pub(crate) fn delete(&mut self, name: &str) -> anyhow::Result<()> {
-        self.site.haar(&["delete", "application", name])?.ok()?;
+        self.site
+            .haar(&["delete", "application", name, "--yes"])?
+            .ok()?;
         self.applied.retain(|other| other != name);
         self.wait_until(&format!("{name} is gone"), |node| {
             node.microservices
@@ -367,7 +371,9 @@ impl<'s> Scene<'s> {
             if keep {
                 self.delete(&name)?;
             } else {
-                self.site.haar(&["delete", "application", &name])?.ok()?;
+                self.site
+                    .haar(&["delete", "application", &name, "--yes"])?
+                    .ok()?;
             }
         }
         Ok(keep.then_some(self.agent))

@@ -286,10 +286,19 @@ impl Site {
 
     /// Starts an agent that is not running.
     pub(crate) fn start_agent(&self, agent: &mut Agent) -> anyhow::Result<()> {
+        self.start_agent_under(agent, &[])
+    }
+
+    /// The same under a program with its arguments, such as `env`.
+    pub(crate) fn start_agent_under(
+        &self,
+        agent: &mut Agent,
+        words: &[&str],
+    ) -> anyhow::Result<()> {
         let data = agent.data.to_str().context("the path is not UTF-8")?;
         let (process, _) = Process::start(
             &agent.name,
-            &self.programs.agent,
+            &self.programs.agent.under(words),
             &["run", "--data", data, "--status-interval", STATUS_INTERVAL],
             self.folder.join(format!("{}.log", agent.name)),
         )?;

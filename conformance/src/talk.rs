@@ -39,10 +39,23 @@ impl Reply {
 impl Talk {
     /// Starts a driver and the guest that it talks with, and waits until both run.
     pub(crate) fn start(scene: &mut Scene<'_>, guest: Guest, more: Value) -> anyhow::Result<Self> {
-        let application = scene
-            .application("app")
+        let application = scene.application("app").with(SUBJECT, guest, more);
+        Self::begin(scene, application)
+    }
+
+    /// The same with a module that was pushed under this name.
+    pub(crate) fn with_module(
+        scene: &mut Scene<'_>,
+        module: &str,
+        more: Value,
+    ) -> anyhow::Result<Self> {
+        let application = scene.application("app").with_module(SUBJECT, module, more);
+        Self::begin(scene, application)
+    }
+
+    fn begin(scene: &mut Scene<'_>, application: Application) -> anyhow::Result<Self> {
+        let application = application
             .with(DRIVER, Guest::Driver, json!({}))
-            .with(SUBJECT, guest, more)
             .route("driver.out", "subject.in")
             .route("subject.out", "driver.in");
         scene.run(&application)?;

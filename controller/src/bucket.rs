@@ -54,12 +54,10 @@ impl Bucket {
         let passed_ms = u64::try_from(passed_ms).unwrap_or(u64::MAX);
         let filled = passed_ms.saturating_mul(rate.per_minute) / 60;
         if filled > 0 {
-            self.left_thousandths = self
-                .left_thousandths
-                .saturating_add(filled)
-                .min(rate.burst * 1_000);
+            self.left_thousandths = self.left_thousandths.saturating_add(filled);
             self.filled_at = now;
         }
+        self.left_thousandths = self.left_thousandths.min(rate.burst * 1_000);
     }
 }
 
@@ -88,5 +86,14 @@ mod tests {
         assert!(!taken(10_002));
         assert!(bucket.is_full(RATE, start + Duration::from_secs(100)));
         assert!(!bucket.take(RATE, 4, start + Duration::from_secs(100)));
+    }
+
+    #[test]
+    fn a_smaller_bucket_holds_less_at_once() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(RATE, start);
+        let smaller = Rate { burst: 1, ..RATE };
+        assert!(bucket.take(smaller, 1, start));
+        assert!(!bucket.take(smaller, 1, start));
     }
 }

@@ -51,6 +51,7 @@ impl Controller {
         let site = Arc::new(site);
         let known = db::modules::digests(&connection)?;
         let modules = ModuleStore::open(&site.directory, &known)?;
+        db::modules::complete(&connection, &modules)?;
         let compilation = Compilation::open(
             &site.directory,
             &known,

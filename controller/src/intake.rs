@@ -3,6 +3,7 @@
 //! feeds it and acts on the outcome.
 
 mod events;
+pub(crate) mod gaps;
 mod starts;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use crate::db::nodes::NodeRow;
 use crate::db::statuses::StatusRow;
 
 pub(crate) use events::Told;
-pub(crate) use starts::AllStarts;
+pub(crate) use starts::{AllStarts, Clash};
 
 /// How far one report of a node raises a number that the site counts.
 const COUNT_STEP_MAX: u64 = 1 << 20;
@@ -71,12 +72,21 @@ pub(crate) fn accept(
     } else {
         skew
     };
+    // What a broker has kept was sent some time ago, by a clock that may be wrong.
+    let kept_ms = i64::try_from(status.sent_ms)
+        .ok()
+        .and_then(|sent_ms| u64::try_from(sent_ms.saturating_sub(clock_skew_ms.unwrap_or(0))).ok());
+    let received_ms = match (retained, kept_ms) {
+        (true, Some(kept_ms)) => kept_ms.min(now_ms),
+        _ => now_ms,
+    };
     let events = events::changes(last.map(|last| &last.status), &status, name);
     Some(Accepted {
         row: StatusRow {
             status,
             missed,
             clock_skew_ms,
+            received_ms,
         },
         events,
     })

@@ -25,7 +25,9 @@ mod compilation;
 mod plan;
 mod change;
 mod intake;
+mod health;
 mod overview;
+mod losses;
 
 mod api;
 mod relay_link;

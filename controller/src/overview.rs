@@ -1,37 +1,36 @@
 //! What people see of applications: what should be, joined with what nodes last reported. Pure;
 //! `api` loads both and calls it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId, RouteId};
 use haar_protocol::manifest::{self, RouteEnd};
-use haar_protocol::rest::{Application, Microservice, Node, Route};
+use haar_protocol::rest::{
+    Application, Counted, Microservice, Node, Observation, Route, RouteProblem, Unplaced,
+};
+use haar_protocol::status::MicroserviceStatus;
 
 use crate::db::applications::ApplicationRow;
 use crate::db::nodes::NodeRow;
 use crate::db::statuses::StatusRow;
+use crate::db::unplaced::UnplacedRows;
+use crate::health::{self, Instance, NodeFacts, Wanted};
 use crate::plan::Fleet;
 
-/// The site as it should be and as it was last reported.
-pub(crate) struct View {
-    /// What should be.
-    pub(crate) fleet: Fleet,
-    /// The nodes, by name.
-    pub(crate) nodes: Vec<NodeRow>,
-    /// What they last reported.
-    pub(crate) statuses: BTreeMap<NodeId, StatusRow>,
-}
-
-/// A node as lists show it. `number` is that of its newest assignment.
-pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> Node {
+/// A node as lists show it.
+pub(crate) fn node(facts: &NodeFacts<'_>) -> Node {
+    let (row, status) = (facts.row, facts.status);
     Node {
         name: row.name.clone(),
         id: row.id.clone(),
         labels: row.labels.clone(),
         online: row.online,
         last_seen_ms: row.last_seen_ms,
-        assignment: number,
+        health: health::node(facts),
+        reported_ms: status.map(|row| row.received_ms),
+        observations: facts.observations.to_vec(),
+        assignment: facts.assignment,
         applied: status.map_or(0, |row| row.status.applied),
         refused: status.and_then(|row| row.status.refused.clone()),
         agent_version: row.agent_version.clone(),
@@ -44,7 +43,64 @@ pub(crate) fn node(row: &NodeRow, status: Option<&StatusRow>, number: u64) -> No
     }
 }
 
+/// Over which time counters of a status have counted that began `after_s` seconds after the agent. How
+/// long that has run, and how far the node's clock is ahead, make it the controller's time.
+pub(crate) fn counted(row: &StatusRow, after_s: u64) -> Counted {
+    let status = &row.status;
+    let skew_ms = row.clock_skew_ms.unwrap_or(0);
+    let until_ms = i128::from(status.sent_ms) - i128::from(skew_ms);
+    let until_ms = u64::try_from(until_ms).unwrap_or(status.sent_ms);
+    let told_ms = status.sent_ms.saturating_sub(status.started_ms);
+    let counted_ms = status
+        .uptime_ms
+        .unwrap_or(told_ms)
+        .saturating_sub(after_s.saturating_mul(1_000));
+    Counted {
+        since_ms: until_ms.saturating_sub(counted_ms),
+        until_ms,
+    }
+}
+
+/// The counters of one route, over all nodes.
+#[derive(Clone, Default)]
+struct Sums {
+    /// Sent, delivered, handled, dropped, waiting.
+    counts: [u64; 5],
+    counted: BTreeMap<Name, Counted>,
+}
+
+/// The site as it should be and as it was last reported.
+pub(crate) struct View {
+    /// What should be.
+    pub(crate) fleet: Fleet,
+    /// The nodes, by name.
+    pub(crate) nodes: Vec<NodeRow>,
+    /// What they last reported.
+    pub(crate) statuses: BTreeMap<NodeId, StatusRow>,
+    /// The numbers of their newest assignments.
+    pub(crate) assignments: BTreeMap<NodeId, u64>,
+    /// What the site has noticed of them.
+    pub(crate) observations: BTreeMap<NodeId, Vec<Observation>>,
+    /// The assignment in which each instance was last changed.
+    pub(crate) changed_in: BTreeMap<(MicroserviceName, NodeId), u64>,
+    /// What has no place.
+    pub(crate) unplaced: UnplacedRows,
+    /// The time.
+    pub(crate) now_ms: u64,
+}
+
 impl View {
+    /// What is known of a node.
+    pub(crate) fn facts<'v>(&'v self, row: &'v NodeRow) -> NodeFacts<'v> {
+        NodeFacts {
+            row,
+            status: self.statuses.get(&row.id),
+            assignment: self.assignments.get(&row.id).copied().unwrap_or(0),
+            observations: self.observations.get(&row.id).map_or(&[], Vec::as_slice),
+            now_ms: self.now_ms,
+        }
+    }
+
     /// The instances of `application`, or of all: those that should be, and those that a node still
     /// reports. Sorted by name and node.
     pub(crate) fn microservices(&self, application: Option<&Name>) -> Vec<Microservice> {
@@ -52,10 +108,12 @@ impl View {
             |name: &MicroserviceName| application.is_none_or(|wanted| wanted == &name.application);
         let mut found = Vec::new();
         for node in &self.nodes {
-            let last = self.statuses.get(&node.id).map(|row| &row.status);
+            let row = self.statuses.get(&node.id);
+            let last = row.map(|row| &row.status);
+            let counted = |status: &MicroserviceStatus| {
+                row.map(|row| self::counted(row, status.counted_after_s))
+            };
             let reported = last.map_or(&[][..], |status| &status.microservices[..]);
-            let omitted = last.and_then(|status| status.omitted.as_ref());
-            let leaves_out = omitted.is_some_and(|omitted| !omitted.microservices.is_empty());
             for (name, nodes) in self
                 .fleet
                 .placements
@@ -63,8 +121,10 @@ impl View {
                 .filter(|(name, _)| admits(name))
             {
                 if nodes.contains(&node.id) {
-                    let status = reported.iter().find(|status| &status.name == name).cloned();
-                    found.extend(self.wanted(name, node, status, leaves_out));
+                    let status = reported.iter().find(|status| &status.name == name);
+                    let counted = status.and_then(counted);
+                    let wanted = self.wanted(name, node, status);
+                    found.extend(wanted.map(|wanted| Microservice { counted, ..wanted }));
                 }
             }
             let is_wanted = |name: &MicroserviceName| {
@@ -77,29 +137,61 @@ impl View {
                 .iter()
                 .filter(|status| admits(&status.name) && !is_wanted(&status.name));
             found.extend(left_over.map(|status| Microservice {
-                name: status.name.clone(),
-                node: node.name.clone(),
-                node_online: node.online,
-                module: status.module,
-                module_label: status.module_label.clone(),
-                wanted: false,
-                status: Some(status.clone()),
-                omitted: false,
+                counted: counted(status),
+                ..self.left_over(node, status)
             }));
         }
         found.sort_by(|left, right| (&left.name, &left.node).cmp(&(&right.name, &right.node)));
         found
     }
 
+    fn left_over(&self, node: &NodeRow, status: &MicroserviceStatus) -> Microservice {
+        let facts = self.facts(node);
+        Microservice {
+            name: status.name.clone(),
+            node: node.name.clone(),
+            node_online: node.online,
+            module: status.module,
+            module_label: status.module_label.clone(),
+            wanted: false,
+            health: health::instance(&Instance {
+                node: facts,
+                status: Some(status),
+                wanted: None,
+                is_omitted: false,
+            }),
+            reported_ms: facts.status.map(|row| row.received_ms),
+            counted: None,
+            status: Some(status.clone()),
+            omitted: false,
+        }
+    }
+
     fn wanted(
         &self,
         name: &MicroserviceName,
         node: &NodeRow,
-        status: Option<haar_protocol::status::MicroserviceStatus>,
-        leaves_out: bool,
+        status: Option<&MicroserviceStatus>,
     ) -> Option<Microservice> {
         let application = self.fleet.applications.get(&name.application)?;
         let module = application.modules.get(&name.microservice)?;
+        let mut planned = application.manifest.microservices.iter();
+        let planned = planned.find(|one| one.name == name.microservice)?;
+        let facts = self.facts(node);
+        let last = facts.status.and_then(|row| row.status.omitted.as_ref());
+        let is_omitted =
+            status.is_none() && last.is_some_and(|omitted| !omitted.microservices.is_empty());
+        let changed_in = self.changed_in.get(&(name.clone(), node.id.clone()));
+        let health = health::instance(&Instance {
+            node: facts,
+            status,
+            wanted: Some(Wanted {
+                module: *module,
+                assignment: changed_in.copied().unwrap_or(0),
+                place: &planned.place,
+            }),
+            is_omitted,
+        });
         Some(Microservice {
             name: name.clone(),
             node: node.name.clone(),
@@ -112,38 +204,64 @@ impl View {
                 .map(crate::plan::Module::label)
                 .unwrap_or_default(),
             wanted: true,
-            omitted: leaves_out && status.is_none(),
-            status,
+            counted: None,
+            health,
+            reported_ms: facts.status.map(|row| row.received_ms),
+            omitted: is_omitted,
+            status: status.cloned(),
         })
+    }
+
+    /// What of an application has no place.
+    pub(crate) fn unplaced(&self, application: &Name) -> Vec<Unplaced> {
+        let its = self.unplaced.iter();
+        let its = its.filter(|((name, _), _)| &name.application == application);
+        its.map(|(_, one)| one.clone()).collect()
     }
 
     /// An application as lists show it.
     pub(crate) fn application(&self, row: &ApplicationRow) -> Application {
-        let microservices = self.microservices(Some(&row.manifest.name));
-        let wanted = || {
-            microservices
-                .iter()
-                .filter(|microservice| microservice.wanted)
-        };
-        let running = wanted()
-            .filter(|microservice| microservice.status.is_some() && microservice.state().is_up());
+        let name = &row.manifest.name;
+        let unplaced = self.unplaced(name);
+        let (count, health) = health::application(&self.microservices(Some(name)), &unplaced);
         Application {
-            name: row.manifest.name.clone(),
+            name: name.clone(),
             revision: row.revision,
             applied_ms: row.applied_ms,
-            instances: u32::try_from(wanted().count()).unwrap_or(u32::MAX),
-            running: u32::try_from(running.count()).unwrap_or(u32::MAX),
+            instances: count.all(),
+            running: count.healthy,
+            without_place: unplaced
+                .iter()
+                .map(|one| one.instances)
+                .fold(0, u32::saturating_add),
+            count,
+            health,
         }
     }
 
     /// The routes of `application`, or of all, with their counters. Sorted by application and ends.
     pub(crate) fn routes(&self, application: Option<&Name>) -> Vec<Route> {
-        let mut sums: BTreeMap<RouteId, [u64; 4]> = BTreeMap::new();
-        for route in self.statuses.values().flat_map(|row| &row.status.routes) {
-            let sum = sums.entry(route.id).or_default();
-            let counted = [route.sent, route.delivered, route.handled, route.dropped];
-            for (sum, count) in sum.iter_mut().zip(counted) {
-                *sum = sum.saturating_add(count);
+        let mut sums: BTreeMap<RouteId, Sums> = BTreeMap::new();
+        for node in &self.nodes {
+            let Some(row) = self.statuses.get(&node.id) else {
+                continue;
+            };
+            for route in &row.status.routes {
+                let sums = sums.entry(route.id).or_default();
+                let counts = [
+                    route.sent,
+                    route.delivered,
+                    route.handled,
+                    route.dropped,
+                    route.waiting,
+                ];
+                for (sum, count) in sums.counts.iter_mut().zip(counts) {
+                    *sum = sum.saturating_add(count);
+                }
+                // One for each far end: the first of them has counted the longest.
+                let counted = counted(row, route.counted_after_s);
+                let longest = sums.counted.entry(node.name.clone()).or_insert(counted);
+                longest.since_ms = longest.since_ms.min(counted.since_ms);
             }
         }
         let applications = self
@@ -163,11 +281,23 @@ impl View {
         &self,
         manifest: &manifest::Manifest,
         route: &manifest::Route,
-        sums: &BTreeMap<RouteId, [u64; 4]>,
+        sums: &BTreeMap<RouteId, Sums>,
     ) -> Option<Route> {
         let content_type = route.content_type(manifest)?.clone();
-        let id = route.id(&manifest.name, &content_type);
-        let [sent, delivered, handled, dropped] = sums.get(&id).copied().unwrap_or_default();
+        let id = self.fleet.route_id(&manifest.name, route, &content_type);
+        let Sums { counts, counted } = sums.get(&id).cloned().unwrap_or_default();
+        let [sent, delivered, handled, dropped, waiting] = counts;
+        let from_nodes = self.nodes_of(&manifest.name, &route.from);
+        let to_nodes = self.nodes_of(&manifest.name, &route.to);
+        let has_ends = [(&route.from, &from_nodes), (&route.to, &to_nodes)]
+            .iter()
+            .all(|(end, nodes)| end.port().is_none() || !nodes.is_empty());
+        let ends: BTreeSet<&Name> = from_nodes.iter().chain(&to_nodes).collect();
+        let uncounted = ends
+            .into_iter()
+            .filter(|node| has_ends && !counted.contains_key(*node))
+            .cloned()
+            .collect();
         Some(Route {
             id,
             application: manifest.name.clone(),
@@ -176,13 +306,31 @@ impl View {
             relay: route.relay.clone(),
             content_type,
             delivery: route.delivery,
-            from_nodes: self.nodes_of(&manifest.name, &route.from),
-            to_nodes: self.nodes_of(&manifest.name, &route.to),
+            from_nodes,
+            to_nodes,
             sent,
             delivered,
             handled,
             dropped,
+            counted,
+            uncounted,
+            waiting,
+            problems: self.problems_of(id),
         })
+    }
+
+    /// What nodes say of a route that does not do all that its manifest says.
+    fn problems_of(&self, id: RouteId) -> Vec<RouteProblem> {
+        let nodes = self.nodes.iter();
+        let problems = nodes.filter_map(|node| {
+            let status = &self.statuses.get(&node.id)?.status;
+            let mut routes = status.routes.iter().filter(|route| route.id == id);
+            Some(RouteProblem {
+                node: node.name.clone(),
+                problem: routes.find_map(|route| route.problem.clone())?,
+            })
+        });
+        problems.collect()
     }
 
     /// The nodes with an instance of a port's microservice.

@@ -21,8 +21,9 @@ mod adoption;
 mod renewal;
 mod requests;
 mod external;
+mod refusals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ use crate::failure::Failure;
 use crate::site::Site;
 use adoption::Adoption;
 use external::{Externals, Sessions};
+use presence::Presence;
 use reports::{Reports, Shared};
 use requests::Requests;
 use site_session::SiteSession;
@@ -65,6 +67,7 @@ pub(crate) struct RelayLink {
     revocations: mpsc::Sender<Revocation>,
     sessions: Sessions,
     requests: Requests,
+    presence: Presence,
 }
 
 impl RelayLink {
@@ -83,9 +86,15 @@ impl RelayLink {
             .await
     }
 
-    /// To which relays the controller itself is connected.
-    pub(crate) fn connected(&self) -> BTreeMap<Name, bool> {
-        self.sessions.connected()
+    /// The relays to which the controller itself connects, and why it is not connected; none when it
+    /// is.
+    pub(crate) fn problems(&self) -> BTreeMap<Name, Option<String>> {
+        self.sessions.problems()
+    }
+
+    /// At which relays each node is, of those to which the controller has a session.
+    pub(crate) fn presence(&self) -> HashMap<NodeId, BTreeSet<Name>> {
+        self.presence.everybody()
     }
 
     /// Waits until the relay has cut off a node that is no longer in the directory.
@@ -130,6 +139,7 @@ impl Relay {
         database: &Database,
     ) -> anyhow::Result<(Relay, RelayLink)> {
         haar_relay::remove_earlier_state(&site.directory.join("relay"));
+        let (refusals, refused) = mpsc::channel(refusals::QUEUE_REFUSALS);
         let broker = Broker::start(BrokerOptions {
             listen,
             tls: Some(ServerTls {
@@ -141,6 +151,7 @@ impl Relay {
             site_key: site.key.public(),
             nodes: database.feeds.nodes.subscribe(),
             limits,
+            refusals: Some(refusals),
         })
         .await
         .context("starting the relay (its address is set with --relay-listen)")?;
@@ -155,7 +166,7 @@ impl Relay {
             database,
             Reports::new(&embedded, site, database, &shared),
         );
-        sessions.set(embedded, session.session.clone());
+        sessions.set(embedded, &session);
         let (revocations, asked) = mpsc::channel(REVOCATIONS_MAX);
         let externals = Externals::new(site, database, &shared, &sessions);
         let adoption = Adoption::new(site, database, &shared.newsworthy);
@@ -163,6 +174,7 @@ impl Relay {
             revocations,
             sessions,
             requests: shared.requests,
+            presence: shared.presence,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(externals.run(stop.clone()));
@@ -172,6 +184,7 @@ impl Relay {
             database.clone(),
             stop.clone(),
         ));
+        tasks.spawn(refusals::run(database.clone(), refused, stop.clone()));
         tasks.spawn(keep_broker(broker, asked, stop.clone()));
         Ok((
             Relay {
@@ -218,6 +231,7 @@ fn session_options(site: &Site, relay: SocketAddr) -> SessionOptions {
             tls: Some(TlsTrust {
                 ca_pem: site.ca_pem.clone(),
                 server_name: "localhost".into(),
+                client: None,
             }),
         },
         identity: Identity::of_key(site.id.to_string(), site.id.clone(), site.key.clone()),

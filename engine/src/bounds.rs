@@ -21,20 +21,24 @@ const DECLARATIONS_MAX: u64 = 100_000;
 /// that run.
 const NESTED_TYPES_MAX: usize = 200;
 
+/// A page of memory has 64 KiB, where a module says nothing else.
+const PAGE_BITS: u32 = 16;
+
 /// What is counted over the whole file.
 #[derive(Default)]
 struct Counts {
     parts: u64,
     functions: u64,
     declarations: u64,
+    memory_bytes: u64,
 }
 
 /// Checks a component file against the bounds above. It need not be valid: what can't be read is
-/// left to the validator, which refuses it.
+/// left to the validator, which refuses it. Gives the bytes that all its memories have at first.
 ///
 /// # Errors
 /// Which bound it is over.
-pub(crate) fn check(file: &[u8]) -> Result<(), InspectError> {
+pub(crate) fn check(file: &[u8]) -> Result<u64, InspectError> {
     let mut counts = Counts::default();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(file) {
@@ -50,7 +54,7 @@ pub(crate) fn check(file: &[u8]) -> Result<(), InspectError> {
         }
         counts.add(file, &payload)?;
     }
-    Ok(())
+    Ok(counts.memory_bytes)
 }
 
 impl Counts {
@@ -70,6 +74,13 @@ impl Counts {
                 }
             }
             Payload::ComponentTypeSection(section) => check_nesting(file, section)?,
+            Payload::MemorySection(section) => {
+                for memory in section.clone().into_iter().flatten() {
+                    let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BITS));
+                    let bytes = memory.initial.saturating_mul(page.unwrap_or(u64::MAX));
+                    self.memory_bytes = self.memory_bytes.saturating_add(bytes);
+                }
+            }
             _ => {}
         }
         self.declarations += u64::from(declarations(payload));

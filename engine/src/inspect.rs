@@ -21,6 +21,8 @@ pub struct Inspected {
     pub name: Option<Name>,
     /// Its version (`version` section, as `wasm-metadata` writes it).
     pub version: Option<String>,
+    /// Bytes that its memories have when it starts.
+    pub memory_bytes: u64,
     /// Interfaces that it imports, with versions, in file order.
     pub imports: Vec<String>,
     /// Interfaces that it exports, with versions, in file order.
@@ -36,6 +38,11 @@ pub enum InspectError {
     /// It does not validate as a component.
     #[error("not a valid component: {0}")]
     Invalid(String),
+    /// It is built for a WASI that no agent of this release offers.
+    #[error(
+        "it is built for a newer WASI (it has `{0}`), and agents of this release run WASI 0.2: build it for the target wasm32-wasip2"
+    )]
+    NewerWasi(String),
     /// More of something than anybody needs.
     #[error("more than {max} {what}")]
     TooMany {
@@ -57,11 +64,15 @@ pub fn inspect(file: &[u8]) -> Result<Inspected, InspectError> {
         bytes: file.len() as u64,
         name: None,
         version: None,
+        memory_bytes: bounds::check(file)?,
         imports: Vec::new(),
         exports: Vec::new(),
     };
-    bounds::check(file)?;
     read_top_level(file, &mut inspected)?;
+    let interfaces = inspected.imports.iter().chain(&inspected.exports);
+    if let Some(newer) = interfaces.into_iter().find(|name| is_of_newer_wasi(name)) {
+        return Err(InspectError::NewerWasi(newer.clone()));
+    }
     Validator::new_with_features(features())
         .validate_all(file)
         .map_err(|error| InspectError::Invalid(error.to_string()))?;
@@ -72,6 +83,14 @@ pub fn inspect(file: &[u8]) -> Result<Inspected, InspectError> {
 /// by default for components, without component-model async.
 fn features() -> wasmparser::WasmFeatures {
     wasmparser::WasmFeatures::default() | wasmparser::WasmFeatures::COMPONENT_MODEL
+}
+
+/// An interface of WASI behind 0.2, of which everything else depends on the component model's async.
+fn is_of_newer_wasi(interface: &str) -> bool {
+    let version = interface
+        .strip_prefix("wasi:")
+        .and_then(|name| name.split_once('@'));
+    version.is_some_and(|(_, version)| !version.starts_with("0.2.") && !version.starts_with("0.1."))
 }
 
 fn check_kind(file: &[u8]) -> Result<(), ModuleError> {

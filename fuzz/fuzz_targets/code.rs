@@ -47,6 +47,7 @@ impl Sealed {
             publishers: Publishers {
                 of_site: &[self.publisher.public()],
                 of_owner: None,
+                later: None,
             },
             fingerprint: FINGERPRINT,
             target: TARGET,

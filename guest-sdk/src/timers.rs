@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::agent;
 
 /// Ticks once, `delay` from now. A timer of the same name is replaced. Parts of a millisecond count
-/// as a whole one.
+/// as a whole one; more than a year is an error.
 pub fn once(name: &str, delay: Duration) -> Result<(), TimerError> {
     agent::set_timer_once(name, milliseconds(delay), Lifetime::Instance)
 }
 
 /// Ticks every `period`, the first time one period from now. A timer of the same name is replaced.
-/// Parts of a millisecond count as a whole one.
+/// Parts of a millisecond count as a whole one; more than a year is an error.
 pub fn every(name: &str, period: Duration) -> Result<(), TimerError> {
     agent::set_timer_repeating(name, milliseconds(period), Lifetime::Instance)
 }
@@ -74,7 +74,7 @@ pub enum TimerError {
         /// The shortest that is allowed.
         period_ms_min: u64,
     },
-    /// A kept timer can't be stored.
+    /// A kept timer can't be stored, or a timer is to tick later than in a year.
     NotStored {
         /// Why.
         reason: String,
@@ -99,7 +99,7 @@ impl std::fmt::Display for TimerError {
                     "it needs at least {period_ms_min} ms between two ticks"
                 )
             }
-            TimerError::NotStored { reason } => write!(formatter, "it can't be stored: {reason}"),
+            TimerError::NotStored { reason } => formatter.write_str(reason),
             TimerError::NameTooLong { limit_bytes } => {
                 write!(formatter, "its name has more than {limit_bytes} bytes")
             }

@@ -21,6 +21,7 @@ use crate::agent::run::{Agent, Options};
 use crate::config::{self, Settings};
 use crate::enrol::{self, Wishes};
 use crate::identity::{DataDirectory, modes};
+use crate::machine;
 use crate::modules::compile::Compiler;
 use crate::policy::Policy;
 use crate::service_manager::ServiceManager;
@@ -30,6 +31,8 @@ use haar_engine::compiler::child::CompileArguments;
 
 /// Where an agent keeps its state unless told otherwise.
 const DATA: &str = "/var/lib/haar";
+/// A directory that is made or mounted is seen after this time.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
 /// The service that the Debian package brings; it runs on that directory.
 const SERVICE: &str = "/usr/lib/systemd/system/haar-agent.service";
 
@@ -76,20 +79,25 @@ pub struct EnrolArguments {
     /// Directory for the node's key and state
     #[arg(long, value_name = "DIR", default_value = DATA)]
     pub data: PathBuf,
-    /// Name of this node in the site; the host's name when left out
+    /// Name of this node in the site; what it has, or the host's name, when left out
     #[arg(long)]
     pub name: Option<Name>,
-    /// A label for placement; may be given several times
+    /// A label for placement, beside those that the node has; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Memory for all microservices together, such as 256MiB; half of the machine's when left out
+    /// Memory for all microservices together, such as 256MiB; what it has, or half of
+    /// what the machine, its service or its container allows, when left out
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
     /// Processors for microservices that set some aside, in percent of one core, such as 150%;
-    /// all cores when left out
+    /// what it has, or all that are allowed, when left out
     #[arg(long, value_name = "PERCENT", value_parser = cpu_percent)]
     pub cpu: Option<u32>,
-    /// Storage for all microservices together, such as 1GiB; half of what is free when left out
+    /// Microservices at most; what it has, or 256, when left out
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub microservices: Option<u32>,
+    /// Storage for all microservices together, such as 1GiB; what it has, or half of what is
+    /// free, when left out
     #[arg(long, value_name = "SIZE")]
     pub storage: Option<ByteSize>,
 }
@@ -159,10 +167,11 @@ pub fn run(arguments: Arguments, prefix: &[&str]) -> anyhow::Result<()> {
 fn enrol_node(arguments: EnrolArguments) -> anyhow::Result<()> {
     start_logging();
     let wishes = Wishes {
-        name: arguments.name.or_else(host_name),
+        name: arguments.name,
         labels: arguments.labels.into_iter().collect(),
         memory: arguments.memory,
         cpu_percent: arguments.cpu,
+        microservices: arguments.microservices,
         storage: arguments.storage,
     };
     let membership = enrol::enrol(&arguments.data, &arguments.token, wishes)?;
@@ -185,28 +194,25 @@ fn how_to_run(data: &Path) -> String {
     }
 }
 
-/// The host's name, as far as it can be the name of a node.
-fn host_name() -> Option<Name> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    text.trim()
-        .split('.')
-        .next()?
-        .to_ascii_lowercase()
-        .parse()
-        .ok()
-}
-
 fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     start_logging();
     let _ = haar_relay::raise_descriptor_limit(); // logged where it fails; some is better than none
     let directory = DataDirectory::open(&arguments.data)?;
-    let Some(membership) = directory.membership()? else {
+    let Some(mut membership) = directory.membership()? else {
         bail!(
             "{} holds no enrolled node: get a token with `haar node token`, then `haar-agent enrol TOKEN --data {}`",
             arguments.data.display(),
             arguments.data.display()
         );
     };
+    match machine::bound(&mut membership.budget) {
+        Some(source) => membership.memory_source = Some(source),
+        None => {
+            let source = membership.memory_source.as_deref().unwrap_or("as enrolled");
+            let memory = membership.budget.memory;
+            tracing::info!("gives {memory} of memory to microservices: {source}");
+        }
+    }
     let file = arguments.settings.clone();
     let file = file.unwrap_or_else(|| arguments.data.join("agent.toml"));
     let mut settings = Settings::read(&file)?;
@@ -236,6 +242,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         location: settings.location,
         precompiled: settings.precompiled,
         policy: Arc::new(policy),
+        look_pause: LOOK_PAUSE,
         flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)
             .context("can't find this program's own file")?,

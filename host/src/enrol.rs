@@ -15,23 +15,26 @@ use haar_protocol::token::EnrolmentToken;
 use crate::controller::{Controller, Credentials};
 use crate::identity::modes::foreign_owner;
 use crate::identity::{DataDirectory, Membership};
+use crate::machine;
+use crate::runtime::mappings;
 
-/// Microservices that a node runs at most, unless told otherwise.
+/// Microservices that a node runs at most, unless told otherwise: more of them do not fit into one
+/// status with all that is to be told of each.
 const MICROSERVICES_MAX: u32 = 256;
-/// Memory for microservices where the machine does not tell how much it has.
-const MEMORY_FALLBACK: ByteSize = ByteSize(64 << 20);
 
-/// What the person wishes.
+/// What the person wishes. What is not said stays as it was when this node enrolled before.
 #[derive(Debug, Default)]
 pub struct Wishes {
-    /// Name of the node.
+    /// Name of the node: that of the host when not said.
     pub name: Option<Name>,
-    /// Labels of the node.
+    /// Labels of the node, beside those that it has.
     pub labels: BTreeMap<String, String>,
-    /// Memory that it gives to microservices: half of the machine's when not said.
+    /// Memory that it gives to microservices: half of what it may use when not said.
     pub memory: Option<ByteSize>,
     /// Of processors, in percent of one core: all of them when not said.
     pub cpu_percent: Option<u32>,
+    /// Microservices that it runs at most: 256 when not said.
+    pub microservices: Option<u32>,
     /// Bytes that microservices may store: half of what is free on the file system of the data
     /// directory when not said.
     pub storage: Option<ByteSize>,
@@ -46,7 +49,8 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
     let token: EnrolmentToken = token.parse()?;
     check_owner(data)?;
     let directory = DataDirectory::open(data)?;
-    if let Some(before) = directory.membership()?
+    let before = directory.membership()?;
+    if let Some(before) = &before
         && before.site != token.site
     {
         bail!(
@@ -65,22 +69,15 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
         node,
         key: key.clone(),
     };
-    let budget = Budget {
-        memory: wishes.memory.unwrap_or_else(half_of_memory),
-        microservices: MICROSERVICES_MAX,
-        cpu_percent: wishes.cpu_percent.unwrap_or_else(all_cores),
-        storage: match wishes.storage {
-            Some(storage) => storage,
-            None => half_of_free_space(data)?,
-        },
-    };
+    let wanted = Wanted::of(wishes, before.as_ref(), data)?;
+    wanted.tell(before.as_ref());
     let request = EnrolmentRequest {
         secret: token.secret.clone(),
         key: key.public(),
         proof: credentials.proof()?,
-        name: wishes.name,
-        labels: wishes.labels.clone(),
-        budget: budget.clone(),
+        name: wanted.name,
+        labels: wanted.labels.clone(),
+        budget: wanted.budget.clone(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         target: haar_engine::configuration::machine(),
     };
@@ -101,8 +98,9 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
         controller: token.url,
         relays: enrolment.relays,
         ca_pem,
-        budget,
-        labels: wishes.labels,
+        budget: wanted.budget,
+        memory_source: wanted.memory_source,
+        labels: wanted.labels,
     };
     if haar_protocol::ids::SiteId::of(&membership.site_key) != membership.site {
         bail!(
@@ -112,6 +110,121 @@ pub fn enrol(data: &Path, token: &str, wishes: Wishes) -> anyhow::Result<Members
     }
     directory.set_membership(&membership)?;
     Ok(membership)
+}
+
+/// What this node asks the site for: what was said, else what it had, else what the machine gives.
+struct Wanted {
+    name: Option<Name>,
+    labels: BTreeMap<String, String>,
+    budget: Budget,
+    memory_source: Option<String>,
+}
+
+impl Wanted {
+    fn of(wishes: Wishes, before: Option<&Membership>, data: &Path) -> anyhow::Result<Self> {
+        let had = before.map(|before| &before.budget);
+        let (memory, memory_source) = match (wishes.memory, before) {
+            (Some(memory), _) => (memory, Some("as said at enrolment".to_owned())),
+            (None, Some(before)) => (before.budget.memory, before.memory_source.clone()),
+            (None, None) => {
+                let (memory, source) = machine::memory();
+                (memory, Some(source))
+            }
+        };
+        let mut labels = before.map_or_else(BTreeMap::new, |before| before.labels.clone());
+        labels.extend(wishes.labels);
+        let cpu_percent = wishes.cpu_percent.or(had.map(|had| had.cpu_percent));
+        Ok(Self {
+            name: match before {
+                Some(before) => wishes.name.or(Some(before.name.clone())),
+                None => wishes.name.or_else(host_name),
+            },
+            labels,
+            budget: Budget {
+                memory,
+                microservices: microservices(
+                    wishes.microservices,
+                    had.map(|had| had.microservices),
+                )?,
+                cpu_percent: cpu_percent.unwrap_or_else(machine::cpu_percent),
+                storage: match wishes.storage.or(had.map(|had| had.storage)) {
+                    Some(storage) => storage,
+                    None => half_of_free_space(data)?,
+                },
+            },
+            memory_source,
+        })
+    }
+
+    /// Says what it gives, and what becomes of what the node had: nothing is changed yet.
+    fn tell(&self, before: Option<&Membership>) {
+        for (what, now, had) in self.lines(before) {
+            match had {
+                Some(had) if had == now => tracing::info!("{what}: {now}, as before"),
+                Some(had) => tracing::info!("{what}: {now}, was {had}"),
+                None => tracing::info!("{what}: {now}"),
+            }
+        }
+        if let Some(source) = &self.memory_source {
+            tracing::info!("the memory is {source}");
+        }
+    }
+
+    fn lines(&self, before: Option<&Membership>) -> Vec<(&'static str, String, Option<String>)> {
+        let name = |name: &Name| name.to_string();
+        let now = described(&self.labels, &self.budget);
+        let had = before.map(|before| described(&before.labels, &before.budget));
+        let had_name = before.map(|before| name(&before.name));
+        let mut lines = vec![(
+            "name",
+            self.name.as_ref().map_or_else(String::new, name),
+            had_name,
+        )];
+        for (index, (what, now)) in now.into_iter().enumerate() {
+            lines.push((what, now, had.as_ref().map(|had| had[index].1.clone())));
+        }
+        lines
+    }
+}
+
+/// Labels and budget of a node, for people.
+fn described(labels: &BTreeMap<String, String>, budget: &Budget) -> [(&'static str, String); 5] {
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    [
+        ("labels", labels.join(", ")),
+        ("memory", budget.memory.to_string()),
+        ("microservices", budget.microservices.to_string()),
+        ("processors", format!("{}%", budget.cpu_percent)),
+        ("storage", budget.storage.to_string()),
+    ]
+}
+
+/// The host's name, as far as it can be the name of a node.
+fn host_name() -> Option<Name> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    text.trim()
+        .split('.')
+        .next()?
+        .to_ascii_lowercase()
+        .parse()
+        .ok()
+}
+
+/// How many microservices a node runs at most: what was said, else what it had, and no more than its
+/// kernel lets it.
+fn microservices(wished: Option<u32>, had: Option<u32>) -> anyhow::Result<u32> {
+    let most = mappings::allowed().map_or(u64::MAX, mappings::instances);
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    match wished {
+        None => Ok(had.unwrap_or(MICROSERVICES_MAX).min(most)),
+        Some(wished) if wished <= most => Ok(wished),
+        Some(wished) => bail!(
+            "the kernel of this machine has memory mappings for {most} microservices, not for {wished}: say --microservices {most}, or raise `vm.max_map_count`"
+        ),
+    }
 }
 
 pub(crate) fn random_seed() -> anyhow::Result<[u8; 32]> {
@@ -131,23 +244,6 @@ fn check_owner(data: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn half_of_memory() -> ByteSize {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
-        return MEMORY_FALLBACK;
-    };
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line
-        .and_then(|line| line.split_whitespace().next())
-        .and_then(|kib| kib.parse::<u64>().ok());
-    kib.map_or(MEMORY_FALLBACK, |kib| ByteSize((kib / 2_048) << 20))
-}
-
-/// All cores of the machine, in percent of one.
-fn all_cores() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(100)
 }
 
 /// Half of what this process may still write to the file system of `data`, in whole MiB.
@@ -174,6 +270,70 @@ mod tests {
         assert!(half > 0 && half <= space.f_blocks * space.f_frsize / 2);
         assert_eq!(half % (1 << 20), 0);
         assert!(half_of_free_space(&data.path().join("nothing")).is_err());
+    }
+
+    fn membership(memory: ByteSize) -> Membership {
+        let key = haar_protocol::keys::SecretKey::from_seed([1; 32]).public();
+        Membership {
+            site: haar_protocol::ids::SiteId::of(&key),
+            site_key: key,
+            node: NodeId::of(&key),
+            name: "edge".parse().unwrap(),
+            controller: "https://127.0.0.1:1".into(),
+            relays: Vec::new(),
+            ca_pem: String::new(),
+            budget: Budget {
+                memory,
+                microservices: MICROSERVICES_MAX,
+                cpu_percent: 150,
+                storage: ByteSize(7 << 20),
+            },
+            memory_source: Some("as said at enrolment".into()),
+            labels: [("role".to_owned(), "edge".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn enrolling_again_changes_what_is_said_and_nothing_else() {
+        let data = tempfile::tempdir().unwrap();
+        let before = membership(ByteSize(32 << 20));
+        let same = Wanted::of(Wishes::default(), Some(&before), data.path()).unwrap();
+        assert_eq!(same.name.as_ref(), Some(&before.name));
+        assert_eq!(same.labels, before.labels);
+        assert_eq!(same.budget, before.budget);
+        assert_eq!(same.memory_source, before.memory_source);
+        let wishes = Wishes {
+            memory: Some(ByteSize(512 << 20)),
+            labels: [("room".to_owned(), "attic".to_owned())].into(),
+            ..Wishes::default()
+        };
+        let more = Wanted::of(wishes, Some(&before), data.path()).unwrap();
+        let changed: Vec<_> = more
+            .lines(Some(&before))
+            .into_iter()
+            .filter(|(_, now, had)| had.as_ref() != Some(now))
+            .collect();
+        let expected = [
+            (
+                "labels",
+                "role=edge, room=attic".to_owned(),
+                Some("role=edge".to_owned()),
+            ),
+            ("memory", "512MiB".to_owned(), Some("32MiB".to_owned())),
+        ];
+        assert_eq!(changed, expected);
+    }
+
+    #[test]
+    fn a_new_node_takes_the_hosts_name_and_says_where_its_memory_comes_from() {
+        let data = tempfile::tempdir().unwrap();
+        let new = Wanted::of(Wishes::default(), None, data.path()).unwrap();
+        assert_eq!(new.name, host_name());
+        let (memory, source) = machine::memory();
+        assert_eq!(
+            (new.budget.memory, new.memory_source),
+            (memory, Some(source))
+        );
     }
 
     #[test]

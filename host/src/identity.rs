@@ -40,6 +40,9 @@ pub struct Membership {
     pub ca_pem: String,
     /// What this node gives to microservices.
     pub budget: Budget,
+    /// Where the budget's memory comes from, for people. None from earlier releases.
+    #[serde(default)]
+    pub memory_source: Option<String>,
     /// Labels that it asked for.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

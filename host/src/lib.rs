@@ -6,6 +6,7 @@ pub mod config;
 pub mod policy;
 pub mod service_manager;
 
+pub mod machine;
 pub mod identity;
 pub mod enrol;
 pub mod controller;

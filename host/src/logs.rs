@@ -1,11 +1,13 @@
 //! Log lines of the node's microservices: a bounded ring that guests write to and the shipper
-//! reads from. When the shipper can't keep up, or there is no network, the oldest lines go; their
-//! sequence numbers show the gap.
+//! reads from. When the shipper can't keep up, or there is no network, the oldest lines go, and a line
+//! in their place says how many. Lines are numbered when they leave, so that the site sees which did
+//! not arrive.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
-use haar_protocol::log::LogLine;
+use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::log::{GapCause, Level, LogGap, LogLine, Stream};
 use tokio::sync::Notify;
 
 /// Lines that the ring holds.
@@ -28,22 +30,68 @@ struct Ring {
     lines: VecDeque<LogLine>,
     bytes: usize,
     last_sequence: u64,
+    /// Lines that had to go before those that wait.
+    lost: BTreeMap<MicroserviceName, u64>,
+}
+
+impl Ring {
+    fn pop(&mut self) -> Option<LogLine> {
+        let line = self.lines.pop_front()?;
+        self.bytes -= line.text.len() + LINE_BYTES;
+        Some(line)
+    }
+
+    fn lose(&mut self, line: LogLine) {
+        let lines = line.gap.and_then(|gap| gap.lines).unwrap_or(1);
+        *self.lost.entry(line.name).or_default() += lines;
+    }
+
+    /// The next line to send.
+    fn next(&mut self) -> Option<LogLine> {
+        let Some((name, lines)) = self.lost.pop_first() else {
+            return self.pop();
+        };
+        let time_ms = self.lines.front().map_or(0, |line| line.time_ms);
+        let why = "they waited for the site, and the node's buffer was full";
+        Some(gap(name, time_ms, lines, GapCause::Buffer, why))
+    }
+}
+
+/// A line in the place of others.
+pub fn gap(
+    name: MicroserviceName,
+    time_ms: u64,
+    lines: u64,
+    cause: GapCause,
+    why: &str,
+) -> LogLine {
+    LogLine {
+        name,
+        sequence: 0,
+        time_ms,
+        level: Level::Warn,
+        stream: Stream::Agent,
+        context: String::new(),
+        text: format!("lines are missing here, {lines}: {why}"),
+        gap: Some(LogGap {
+            lines: Some(lines),
+            cause,
+        }),
+    }
 }
 
 impl Logs {
-    /// Numbers a line and puts it in.
-    pub fn append(&self, mut line: LogLine) {
+    /// Puts a line in.
+    pub fn append(&self, line: LogLine) {
         {
             let mut ring = self.lock();
-            ring.last_sequence += 1;
-            line.sequence = ring.last_sequence;
             ring.bytes += line.text.len() + LINE_BYTES;
             ring.lines.push_back(line);
             while ring.lines.len() > LINES_MAX || ring.bytes > BYTES_MAX {
-                let Some(oldest) = ring.lines.pop_front() else {
+                let Some(oldest) = ring.pop() else {
                     break;
                 };
-                ring.bytes -= oldest.text.len() + LINE_BYTES;
+                ring.lose(oldest);
             }
         }
         self.arrived.notify_one();
@@ -60,16 +108,17 @@ impl Logs {
         }
     }
 
-    /// Takes the oldest lines, at most so many and about so many bytes.
+    /// Takes the oldest lines, at most so many and about so many bytes, and numbers them.
     pub fn take(&self, lines_max: usize, bytes_max: usize) -> Vec<LogLine> {
         let mut ring = self.lock();
         let mut taken = Vec::new();
         let mut bytes = 0;
         while taken.len() < lines_max && bytes < bytes_max {
-            let Some(line) = ring.lines.pop_front() else {
+            let Some(mut line) = ring.next() else {
                 break;
             };
-            ring.bytes -= line.text.len() + LINE_BYTES;
+            ring.last_sequence += 1;
+            line.sequence = ring.last_sequence;
             bytes += line.text.len() + LINE_BYTES;
             taken.push(line);
         }
@@ -80,5 +129,69 @@ impl Logs {
         self.ring
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(microservice: &str, text: &str) -> LogLine {
+        let name = MicroserviceName {
+            application: "app".parse().unwrap(),
+            microservice: microservice.parse().unwrap(),
+        };
+        LogLine {
+            level: Level::Info,
+            stream: Stream::Log,
+            text: text.to_owned(),
+            gap: None,
+            ..gap(name, 7, 0, GapCause::Buffer, "")
+        }
+    }
+
+    #[test]
+    fn what_had_to_go_is_told_in_its_place_for_each_microservice_and_numbers_have_no_gap() {
+        let logs = Logs::default();
+        logs.append(line("quiet", "first"));
+        for index in 0..2 * LINES_MAX {
+            logs.append(line("loud", &index.to_string()));
+        }
+        let taken = logs.take(usize::MAX, usize::MAX);
+        let gaps = taken.iter().map_while(|line| {
+            let lines = line.gap?.lines?;
+            Some((line.name.microservice.as_str(), lines, line.sequence))
+        });
+        let gaps: Vec<_> = gaps.collect();
+        assert_eq!(gaps, [("loud", LINES_MAX as u64, 1), ("quiet", 1, 2)]);
+        assert_eq!(
+            taken[0].text,
+            "lines are missing here, 4096: they waited for the site, and the node's buffer was full"
+        );
+        assert_eq!(taken[2].text, LINES_MAX.to_string());
+        assert_eq!(taken.len(), LINES_MAX + 2);
+        assert!(
+            (1..)
+                .zip(&taken)
+                .all(|(number, line)| line.sequence == number)
+        );
+        logs.append(line("loud", "next"));
+        let next = logs.take(usize::MAX, usize::MAX);
+        assert_eq!(
+            (next.len(), next[0].sequence),
+            (1, 2 + LINES_MAX as u64 + 1)
+        );
+    }
+
+    #[test]
+    fn a_gap_that_has_to_go_counts_on() {
+        let logs = Logs::default();
+        let name = line("m", "").name;
+        logs.append(gap(name, 1, 50, GapCause::Rate, "too fast"));
+        for _ in 0..LINES_MAX {
+            logs.append(line("m", ""));
+        }
+        let taken = logs.take(1, usize::MAX);
+        assert_eq!(taken[0].gap.unwrap().lines, Some(50));
     }
 }

@@ -3,7 +3,7 @@
 //! not run, and a directory that the owner does not name is not opened. What is refused is refused
 //! for one microservice; the others run.
 
-mod mounts;
+pub(crate) mod mounts;
 mod place;
 
 use std::fs::File;
@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use self::mounts::{Kind, Mounts};
 use self::place::Place;
+use crate::modules::Trust;
 
 /// Entries of one list.
 const ENTRIES_MAX: usize = 256;
@@ -176,11 +177,12 @@ impl Policy {
         }
     }
 
-    /// Whose signatures a module needs, given whom the site trusts.
-    pub fn publishers<'a>(&'a self, of_site: &'a [PublicKey]) -> Publishers<'a> {
+    /// Whose signatures a module needs, given what the site says of them.
+    pub fn publishers<'a>(&'a self, trust: &'a Trust) -> Publishers<'a> {
         Publishers {
-            of_site,
+            of_site: &trust.publishers,
             of_owner: self.rules.publishers.as_deref(),
+            later: trust.later.as_ref(),
         }
     }
 

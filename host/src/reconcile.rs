@@ -13,12 +13,15 @@ use haar_protocol::ids::Digest;
 pub struct Observed {
     /// The instance that runs (or is starting), as it was told to run.
     pub running: Option<Arc<Microservice>>,
+    /// Bytes of memory that the running instance has.
+    pub held_bytes: u64,
     /// The module that is being prepared, or is ready and not started yet.
     pub preparing: Option<Digest>,
     /// A module that was refused, or can't run here: not tried again until the assignment changes
     /// what concerns it.
     pub refused: Option<Arc<Microservice>>,
-    /// It failed and waits for its next start. The start itself is the control loop's timer.
+    /// What is wanted failed, or could not be had, and waits for its next attempt, which is the control
+    /// loop's timer.
     pub backing_off: bool,
     /// It was asked to stop and has not ended.
     pub stopping: bool,
@@ -73,8 +76,12 @@ fn plan_one(spec: &Arc<Microservice>, state: &Observed, actions: &mut Vec<Action
         }
         return;
     };
-    if needs_restart(running, spec) {
-        actions.push(Action::Prepare(Arc::clone(spec)));
+    // Memory that an instance has is never given back while it runs: one that has more than it may have
+    // from now on would take what the site gives to others.
+    if needs_restart(running, spec) || state.held_bytes > spec.limits.memory.0 {
+        if state.refused.is_some() || !state.backing_off {
+            actions.push(Action::Prepare(Arc::clone(spec)));
+        }
         return;
     }
     if needs_adjusting(running, spec) {
@@ -94,6 +101,7 @@ fn needs_adjusting(running: &Microservice, wanted: &Microservice) -> bool {
         grants: _,
         unknown: _,
         configuration: _, // told to the guest
+        life: _,          // another one begins when nothing runs
         module_bytes,
         module_label,
         limits,
@@ -165,6 +173,7 @@ mod tests {
     fn idle() -> Observed {
         Observed {
             running: None,
+            held_bytes: 0,
             preparing: None,
             refused: None,
             backing_off: false,

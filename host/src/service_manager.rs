@@ -4,10 +4,12 @@
 //! hears nothing, and nothing else is different.
 
 use std::ffi::OsStr;
+use std::future::Future;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +19,13 @@ use crate::config::Supervision;
 /// How long telling that it runs may take: while a machine boots, the queue of its service manager
 /// may be full.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A disk that has not answered for so long is reported.
+pub const DISK_IS_SLOW: Duration = Duration::from_secs(10);
+
+/// So long a control loop that waits for a disk is told to be well. Cards and disks that fail answer
+/// after a minute or two, or never.
+const DISK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -104,6 +113,39 @@ impl ServiceManager {
         }
     }
 
+    /// Goes on with a turn of the control loop that may wait for the disk, and for nothing else. Whoever
+    /// waits gives the thread away, so a loop that hangs tells nothing, and one that waits tells that it
+    /// is there: for [`DISK_PATIENCE`] at most.
+    pub async fn wait_for_disk(&mut self, mut turn: Pin<&mut dyn Future<Output = ()>>) {
+        let began = Instant::now();
+        let (patient_until, mut complain) = (began + DISK_PATIENCE, began + DISK_IS_SLOW);
+        loop {
+            let wake = self.wake().filter(|wake| *wake < patient_until);
+            let wake = wake.map_or(complain, |wake| wake.min(complain));
+            tokio::select! {
+                biased;
+                () = &mut turn => break,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let now = Instant::now();
+            let waited = now - began;
+            if now < patient_until {
+                self.turned(now);
+            }
+            if now >= complain {
+                tracing::warn!(
+                    "the disk has not answered for {} s: the agent waits",
+                    waited.as_secs()
+                );
+                complain = now + waited;
+            }
+        }
+        let waited = began.elapsed();
+        if waited >= DISK_IS_SLOW {
+            tracing::warn!("the disk has answered after {} s", waited.as_secs());
+        }
+    }
+
     /// When the control loop must go round at the latest.
     pub fn wake(&self) -> Option<Instant> {
         self.watchdog.as_ref().map(|watchdog| watchdog.wake)
@@ -138,6 +180,8 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(60);
@@ -206,6 +250,24 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         manager.turned(now + INTERVAL / 10);
         assert_eq!(heard(&socket).unwrap(), "WATCHDOG=1");
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_never_waits_tells_nothing_and_one_that_blocks_its_thread_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let mut manager = manager(path.to_str().unwrap());
+        manager.watchdog = Some(Watchdog::new(Duration::from_millis(20), Instant::now()));
+        manager.wait_for_disk(pin!(async {})).await;
+        let hang = async {
+            let began = std::time::Instant::now();
+            while began.elapsed() < Duration::from_millis(100) {
+                std::hint::spin_loop();
+            }
+        };
+        manager.wait_for_disk(pin!(hang)).await;
+        assert_eq!(heard(&socket), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Both directions of the link to one node, with the seal around them.
 
+use std::collections::BTreeMap;
+
 use crate::frame::{self, Ack, Batch, Frame};
 use crate::receiver::{Receiver, Verdict};
 use crate::sender::{Acknowledged, Sender, Settings, Want};
@@ -47,6 +49,8 @@ pub struct Link {
     has_asked: bool,
     /// It has asked.
     is_asked: bool,
+    /// For each live route, the number of the newest frame of this session with messages of it.
+    newest: BTreeMap<u64, u64>,
 }
 
 impl Link {
@@ -67,6 +71,7 @@ impl Link {
             wants_to_hear: false,
             has_asked: false,
             is_asked: false,
+            newest: BTreeMap::new(),
         }
     }
 
@@ -141,6 +146,7 @@ impl Link {
                 self.hello_pause_ms = HELLO_MS_MIN;
                 self.sender.connected(self.connected);
                 self.receiver.connected();
+                self.newest.clear(); // frames of the session before do not open any more
                 Ok(None)
             }
             Ok(Opened::Nothing) => Ok(None),
@@ -154,6 +160,16 @@ impl Link {
                 Err(refusal)
             }
         }
+    }
+
+    /// Whether messages of a live route in the frame that was opened last are newer than all that came
+    /// before. A frame that a relay held back arrives after those that took another one: its messages
+    /// are stale. Only for routes from the other node, since each is remembered.
+    pub fn is_newest(&mut self, route: u64) -> bool {
+        let number = self.session.opened();
+        let newest = self.newest.entry(route).or_insert(number);
+        *newest = number.max(*newest);
+        *newest == number
     }
 
     /// The other node has asked whether this one is there.

@@ -107,6 +107,8 @@ struct Pair {
     opening: LessSafeKey,
     sent: u64,
     window: Window,
+    /// Number of the frame that was opened last.
+    opened: u64,
 }
 
 /// The seals between this node and one other.
@@ -207,6 +209,11 @@ impl Session {
         Some(bytes)
     }
 
+    /// Number of the frame that was opened last: the other node counts what it seals in this session.
+    pub fn opened(&self) -> u64 {
+        self.pair.as_ref().map_or(0, |pair| pair.opened)
+    }
+
     /// Opens what came. `may_renew`: this node may take a fresh boot now, which ends the session; the
     /// caller limits how often.
     ///
@@ -235,6 +242,7 @@ impl Session {
                 if !pair.window.is_new(number) {
                     return Err(Refusal::Repeated);
                 }
+                pair.opened = number;
                 self.displaced = 0;
                 Ok(Opened::Data(frame))
             }
@@ -270,6 +278,7 @@ impl Session {
             opening,
             sent: 0,
             window: Window::default(),
+            opened: 0,
         };
         let before = self.pair.replace(pair);
         self.retired.extend(before.map(|before| before.boot));

@@ -15,7 +15,7 @@ use crate::keys::{LinkKey, PublicKey};
 use crate::limits::{Backlog, Limits, RestartPolicy, Retention, RetryPolicy};
 use crate::log::Level;
 use crate::manifest::Delivery;
-use crate::mqtt::{TopicFilter, TopicName};
+use crate::mqtt::{Retained, TopicFilter, TopicName};
 use crate::quantity::ByteSize;
 use crate::relay::{RelayAccess, ServedRelay};
 use crate::signed::Document;
@@ -37,8 +37,12 @@ pub struct Assignment {
     pub number: u64,
     /// When it was made: milliseconds since the Unix epoch by the controller's clock.
     pub issued_ms: u64,
-    /// Publishers whose modules may run.
+    /// Publishers whose modules may run. One with several keys stands here once for each.
     pub publishers: Vec<Publisher>,
+    /// Signatures of modules that publishers made after the file was pushed, by the module's digest: see
+    /// [`Signatures::to_text`](crate::module::Signatures::to_text). They count like those in the file.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub signatures: BTreeMap<String, String>,
     /// The relays that the node attaches to, the most preferred first. None: the one that it knows
     /// since it enrolled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +64,15 @@ pub struct Assignment {
     /// How to reach the relays whose topics `topics` names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<RelayAccess>,
+    /// The lives of its microservices, as `APPLICATION/MICROSERVICE`: what is stored belongs to one
+    /// life. Left out of it are first lives, which are 0. None from controllers that know of no
+    /// lives: then what is stored belongs to the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lives: Option<BTreeMap<String, u64>>,
+    /// Microservices that ran here and that somebody has deleted, likewise: what is stored of them
+    /// is deleted too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<String>,
 }
 
 impl Document for Assignment {
@@ -191,6 +204,10 @@ pub struct Microservice {
     /// not run. Empty on the side that writes the assignment.
     #[serde(skip)]
     pub unknown: Vec<String>,
+    /// The life that its data belong to, see [`Assignment::lives`]; none when the site does not tell.
+    /// Empty on the side that writes the assignment.
+    #[serde(skip)]
+    pub life: Option<u64>,
 }
 
 impl Microservice {
@@ -258,6 +275,9 @@ pub struct TopicRoute {
     pub delivery: Delivery,
     /// What becomes of those that can't be delivered yet, on a durable route.
     pub backlog: Backlog,
+    /// What becomes of messages that the broker retains; none for what is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retained: Option<Retained>,
 }
 
 /// The end of a route at a broker.
@@ -278,6 +298,9 @@ pub struct TopicTarget {
     /// Whether the broker keeps the last message for later subscribers.
     #[serde(default)]
     pub retain: bool,
+    /// What the broker publishes there when the node is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub will: Option<String>,
 }
 
 impl TopicEnd {

@@ -131,6 +131,7 @@ pub enum DeadLetterSelection {
 #[serde(deny_unknown_fields)]
 pub struct NamedLetters {
     /// Their ids, at most 1,000.
+    #[cfg_attr(feature = "schema", schemars(length(max = 1000)))]
     pub ids: Vec<u64>,
 }
 
@@ -157,6 +158,9 @@ pub struct Replayed {
     /// Letters that were not tried: time was up, or too many were refused. Ask again.
     pub left: u64,
 }
+
+/// Why a letter is not replayed that is not there.
+pub const NOT_THERE: &str = "the node keeps no such dead letter";
 
 /// A letter that was not replayed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::grants::Grants;
 use crate::limits::{Budget, Limits, Retention};
-use crate::quantity::ByteSize;
+use crate::quantity::{ByteSize, in_one_unit};
 
 /// Bytes that may wait for an inlet from one other node on a durable route: the other node keeps the
 /// rest.
@@ -117,47 +117,53 @@ impl fmt::Display for Shortage {
 
 /// Of one thing: its name, how much the node has, how much is given already, how much more is
 /// wanted, and how people read such amounts.
-type Row<'a> = (&'static str, u64, u64, u64, &'a dyn Fn(u64) -> String);
+type Row = (&'static str, u64, u64, u64, Show);
+
+/// How people read amounts that belong together.
+type Show = fn([u64; 4]) -> [String; 4];
 
 impl Budget {
     /// What the node lacks to take `more` beside what it has given already; nothing when it fits.
     pub fn shortages(&self, given: &Demand, more: &Demand) -> Vec<Shortage> {
-        let bytes = |amount| ByteSize(amount).to_string();
-        let percent = |amount: u64| format!("{amount}%");
-        let plain = |amount: u64| amount.to_string();
-        let rows: [Row<'_>; 4] = [
-            ("memory", self.memory.0, given.memory, more.memory, &bytes),
+        let percent: Show = |amounts| amounts.map(|amount| format!("{amount}%"));
+        let plain: Show = |amounts| amounts.map(|amount| amount.to_string());
+        let bytes: Show = |amounts @ [wanted, _, _, over]| in_one_unit(wanted.min(over), amounts);
+        let rows: [Row; 4] = [
+            ("memory", self.memory.0, given.memory, more.memory, bytes),
             (
                 "microservices",
                 self.microservices.into(),
                 given.microservices,
                 more.microservices,
-                &plain,
+                plain,
             ),
             (
                 "cpu",
                 self.cpu_percent.into(),
                 given.cpu_percent,
                 more.cpu_percent,
-                &percent,
+                percent,
             ),
             (
                 "storage",
                 self.storage.0,
                 given.storage,
                 more.storage,
-                &bytes,
+                bytes,
             ),
         ];
         rows.into_iter()
             .filter_map(|(what, budget, given, more, show)| {
                 let free = budget.saturating_sub(given);
-                (more > free).then(|| Shortage {
-                    what,
-                    wanted: show(more),
-                    free: show(free),
-                    budget: show(budget),
-                    over: show(more - free),
+                (more > free).then(|| {
+                    let [wanted, free, budget, over] = show([more, free, budget, more - free]);
+                    Shortage {
+                        what,
+                        wanted,
+                        free,
+                        budget,
+                        over,
+                    }
                 })
             })
             .collect()

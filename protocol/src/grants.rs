@@ -97,9 +97,32 @@ pub struct DirectoryGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "ByteSize"))]
     pub quota: Option<ByteSize>,
-    /// The microservice runs without it on a node that does not have it.
+    /// The microservice runs without it on a node that does not have it, and with it from when it is
+    /// there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub optional: bool,
+    /// Whether something must be mounted there.
+    #[serde(default, skip_serializing_if = "Mount::is_any")]
+    pub mount: Mount,
+}
+
+/// Whether something must be mounted at a granted directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// Any directory is right.
+    #[default]
+    Any,
+    /// A directory at which nothing is mounted counts as one that is not there.
+    Required,
+}
+
+impl Mount {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 /// What may be done in a granted directory.
@@ -116,8 +139,10 @@ pub enum Access {
 
 /// Interfaces that every microservice may import, without their versions. Those of `wasi:cli` and
 /// `wasi:filesystem` are there because every Rust program imports them as soon as it can panic:
-/// nothing is behind them unless granted (no arguments, no environment, no directories).
-const ALWAYS: [&str; 28] = [
+/// nothing is behind them unless granted (no arguments, no environment, no directories). Those of
+/// `wasi:sockets` are there because components of other toolchains import them whether they connect or
+/// not: see [`denied`].
+const ALWAYS: [&str; 35] = [
     "haar:local/types",
     "haar:local/messaging",
     "haar:local/timers",
@@ -146,7 +171,17 @@ const ALWAYS: [&str; 28] = [
     "wasi:random/random",
     "wasi:random/insecure",
     "wasi:random/insecure-seed",
+    "wasi:sockets/network",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
 ];
+
+/// The package of which every call is answered with `access-denied`.
+const SOCKETS: &str = "wasi:sockets/";
 
 /// Interfaces of `wasi:keyvalue`, offered to microservices with the grant `key_value`.
 const KEY_VALUE: [&str; 3] = [
@@ -174,6 +209,42 @@ pub fn lacking<'a>(imports: &'a [String], grants: &Grants) -> Vec<&'a str> {
         .map(String::as_str)
         .filter(|import| !offered(import, grants))
         .collect()
+}
+
+/// The grants that `imports` need, as they stand in a manifest, each once.
+pub fn needed(imports: &[String]) -> Vec<&'static str> {
+    let none = Grants::default();
+    let mut needed: Vec<_> = lacking(imports, &none)
+        .into_iter()
+        .filter_map(grant_for)
+        .collect();
+    needed.sort_unstable();
+    needed.dedup();
+    needed
+}
+
+/// True for an interface that no grant offers, and that is not offered without one.
+pub fn is_beyond_all(import: &str) -> bool {
+    !offered(import, &Grants::default()) && grant_for(import).is_none()
+}
+
+/// Of what a component imports, what is offered and denied with every call: for people, who may wonder
+/// why their microservice does not get through.
+pub fn denied(imports: &[String]) -> Option<&'static str> {
+    let imports_sockets = imports.iter().any(|import| import.starts_with(SOCKETS));
+    imports_sockets.then_some(
+        "`wasi:sockets`: no grant opens sockets yet, so each call is answered with `access-denied`",
+    )
+}
+
+/// What to do about an import that no grant offers, where that is known.
+pub fn advice_for(import: &str) -> Option<&'static str> {
+    if import.starts_with("wasi:http/") {
+        return Some(
+            "HTTP is not offered to microservices yet: build the module without `wasi:http` (componentize-js: `--disable http fetch-event`)",
+        );
+    }
+    None
 }
 
 /// How to grant what offers `import`, as it stands in a manifest; none when no grant offers it.

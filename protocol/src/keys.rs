@@ -25,7 +25,7 @@ const WASMSIGN2_SECRET: u8 = 0x81;
 #[cfg_attr(
     feature = "schema",
     derive(schemars::JsonSchema),
-    schemars(with = "String")
+    schemars(with = "String", extend("pattern" = r"^ed25519:[0-9a-fA-F]{64}$"))
 )]
 #[serde(try_from = "String", into = "String")]
 pub struct PublicKey([u8; 32]);

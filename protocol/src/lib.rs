@@ -15,6 +15,7 @@ pub mod number;
 pub mod quantity;
 pub mod limits;
 pub mod grants;
+pub mod exports;
 pub mod demand;
 pub mod manifest;
 

@@ -20,7 +20,8 @@ pub struct LogLine {
     /// Who wrote it.
     #[serde(flatten)]
     pub name: MicroserviceName,
-    /// Counts the lines of the node since its agent started, from 1 up; a gap is visible.
+    /// Counts the lines that the node sends since its agent started, from 1 up: the site says where some
+    /// did not arrive.
     pub sequence: u64,
     /// When: milliseconds since the Unix epoch by the node's clock.
     pub time_ms: u64,
@@ -33,6 +34,37 @@ pub struct LogLine {
     pub context: String,
     /// The line, without its end.
     pub text: String,
+    /// Lines are missing here, and this one says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<LogGap>,
+}
+
+/// Lines that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LogGap {
+    /// How many; none when nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u64>,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// Why log lines are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum GapCause {
+    /// They waited for the site, and the node's buffer was full.
+    Buffer,
+    /// The microservice wrote more than its limits allow.
+    Rate,
+    /// The node sent them, and they did not arrive: lines of all its microservices.
+    Transport,
+    /// The agent started again: what it had not sent is lost.
+    Restart,
+    /// They came faster than the reader read, or while it was not connected.
+    Reader,
 }
 
 /// How important a line is, as in `wasi:logging`.

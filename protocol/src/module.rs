@@ -12,12 +12,14 @@
 
 mod encoding;
 mod signatures;
+mod version;
 
 use sha2::{Digest as _, Sha256};
 
-use self::encoding::{Reader, put_slice};
-use self::signatures::message_to_sign;
+use self::encoding::{Reader, put_slice, put_varint};
+use self::signatures::{Claim, claims, message_to_sign};
 pub use self::signatures::{Publishers, Signatures};
+pub use self::version::check_version;
 use crate::keys::{PublicKey, SecretKey};
 
 /// The eight bytes that a component begins with.
@@ -53,6 +55,11 @@ pub enum ModuleError {
     /// The signature section is not of the kind that is read here.
     #[error("its signature section is not understood: {0}")]
     UnknownSignature(&'static str),
+    /// As many signatures as a file may have.
+    #[error(
+        "it has {SIGNATURES_MAX} signatures, and may not have more: start again with `haar sign --replace`"
+    )]
+    TooManySignatures,
     /// Signed, but no signature is valid for the content under any of the trusted keys.
     #[error(
         "no trusted publisher has signed this content: it was changed after signing, or its publisher is not trusted"
@@ -120,11 +127,33 @@ fn next_section<'a>(reader: &mut Reader<'a>) -> Result<Section<'a>, ModuleError>
     })
 }
 
-/// Signs `file` with `key`. A signature section that was there is replaced.
+/// Signs `file` with `key`, beside those who have signed the same content before. Signatures of other
+/// content are taken out: they are good for nothing. Signing twice with one key changes nothing.
+///
+/// # Errors
+/// `NotWasm`, `CoreModule`, `Malformed`, `TooLarge`; `UnknownSignature` when there are signatures of
+/// another kind, `TooManySignatures` when there is no room for one more.
+pub fn sign(file: &[u8], key: &SecretKey) -> Result<Vec<u8>, ModuleError> {
+    let mut reader = Reader(check_header(file)?);
+    let claims = match next_section(&mut reader) {
+        Ok(first) if first.custom_name == Some(SECTION_NAME) => match claims(first.payload) {
+            Err(ModuleError::Malformed(_)) => Vec::new(), // nobody's signature
+            claims => claims?,
+        },
+        _ => Vec::new(),
+    };
+    sign_beside(file, key, &claims)
+}
+
+/// Signs `file` with `key` alone: signatures that were there are taken out.
 ///
 /// # Errors
 /// `NotWasm`, `CoreModule`, `Malformed`, `TooLarge`.
-pub fn sign(file: &[u8], key: &SecretKey) -> Result<Vec<u8>, ModuleError> {
+pub fn sign_alone(file: &[u8], key: &SecretKey) -> Result<Vec<u8>, ModuleError> {
+    sign_beside(file, key, &[])
+}
+
+fn sign_beside(file: &[u8], key: &SecretKey, others: &[Claim<'_>]) -> Result<Vec<u8>, ModuleError> {
     let mut reader = Reader(check_header(file)?);
     let mut content = Vec::with_capacity(file.len());
     while !reader.0.is_empty() {
@@ -135,20 +164,36 @@ pub fn sign(file: &[u8], key: &SecretKey) -> Result<Vec<u8>, ModuleError> {
     }
     let hash = Sha256::digest(&content);
     let signature = key.sign(&message_to_sign(&hash));
+    let mut signatures: Vec<(&[u8], [u8; 64])> = others
+        .iter()
+        .filter(|claim| claim.hash == &hash[..])
+        .map(|claim| (claim.key_id, claim.signature))
+        .collect();
+    if !signatures.iter().any(|(_, other)| *other == signature) {
+        signatures.push((&[], signature)); // no key identifier
+    }
+    let count = u32::try_from(signatures.len()).unwrap_or(u32::MAX);
+    if count > SIGNATURES_MAX {
+        return Err(ModuleError::TooManySignatures);
+    }
 
-    let mut one_signature = vec![0, ED25519]; // no key identifier
-    put_slice(&mut one_signature, &signature);
     let mut set = vec![1];
     set.extend_from_slice(&hash);
-    set.push(1);
-    put_slice(&mut set, &one_signature);
+    put_varint(&mut set, count);
+    for (key_id, signature) in signatures {
+        let mut one = Vec::new();
+        put_slice(&mut one, key_id);
+        one.push(ED25519);
+        put_slice(&mut one, &signature);
+        put_slice(&mut set, &one);
+    }
     let mut payload = Vec::new();
     put_slice(&mut payload, SECTION_NAME);
     payload.extend_from_slice(&PREAMBLE);
     payload.push(1);
     put_slice(&mut payload, &set);
 
-    let mut signed = Vec::with_capacity(8 + 2 + payload.len() + content.len());
+    let mut signed = Vec::with_capacity(8 + 6 + payload.len() + content.len());
     signed.extend_from_slice(&COMPONENT_HEADER);
     signed.push(0);
     put_slice(&mut signed, &payload);

@@ -2,8 +2,9 @@
 //! relays stands in [`crate::topics`]; nothing here may touch it.
 //!
 //! Their form is that of MQTT 5.0 sections 4.7 (names and filters) and 4.8.2 (shared subscriptions),
-//! with a few things left out: no topic at the first level of which stands a wildcard, none below
-//! `haar`, and none with control characters.
+//! with a few things left out: none below `haar`, and none with control characters. Filters with a
+//! wildcard at their first level are for brokers over which nothing of Haar's own passes; the
+//! controller knows which those are ([`TopicFilter::takes_everything`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,8 @@ use crate::ids::InvalidId;
 pub const TOPIC_BYTES_MAX: usize = 256;
 /// What shared subscriptions begin with.
 const SHARE: &str = "$share";
+/// The first level of what brokers say of themselves.
+const SYSTEM: &str = "$SYS";
 /// The first level of what Haar sends.
 const OURS: &str = "haar";
 
@@ -40,6 +43,21 @@ pub struct TopicFilter(String);
 #[serde(try_from = "String", into = "String")]
 pub struct TopicName(String);
 
+/// What becomes of messages that a broker retains (MQTT 5.0 section 3.3.1.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Retained {
+    /// At `from`: they do not come.
+    None,
+    /// At `from`: they come when the broker begins to keep the node's session.
+    First,
+    /// At `from`: they come with each connection, unless the node has had the same already.
+    EachConnection,
+    /// At `to`: the node has the broker forget its own when the route is deleted.
+    ClearOnDelete,
+}
+
 impl TopicFilter {
     /// The text itself.
     pub fn as_str(&self) -> &str {
@@ -57,14 +75,24 @@ impl TopicFilter {
         TopicFilter(filter.to_owned())
     }
 
-    /// The same as a topic to publish to; none when it has wildcards or a group, or begins with `$`.
+    /// True when a wildcard stands at its first level: it takes in what Haar itself sends over the
+    /// same broker.
+    pub fn takes_everything(&self) -> bool {
+        let filter = split_share(&self.0).map_or(self.0.as_str(), |(_, filter)| filter);
+        filter.starts_with(['+', '#'])
+    }
+
+    /// The same as a topic to publish to; none when it has wildcards or a group, or is below `$SYS`.
     pub fn as_name(&self) -> Option<TopicName> {
         self.0.parse().ok()
     }
 
-    /// True when messages to `topic` pass the filter (MQTT 5.0 section 4.7.1).
+    /// True when messages to `topic` pass the filter (MQTT 5.0 sections 4.7.1 and 4.7.2).
     pub fn matches(&self, topic: &str) -> bool {
         let filter = split_share(&self.0).map_or(self.0.as_str(), |(_, filter)| filter);
+        if topic.starts_with('$') && self.takes_everything() {
+            return false;
+        }
         let (mut wanted, mut levels) = (filter.split('/'), topic.split('/'));
         loop {
             match (wanted.next(), levels.next()) {
@@ -121,16 +149,8 @@ fn check(text: &str) -> Result<(), InvalidId> {
 fn check_levels(whole: &str, filter: &str) -> Result<(), InvalidId> {
     let wrong = |why: &str| Err(InvalidId(format!("the topic `{whole}` {why}")));
     let mut levels = filter.split('/').peekable();
-    match levels.peek() {
-        Some(&OURS) => {
-            return wrong("is Haar's own: devices publish and listen elsewhere than below `haar/`");
-        }
-        Some(&("#" | "+")) => {
-            return wrong(
-                "would take in what Haar itself sends: write a name at its first level, such as `plant/#`",
-            );
-        }
-        _ => {}
+    if levels.peek() == Some(&OURS) {
+        return wrong("is Haar's own: devices publish and listen elsewhere than below `haar/`");
     }
     while let Some(level) = levels.next() {
         match level {
@@ -185,9 +205,9 @@ impl FromStr for TopicName {
                 "the topic `{text}` has wildcards: messages go to one topic"
             )));
         }
-        if text.starts_with('$') {
+        if let Some(SHARE | SYSTEM) = text.split('/').next() {
             return Err(InvalidId(format!(
-                "the topic `{text}` is the broker's own: write one that does not begin with `$`"
+                "nobody publishes to the topic `{text}`: brokers keep `$SYS/` and `$share/` to themselves"
             )));
         }
         Ok(Self(text.to_owned()))
@@ -243,6 +263,16 @@ mod tests {
             ("/plant", "/plant", true),
             ("$share/a/plant/+", "plant/7", true),
             ("$share/a/plant/+", "a/plant/7", false),
+            ("+/events/rpc", "shellyplus1-a8032abe54dc/events/rpc", true),
+            ("+/events/rpc", "$aws/events/rpc", false),
+            ("#", "plant", true),
+            ("#", "$SYS/uptime", false),
+            ("$share/a/#", "$SYS/uptime", false),
+            (
+                "$aws/things/+/shadow/#",
+                "$aws/things/7/shadow/update",
+                true,
+            ),
         ] {
             assert_eq!(filter(wanted).matches(topic), expected, "{wanted} {topic}");
         }
@@ -270,11 +300,8 @@ mod tests {
     fn what_is_not_for_devices_is_refused() {
         for wrong in [
             "",
-            "#",
-            "+/a",
             "haar",
             "haar/x",
-            "$share/a/#",
             "$share/a/haar/b",
             "a/#/b",
             "a/b+",
@@ -284,6 +311,17 @@ mod tests {
         }
         for wrong in ["a/+", "a/#", "$SYS/a", "$share/a/b", "haar/a", ""] {
             assert!(wrong.parse::<TopicName>().is_err(), "{wrong}");
+        }
+        for right in ["$aws/things/7/shadow/update", "/a", "a//b"] {
+            assert!(right.parse::<TopicName>().is_ok(), "{right}");
+        }
+        for (text, expected) in [
+            ("#", true),
+            ("+/a", true),
+            ("$share/a/+/b", true),
+            ("a/#", false),
+        ] {
+            assert_eq!(filter(text).takes_everything(), expected, "{text}");
         }
         let long = "a".repeat(TOPIC_BYTES_MAX + 1);
         assert!(long.parse::<TopicName>().is_err());

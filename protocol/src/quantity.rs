@@ -125,6 +125,22 @@ fn write(formatter: &mut fmt::Formatter<'_>, amount: u64, units: &[(&str, u64)])
     }
 }
 
+/// Numbers of bytes as people compare them: in one unit, the largest that is no more than `least`, with a
+/// decimal where they are not whole.
+pub fn in_one_unit(least: u64, amounts: [u64; 4]) -> [String; 4] {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+    let unit = units.into_iter().find(|(_, bits)| least >> bits > 0);
+    let (name, bits) = unit.unwrap_or(("B", 0));
+    amounts.map(|amount| {
+        let (whole, rest) = (amount >> bits, amount & ((1 << bits) - 1));
+        match (rest * 10 + (1 << bits) / 2) >> bits {
+            0 => format!("{whole}{name}"),
+            10 => format!("{}{name}", whole + 1),
+            tenth => format!("{whole}.{tenth}{name}"),
+        }
+    })
+}
+
 macro_rules! quantity {
     ($name:ident, $units:expr, $what:expr, $example:expr) => {
         impl FromStr for $name {

@@ -1,6 +1,8 @@
 //! Relays as assignments name them: where each is, whom to trust there, and as whom to connect.
 //! What a person writes about them stands in [`crate::manifest::Relay`].
 
+mod info;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +14,8 @@ use crate::ids::{InvalidId, Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::secret::SealedText;
 
+pub use info::RelayInfo;
+
 const TLS_PORT: u16 = 8883;
 const PLAINTEXT_PORT: u16 = 1883;
 /// The name of the relay that is embedded in the controller.
@@ -21,13 +25,26 @@ pub const RELAYS_OF_NODE_MAX: usize = 4;
 
 /// The purpose for which passwords of relays are sealed.
 pub const PASSWORD_PURPOSE: &str = "relay credentials";
+/// The purpose for which keys of client certificates are sealed.
+pub const CLIENT_PURPOSE: &str = "relay client certificate";
 /// The purpose for which the key of a neighbourhood relay's certificate is sealed.
 pub const CERTIFICATE_PURPOSE: &str = "relay certificate";
 
-/// As whom a node talks to plain MQTT devices at a broker: user name and client id. Not as itself, so
-/// that what devices may do and what nodes may do never mixes.
-pub fn device_user(node: &NodeId) -> String {
+/// As whom a node talks to plain MQTT devices over one relay: user name and client id. Not as itself,
+/// so that what devices may do and what nodes may do never mixes; and with the relay's name, so that
+/// two relays that are one broker do not end each other's sessions.
+pub fn device_user(node: &NodeId, relay: &Name) -> String {
+    format!("{}.{relay}", former_device_user(node))
+}
+
+/// The same of agents of earlier releases, for all relays.
+pub fn former_device_user(node: &NodeId) -> String {
     format!("{node}.devices")
+}
+
+/// As whom a person tries a broker whose users are generated: with this number and client id.
+pub fn trial_user(site: &SiteId, number: u8) -> String {
+    format!("{site}.trial-{number}")
 }
 
 /// A relay that a node attaches to.
@@ -45,6 +62,22 @@ pub struct RelayAccess {
     pub ca_pem: Option<String>,
     /// As whom to connect.
     pub credentials: NodeCredentials,
+    /// How long the broker keeps the node's session for devices after a connection: seconds. None
+    /// where the manifest says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_expiry_s: Option<u32>,
+    /// The certificate that the node shows in TLS, where the broker wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientAccess>,
+}
+
+/// A certificate that all nodes show to a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAccess {
+    /// The certificate, and those between it and its authority, in PEM.
+    pub certificate_pem: String,
+    /// Its private key in PEM, sealed for the node.
+    pub key: SealedText,
 }
 
 /// What passes over a relay.
@@ -116,32 +149,6 @@ pub struct RelayApplied {
     pub dry_run: bool,
     /// Numbers of the new assignments, by node.
     pub assignments: BTreeMap<Name, u64>,
-}
-
-/// A relay of the site and how it fares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct RelayInfo {
-    /// Its name.
-    pub name: Name,
-    /// Where it is.
-    pub place: RelaySort,
-    /// Its address, as nodes use it.
-    pub url: Option<RelayUrl>,
-    /// The node that runs it.
-    pub node: Option<Name>,
-    /// What passes over it.
-    pub carries: RelayRole,
-    /// Nodes use the one with the lowest number that works.
-    pub preference: u16,
-    /// Whether the controller is connected to it; none where it has nothing to do.
-    pub controller_connected: Option<bool>,
-    /// How many nodes are to attach to it.
-    pub nodes: u64,
-    /// How many of them said last that they are connected to it.
-    pub nodes_connected: u64,
-    /// What is wrong with it, for a person.
-    pub problem: Option<String>,
 }
 
 /// Where a relay is.
@@ -259,6 +266,18 @@ impl HostPort {
         })
     }
 
+    /// True when the host stands for no machine: for every interface of one that listens (`0.0.0.0`, `::`),
+    /// or for many machines at once.
+    pub fn is_nowhere(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => {
+                address.is_unspecified() || address.is_multicast() || address.is_broadcast()
+            }
+            Ok(IpAddr::V6(address)) => address.is_unspecified() || address.is_multicast(),
+            Err(_) => self.host.bytes().all(|byte| b"0.".contains(&byte)), // as resolvers read `0`
+        }
+    }
+
     /// True when the host is this machine whatever the network says.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost"
@@ -365,36 +384,4 @@ impl From<RelayUrl> for String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_has_a_scheme_a_host_and_a_port() {
-        let url: RelayUrl = "mqtts://broker.example".parse().unwrap();
-        assert_eq!(url.to_string(), "mqtts://broker.example:8883");
-        let url: RelayUrl = "mqtt://[::1]:1".parse().unwrap();
-        assert_eq!((url.encrypted, url.address.port), (false, 1));
-        assert!(url.address.is_loopback());
-        let wrong = [
-            "",
-            "relay",
-            "mqtt:127.0.0.1",
-            "http://127.0.0.1",
-            "mqtt://",
-            "mqtt://127.0.0.1:0",
-            "mqtt://127.0.0.1:99999",
-            "mqtt://user@127.0.0.1",
-            "mqtt://127.0.0.1/path",
-            "mqtt://[::1",
-            "mqtt://[::1]x",
-            "mqtt://[x]:1",
-            "mqtt://127.0.0.1:1:2",
-        ];
-        for url in wrong {
-            assert!(url.parse::<RelayUrl>().is_err(), "{url}");
-        }
-        assert!("192.168.1.10".parse::<HostPort>().is_err());
-        let shown = "[2001:db8::7]:7422";
-        assert_eq!(shown.parse::<HostPort>().unwrap().to_string(), shown);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! GET    /api/v1/site                         SiteInfo            open to everybody
+//! GET    /api/v1/health                       SiteHealth: how the site does as a whole
 //! GET    /api/v1/site/ca                      the CA in PEM       open to everybody
 //! GET    /api/v1/openapi.json                 OpenAPI document    open to everybody
 //! GET    /api/v1/schemas/application.json     JSON Schema of the manifest, open to everybody
@@ -11,19 +12,22 @@
 //! POST   /api/v1/tokens                       TokenRequest -> Token
 //! GET    /api/v1/nodes                        List<Node>
 //! GET    /api/v1/nodes/{name}                 NodeDetail
-//! DELETE /api/v1/nodes/{name}                 revokes the node's key
+//! DELETE /api/v1/nodes/{name}?dry_run=&careful=    revokes the node's key
 //! POST   /api/v1/nodes/{name}/link-key/rotate LinkKeyRotation: the node makes another key for its links
 //! GET    /api/v1/nodes/{name}/dead-letters?application=&microservice=&after=&limit=   DeadLetterPage, asked of the node
 //! GET    /api/v1/nodes/{name}/dead-letters/{id}     WholeDeadLetter
 //! POST   /api/v1/nodes/{name}/dead-letters/replay   DeadLetterSelection -> Replayed
 //! POST   /api/v1/nodes/{name}/dead-letters/drop     DeadLetterSelection -> Dropped
 //! GET    /api/v1/publishers                   List<TrustedPublisher>
-//! PUT    /api/v1/publishers/{name}            PublisherRequest -> TrustedPublisher
-//! DELETE /api/v1/publishers/{name}
+//! PUT    /api/v1/publishers/{name}?dry_run=&careful=   PublisherRequest -> TrustedPublisher
+//! DELETE /api/v1/publishers/{name}?dry_run=&careful=
+//! PUT    /api/v1/publishers/{name}/keys/{key} TrustedPublisher; beside the keys that it has
+//! DELETE /api/v1/publishers/{name}/keys/{key}?dry_run=&careful=
 //! GET    /api/v1/relays                       List<RelayInfo>
-//! GET    /api/v1/relays/{name}                RelayInfo
+//! GET    /api/v1/relays/{name}                RelayDetail
 //! PUT    /api/v1/relays/{name}?dry_run=       the manifest in YAML -> RelayApplied
-//! DELETE /api/v1/relays/{name}
+//! DELETE /api/v1/relays/{name}?dry_run=&careful=
+//! GET    /api/v1/relays/{name}/trial          RelayTrial: what it takes to try a broker
 //! GET    /api/v1/relays/{name}/credentials?certificate=   RelayCredentials
 //! GET    /api/v1/modules                      List<Module>
 //! GET    /api/v1/modules/{digest}             Module
@@ -35,13 +39,18 @@
 //! GET    /api/v1/modules/{digest}/upload      UploadState: how much of an upload has arrived
 //! GET    /api/v1/applications                 List<Application>
 //! GET    /api/v1/applications/{name}          ApplicationDetail
-//! PUT    /api/v1/applications/{name}?dry_run= the manifest in YAML -> ApplyResult
-//! DELETE /api/v1/applications/{name}
+//! PUT    /api/v1/applications/{name}?dry_run=&careful=&keep_data=   the manifest in YAML -> ApplyResult
+//! DELETE /api/v1/applications/{name}?dry_run=&careful=&keep_data=
 //! GET    /api/v1/microservices?application=   List<Microservice>: one entry for every instance, desired and reported
 //! GET    /api/v1/routes?application=          List<Route>
 //! GET    /api/v1/logs?application=&microservice=&node=&tail=&follow=   List<LogEntry>, or server-sent events with follow=true
 //! GET    /api/v1/events?tail=&follow=         List<Event>, or server-sent events with follow=true
 //! ```
+//! A change with `dry_run=true` changes nothing and answers what it would do; one that takes something
+//! away answers with a `Preview`. With `careful=true` it is refused with 409 `would_lose` when
+//! something would stop or be lost; the message says what. `keep_data=true` keeps what is stored for
+//! microservices that go.
+//!
 //! People authenticate with `Authorization: Bearer TOKEN`, nodes with
 //! `Authorization: Haar-Proof PROOF` ([`crate::proof`], audience `controller`). Bodies about dead
 //! letters stand in [`crate::dead_letters`], those about relays in [`crate::relay`]; a node that is offline is answered with 409
@@ -50,6 +59,9 @@
 mod nodes;
 mod modules;
 mod applications;
+mod health;
+mod losses;
+mod relays;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,12 +70,16 @@ use crate::keys::PublicKey;
 use crate::log::LogLine;
 
 pub use applications::{
-    Application, ApplicationDetail, ApplyResult, Microservice, Placement, Route,
+    Application, ApplicationDetail, ApplyResult, Counted, Microservice, Placement, Route,
+    RouteProblem,
 };
+pub use health::{Cause, Health, HealthCount, HealthState, Observation, SiteHealth, Unplaced};
+pub use losses::{Loss, LossKind, Preview};
 pub use modules::{Module, ModuleCode, PublisherRequest, TrustedPublisher, UploadState};
 pub use nodes::{
     Enrolment, EnrolmentRequest, LinkKeyRotation, Node, NodeDetail, Token, TokenRequest,
 };
+pub use relays::{Grade, RelayDetail, RelayFinding, RelaySession, RelayTrial};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -80,6 +80,11 @@ impl SharedSecret {
         URL_SAFE_NO_PAD.encode(self.derive(&[b"relay password\n", relay.as_str().as_bytes()]))
     }
 
+    /// The password of those who try a relay that is not ours for the site.
+    pub fn trial_password(&self, relay: &Name) -> String {
+        URL_SAFE_NO_PAD.encode(self.derive(&[b"relay trial password\n", relay.as_str().as_bytes()]))
+    }
+
     /// Seals `text` for `purpose`.
     ///
     /// # Errors

@@ -30,6 +30,14 @@ pub struct Status {
     pub sent_ms: u64,
     /// When the agent started, likewise.
     pub started_ms: u64,
+    /// How long it had run then, in milliseconds, whatever its clock did meanwhile. None from agents that
+    /// do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ms: Option<u64>,
+    /// How long the agent pauses between statuses at most, in milliseconds. None from agents that do
+    /// not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
     /// This start of the agent. None from agents that do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartStatus>,
@@ -46,6 +54,9 @@ pub struct Status {
     pub refused: Option<RefusedAssignment>,
     /// What the node has to give.
     pub budget: Budget,
+    /// Where the budget's memory comes from, for people. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_source: Option<String>,
     /// What its owner allows the site. None from agents of earlier releases, which have no policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
@@ -70,18 +81,36 @@ pub struct Status {
     /// What waits in the logs of outlets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backlogs: Vec<BacklogStatus>,
+    /// Messages that waited on durable routes and were discarded, because somebody has changed or
+    /// deleted the routes: of how many routes, and how many, since the node has its database.
+    #[serde(default, skip_serializing_if = "Overflow::is_none")]
+    pub discarded: Overflow,
     /// Frames from other nodes that were refused: not sealed by them, repeated, or of no route from
     /// them.
     pub frames_refused: u64,
     /// The relays that the node attaches to, the most preferred first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<RelayStatus>,
+    /// The brokers of plain MQTT devices that its routes need, by name: sessions of their own, also
+    /// where it attaches to the same broker as a relay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokers: Vec<RelayStatus>,
+    /// Messages of devices that were dropped because no route takes them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_messages_dropped: u64,
+    /// User properties of devices' messages that did not become headers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_properties_dropped: u64,
     /// The relays that it runs for its neighbours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServedStatus>,
     /// What is left out because there was no room for it; none when everything is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<Omitted>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What is or was wrong with the database of an agent.
@@ -91,6 +120,12 @@ pub struct StoreStatus {
     /// Why it can't be used now, for a person; none when it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Since when, likewise: milliseconds since the Unix epoch by the node's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Bytes that are free on the disk with the agent's data, where that is full or nearly so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// The last time that it was found damaged, or gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<StoreDamage>,
@@ -168,9 +203,13 @@ pub struct RelayStatus {
     pub name: Name,
     /// Whether the node is connected to it.
     pub connected: bool,
-    /// Why it is not, for a person.
+    /// Why it is not, for a person; while it is connected, what the relay refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Since when it is connected, or is not: milliseconds since the Unix epoch by the node's clock.
+    /// None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// How a relay fares that the node runs.
@@ -200,7 +239,7 @@ pub struct RefusedAssignment {
     pub reason: String,
 }
 
-/// Counters of a route as this node sees it, since the agent started.
+/// Counters of a route as this node sees it, since the agent started, or the route was put in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RouteStatus {
@@ -212,14 +251,25 @@ pub struct RouteStatus {
     /// The topic at the other end: `mqtt:TOPIC`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
+    /// How many seconds after the agent's start they began to count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub counted_after_s: u64,
     /// Messages that entered the route here.
     pub sent: u64,
     /// Messages that were put into an inbox here.
     pub delivered: u64,
     /// Messages that were acknowledged by a handler here.
     pub handled: u64,
-    /// Messages that were dropped here: a full queue or inbox, no connection, or discarded.
+    /// Messages that were dropped here: a full queue or inbox, no connection, overtaken by newer ones of
+    /// a live route, or discarded.
     pub dropped: u64,
+    /// Messages that wait here on a durable route: to be acknowledged by the other node, or to be
+    /// handled here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u64,
+    /// Why the route does not do all that its manifest says, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The log of an outlet with durable routes, as its node sees it.
@@ -249,4 +299,11 @@ pub struct Overflow {
     pub episodes: u64,
     /// Messages in all.
     pub messages: u64,
+}
+
+impl Overflow {
+    /// True when there was none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }

@@ -20,6 +20,18 @@ pub fn paragraph(text: &str, bytes_max: usize) -> String {
     })
 }
 
+/// A length of time in milliseconds for people: its largest unit or two.
+pub fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0 => format!("{milliseconds} ms"),
+        1..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 fn bounded(text: &str, bytes_max: usize, is_kept: impl Fn(char) -> bool) -> String {
     let mut cleaned = String::with_capacity(text.len().min(bytes_max));
     for character in text.chars() {

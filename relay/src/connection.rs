@@ -202,11 +202,14 @@ impl Poller {
     /// Runs until the connection ends, and says why. When the owner of the events is slow, so is
     /// this connection (TCP holds the relay back), until the relay gives up on the pings.
     pub(crate) async fn run(mut self) -> DisconnectReason {
+        let mut is_answered = false;
         loop {
             let event = match self.event_loop.poll().await {
                 Ok(event) => event,
-                Err(error) => return error.into(),
+                Err(error) if is_answered => return error.into(),
+                Err(error) => return DisconnectReason::from(error).without_answer(),
             };
+            is_answered |= matches!(event, Event::Incoming(Packet::ConnAck(_)));
             if let Err(reason) = self.handle(event).await {
                 return reason;
             }

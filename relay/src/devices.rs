@@ -13,17 +13,17 @@
 //! publish again, and what was not acknowledged the broker sends again.
 
 mod budget;
+mod message;
+mod former;
 mod driver;
+mod open;
 mod forget;
 mod poller;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use haar_protocol::mqtt::{TopicFilter, TopicName};
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Publish;
+use haar_protocol::mqtt::{Retained, TopicFilter};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -33,16 +33,14 @@ use crate::session::Identity;
 use budget::Budget;
 pub use budget::Held;
 use driver::Driver;
+use former::Phase;
+pub use message::{DeviceMessage, DevicePublish, MessageProperties, Outcome, Receipt};
 
-/// How long the broker keeps the session, and what waits in it, after a connection ended: a day.
-pub(crate) const SESSION_EXPIRY_S: u32 = 86_400;
 /// Publishes that may wait for the session.
 const QUEUE_MESSAGES: usize = 32;
 /// Receipts that may wait to be sent: those of two connections. A broker may exceed the window, but
 /// it has a packet id for each message in flight. Room that is not used takes no memory.
 const RECEIPTS_MAX: usize = 2 * u16::MAX as usize;
-/// Bytes of a PUBLISH beside topic, payload and properties, at most (MQTT 5 section 3.3).
-const PUBLISH_OVERHEAD_BYTES: usize = 24;
 
 /// What a session for devices does.
 #[derive(Debug, Clone)]
@@ -51,15 +49,49 @@ pub struct DeviceOptions {
     pub endpoint: Endpoint,
     /// As whom.
     pub identity: Identity,
+    /// As whom agents of earlier releases connected. What the broker keeps for them is taken over,
+    /// and the session goes on as they did where the broker refuses the present identity.
+    pub former: Option<Identity>,
 }
 
 /// What is wanted of the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceWants {
+    /// What is subscribed to.
+    pub subscriptions: Vec<DeviceSubscription>,
+    /// For how many seconds the broker keeps the session, and what waits in it, after a connection.
+    pub expiry_s: u32,
+    /// What the broker publishes when a connection breaks and no other follows within seconds.
+    pub will: Option<DevicePublish>,
+}
+
+impl DeviceWants {
+    /// True when the same connection serves both.
+    fn has_terms_of(&self, other: &Self) -> bool {
+        self.expiry_s == other.expiry_s && self.will == other.will
+    }
+}
+
+/// What is wanted of some topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSubscription {
     /// Of which topics.
     pub filter: TopicFilter,
     /// True to get each message until it is acknowledged (QoS 1), over connections.
     pub at_least_once: bool,
+    /// What becomes of messages that the broker retains.
+    pub retained: Retained,
+}
+
+/// What the broker of a connection allows (MQTT 5.0 section 3.2.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceTerms {
+    /// Whether it retains messages. Where it does not, they are sent as others.
+    pub retains: bool,
+    /// Whether it acknowledges messages. Where it does not, those of QoS 1 are refused.
+    pub acknowledges: bool,
+    /// For how many seconds it keeps the session.
+    pub keeps_s: u32,
 }
 
 /// What happens to a session for devices.
@@ -69,6 +101,8 @@ pub enum DeviceEvent {
     Connected {
         /// Its number.
         connection: u64,
+        /// What the broker allows on it.
+        terms: DeviceTerms,
     },
     /// A message arrived.
     Message(DeviceMessage),
@@ -85,88 +119,18 @@ pub enum DeviceEvent {
         /// What became of it.
         outcome: Outcome,
     },
-    /// The broker does not let the session subscribe. Tried again after a minute.
-    SubscriptionRefused {
+    /// A subscription was answered. One that was refused is tried again after a minute.
+    Subscribed {
         /// To what.
         filter: TopicFilter,
-        /// Why, for a person.
-        why: String,
+        /// Why it is refused, or less than was asked for. For a person.
+        problem: Option<String>,
     },
     /// The connection ended, or an attempt failed. The session tries again by itself.
     Disconnected {
-        /// Why.
-        reason: DisconnectReason,
+        /// Why; none when the session needs another connection, and makes it at once.
+        reason: Option<DisconnectReason>,
     },
-}
-
-/// What became of a publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The broker has it.
-    Taken,
-    /// The broker refused it, and may take it later: it has no right, or no room.
-    Refused(String),
-    /// No broker like this one ever takes it.
-    Never(String),
-}
-
-/// A message of a device. Nothing about it was checked but its form.
-#[derive(Debug)]
-pub struct DeviceMessage {
-    /// The topic that it was published to.
-    pub topic: String,
-    /// Its bytes.
-    pub payload: Bytes,
-    /// True when the broker had kept it from before the subscription.
-    pub retained: bool,
-    /// True when the broker has sent it before (DUP): it may be a repeat.
-    pub duplicate: bool,
-    /// The property of that name.
-    pub content_type: Option<String>,
-    /// The properties that the publisher made up.
-    pub user_properties: Vec<(String, String)>,
-    /// For which subscription it came ([`TopicFilter::subscription_id`]); none when the broker does
-    /// not say.
-    pub subscription: Option<u32>,
-    /// What acknowledges it; none at QoS 0.
-    pub receipt: Option<Receipt>,
-    /// Its share of the session's budget: drop it when the message is stored, or let go.
-    pub held: Held,
-}
-
-/// Acknowledges one message.
-#[derive(Debug)]
-pub struct Receipt {
-    /// The connection that the message came on: on another one it means nothing.
-    connection: u64,
-    packet_id: u16,
-    quality: QoS,
-}
-
-impl Receipt {
-    /// What rumqttc acknowledges.
-    fn publish(&self) -> Publish {
-        let mut publish = Publish::new("", self.quality, Bytes::new(), None);
-        publish.pkid = self.packet_id;
-        publish
-    }
-}
-
-/// A message for devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DevicePublish {
-    /// The topic.
-    pub topic: TopicName,
-    /// Its bytes.
-    pub payload: Bytes,
-    /// True when the broker keeps it for later subscribers.
-    pub retain: bool,
-    /// Its media type.
-    pub content_type: String,
-    /// Names and values.
-    pub user_properties: Vec<(String, String)>,
-    /// True to be told what became of it (QoS 1).
-    pub at_least_once: bool,
 }
 
 /// Why a message was not taken.
@@ -193,7 +157,7 @@ struct Submitted {
 pub struct DeviceSession {
     publishes: mpsc::Sender<Submitted>,
     receipts: mpsc::Sender<Receipt>,
-    subscriptions: watch::Sender<Vec<DeviceSubscription>>,
+    wants: watch::Sender<DeviceWants>,
     closing: CancellationToken,
     forgetting: CancellationToken,
 }
@@ -216,22 +180,28 @@ impl DeviceSession {
     /// reads it until it ends.
     pub fn start(
         options: DeviceOptions,
-        subscriptions: Vec<DeviceSubscription>,
+        wants: DeviceWants,
         events: mpsc::Sender<DeviceEvent>,
         stop: CancellationToken,
     ) -> (DeviceSession, DeviceTask) {
         let (publishes, submitted) = mpsc::channel(QUEUE_MESSAGES);
         let (receipts, given) = mpsc::channel(RECEIPTS_MAX);
-        let (subscriptions, wanted) = watch::channel(subscriptions);
+        let (wants, wanted) = watch::channel(wants);
         let session = DeviceSession {
             publishes,
             receipts,
-            subscriptions,
+            wants,
             closing: CancellationToken::new(),
             forgetting: CancellationToken::new(),
         };
+        let phase = match options.former {
+            Some(_) => Phase::Looking,
+            None => Phase::Own,
+        };
         let driver = Driver {
             options,
+            phase,
+            has_former: false,
             events,
             submitted,
             given,
@@ -239,6 +209,7 @@ impl DeviceSession {
             known: Vec::new(),
             connection: 0,
             budget: Budget::new(),
+            retains_will: true,
             numbers_subscriptions: true,
             closing: session.closing.clone(),
             forgetting: session.forgetting.clone(),
@@ -247,11 +218,12 @@ impl DeviceSession {
         (session, DeviceTask(Box::pin(driver.run())))
     }
 
-    /// Other subscriptions from now on. The broker hears of what has changed.
-    pub fn subscribe(&self, subscriptions: Vec<DeviceSubscription>) {
-        self.subscriptions.send_if_modified(|now| {
-            let differs = *now != subscriptions;
-            *now = subscriptions;
+    /// Wants something else from now on. The broker hears of what has changed; where that takes
+    /// another connection there is one.
+    pub fn want(&self, wants: DeviceWants) {
+        self.wants.send_if_modified(|now| {
+            let differs = *now != wants;
+            *now = wants;
             differs
         });
     }
@@ -296,7 +268,8 @@ impl DeviceSession {
         }
     }
 
-    /// Ends the session with what was published, within seconds; the broker keeps it for a day.
+    /// Ends the session with what was published, within seconds; the broker keeps it as long as
+    /// is wanted.
     pub fn close(&self) {
         self.closing.cancel();
     }
@@ -306,14 +279,4 @@ impl DeviceSession {
         self.forgetting.cancel();
         self.closing.cancel();
     }
-}
-
-/// The size of the packet that carries `message`, at most.
-fn packet_bytes(message: &DevicePublish) -> usize {
-    let properties = message.user_properties.iter();
-    let properties: usize = properties
-        .map(|(name, value)| 5 + name.len() + value.len())
-        .sum();
-    let topic = message.topic.as_str().len();
-    PUBLISH_OVERHEAD_BYTES + topic + message.payload.len() + message.content_type.len() + properties
 }

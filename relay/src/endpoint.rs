@@ -39,6 +39,23 @@ pub struct TlsTrust {
     pub ca_pem: String,
     /// The DNS name or IP address that the relay's certificate must carry.
     pub server_name: String,
+    /// What is shown to a relay that wants a certificate of its clients.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate of a client, and its key. Both in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and its authority.
+    pub certificate_pem: String,
+    /// Its private key.
+    pub key_pem: String,
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ClientCertificate(..)")
+    }
 }
 
 impl Endpoint {
@@ -65,6 +82,7 @@ impl Endpoint {
             (true, Some(ca_pem)) => Some(TlsTrust {
                 ca_pem: ca_pem.to_owned(),
                 server_name: host.clone(),
+                client: None,
             }),
             (true, None) => {
                 return Err(RelayError(format!(
@@ -76,6 +94,18 @@ impl Endpoint {
         let endpoint = Endpoint { host, port, tls };
         endpoint.check()?;
         Ok(endpoint)
+    }
+
+    /// The same with a certificate to show, if there is one.
+    ///
+    /// # Errors
+    /// When certificate and key can't be read, or don't belong together.
+    pub fn showing(mut self, client: Option<ClientCertificate>) -> Result<Endpoint, RelayError> {
+        if let Some(trust) = &mut self.tls {
+            trust.client = client;
+        }
+        self.check()?;
+        Ok(self)
     }
 
     /// True when something takes TCP connections there.

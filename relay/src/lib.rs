@@ -13,6 +13,8 @@
 mod backoff;
 #[cfg(feature = "broker")]
 mod broker;
+#[cfg(feature = "check")]
+mod check;
 mod clock;
 mod connection;
 mod descriptors;
@@ -31,17 +33,20 @@ mod window;
 pub use backoff::TakeoverPauses;
 #[cfg(feature = "broker")]
 pub use broker::{
-    Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls,
-    remove_earlier_state,
+    Broker, BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, Refusal, RefusedNode,
+    ServerTls, remove_earlier_state,
 };
+#[cfg(feature = "check")]
+pub use check::{CheckOptions, check};
 pub use descriptors::raise_descriptor_limit;
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
-    DeviceSubscription, DeviceTask, Held, Outcome, Receipt,
+    DeviceSubscription, DeviceTask, DeviceTerms, DeviceWants, Held, MessageProperties, Outcome,
+    Receipt,
 };
 #[cfg(feature = "broker")]
 pub use door::{Door, DoorLimits, Full, Place, Progress, Source};
-pub use endpoint::{Endpoint, RelayError, TlsTrust};
+pub use endpoint::{ClientCertificate, Endpoint, RelayError, TlsTrust};
 #[cfg(feature = "broker")]
 pub use pace::{Pace, Rate};
 pub use reason::DisconnectReason;

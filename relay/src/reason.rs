@@ -12,7 +12,7 @@ use rumqttc::v5::{ConnectionError, StateError, TlsError};
 pub enum DisconnectReason {
     /// The relay does not accept who this claims to be, or what it wants to do.
     #[error(
-        "the relay refused this identity ({0}): check that it is enrolled in this site, and that the clocks agree"
+        "the relay refused this identity ({0}): if it is one of the site, check that this node is enrolled there and that the clocks agree; if not, that it has the users that `haar relay credentials` writes for it"
     )]
     Refused(String),
     /// The relay does not answer at its address.
@@ -36,9 +36,17 @@ pub enum DisconnectReason {
     /// The relay closed the connection in order, and did not say why.
     #[error("the relay closed the connection")]
     ClosedInOrder,
+    /// The relay closed the connection before it answered CONNECT.
+    #[error(
+        "the relay closed the connection instead of answering: it must speak MQTT 5 (some brokers, and some listeners, only 3.1.1), TLS exactly where its URL says mqtts, and let this user in"
+    )]
+    Unanswered,
     /// The relay accepted the identity, but not these subscriptions: it has other rules.
     #[error("the relay refused to subscribe to {0}")]
     SubscriptionRefused(String),
+    /// The relay does not retain messages, and refuses a will that asks for it.
+    #[error("the relay does not retain messages: it is connected to without a retained will")]
+    WillRefused,
     /// The connection broke, or the relay closed it.
     #[error("the connection to the relay ended: {0}")]
     Closed(String),
@@ -49,6 +57,14 @@ impl DisconnectReason {
     pub fn is_takeover(&self) -> bool {
         matches!(self, Self::TakenOver | Self::Displaced)
     }
+
+    /// What it means on a connection on which the relay has not answered CONNECT.
+    pub(crate) fn without_answer(self) -> Self {
+        match self {
+            Self::ClosedInOrder | Self::Closed(_) => Self::Unanswered,
+            other => other,
+        }
+    }
 }
 
 impl From<ConnectionError> for DisconnectReason {
@@ -56,7 +72,10 @@ impl From<ConnectionError> for DisconnectReason {
         match error {
             ConnectionError::ConnectionRefused(code) => refused_by_code(code),
             ConnectionError::Tls(error) => failed_in_tls(&error),
-            ConnectionError::Io(error) => DisconnectReason::Unreachable(error.to_string()),
+            ConnectionError::Io(error) => match tls_words(&error) {
+                Some(words) => DisconnectReason::Tls(words),
+                None => DisconnectReason::Unreachable(error.to_string()),
+            },
             ConnectionError::Timeout(_) => {
                 DisconnectReason::Unreachable("no answer in time".into())
             }
@@ -76,6 +95,12 @@ fn refused_by_code(code: ConnectReturnCode) -> DisconnectReason {
             refused("client id not valid")
         }
         ConnectReturnCode::BadAuthenticationMethod => refused("bad authentication method"),
+        ConnectReturnCode::RetainNotSupported => DisconnectReason::WillRefused,
+        ConnectReturnCode::UnsupportedProtocolVersion
+        | ConnectReturnCode::RefusedProtocolVersion => DisconnectReason::Closed(
+            "it does not speak MQTT 5, which Haar needs: use a newer broker, or another listener of it"
+                .to_owned(),
+        ),
         other => DisconnectReason::Closed(format!("it answered {other:?}")),
     }
 }
@@ -83,16 +108,100 @@ fn refused_by_code(code: ConnectReturnCode) -> DisconnectReason {
 fn failed_in_tls(error: &TlsError) -> DisconnectReason {
     match error {
         // A refused certificate is an I/O error with a rustls error inside; the rest is network.
-        TlsError::Io(error)
-            if !error
-                .get_ref()
-                .is_some_and(|inner| inner.is::<rustls::Error>()) =>
-        {
-            DisconnectReason::Unreachable(format!("cut off during the TLS handshake: {error}"))
-        }
-        TlsError::Io(error) => DisconnectReason::Tls(error.to_string()),
+        TlsError::Io(error) => match tls_words(error) {
+            Some(words) => DisconnectReason::Tls(words),
+            None => {
+                DisconnectReason::Unreachable(format!("cut off during the TLS handshake: {error}"))
+            }
+        },
         other => DisconnectReason::Tls(other.to_string()),
     }
+}
+
+/// What rustls says in `error`, if it is from there, and what to do.
+fn tls_words(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let cure = cure(error);
+    let what = match error {
+        rustls::Error::InvalidCertificate(error) => error.to_string(),
+        error => error.to_string(),
+    };
+    Some(match cure {
+        "" => what,
+        cure => format!("{what}: {cure}"),
+    })
+}
+
+/// What to do about a failure of TLS; empty when nobody knows.
+pub(crate) fn cure(error: &rustls::Error) -> &'static str {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    match error {
+        error if is_of_other_name(error) => {
+            "give the broker a certificate with this name or address as subject alternative name, or put its own certificate under `ca` in the relay's manifest"
+        }
+        error if is_of_authority(error) => {
+            "put this very certificate under `ca` in the relay's manifest, or give the broker one that is not an authority's"
+        }
+        error if is_of_old_version(error) => {
+            "make the broker's certificate as X.509 version 3: `openssl req -x509` and `openssl x509 -req` do so with `-addext` or `-extfile` and a subject alternative name"
+        }
+        Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
+            "put the certificate of the broker's authority, or the broker's own, under `ca` in the relay's manifest"
+        }
+        Error::InvalidCertificate(
+            Bad::Expired
+            | Bad::ExpiredContext { .. }
+            | Bad::NotValidYet
+            | Bad::NotValidYetContext { .. },
+        ) => "renew the broker's certificate, or set the clock of this machine",
+        Error::AlertReceived(Alert::CertificateRequired | Alert::HandshakeFailure) => {
+            "the broker wants a certificate of its clients: give it as `client_certificate` in the relay's manifest"
+        }
+        Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::DecryptError
+            | Alert::UnknownCA,
+        ) => {
+            "the broker does not accept the `client_certificate` of the relay's manifest: it must come from an authority that the broker trusts, and be valid"
+        }
+        Error::InvalidMessage(_) => {
+            "no TLS is spoken there: is it the port for connections without TLS?"
+        }
+        _ => "",
+    }
+}
+
+/// True when a certificate carries other names than the one that was looked for.
+pub(crate) fn is_of_other_name(error: &rustls::Error) -> bool {
+    use rustls::CertificateError as Bad;
+    matches!(
+        error,
+        rustls::Error::InvalidCertificate(
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. }
+        )
+    )
+}
+
+/// True when a server shows the certificate of an authority as its own.
+pub(crate) fn is_of_authority(error: &rustls::Error) -> bool {
+    is_webpki(error, "CaUsedAsEndEntity")
+}
+
+fn is_of_old_version(error: &rustls::Error) -> bool {
+    is_webpki(error, "UnsupportedCertVersion")
+}
+
+/// rustls hands on most errors of webpki, a crate that it does not name in its API, as they are.
+fn is_webpki(error: &rustls::Error, variant: &str) -> bool {
+    use rustls::CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(Bad::Other(error)) = error else {
+        return false;
+    };
+    format!("{:?}", error.0) == variant
 }
 
 fn broken_by_state(error: StateError) -> DisconnectReason {
@@ -115,11 +224,15 @@ fn broken_by_state(error: StateError) -> DisconnectReason {
         },
         StateError::AwaitPingResp => DisconnectReason::Closed("the relay stopped answering".into()),
         StateError::ConnectionAborted => DisconnectReason::ClosedInOrder,
-        StateError::Deserialization(MqttError::Io(error)) => match error.kind() {
-            // TLS without a goodbye, which is how the embedded relay closes too.
-            io::ErrorKind::UnexpectedEof => DisconnectReason::ClosedInOrder,
-            _ => DisconnectReason::Closed(error.to_string()),
-        },
+        StateError::Deserialization(MqttError::Io(error)) | StateError::Io(error) => {
+            match (error.kind(), tls_words(&error)) {
+                // TLS without a goodbye, which is how the embedded relay closes too.
+                (io::ErrorKind::UnexpectedEof, _) => DisconnectReason::ClosedInOrder,
+                // In TLS 1.3 a client hears only now that the relay does not take its certificate.
+                (_, Some(words)) => DisconnectReason::Tls(words),
+                (_, None) => DisconnectReason::Closed(error.to_string()),
+            }
+        }
         other => DisconnectReason::Closed(other.to_string()),
     }
 }

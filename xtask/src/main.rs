@@ -10,6 +10,7 @@ mod package;
 mod bill;
 mod command;
 mod compare;
+mod night;
 
 use std::process::ExitCode;
 
@@ -23,12 +24,14 @@ enum Task {
     Dist(dist::Arguments),
     /// Compare rates of this tree with another commit's, in turns
     Compare(compare::Arguments),
+    Night(night::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Dist(arguments) => dist::dist(&arguments),
         Task::Compare(arguments) => compare::compare(&arguments),
+        Task::Night(arguments) => night::night(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -177,7 +177,7 @@ impl Site {
 
     /// Deletes the application, and waits until nothing runs.
     pub(crate) fn delete(&self, application: &str) {
-        self.haar(&["delete", "application", application]);
+        self.haar(&["delete", "application", application, "--yes"]);
         self.wait(Duration::from_secs(30), "the application is gone", || {
             self.list(&["get", "microservices"]).is_empty()
         });

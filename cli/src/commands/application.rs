@@ -8,10 +8,11 @@ use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, MANIFEST_BYTES_MAX, Manifest};
 use haar_protocol::quantity::Millis;
 use haar_protocol::relay::RelayApplied;
-use haar_protocol::rest::ApplyResult;
+use haar_protocol::rest::{Application, ApplyResult, Unplaced};
 
 use crate::client::Client;
 use crate::config::Options;
+use crate::consent::Consent;
 use crate::error::{CommandError, Result};
 use crate::{files, output, wait};
 
@@ -24,9 +25,11 @@ pub(crate) struct ApplyArguments {
     /// The same, without the flag
     #[arg(value_name = "FILE", conflicts_with = "file")]
     manifest: Option<PathBuf>,
-    /// Only say what would be done
+    #[command(flatten)]
+    consent: Consent,
+    /// Keep what is stored for microservices that the manifest names no more
     #[arg(long)]
-    dry_run: bool,
+    keep_data: bool,
     /// How long to wait until every instance runs
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = "30s", default_missing_value = "30s")]
     wait: Millis,
@@ -69,18 +72,28 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         output::warning(warning);
     }
     let client = Client::of(options)?;
-    let answer = client.put_manifest(
-        &format!(
-            "applications/{}?dry_run={}",
-            manifest.name, arguments.dry_run
-        ),
-        &text,
-    )?;
+    let put = |query: &str| {
+        let keep_data = arguments.keep_data;
+        let path = format!(
+            "applications/{}?keep_data={keep_data}&{query}",
+            manifest.name
+        );
+        client.put_manifest(&path, &text)
+    };
+    let answer = match arguments.consent.dry_run {
+        true => put("dry_run=true")?,
+        false => arguments.consent.ask(options, put)?,
+    };
     let result: ApplyResult = client.parse(&answer)?;
-    if options.is_json() {
-        output::line(answer.trim_end())?;
-    } else {
-        output::text(&describe(&result))?;
+    let waits = !arguments.consent.dry_run && !arguments.no_wait;
+    match options.is_json() {
+        true => {
+            output::take_warnings(); // the site says them in its answer
+            if !waits {
+                output::line(answer.trim_end())?;
+            } // else once it is known how it went
+        }
+        false => output::text(&describe(&result))?,
     }
     // What the site found beyond what was said above.
     let more = result
@@ -90,11 +103,45 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     for warning in more {
         output::warning(output::printable(warning));
     }
-    if arguments.dry_run || arguments.no_wait {
+    for one in result.unplaced.iter().filter(|_| !options.is_json()) {
+        output::warning(without_place(one));
+    }
+    if !waits {
         return Ok(());
     }
     let time = Duration::from_millis(arguments.wait.0);
-    wait::until_running(&client, &result, time, options.progress())
+    let waited = wait::until_running(&client, &result, time, options.progress());
+    if options.is_json() {
+        output::json(&AppliedAndSeen {
+            result,
+            application: waited.application,
+        })?;
+    }
+    waited.result
+}
+
+/// What an apply did, and how the application was when the wait ended, for programs.
+#[derive(serde::Serialize)]
+struct AppliedAndSeen {
+    #[serde(flatten)]
+    result: ApplyResult,
+    /// None when the site did not show it.
+    application: Option<Application>,
+}
+
+/// Instances without a place, for a person.
+fn without_place(one: &Unplaced) -> String {
+    let hint = one
+        .hint
+        .as_ref()
+        .map_or_else(String::new, |hint| format!(" ({hint})"));
+    output::printable(&format!(
+        "{} of the instances of {} {} no place: {}{hint}",
+        one.instances,
+        one.microservice,
+        if one.instances == 1 { "has" } else { "have" },
+        one.reason
+    ))
 }
 
 /// Runs `haar schema`.
@@ -112,7 +159,7 @@ fn apply_relay(
     name: &Name,
 ) -> Result<()> {
     let client = Client::of(options)?;
-    let path = format!("relays/{name}?dry_run={}", arguments.dry_run);
+    let path = format!("relays/{name}?dry_run={}", arguments.consent.dry_run);
     let answer = client.put_manifest(&path, text)?;
     if options.is_json() {
         return output::line(answer.trim_end());
@@ -203,8 +250,13 @@ fn describe(result: &ApplyResult) -> String {
             placement.node.to_string(),
         ]);
     }
+    let losses: String = result
+        .losses
+        .iter()
+        .map(|loss| format!("Would happen: {}\n", output::printable(&loss.message)))
+        .collect();
     format!(
-        "{heading}\n{}",
+        "{heading}\n{}{losses}",
         table.render("It runs nowhere: no node matches.")
     )
 }

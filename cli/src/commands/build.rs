@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use haar_engine::inspect::Inspected;
+use haar_protocol::grants;
 use haar_protocol::ids::{Digest, Name};
 use serde::{Deserialize, Serialize};
-use wasm_encoder::ComponentSection as _;
 
 use crate::config::{self, Options};
 use crate::error::{CommandError, Result, about_file};
@@ -18,6 +18,7 @@ use crate::files::{self, Readers};
 use crate::{interrupt, output};
 
 use super::module;
+use super::sign::name_module;
 use project::{Package, Target, read_workspace};
 
 const TARGET: &str = "wasm32-wasip2";
@@ -86,6 +87,8 @@ struct Description<'a> {
     bytes: u64,
     name: Option<&'a Name>,
     version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<&'static str>,
     imports: &'a [String],
     exports: &'a [String],
 }
@@ -101,6 +104,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     };
     let Built { file, inspected } = build(order)?;
     module::warn_of_lacking(&inspected);
+    module::tell_grants(&inspected);
     if options.is_json() {
         return output::json(&Description {
             file: &file,
@@ -108,6 +112,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             bytes: inspected.bytes,
             name: inspected.name.as_ref(),
             version: inspected.version.as_deref(),
+            grants: grants::needed(&inspected.imports),
             imports: &inspected.imports,
             exports: &inspected.exports,
         });
@@ -129,12 +134,13 @@ pub(crate) fn build(order: Order<'_>) -> Result<Built> {
     let artifact = compile(order, package)?;
     let component = files::read_module(&artifact)?;
     module::inspect_file(&artifact, &component)?;
-    let component = name_module(&component, &name, &package.version).map_err(|error| {
-        CommandError::failure(format!(
-            "{}: can't write its name into it: {error}",
-            artifact.display()
-        ))
-    })?;
+    let component =
+        name_module(&component, Some(&name), Some(&package.version)).map_err(|error| {
+            CommandError::failure(format!(
+                "{}: can't write its name into it: {error}",
+                artifact.display()
+            ))
+        })?;
 
     let file = order.out.map_or_else(
         || {
@@ -302,22 +308,4 @@ fn find_artifact(messages: impl io::BufRead, package_id: &str) -> Option<PathBuf
         }
     }
     found
-}
-
-/// Writes name and version into a component: the `component-name` section, and the `version`
-/// section as `wasm-metadata` defines it (its own writer for that one comes with a URL parser and
-/// a list of licences).
-fn name_module(component: &[u8], name: &Name, version: &str) -> anyhow::Result<Vec<u8>> {
-    let mut metadata = wasm_metadata::AddMetadata::default();
-    metadata.name = wasm_metadata::AddMetadataField::Set(name.to_string());
-    metadata
-        .processed_by
-        .push(("haar".into(), env!("CARGO_PKG_VERSION").into()));
-    let mut named = metadata.to_wasm(component)?;
-    let version = wasm_encoder::CustomSection {
-        name: "version".into(),
-        data: version.as_bytes().into(),
-    };
-    version.append_to_component(&mut named);
-    Ok(named)
 }

@@ -3,18 +3,20 @@
 
 mod survey;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use haar_protocol::dead_letters::{
-    DeadLetterSelection, Dropped, LettersOf, NamedLetters, Replayed, WholeDeadLetter,
+    DeadLetterSelection, Dropped, LettersOf, NOT_THERE, NamedLetters, Replayed, WholeDeadLetter,
 };
 use haar_protocol::ids::Name;
 
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
+use crate::files::{self, Readers};
 use crate::output::{self, facts};
 use survey::{Filter, list};
 
@@ -120,7 +122,7 @@ fn show(id: u64, node: &Name, body: Option<&PathBuf>, options: &Options) -> Resu
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(bytes).and_then(|()| stdout.flush())
     } else {
-        std::fs::write(file, bytes)
+        files::write(file, bytes, Readers::Everybody, true)
     };
     written.map_err(|error| {
         CommandError::failure(format!(
@@ -174,6 +176,11 @@ fn indented(text: &str) -> String {
 }
 
 impl Which {
+    /// Nothing was found: there may be no such microservice.
+    fn check(&self, client: &Client) -> Result<()> {
+        client.check_names(self.application.as_ref(), self.microservice.as_ref(), None)
+    }
+
     fn selection(&self) -> DeadLetterSelection {
         match (&self.application, &self.microservice) {
             (Some(application), Some(microservice)) if self.all => {
@@ -213,7 +220,14 @@ fn replay(which: &Which, options: &Options) -> Result<()> {
         ));
     }
     if replayed.refused.is_empty() {
-        return Ok(());
+        return match replayed.replayed {
+            0 => which.check(&client),
+            _ => Ok(()),
+        };
+    }
+    let is_unknown = replayed.refused.iter().all(|one| one.reason == NOT_THERE);
+    if is_unknown && replayed.left == 0 {
+        return Err(not_there(replayed.refused.len() as u64, &which.node));
     }
     let message = format!("{} not replayed", letters(replayed.refused.len() as u64));
     Err(CommandError::refused("not_replayed", message))
@@ -229,11 +243,29 @@ fn discard(which: &Which, yes: bool, options: &Options) -> Result<()> {
     let client = Client::of(options)?;
     let path = format!("nodes/{}/dead-letters/drop", which.node);
     let answer = client.post_text(&path, &which.selection())?;
+    let Dropped { dropped } = client.parse(&answer)?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        output::line(answer.trim_end())?;
+    } else if dropped > 0 || which.all {
+        output::line(format!("Dropped {}.", letters(dropped)))?;
     }
-    let dropped: Dropped = client.parse(&answer)?;
-    output::line(format!("Dropped {}.", letters(dropped.dropped)))
+    let named: BTreeSet<u64> = which.ids.iter().copied().collect();
+    match (named.len() as u64).saturating_sub(dropped) {
+        0 if dropped == 0 => which.check(&client),
+        0 => Ok(()),
+        missing => Err(not_there(missing, &which.node)),
+    }
+}
+
+/// Some of the letters that were named are not on the node.
+fn not_there(missing: u64, node: &Name) -> CommandError {
+    let message = match missing {
+        1 => format!("node {node} keeps no such dead letter"),
+        _ => format!("node {node} keeps none of {missing} that were named"),
+    };
+    CommandError::not_found("unknown_dead_letter", message).hinted(format!(
+        "`haar dead-letters list --node {node}` shows what there is."
+    ))
 }
 
 fn letters(count: u64) -> String {

@@ -1,16 +1,19 @@
 //! `haar describe`: everything about one thing.
 
 mod node;
+mod relay;
+
+pub(super) use relay::session;
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::ModuleReference;
+use haar_protocol::manifest::{ModuleReference, nearest};
 use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, ModuleCode, TrustedPublisher,
+    ApplicationDetail, List, Microservice, Module, ModuleCode, SiteHealth, TrustedPublisher,
 };
 use serde::de::DeserializeOwned;
 
-use super::instances;
+use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
@@ -34,6 +37,8 @@ enum What {
     },
     /// What was applied
     Application { name: Name },
+    /// The site as a whole
+    Site,
     /// The instances of a microservice
     Microservice {
         /// APPLICATION/MICROSERVICE, or the microservice alone
@@ -41,6 +46,8 @@ enum What {
     },
     /// A key whose modules run
     Publisher { name: Name },
+    /// A broker between the site, its nodes and devices
+    Relay { name: Name },
 }
 
 /// `APPLICATION/MICROSERVICE`, or one of them.
@@ -78,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             &format!("applications/{name}"),
             application,
         ),
+        What::Site => one(&client, options, "health", site),
         What::Module { module } => {
             let module = find_module(&client, module)?;
             let code = client.list(&format!("modules/{}/code", module.digest))?;
@@ -88,6 +96,12 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             output::text(&describe_module(&module))
         }
         What::Microservice { name } => microservice(&client, options, name),
+        What::Relay { name } => one(
+            &client,
+            options,
+            &format!("relays/{name}"),
+            relay::described,
+        ),
         What::Publisher { name } => publisher(&client, options, name),
     }
 }
@@ -114,13 +128,30 @@ fn one<T: DeserializeOwned>(
     output::text(&show(&client.parse(&answer)?))
 }
 
+/// The hint for a name that nothing has: what may be meant, else where all are listed.
+fn meant<'n>(written: &str, known: impl Iterator<Item = &'n str>, list: &str) -> String {
+    let known: Vec<&str> = known.collect();
+    match nearest(written, &known) {
+        Some(near) => format!("Did you mean `{near}`?"),
+        None => list.to_owned(),
+    }
+}
+
 /// The module that `text` names: by name and version (the newest), or by its digest or the
 /// beginning of it.
 pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
     let modules: Vec<Module> = client.list("modules")?;
+    let labels: Vec<String> = modules
+        .iter()
+        .map(|module| format!("{}@{}", module.name, module.version))
+        .collect();
     let not_found = || {
-        CommandError::not_found("unknown_module", format!("there is no module `{text}`"))
-            .hinted("`haar get modules` lists what was pushed.")
+        let message = format!("there is no module `{text}`");
+        CommandError::not_found("unknown_module", message).hinted(meant(
+            text,
+            labels.iter().map(String::as_str),
+            "`haar get modules` lists what was pushed.",
+        ))
     };
     if let Ok(ModuleReference::Version { name, version }) = text.parse() {
         let matching = modules
@@ -149,6 +180,49 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
         .hinted("Give more of its digits."));
     }
     Ok(module)
+}
+
+fn site(site: &SiteHealth) -> String {
+    let about = facts(&[
+        ("Site", site.name.to_string()),
+        ("Health", get::health(&site.health, output::now_ms())),
+    ]);
+    let mut table = output::Table::new(&[
+        "OF ITS",
+        "ALL",
+        "HEALTHY",
+        "PROGRESSING",
+        "DEGRADED",
+        "FAILED",
+        "UNKNOWN",
+    ]);
+    for (what, count) in [
+        ("nodes", site.nodes),
+        ("applications", site.applications),
+        ("instances", site.instances),
+        ("relays", site.relays),
+    ] {
+        let counts = [
+            count.all(),
+            count.healthy,
+            count.progressing,
+            count.degraded,
+            count.failed,
+            count.unknown,
+        ];
+        let [all, healthy, progressing, degraded, failed, unknown] =
+            counts.map(|count| count.to_string());
+        table.row([
+            what.to_owned(),
+            all,
+            healthy,
+            progressing,
+            degraded,
+            failed,
+            unknown,
+        ]);
+    }
+    format!("{about}\n{}", table.render(""))
 }
 
 fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
@@ -184,7 +258,10 @@ fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
         table.row([
             output::printable(&one.target),
             one.engine.get(..12).unwrap_or_default().to_owned(),
-            match (one.packed_bytes, &one.refused) {
+            match (
+                one.packed_bytes,
+                one.refused.as_ref().or(one.progress.as_ref()),
+            ) {
                 (Some(bytes), _) => output::bytes(bytes),
                 (None, Some(why)) => output::printable(why),
                 (None, None) => String::new(),
@@ -198,17 +275,32 @@ fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
 }
 
 fn application(detail: &ApplicationDetail) -> String {
-    let application = &detail.application;
+    let (application, now) = (&detail.application, output::now_ms());
     let pairs = facts(&[
         ("Application", application.name.to_string()),
         ("Revision", application.revision.to_string()),
         ("Applied", output::timestamp(application.applied_ms)),
-        (
-            "Running",
-            format!("{} of {}", application.running, application.instances),
-        ),
+        ("Health", get::health(&application.health, now)),
+        ("Running", get::running(application)),
     ]);
-    let mut routes = output::Table::new(&["FROM", "TO", "SENT", "HANDLED", "DROPPED"]);
+    let now = output::now_ms();
+    let mut unplaced = String::new();
+    for one in &detail.unplaced {
+        let line = format!(
+            "{} of {}, since {}: {}\n",
+            one.instances,
+            one.microservice,
+            output::timestamp(one.since_ms),
+            output::printable(&one.reason)
+        );
+        unplaced.push_str(&line);
+    }
+    if !unplaced.is_empty() {
+        unplaced = format!("\nWithout a place:\n{unplaced}");
+    }
+    let mut routes = output::Table::new(&[
+        "FROM", "TO", "SENT", "HANDLED", "DROPPED", "WAITING", "COUNTED",
+    ]);
     for route in &detail.routes {
         routes.row([
             route.from.clone(),
@@ -216,12 +308,15 @@ fn application(detail: &ApplicationDetail) -> String {
             route.sent.to_string(),
             route.handled.to_string(),
             route.dropped.to_string(),
+            route.waiting.to_string(),
+            get::counted_by_all(route, now),
         ]);
     }
+    let routes = routes.render("It has no routes.") + &get::route_problems(&detail.routes);
     format!(
-        "{pairs}\n{}\n{}",
-        instances::described(&detail.microservices, output::now_ms()),
-        routes.render("It has no routes.")
+        "{pairs}{unplaced}\n{}\n{routes}{}",
+        instances::described(&detail.microservices, now),
+        get::count_remarks(&detail.routes, now)
     )
 }
 
@@ -243,11 +338,16 @@ fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgumen
     };
     let matching: Vec<Microservice> = instances.into_iter().filter(is_wanted).collect();
     if matching.is_empty() {
+        client.check_names(
+            wanted.application.as_ref(),
+            Some(&wanted.microservice),
+            None,
+        )?;
         return Err(CommandError::not_found(
             "unknown_microservice",
-            format!("there is no microservice `{}`", wanted.microservice),
+            format!("microservice `{}` runs on no node", wanted.microservice),
         )
-        .hinted("`haar get microservices` lists what should run."));
+        .hinted("`haar describe application NAME` says where it should run."));
     }
     if options.is_json() {
         return output::json(&List { items: matching });
@@ -257,23 +357,29 @@ fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgumen
 
 fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {
     let publishers: Vec<TrustedPublisher> = client.list("publishers")?;
-    let publisher = publishers
+    let (items, others): (Vec<TrustedPublisher>, Vec<_>) = publishers
         .into_iter()
-        .find(|publisher| publisher.name == *name)
-        .ok_or_else(|| {
-            CommandError::not_found(
-                "unknown_publisher",
-                format!("there is no publisher `{name}`"),
-            )
-            .hinted("`haar get publishers` lists who is trusted.")
-        })?;
-    if options.is_json() {
-        return output::json(&publisher);
+        .partition(|publisher| publisher.name == *name);
+    if items.is_empty() {
+        let message = format!("there is no publisher `{name}`");
+        return Err(
+            CommandError::not_found("unknown_publisher", message).hinted(meant(
+                name.as_str(),
+                others.iter().map(|other| other.name.as_str()),
+                "`haar get publishers` lists who is trusted.",
+            )),
+        );
     }
-    output::text(&facts(&[
-        ("Publisher", publisher.name.to_string()),
-        ("Key", publisher.key.to_string()),
-        ("Fingerprint", publisher.key.fingerprint()),
-        ("Trusted since", output::timestamp(publisher.added_ms)),
-    ]))
+    if options.is_json() {
+        return output::json(&List { items });
+    }
+    let mut pairs = vec![("Publisher", name.to_string())];
+    for publisher in &items {
+        pairs.extend([
+            ("Key", publisher.key.to_string()),
+            ("Fingerprint", publisher.key.fingerprint()),
+            ("Trusted since", output::timestamp(publisher.added_ms)),
+        ]);
+    }
+    output::text(&facts(&pairs))
 }

@@ -1,6 +1,7 @@
 //! `haar get`: what a site has, as tables, or as the API's own JSON.
 
 mod tables;
+mod routes;
 
 use std::time::Duration;
 
@@ -18,8 +19,12 @@ use crate::error::{CommandError, Result};
 use crate::interrupt;
 use crate::output;
 
-pub(super) use tables::{assignment, clock_remark, microservices};
-pub(crate) use tables::{labels, state};
+pub(super) use routes::{count_remarks, counted, counted_by_all, route_problems};
+pub(super) use tables::{
+    assignment, health, microservices, relay_controller, relay_place, relay_role, remarks, running,
+    since_age, with_remarks,
+};
+pub(crate) use tables::{labels, node_state, state};
 
 const REFRESH: Duration = Duration::from_secs(2);
 /// Clears a terminal and goes to its first line.
@@ -79,7 +84,10 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         let shown = if options.is_json() {
             format!("{}\n", answer.trim_end())
         } else {
-            arguments.kind.table(&client, &answer, options.is_wide())?
+            let of = arguments.application.as_ref();
+            arguments
+                .kind
+                .table(&client, &answer, options.is_wide(), of)?
         };
         if arguments.watch && !options.is_json() && output::is_watched() {
             output::text(CLEAR)?;
@@ -117,7 +125,8 @@ impl Arguments {
 }
 
 impl Kind {
-    fn table(self, client: &Client, answer: &str, wide: bool) -> Result<String> {
+    /// What was answered, for people; `of` is the application that was asked for.
+    fn table(self, client: &Client, answer: &str, wide: bool, of: Option<&Name>) -> Result<String> {
         let now = output::now_ms();
         Ok(match self {
             Kind::Nodes => tables::nodes(&client.parse::<List<Node>>(answer)?.items, now),
@@ -127,12 +136,15 @@ impl Kind {
             }
             Kind::Microservices => {
                 let items = client.parse::<List<Microservice>>(answer)?.items;
-                match wide {
+                let table = match wide {
                     false => tables::microservices(&items, now),
                     true => instances::wide(&items, now),
-                }
+                };
+                let mut applications: Vec<Application> = client.list("applications")?;
+                applications.retain(|one| of.is_none_or(|name| *name == one.name));
+                tables::with_remarks(table, &tables::without_place(&applications))
             }
-            Kind::Routes => tables::routes(&client.parse::<List<Route>>(answer)?.items),
+            Kind::Routes => routes::routes(&client.parse::<List<Route>>(answer)?.items, now),
             Kind::Publishers => {
                 tables::publishers(&client.parse::<List<TrustedPublisher>>(answer)?.items, now)
             }

@@ -20,6 +20,8 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
         "CALLS",
         "FAILURES",
         "RESTARTS",
+        "DISCARDED",
+        "COUNTED",
         "MEMORY",
         "CPU",
         "INBOX",
@@ -37,11 +39,13 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
             microservice.name.to_string(),
             microservice.node.to_string(),
             get::state(microservice),
-            told(&|status| output::age(now, status.since_ms)),
+            get::since_age(microservice, now),
             output::printable(&microservice.module_label),
             told(&|status| status.calls.to_string()),
             told(&|status| status.failures.to_string()),
             told(&|status| status.restarts.to_string()),
+            told(&|status| status.discarded.to_string()),
+            get::counted(microservice.counted.as_ref(), now),
             told(&|status| output::bytes(status.memory_bytes)),
             told(&|status| output::duration(status.cpu_ms)),
             told(&|status| status.inbox_messages.to_string()),
@@ -51,7 +55,8 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
             told(&|status| exceeded(&status.exceeded).unwrap_or_else(|| "-".to_owned())),
         ]);
     }
-    table.render("No microservices. Apply an application: `haar apply -f FILE`.")
+    let table = table.render("No microservices. Apply an application: `haar apply -f FILE`.");
+    get::with_remarks(table, &get::remarks(microservices, now))
 }
 
 /// Instances as a table, and below it what is worth saying of each.
@@ -146,6 +151,8 @@ mod tests {
         let digest = format!("sha256:{}", "ab".repeat(32));
         let mut instance: Microservice = serde_json::from_value(json!({
             "application": "plant", "microservice": "filter", "node": "gw-1", "node_online": true,
+            "health": {"state": "failed", "cause": "back-off", "since_ms": 1_000,
+                       "reason": "it failed, and starts again after a pause: it panicked"},
             "wanted": true, "module": digest, "module_label": "filter@1.4.0",
             "status": {
                 "application": "plant", "microservice": "filter", "module": digest,

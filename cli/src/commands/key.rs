@@ -50,20 +50,39 @@ struct KeyPair<'a> {
     fingerprint: String,
 }
 
+#[derive(Debug, Serialize)]
+struct Exported<'a> {
+    file: &'a Path,
+    secret: bool,
+    key: String,
+    fingerprint: String,
+}
+
 /// Runs `haar key …`.
 pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     match &arguments.command {
         Command::New { name, force } => new(name, *force, options),
-        Command::Export { file, out, force } => export(file, out, *force),
+        Command::Export { file, out, force } => export(file, out, *force, options),
     }
 }
 
-fn export(file: &Path, out: &Path, force: bool) -> Result<()> {
-    let (bytes, readers) = match files::read_public_key(file) {
-        Ok(key) => (key.to_wasmsign2(), Readers::Everybody),
-        Err(_) => (files::read_secret_key(file)?.to_wasmsign2(), Readers::Owner),
+fn export(file: &Path, out: &Path, force: bool, options: &Options) -> Result<()> {
+    let (bytes, public, readers) = match files::read_public_key(file) {
+        Ok(key) => (key.to_wasmsign2(), key, Readers::Everybody),
+        Err(_) => {
+            let key = files::read_secret_key(file)?;
+            (key.to_wasmsign2(), key.public(), Readers::Owner)
+        }
     };
     write(out, &bytes, readers, force)?;
+    if options.is_json() {
+        return output::json(&Exported {
+            file: out,
+            secret: readers == Readers::Owner,
+            key: public.to_string(),
+            fingerprint: public.fingerprint(),
+        });
+    }
     output::note(format!("Wrote {} for wasmsign2.", out.display()));
     Ok(())
 }

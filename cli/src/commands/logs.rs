@@ -1,7 +1,7 @@
 //! `haar logs`: what microservices say.
 
 use haar_protocol::ids::{InvalidId, Name};
-use haar_protocol::log::{Level, Stream};
+use haar_protocol::log::{GapCause, Level, LogGap, Stream};
 use haar_protocol::rest::{List, LogEntry};
 
 use crate::client::Client;
@@ -73,10 +73,21 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         &mut |followed| match followed {
             Followed::Line(_, json) if options.is_json() => output::line(json),
             Followed::Line(entry, _) => output::line(line(entry)),
-            Followed::Missed(count) => {
+            Followed::Missed(lines) if options.is_json() => {
+                let cause = GapCause::Reader;
+                output::json(&serde_json::json!({ "gap": LogGap { lines, cause } }))
+            }
+            Followed::Missed(Some(lines)) => {
                 output::warning(format!(
-                    "{count} lines came faster than they were read, and are left out"
+                    "{lines} lines came faster than they were read, and are left out"
                 ));
+                output::flush_warnings();
+                Ok(())
+            }
+            Followed::Missed(None) => {
+                output::warning(
+                    "lines are missing here: more came than are sent again after a cut connection",
+                );
                 Ok(())
             }
             Followed::Cut(why) => {

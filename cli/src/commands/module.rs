@@ -1,34 +1,24 @@
-//! `haar sign`, `haar verify` and `haar push`: module files, and modules of a site.
+//! `haar verify` and `haar push`: module files, and modules of a site.
 
 use std::path::{Path, PathBuf};
 
 use haar_engine::inspect::{InspectError, Inspected, inspect};
-use haar_protocol::grants::{Grants, lacking};
-use haar_protocol::ids::Digest;
-use haar_protocol::keys::{PublicKey, SecretKey};
-use haar_protocol::module;
+use haar_protocol::grants;
+use haar_protocol::ids::{Digest, Name};
+use haar_protocol::keys::PublicKey;
+use haar_protocol::module::{self, Signatures, check_version};
 use serde::Serialize;
 
 use crate::client::Client;
 use crate::client::upload::{Upload, upload};
 use crate::config::Options;
-use crate::error::{CommandError, Result, about_file};
-use crate::files::{self, Readers};
+use crate::error::{CommandError, Result};
+use crate::files;
 use crate::output;
 use crate::progress::Progress;
 
-/// Sign a module, in place unless told otherwise
-#[derive(Debug, clap::Args)]
-pub(crate) struct SignArguments {
-    /// The module
-    file: PathBuf,
-    /// The secret key, as `haar key new` makes it
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Write the signed module here and leave the original alone
-    #[arg(long = "out", short, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
+/// How a module gets what it lacks.
+const NAMING: &str = "`haar build` writes name and version into a module; into one of another tool `haar sign FILE --key KEY --name NAME --version VERSION` does.";
 
 /// Check who has signed a module, and show what it is
 #[derive(Debug, clap::Args)]
@@ -50,7 +40,7 @@ pub(crate) struct PushArguments {
 
 /// What a module file is, for programs.
 #[derive(Debug, Serialize)]
-struct Description {
+pub(super) struct Description {
     file: PathBuf,
     digest: Digest,
     bytes: u64,
@@ -58,6 +48,12 @@ struct Description {
     version: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     signers: Vec<Signer>,
+    /// Of all signers, also of those whose key is not at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signatures: Option<usize>,
+    /// What its manifest must grant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<&'static str>,
     imports: Vec<String>,
     exports: Vec<String>,
 }
@@ -66,32 +62,6 @@ struct Description {
 struct Signer {
     file: PathBuf,
     key: PublicKey,
-}
-
-/// Runs `haar sign`.
-pub(crate) fn sign(arguments: &SignArguments, options: &Options) -> Result<()> {
-    let key = files::read_secret_key(&arguments.key)?;
-    let target = arguments.out.as_deref().unwrap_or(&arguments.file);
-    let inspected = sign_file(&arguments.file, &key, target)?;
-    if options.is_json() {
-        return output::json(&describe(target, inspected, Vec::new()));
-    }
-    output::line(format!(
-        "Signed {} with {}: {}",
-        target.display(),
-        key.public().fingerprint(),
-        inspected.digest
-    ))
-}
-
-/// Signs the module `file` and writes the result to `target`, which may be the same.
-pub(crate) fn sign_file(file: &Path, key: &SecretKey, target: &Path) -> Result<Inspected> {
-    let content = files::read_module(file)?;
-    inspect_file(file, &content)?;
-    let signed = module::sign(&content, key).map_err(|error| files::about_module(file, &error))?;
-    let inspected = inspect_file(file, &signed)?;
-    files::write(target, &signed, Readers::Everybody, true).map_err(about_file("write", target))?;
-    Ok(inspected)
 }
 
 /// Runs `haar verify`.
@@ -103,28 +73,33 @@ pub(crate) fn verify(arguments: &VerifyArguments, options: &Options) -> Result<(
         .collect::<Result<_>>()?;
     let content = files::read_module(&arguments.file)?;
     let inspected = inspect_file(&arguments.file, &content)?;
-    let signed_by = module::verify(&content, &keys)
-        .map_err(|error| files::about_module(&arguments.file, &error))?;
-    let signers: Vec<Signer> = keys
+    warn_of_lacking(&inspected);
+    let about = |error| files::about_module(&arguments.file, &error);
+    let signatures = Signatures::of(&content).map_err(about)?;
+    let signed_by = signatures.verify(&keys).map_err(about)?;
+    let signers: Vec<(PathBuf, PublicKey)> = arguments
+        .key
         .iter()
-        .zip(&arguments.key)
-        .filter(|(key, _)| signed_by.contains(key))
-        .map(|(key, file)| Signer {
-            file: file.clone(),
-            key: *key,
-        })
+        .zip(&keys)
+        .filter(|(_, key)| signed_by.contains(key))
+        .map(|(file, key)| (file.clone(), *key))
         .collect();
     if options.is_json() {
-        return output::json(&describe(&arguments.file, inspected, signers));
+        let file = &arguments.file;
+        return output::json(&describe(file, inspected, Some(&signatures), signers));
     }
-    let signers: Vec<String> = signers
+    let others = signatures.count().saturating_sub(signed_by.len());
+    let mut by: Vec<String> = signers
         .iter()
-        .map(|signer| format!("{} ({})", signer.file.display(), signer.key.fingerprint()))
+        .map(|(file, key)| format!("{} ({})", file.display(), key.fingerprint()))
         .collect();
+    if others > 0 {
+        by.push(format!("{others} by other keys"));
+    }
     let mut facts = facts(&inspected);
-    facts.insert(2, ("Signed by", signers.join(", ")));
+    facts.insert(2, ("Signed by", by.join(", ")));
     output::text(&output::facts(&facts))?;
-    warn_of_lacking(&inspected);
+    tell_grants(&inspected);
     Ok(())
 }
 
@@ -140,26 +115,38 @@ pub(crate) fn push(arguments: &PushArguments, options: &Options) -> Result<()> {
     let mut pushed = Vec::new();
     for (file, (content, inspected)) in arguments.files.iter().zip(&modules) {
         warn_of_lacking(inspected);
+        tell_grants(inspected);
         let upload = push_one(&client, options.progress(), file, content, inspected)?;
         if !options.is_json() {
-            let module = upload.module();
-            let verb = if matches!(upload, Upload::AlreadyThere(_)) {
-                "Already there:"
-            } else {
-                "Pushed"
-            };
-            output::line(format!(
-                "{verb} {}@{} {}",
-                module.name, module.version, module.digest
-            ))?;
+            output::line(told(&upload, inspected))?;
         }
-        pushed.push(upload.into_module());
+        pushed.push(output::WithWarnings::of(upload.into_module()));
     }
     if options.is_json() {
         output::json(&pushed)
     } else {
         Ok(())
     }
+}
+
+/// What a push did, for people.
+fn told(upload: &Upload, inspected: &Inspected) -> String {
+    let module = upload.module();
+    let label = format!("{}@{}", module.name, module.version);
+    if module.digest != inspected.digest {
+        let publishers: Vec<&str> = module.publishers.iter().map(Name::as_str).collect();
+        return format!(
+            "The site has this code: {label} {} is signed by {} now",
+            module.digest,
+            publishers.join(" and ")
+        );
+    }
+    let verb = if matches!(upload, Upload::AlreadyThere(_)) {
+        "Already there:"
+    } else {
+        "Pushed"
+    };
+    format!("{verb} {label} {}", module.digest)
 }
 
 /// Reads a module that the site would take: everything that can be checked without it.
@@ -172,12 +159,22 @@ pub(crate) fn read_signed(file: &Path) -> Result<(Vec<u8>, Inspected)> {
     {
         return Err(files::about_module(file, &error));
     }
-    if inspected.name.is_none() || inspected.version.is_none() {
-        let message = format!("{}: it does not say its name and version", file.display());
-        return Err(CommandError::refused("unnamed_module", message)
-            .hinted("`haar build` writes them into the module; then sign it again."));
-    }
-    Ok((content, inspected))
+    let refused = |code, message: String, hint: &str| {
+        let message = format!("{}: {message}", file.display());
+        Err(CommandError::refused(code, message).hinted(hint))
+    };
+    let lacks = match (&inspected.name, &inspected.version) {
+        (None, None) => "it does not say its name and version",
+        (None, Some(_)) => "it does not say a name that commands can use",
+        (Some(_), None) => "it does not say its version",
+        (Some(_), Some(version)) => {
+            return match check_version(version) {
+                Ok(()) => Ok((content, inspected)),
+                Err(error) => refused("bad_version", error.to_string(), NAMING),
+            };
+        }
+    };
+    refused("unnamed_module", lacks.to_owned(), NAMING)
 }
 
 /// Uploads one module, showing how far it is.
@@ -203,6 +200,9 @@ pub(crate) fn push_one(
 pub(crate) fn inspect_file(file: &Path, content: &[u8]) -> Result<Inspected> {
     inspect(content).map_err(|error| match error {
         InspectError::Module(error) => files::about_module(file, &error),
+        InspectError::NewerWasi(_) => {
+            CommandError::refused("newer_wasi", format!("{}: {error}", file.display()))
+        }
         InspectError::Invalid(_) | InspectError::TooMany { .. } => {
             CommandError::refused("invalid_module", format!("{}: {error}", file.display()))
         }
@@ -220,11 +220,22 @@ pub(crate) fn label(inspected: &Inspected) -> Option<String> {
 
 /// Warns of imports that no agent of this release offers.
 pub(crate) fn warn_of_lacking(inspected: &Inspected) {
-    for import in lacking(&inspected.imports, &Grants::default()) {
-        output::warning(format!(
-            "it imports {}, which no agent offers: it will not start",
-            output::printable(import)
-        ));
+    for import in &inspected.imports {
+        if grants::is_beyond_all(import) {
+            output::warning(format!(
+                "it imports {}, which no agent offers: it will not start",
+                output::printable(import)
+            ));
+        }
+    }
+}
+
+/// Says what a manifest must grant.
+pub(crate) fn tell_grants(inspected: &Inspected) {
+    let needed = grants::needed(&inspected.imports);
+    if !needed.is_empty() {
+        let needed: Vec<String> = needed.iter().map(|grant| format!("`{grant}`")).collect();
+        output::hint(format!("Its manifest needs {}.", needed.join(" and ")));
     }
 }
 
@@ -251,14 +262,23 @@ pub(crate) fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn describe(file: &Path, inspected: Inspected, signers: Vec<Signer>) -> Description {
+/// What a module is, for programs; with the keys that signed it, and the files that they are in.
+pub(super) fn describe(
+    file: &Path,
+    inspected: Inspected,
+    signatures: Option<&Signatures>,
+    signers: Vec<(PathBuf, PublicKey)>,
+) -> Description {
+    let signers = signers.into_iter();
     Description {
         file: file.to_owned(),
         digest: inspected.digest,
         bytes: inspected.bytes,
         name: inspected.name.map(|name| name.to_string()),
         version: inspected.version,
-        signers,
+        signers: signers.map(|(file, key)| Signer { file, key }).collect(),
+        signatures: signatures.map(Signatures::count),
+        grants: grants::needed(&inspected.imports),
         imports: inspected.imports,
         exports: inspected.exports,
     }

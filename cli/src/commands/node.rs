@@ -11,6 +11,7 @@ use serde_json::json;
 use super::delete;
 use crate::client::Client;
 use crate::config::Options;
+use crate::consent::Consent;
 use crate::error::{CommandError, Result};
 use crate::output;
 
@@ -38,7 +39,11 @@ enum Command {
     /// Have a node make another key for its links to other nodes
     RotateKey { name: Name },
     /// Revoke the key of a node: it can't come back without a new token
-    Delete { name: Name },
+    Delete {
+        name: Name,
+        #[command(flatten)]
+        consent: Consent,
+    },
 }
 
 /// Runs `haar node …`.
@@ -50,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             expires,
         } => token(name.clone(), label, *expires, options),
         Command::RotateKey { name } => rotate_key(name, options),
-        Command::Delete { name } => delete::delete("node", name.as_str(), options),
+        Command::Delete { name, consent } => delete::delete("node", name, consent, options),
     }
 }
 

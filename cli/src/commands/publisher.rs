@@ -1,14 +1,17 @@
 //! `haar publisher`: whose modules the site runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
+use haar_protocol::keys::PublicKey;
 use haar_protocol::rest::{PublisherRequest, TrustedPublisher};
+use serde_json::json;
 
 use super::delete;
 use crate::client::Client;
 use crate::config::Options;
+use crate::consent::{self, Consent};
 use crate::error::Result;
 use crate::{files, output};
 
@@ -21,37 +24,127 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Trust modules that are signed with a key
+    /// Trust modules that are signed with a key, beside the keys that the publisher has
     Trust {
         /// What to call the publisher
         name: Name,
         /// Its public key, as `haar key new` makes it
         #[arg(value_name = "KEY.pub")]
         key: PathBuf,
+        /// Trust no other key of the publisher any more: what only they have signed stops
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
-    /// Trust the key of a publisher no more
-    Delete { name: Name },
+    /// Trust a publisher no more, or one key of it: what nobody else has signed stops
+    Delete {
+        name: Name,
+        /// Only this key: its file, or its fingerprint as `haar get publishers` shows it
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
+    },
 }
 
 /// Runs `haar publisher …`.
 pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     match &arguments.command {
-        Command::Trust { name, key } => {
-            let key = files::read_public_key(key)?;
-            let client = Client::of(options)?;
-            let answer =
-                client.put_text(&format!("publishers/{name}"), &PublisherRequest { key })?;
-            if options.is_json() {
-                return output::line(answer.trim_end());
-            }
-            let publisher: TrustedPublisher = client.parse(&answer)?;
-            output::line(format!(
-                "The site {} trusts {} ({}).",
-                client.context().name,
-                publisher.name,
-                publisher.key.fingerprint()
-            ))
-        }
-        Command::Delete { name } => delete::delete("publisher", name.as_str(), options),
+        Command::Trust {
+            name,
+            key,
+            replace,
+            consent,
+        } => trust(name, key, *replace, consent, options),
+        Command::Delete {
+            name,
+            key: None,
+            consent,
+        } => delete::delete("publisher", name, consent, options),
+        Command::Delete {
+            name,
+            key: Some(key),
+            consent,
+        } => delete_key(name, key, consent, options),
     }
+}
+
+fn trust(
+    name: &Name,
+    key: &Path,
+    replace: bool,
+    consent: &Consent,
+    options: &Options,
+) -> Result<()> {
+    let key = files::read_public_key(key)?;
+    let client = Client::of(options)?;
+    let replacing = |query: &str| {
+        let request = PublisherRequest { key };
+        client.put_text(&format!("publishers/{name}?{query}"), &request)
+    };
+    let answer = match (replace, consent.dry_run) {
+        (true, true) => {
+            consent::can_try(&client)?;
+            return consent::preview(&client, options, &replacing("dry_run=true")?);
+        }
+        // A further key takes nothing away.
+        (false, true) => return consent::nothing(options),
+        (true, false) => consent.ask(options, replacing)?,
+        (false, false) => client.put_text(&format!("publishers/{name}/keys/{key}"), &json!({}))?,
+    };
+    if options.is_json() {
+        return output::line(answer.trim_end());
+    }
+    let publisher: TrustedPublisher = client.parse(&answer)?;
+    output::line(format!(
+        "The site {} trusts {} ({}).",
+        client.context().name,
+        publisher.name,
+        publisher.key.fingerprint()
+    ))?;
+    let others = keys_of(&client, name)?;
+    let others: Vec<String> = others
+        .iter()
+        .filter(|other| **other != key)
+        .map(PublicKey::fingerprint)
+        .collect();
+    if !others.is_empty() {
+        output::note(format!(
+            "It trusts {name} by {} as well. When everything is signed with the new key: haar publisher delete {name} --key FINGERPRINT",
+            others.join(" and ")
+        ));
+    }
+    Ok(())
+}
+
+fn keys_of(client: &Client, name: &Name) -> Result<Vec<PublicKey>> {
+    let publishers: Vec<TrustedPublisher> = client.list("publishers")?;
+    let of_name = publishers.into_iter().filter(|one| one.name == *name);
+    Ok(of_name.map(|one| one.key).collect())
+}
+
+fn delete_key(name: &Name, text: &str, consent: &Consent, options: &Options) -> Result<()> {
+    let client = Client::of(options)?;
+    let keys = keys_of(&client, name)?;
+    let key = match keys.iter().find(|key| key.fingerprint() == text) {
+        Some(key) => *key,
+        None => match text.parse() {
+            Ok(key) => key,
+            Err(_) => files::read_public_key(Path::new(text))?,
+        },
+    };
+    let path = format!("publishers/{name}/keys/{key}");
+    consent.delete(&client, options, &path, "", || {
+        if options.is_json() {
+            return output::json(
+                &json!({ "kind": "publisher", "name": name, "key": key, "deleted": true }),
+            );
+        }
+        output::line(format!(
+            "The site {} trusts {name} by {} no more.",
+            client.context().name,
+            key.fingerprint()
+        ))
+    })
 }

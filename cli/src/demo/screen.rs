@@ -1,7 +1,6 @@
 //! How the demo looks: a page that is drawn over itself on a terminal, single lines elsewhere.
 //! Rendering is pure; only [`draw`] writes.
 
-use haar_protocol::status::State;
 use serde_json::Value;
 
 use super::watch::{Kind, View};
@@ -76,7 +75,7 @@ pub(super) fn line(view: &View) -> String {
     let running = view
         .microservices
         .iter()
-        .filter(|microservice| microservice.state() == State::Running)
+        .filter(|microservice| microservice.health.is_healthy())
         .count();
     let rate: f64 = view.routes.iter().map(|route| route.rate).sum();
     let resident: u64 = view
@@ -101,12 +100,7 @@ fn nodes(view: &View) -> String {
     for seen in &view.nodes {
         table.row([
             seen.node.name.to_string(),
-            if seen.node.online {
-                "online"
-            } else {
-                "offline"
-            }
-            .to_owned(),
+            get::node_state(&seen.node),
             get::labels(&seen.node.labels),
             seen.resident_bytes
                 .map_or_else(|| "?".into(), output::bytes),
@@ -247,12 +241,12 @@ pub(super) mod tests {
     pub(in crate::demo) fn view(state: &str) -> View {
         let node = serde_json::from_value(json!({
             "name": "sensor", "id": format!("n{}", "a".repeat(26)), "labels": {"role": "sensor"}, "online": true,
-            "last_seen_ms": 1, "assignment": 7, "applied": 7, "refused": null, "agent_version": "0.1.0",
+            "health": {"state": "healthy"}, "last_seen_ms": 1, "assignment": 7, "applied": 7, "refused": null, "agent_version": "0.1.0",
             "target": "x", "budget": {"memory": "1MiB", "microservices": 4}, "resident_bytes": null, "clock_skew_ms": null
         }));
         let microservice = serde_json::from_value(json!({
             "application": "fleet", "microservice": "sampler", "node": "sensor", "node_online": true,
-            "module": format!("sha256:{}", "a".repeat(64)), "module_label": "sampler@1.0.0", "wanted": true,
+            "health": health(state), "module": format!("sha256:{}", "a".repeat(64)), "module_label": "sampler@1.0.0", "wanted": true,
             "status": {
                 "application": "fleet", "microservice": "sampler", "module": format!("sha256:{}", "a".repeat(64)),
                 "module_label": "sampler@1.0.0", "state": state, "reason": null, "since_ms": 1, "restarts": 0,
@@ -264,6 +258,12 @@ pub(super) mod tests {
             "content_type": "application/json", "delivery": "live", "from_nodes": ["sensor"], "to_nodes": ["recorder"],
             "sent": 20, "delivered": 19, "handled": 19, "dropped": 1
         }));
+        fn health(state: &str) -> Value {
+            match state {
+                "running" => json!({"state": "healthy"}),
+                _ => json!({"state": "failed", "cause": "back-off", "reason": "it failed"}),
+            }
+        }
         let reading = json!({"node": "sensor", "load": 0.25, "memory_total_bytes": 1_048_576, "cpu_percent": 12.34});
         let mut recorded = Recorded::default();
         recorded.readings.count_by_node.insert("sensor".into(), 19);

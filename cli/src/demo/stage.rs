@@ -10,7 +10,7 @@ use haar_protocol::rest::{ApplyResult, PublisherRequest};
 
 use crate::children::{Echo, Site};
 use crate::client::Client;
-use crate::commands::{application, build, key, module};
+use crate::commands::{application, build, key, module, sign};
 use crate::error::{CommandError, Result, about_file};
 use crate::files::{self, Readers};
 use crate::local_site::{self, ControllerOrder};
@@ -54,7 +54,7 @@ impl Stage {
             &manifest_text,
         )?;
         let applied: ApplyResult = client.parse(&answer)?;
-        wait::until_running(&client, &applied, RUN_TIME, progress)?;
+        wait::until_running(&client, &applied, RUN_TIME, progress).result?;
         Ok(Self {
             site,
             client,
@@ -179,7 +179,7 @@ fn push(client: &Client, modules: &[PathBuf], folder: &Path, progress: Progress)
             .file_name()
             .ok_or_else(|| CommandError::failure("a module was built without a name"))?;
         let signed = signed_folder.join(file_name);
-        module::sign_file(built, &secret, &signed)?;
+        sign::sign_file(built, &secret, &signed)?;
         let (content, inspected) = module::read_signed(&signed)?;
         module::push_one(client, Progress::Quiet, &signed, &content, &inspected)?;
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use haar_protocol::ids::Name;
+use haar_protocol::rest::{Health, HealthState};
 use haar_protocol::status::State;
 use serde::Serialize;
 
@@ -38,6 +39,7 @@ struct Microservice<'a> {
     name: &'a Name,
     node: &'a Name,
     state: State,
+    health: &'a Health,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,27 +70,20 @@ pub(super) fn check(view: &View) -> Result<()> {
     let offline = view
         .nodes
         .iter()
-        .filter(|seen| !seen.node.online)
-        .map(|seen| format!("the node {} is offline", seen.node.name));
+        .filter(|seen| seen.node.health.state == HealthState::Unknown)
+        .map(|seen| (format!("the node {}", seen.node.name), &seen.node.health));
     let stopped = view
         .microservices
         .iter()
-        .filter(|microservice| microservice.wanted && microservice.state() != State::Running);
-    let stopped = stopped.map(|microservice| {
-        let reason = microservice
-            .status
-            .as_ref()
-            .and_then(|status| status.reason.as_deref())
-            .unwrap_or("no reason given");
-        format!(
-            "{} on {} is in state {}: {}",
-            microservice.name,
-            microservice.node,
-            microservice.state(),
-            output::printable(reason)
-        )
-    });
-    let wrong: Vec<String> = offline.chain(stopped).collect();
+        .filter(|one| one.wanted && !one.health.is_healthy())
+        .map(|one| (format!("{} on {}", one.name, one.node), &one.health));
+    let wrong: Vec<String> = offline
+        .chain(stopped)
+        .map(|(what, health)| {
+            let reason = health.reason.as_deref().unwrap_or("no reason is known");
+            format!("{what} is {}: {}", health.state, output::printable(reason))
+        })
+        .collect();
     if wrong.is_empty() {
         return Ok(());
     }
@@ -117,6 +112,7 @@ fn summary(view: &View) -> Summary<'_> {
                 name: &seen.name.microservice,
                 node: &seen.node,
                 state: seen.state(),
+                health: &seen.health,
             })
             .collect(),
         routes: view
@@ -155,7 +151,7 @@ mod tests {
         let error = check(&view("back-off")).unwrap_err();
         assert_eq!(
             error.message,
-            "not everything runs:\nfleet/sampler on sensor is in state back-off: no reason given"
+            "not everything runs:\nfleet/sampler on sensor is failed: it failed"
         );
     }
 }

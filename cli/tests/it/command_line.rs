@@ -1,5 +1,8 @@
 //! Help, usage errors, completions, versions.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
 use crate::haar::Workplace;
 
 /// Every command that has a help text of ours, in the order of `haar --help`.
@@ -134,4 +137,65 @@ fn a_reader_that_goes_away_is_no_error() {
         .unwrap();
     child.wait().unwrap();
     assert_eq!(stderr, "");
+}
+
+/// What errors and hints of all programs say in backticks: commands of `haar` and `haar-agent`.
+fn commands_in_sources() -> BTreeSet<String> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut folders: Vec<_> = ["cli", "controller", "host", "protocol", "relay", "engine"]
+        .iter()
+        .map(|part| workspace.join(part).join("src"))
+        .collect();
+    let mut commands = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let quoted = text
+                    .lines()
+                    .flat_map(|line| line.split('`').skip(1).step_by(2));
+                let commands_of_ours = quoted
+                    .filter(|words| words.starts_with("haar ") || words.starts_with("haar-agent "));
+                commands.extend(commands_of_ours.map(str::to_owned));
+            }
+        }
+    }
+    commands
+}
+
+#[test]
+fn commands_and_options_that_errors_and_hints_name_exist() {
+    let place = Workplace::new();
+    let commands = commands_in_sources();
+    assert!(commands.len() > 20, "{commands:?}");
+    let mut helps = BTreeMap::new();
+    for command in &commands {
+        let words = command.split_whitespace().map(|word| match word {
+            "haar-agent" => "agent",
+            word => word,
+        });
+        let words: Vec<_> = words.filter(|word| *word != "haar").collect();
+        let is_name = |word: &&&str| {
+            word.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        };
+        let names: Vec<_> = words
+            .iter()
+            .take_while(|word| is_name(word) && !word.starts_with('-'))
+            .copied()
+            .collect();
+        let help = helps.entry(names.clone()).or_insert_with(|| {
+            let help = place.haar(&format!("{} --help", names.join(" ")));
+            assert_eq!(help.code, 0, "{command}: {}", help.stderr);
+            help.stdout
+        });
+        let options = words.iter().filter(|word| word.starts_with("--"));
+        for option in options {
+            let option = option.split('=').next().unwrap();
+            assert!(help.contains(option), "`{command}`: no {option} in {help}");
+        }
+    }
 }

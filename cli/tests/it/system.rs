@@ -19,13 +19,13 @@ use crate::modules;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A site with one agent, `one`.
-struct System {
-    place: Workplace,
+pub(crate) struct System {
+    pub(crate) place: Workplace,
     children: Vec<(&'static str, Child)>,
 }
 
 impl System {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut system = Self {
             place: Workplace::new(),
             children: Vec::new(),
@@ -65,13 +65,13 @@ impl System {
         assert_eq!(said["event"], "ready");
     }
 
-    fn start_agent(&mut self) {
+    pub(crate) fn start_agent(&mut self) {
         let said = self.child("agent", "agent run --data agent --status-interval 200ms");
         assert_eq!(said["name"], "one");
     }
 
     /// Ends a child as a power cut does.
-    fn kill(&mut self, label: &str) {
+    pub(crate) fn kill(&mut self, label: &str) {
         let index = self
             .children
             .iter()
@@ -82,7 +82,7 @@ impl System {
         child.wait().unwrap();
     }
 
-    fn haar(&self, line: &str) -> Output {
+    pub(crate) fn haar(&self, line: &str) -> Output {
         self.place
             .haar(&format!("--context site/context.toml {line}"))
     }
@@ -98,21 +98,21 @@ impl System {
     }
 
     /// Gives a guest its name and version, signs it, and returns its file.
-    fn module(&self, name: &str, component: &str) -> String {
+    fn module(&self, name: &str, component: &[u8]) -> String {
         let file = format!("{name}.wasm");
-        let component = modules::with_name(&artifacts::read(component), name, "0.1.0");
+        let component = modules::with_name(component, name, "0.1.0");
         self.place.write(&file, component);
         self.haar(&format!("sign {file} --key team.key")).ok();
         file
     }
 
-    fn push(&self, name: &str, component: &str) {
-        let file = self.module(name, component);
+    pub(crate) fn push(&self, name: &str, component: &str) {
+        let file = self.module(name, &artifacts::read(component));
         self.haar(&format!("push {file}")).ok();
     }
 
     /// Asks again and again until the answer is as it should be.
-    fn eventually(&self, line: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn eventually(&self, line: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let answer = self.haar(line).ok().json();
@@ -151,7 +151,7 @@ routes:
   - { from: source.out, to: sink.in, delivery: live }
 ";
 
-fn instances(answer: &Value) -> Vec<(String, String, String)> {
+pub(crate) fn instances(answer: &Value) -> Vec<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let items = answer["items"].as_array().unwrap();
     items
@@ -166,7 +166,7 @@ fn instances(answer: &Value) -> Vec<(String, String, String)> {
         .collect()
 }
 
-fn run(answer: &Value, count: usize) -> bool {
+pub(crate) fn run(answer: &Value, count: usize) -> bool {
     let instances = instances(answer);
     instances.len() == count && instances.iter().all(|(_, _, state)| state == "running")
 }
@@ -208,7 +208,45 @@ fn a_signed_microservice_is_deployed_watched_and_deleted() {
             .any(|(name, node, _)| name == "source" && node == "two")
     );
 
-    system.haar("delete application flow").ok();
+    // Without a terminal nothing is deleted that stops or loses something, unless that is said.
+    for line in [
+        "delete application flow",
+        "delete node two",
+        "node delete two",
+        "delete publisher team",
+        "publisher delete team",
+    ] {
+        let refused = system.haar(line);
+        assert_eq!(refused.code, 3, "{line}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("flow/source stops on "),
+            "{}",
+            refused.stderr
+        );
+        assert!(
+            refused.stderr.contains("--yes goes on"),
+            "{}",
+            refused.stderr
+        );
+        let tried = system.haar(&format!("{line} --dry-run")).ok().stdout;
+        assert!(
+            tried.contains("Would happen: flow/source stops on "),
+            "{tried}"
+        );
+        let tried = system.haar(&format!("{line} --dry-run --output json")).ok();
+        assert_eq!(tried.json()["losses"][0]["kind"], "stop");
+    }
+    system.haar("key new other").ok();
+    let refused = system.haar("publisher trust team other.pub --replace --output json");
+    assert_eq!(refused.code, 3);
+    assert!(
+        refused.stderr.contains("\"would_lose\""),
+        "{}",
+        refused.stderr
+    );
+    let still_there = system.haar("get microservices --output json").ok().json();
+    assert_eq!(instances(&still_there).len(), 3);
+    system.haar("delete application flow --yes").ok();
     system.eventually("get microservices --output json", |answer| {
         instances(answer).is_empty()
     });
@@ -291,7 +329,7 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     system.eventually("logs app/victim --output json", |answer| {
         answer.to_string().contains("handled hello")
     });
-    assert_eq!(system.haar(&replay).code, 3, "it is replayed already");
+    assert_eq!(system.haar(&replay).code, 4, "it is replayed already");
     let all = "dead-letters drop --all --application app --microservice victim --node one";
     assert_eq!(system.haar(all).code, 2, "it asks for --yes");
     let dropped = system.haar(&format!("{all} --yes")).ok().stdout;
@@ -305,7 +343,8 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
 #[test]
 fn what_is_not_right_is_refused_at_the_earliest_place() {
     let system = System::start();
-    let file = system.module("sockets", artifacts::SOCKETS);
+    let http = artifacts::component_importing("wasi:http/types@0.2.10");
+    let file = system.module("http", &http);
     system.haar(&format!("push {file}")).ok();
     system.push("sink", artifacts::SINK);
     let manifest = |body: &str| {
@@ -316,10 +355,11 @@ fn what_is_not_right_is_refused_at_the_earliest_place() {
         refused.stderr
     };
 
-    let lacking = manifest(
-        "  - { name: s, module: sockets@0.1.0, place: { node: one }, inlets: { in: text/plain } }\n",
+    let lacking = manifest("  - { name: s, module: http@0.1.0, place: { node: one } }\n");
+    assert!(
+        lacking.contains("wasi:http/types@0.2.10") && lacking.contains("--disable http"),
+        "{lacking}"
     );
-    assert!(lacking.contains("wasi:sockets/"), "{lacking}");
     let unknown = manifest("  - { name: s, module: sinc@0.1.0, place: { node: one } }\n");
     assert!(unknown.contains("sinc@0.1.0"), "{unknown}");
     let nowhere = manifest("  - { name: s, module: sink@0.1.0, place: { node: onne } }\n");

@@ -7,12 +7,12 @@ use wasm_encoder::{
     TypeSection,
 };
 
-/// A component with a memory of so many pages of 64 KiB from the start:
+/// A component with `instances` memories of so many pages of 64 KiB from the start:
 ///
 /// ```text
-/// (component (core module $m (memory PAGES)) (core instance (instantiate $m)))
+/// (component (core module $m (memory PAGES)) (core instance (instantiate $m)) …)
 /// ```
-pub fn component_with_memory(pages: u64) -> Vec<u8> {
+pub fn component_with_memory(pages: u64, instances: usize) -> Vec<u8> {
     let mut memories = MemorySection::new();
     memories.memory(MemoryType {
         minimum: pages,
@@ -23,7 +23,7 @@ pub fn component_with_memory(pages: u64) -> Vec<u8> {
     });
     let mut module = Module::new();
     module.section(&memories);
-    instantiated(&module)
+    instantiated(&module, instances)
 }
 
 /// A component with a table of so many elements from the start:
@@ -34,7 +34,7 @@ pub fn component_with_memory(pages: u64) -> Vec<u8> {
 pub fn component_with_table(elements: u64) -> Vec<u8> {
     let mut module = Module::new();
     module.section(&table(elements));
-    instantiated(&module)
+    instantiated(&module, 1)
 }
 
 /// A component that grows a table while it is instantiated, and traps when it may not grow further:
@@ -77,7 +77,7 @@ pub fn component_growing_table(step: i32) -> Vec<u8> {
         .section(&table(0))
         .section(&StartSection { function_index: 0 })
         .section(&code);
-    instantiated(&module)
+    instantiated(&module, 1)
 }
 
 fn table(minimum: u64) -> TableSection {
@@ -93,9 +93,11 @@ fn table(minimum: u64) -> TableSection {
 }
 
 /// A component that instantiates one core module.
-fn instantiated(module: &Module) -> Vec<u8> {
+fn instantiated(module: &Module, count: usize) -> Vec<u8> {
     let mut instances = InstanceSection::new();
-    instances.instantiate(0, std::iter::empty::<(&str, ModuleArg)>());
+    for _ in 0..count {
+        instances.instantiate(0, std::iter::empty::<(&str, ModuleArg)>());
+    }
     let mut component = Component::new();
     component
         .section(&ModuleSection(module))

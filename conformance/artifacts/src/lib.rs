@@ -15,7 +15,8 @@ pub use hostile::{
     component_with_types_nested_deeply,
 };
 pub use unrunnable::{
-    component_with_unknown_import, core_module, empty_component, spinning_at_instantiation,
+    component_importing, component_with_unknown_import, core_module, empty_component,
+    spinning_at_instantiation,
 };
 
 include!(concat!(env!("OUT_DIR"), "/artifacts.rs"));

@@ -3,7 +3,7 @@
 use wasm_encoder::{
     CodeSection, Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection,
     Function, FunctionSection, InstanceSection, InstanceType, Module, ModuleArg, ModuleSection,
-    StartSection, TypeSection,
+    PrimitiveValType, StartSection, TypeSection,
 };
 
 /// A core module, which is valid WebAssembly but no component: `(module)`.
@@ -16,16 +16,28 @@ pub fn empty_component() -> Vec<u8> {
     Component::new().finish()
 }
 
-/// A component that imports an interface that nobody offers:
+/// A component that imports an interface that nobody offers. See [`component_importing`].
+pub fn component_with_unknown_import() -> Vec<u8> {
+    component_importing("acme:unknown/thing@1.0.0")
+}
+
+/// A component that does nothing and imports an interface with a function:
 ///
 /// ```text
-/// (component (import "acme:unknown/thing@1.0.0" (instance)))
+/// (component (import "NAME" (instance (export "anything" (func)))))
 /// ```
-pub fn component_with_unknown_import() -> Vec<u8> {
+pub fn component_importing(name: &str) -> Vec<u8> {
+    let mut instance = InstanceType::new();
+    instance
+        .ty()
+        .function()
+        .params(std::iter::empty::<(&str, PrimitiveValType)>())
+        .result(None);
+    instance.export("anything", ComponentTypeRef::Func(0));
     let mut types = ComponentTypeSection::new();
-    types.instance(&InstanceType::new());
+    types.instance(&instance);
     let mut imports = ComponentImportSection::new();
-    imports.import("acme:unknown/thing@1.0.0", ComponentTypeRef::Instance(0));
+    imports.import(name, ComponentTypeRef::Instance(0));
     let mut component = Component::new();
     component.section(&types).section(&imports);
     component.finish()

@@ -70,6 +70,16 @@ fn copied(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         told.matches("127.0.0.1").count() == 2,
         "not both addresses: {told}"
     );
+    let node = scene.site.rest().get(&format!("nodes/{}", sender.name))?;
+    let mut observations = node["observations"].as_array().into_iter().flatten();
+    ensure!(
+        observations.any(|one| one["kind"] == "identity_in_use"
+            && one["message"]
+                .as_str()
+                .is_some_and(|said| said.contains("127.0.0.1"))),
+        "`describe node` does not show it: {}",
+        node["observations"]
+    );
 
     // One stops, and the other goes on.
     copy.kill()?;

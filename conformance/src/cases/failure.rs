@@ -46,7 +46,7 @@ fn back_off(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         one.state == State::BackOff
     })?;
     let reason = waits.reason.unwrap_or_default();
-    ensure!(reason.starts_with("panicked"), "the reason is `{reason}`");
+    ensure!(reason.contains(": panicked: "), "the reason is `{reason}`");
     scene.wait_line(&name, SUBJECT, "panicked")?;
     let again = scene.wait_for(&name, SUBJECT, "was started a second time", |one| {
         one.restarts == 2 && one.state == State::Running

@@ -23,6 +23,7 @@ mod budget;
 mod hostile;
 mod hostile_files;
 mod malformed;
+mod languages;
 
 use haar_conformance_artifacts::Guest;
 
@@ -30,7 +31,7 @@ use crate::case::Case;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&'static [&'static Case]; 23] = [
+    let groups: [&'static [&'static Case]; 24] = [
         messaging::CASES,
         durable::CASES,
         copied::CASES,
@@ -54,6 +55,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         hostile::CASES,
         hostile_files::CASES,
         malformed::CASES,
+        languages::CASES,
     ];
     groups.into_iter().flatten().copied()
 }
@@ -61,20 +63,27 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 /// A part of the cases that has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Set {
-    /// Every case
+    /// Every case, but those in languages whose toolchains have hundreds of megabytes
     All,
     /// One or two of each group: what is proved again on every kind of machine, under an emulator
     /// within minutes
     Core,
     /// What an agent proves that can run no module: enrolment, assignments, statuses, refusals
     Site,
+    /// Components of other toolchains, which are installed below the target folder: Rust without our
+    /// SDK, C, Python, JavaScript
+    Languages,
 }
 
 impl Set {
     /// The cases in it, in the order in which they run.
     pub(crate) fn cases(self) -> Vec<&'static Case> {
         match self {
-            Self::All => all().collect(),
+            Self::All => {
+                let is_small = |case: &&Case| !languages::is_large(case);
+                all().filter(is_small).collect()
+            }
+            Self::Languages => languages::CASES.to_vec(),
             Self::Core => vec![
                 &messaging::ORDER,
                 &messaging::SOURCE,
@@ -149,13 +158,14 @@ pub(crate) fn of(guest: Guest) -> Vec<&'static Case> {
         Guest::Mute => vec![&failure::MUTE],
         Guest::System => vec![&system::GRANTED, &system::REFUSED],
         Guest::Memory => vec![&limits::MEMORY, &hostile::MEMORY],
+        Guest::Plain => vec![&languages::RUST],
         Guest::Probe => vec![&hostile::SPIN],
         Guest::Race => vec![&files::RENAME_RACE],
         Guest::Recurse => vec![&limits::STACKS, &hostile::RECURSION],
         Guest::Reject => vec![&messaging::REJECTED],
         Guest::Sink => vec![&messaging::ORDER, &messaging::NO_ROUTE],
         Guest::Sleeper => vec![&limits::PARKED, &hostile::PARKED],
-        Guest::Sockets => vec![&trust::NOT_GRANTED],
+        Guest::Sockets => vec![&trust::SOCKETS],
         Guest::Source => vec![&messaging::ORDER, &messaging::BETWEEN_NODES],
         Guest::Spin => vec![&limits::FUEL, &limits::DEADLINE, &hostile::SPIN],
         Guest::Stdio => vec![&logging::STREAMS],

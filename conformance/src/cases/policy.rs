@@ -184,7 +184,9 @@ fn apply_says_why(
     text: &str,
 ) -> anyhow::Result<()> {
     let file = format!("{}.yaml", application.name);
-    let output = scene.site.haar(&["apply", "-f", &file, "--wait=2min"])?;
+    let output = scene
+        .site
+        .haar(&["apply", "-f", &file, "--wait=2min", "--yes"])?;
     ensure!(
         output.code == 3,
         "exit code {}: {}",

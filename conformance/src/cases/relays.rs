@@ -123,7 +123,11 @@ impl Pair {
 pub(super) fn apply(scene: &Scene<'_>, name: &str, manifest: &Value) -> anyhow::Result<()> {
     let file = format!("{name}.yaml");
     std::fs::write(scene.site.folder().join(&file), manifest.to_string())?;
-    scene.site.haar(&["apply", "-f", &file])?.ok().map(drop)
+    scene
+        .site
+        .haar(&["apply", "-f", &file, "--yes"])?
+        .ok()
+        .map(drop)
 }
 
 /// A Mosquitto with the rules and passwords of the site, as the relay `name` of nodes with a label.
@@ -145,7 +149,11 @@ fn broker(scene: &mut Scene<'_>, name: &str, label: &str) -> anyhow::Result<Brok
 }
 
 fn forget(scene: &Scene<'_>, relay: &str) -> anyhow::Result<()> {
-    scene.site.haar(&["delete", "relay", relay])?.ok().map(drop)
+    scene
+        .site
+        .haar(&["delete", "relay", relay, "--yes"])?
+        .ok()
+        .map(drop)
 }
 
 pub(super) static BROKER: Case = Case::new(

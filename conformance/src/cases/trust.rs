@@ -1,5 +1,7 @@
 //! Only what a trusted publisher signed runs, and only with what it is granted.
 
+use std::net::{TcpListener, UdpSocket};
+
 use anyhow::ensure;
 use haar_conformance_artifacts::{self as artifacts, Guest};
 use haar_protocol::status::State;
@@ -8,10 +10,17 @@ use serde_json::json;
 use crate::case::{Case, Node};
 use crate::modules;
 use crate::scene::Scene;
+use crate::talk::{SUBJECT, Talk};
 
 const NODE: Node = Node::Shared("trust");
 
-pub(super) static CASES: &[&Case] = &[&REFUSED_AT_PUSH, &NOT_GRANTED, &DISTRUSTED, &TOKEN];
+pub(super) static CASES: &[&Case] = &[
+    &REFUSED_AT_PUSH,
+    &NOT_GRANTED,
+    &SOCKETS,
+    &DISTRUSTED,
+    &TOKEN,
+];
 
 pub(super) static REFUSED_AT_PUSH: Case = Case::new(
     "what_no_trusted_publisher_signed_is_refused_at_push",
@@ -56,19 +65,23 @@ fn refused_at_push(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 pub(super) static NOT_GRANTED: Case = Case::new(
     "a_component_that_imports_what_it_is_not_granted_is_refused_at_apply",
     &["R-GRANT-01"],
-    &[Guest::Sockets],
+    &[],
     NODE,
     not_granted,
 );
 
 fn not_granted(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let component = artifacts::component_importing("wasi:http/types@0.2.10");
+    scene.site.push_component("http", &component)?;
     let before = scene.status()?;
-    let application = scene
-        .application("app")
-        .with("subject", Guest::Sockets, json!({}));
+    let application = scene.application("app").with_module(
+        "subject",
+        "http",
+        json!({ "inlets": {}, "outlets": {} }),
+    );
     let refusal = scene.refusal(&application)?;
     ensure!(
-        refusal.contains("wasi:sockets/"),
+        refusal.contains("wasi:http/"),
         "it does not say what it lacks: {refusal}"
     );
     let after = scene.status()?;
@@ -76,6 +89,28 @@ fn not_granted(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         after.node.assignment == before.node.assignment,
         "the node was told of it"
     );
+    Ok(())
+}
+
+pub(super) static SOCKETS: Case = Case::new(
+    "hostile_guest_that_tries_every_socket_call_is_denied_each_of_them",
+    &["R-GRANT-04"],
+    &[Guest::Sockets],
+    NODE,
+    sockets,
+);
+
+fn sockets(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let receiver = UdpSocket::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    receiver.set_nonblocking(true)?;
+    let targets = format!("{} {}", listener.local_addr()?, receiver.local_addr()?);
+    let mut talk = Talk::start(scene, Guest::Sockets, json!({}))?;
+    talk.say(scene, &targets)?;
+    scene.wait_line(talk.name(), SUBJECT, "7 of 7 denied")?;
+    ensure!(listener.accept().is_err(), "it has connected");
+    ensure!(receiver.recv(&mut [0; 16]).is_err(), "it has sent");
     Ok(())
 }
 
@@ -101,7 +136,10 @@ fn distrusted(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.run(&application)?;
     let name = application.name.clone();
     let before = scene.wait_for(&name, "ours", "runs", |one| one.state == State::Running)?;
-    scene.site.haar(&["delete", "publisher", "others"])?.ok()?;
+    scene
+        .site
+        .haar(&["delete", "publisher", "others", "--yes"])?
+        .ok()?;
     let refused = scene.wait_for(&name, "theirs", "is refused", |one| {
         one.state == State::Refused
     })?;

@@ -78,7 +78,7 @@ impl Fleet {
         let manifest = application.manifest(&sender.agent.name);
         let manifest = serde_json::to_string_pretty(&manifest)?;
         std::fs::write(folder.join("soak.yaml"), manifest)?;
-        site.haar(&["apply", "-f", "soak.yaml", "--no-wait"])?
+        site.haar(&["apply", "-f", "soak.yaml", "--no-wait", "--yes"])?
             .ok()?;
         Ok(Self {
             sender,

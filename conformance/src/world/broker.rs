@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
+use super::devices::Protocol;
 use super::tools::Tools;
 use crate::broker::{Broker, HOST, free_port};
 use crate::mosquitto;
@@ -30,6 +31,24 @@ impl Kind {
             Kind::Rumqttd => "rumqttd",
         }
     }
+
+    /// Why nobody can subscribe to `topic` at the broker, though MQTT allows it, and where that is
+    /// reported.
+    pub(super) fn refuses(self, topic: &str) -> Option<&'static str> {
+        let begins_so = |level: &str| level.starts_with('$');
+        match self {
+            Kind::Rmqtt if topic.split('/').skip(1).any(begins_so) => {
+                Some("refuses `$` at later levels; no report was found")
+            }
+            Kind::Rumqttd if begins_so(topic) => {
+                Some("https://github.com/bytebeamio/rumqtt/issues/650")
+            }
+            Kind::Rumqttd if topic.starts_with(|first: char| !first.is_ascii()) => {
+                Some("panics over a first character beyond ASCII; no report was found")
+            }
+            Kind::Mosquitto | Kind::Rmqtt | Kind::Rumqttd => None,
+        }
+    }
 }
 
 /// A broker of others, running.
@@ -37,6 +56,8 @@ pub(super) struct Tried {
     pub(super) kind: Kind,
     pub(super) version: String,
     broker: Broker,
+    /// Where it takes clients of MQTT 3.1.1, when that is another port.
+    old_port: u16,
 }
 
 impl Tried {
@@ -44,6 +65,10 @@ impl Tried {
     pub(super) fn start(kind: Kind, tools: &Tools, folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let port = free_port()?;
+        let old_port = match kind {
+            Kind::Mosquitto | Kind::Rmqtt => port,
+            Kind::Rumqttd => free_port()?,
+        };
         let program = tools.broker(kind)?;
         let mut broker = match kind {
             Kind::Mosquitto => mosquitto::open(folder, port)?,
@@ -55,7 +80,7 @@ impl Tried {
             }
             Kind::Rumqttd => {
                 let file = folder.join("rumqttd.toml");
-                std::fs::write(&file, rumqttd(port))?;
+                std::fs::write(&file, rumqttd(port, old_port))?;
                 let file = file.to_str().context("the path is not UTF-8")?;
                 Broker::new(&program, &["-c", file, "-q"], folder, port)
             }
@@ -65,12 +90,16 @@ impl Tried {
             kind,
             version: version(kind, &program)?,
             broker,
+            old_port,
         })
     }
 
-    /// Where it listens.
-    pub(super) fn port(&self) -> u16 {
-        self.broker.port()
+    /// Where it listens for clients of a protocol.
+    pub(super) fn port(&self, protocol: Protocol) -> u16 {
+        match protocol {
+            Protocol::V5 => self.broker.port(),
+            Protocol::V311 => self.old_port,
+        }
     }
 
     /// Ends it in order and starts it again.
@@ -89,22 +118,40 @@ fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
     let output = output.with_context(|| format!("can't start {}", program.display()))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = said.lines().next().unwrap_or_default();
+    // RMQTT writes `rmqtt/0.24.0-BUILD`.
     let number = line
-        .split_whitespace()
+        .split([' ', '/', '-'])
         .map(|word| word.trim_start_matches('v'))
         .find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
     let number = number.with_context(|| format!("{} says no version: {line}", kind.name()))?;
     Ok(number.to_owned())
 }
 
+/// RMQTT keeps what is retained, and sessions over a restart, in plugins; none of them starts by itself.
 fn rmqtt(port: u16, folder: &Path) -> anyhow::Result<String> {
+    let plugins = folder.join("plugins");
+    std::fs::create_dir_all(&plugins)?;
     let folder = folder.to_str().context("the path is not UTF-8")?;
+    for plugin in ["rmqtt-retainer", "rmqtt-session-storage"] {
+        let storage = format!(
+            "storage.type = \"sled\"\n\
+             storage.sled.path = \"{folder}/{plugin}\"\n\
+             storage.sled.cache_capacity = \"64MB\"\n"
+        );
+        std::fs::write(plugins.join(format!("{plugin}.toml")), storage)?;
+    }
+    // It serves more than MQTT, by itself on ports that are the same for all.
+    let (api, nodes) = (free_port()?, free_port()?);
+    let api = format!("http_laddr = \"{HOST}:{api}\"\n");
+    std::fs::write(plugins.join("rmqtt-http-api.toml"), api)?;
     Ok(format!(
         "[node]\n\
          id = 1\n\
+         [rpc]\n\
+         server_addr = \"{HOST}:{nodes}\"\n\
          [plugins]\n\
          dir = \"{folder}/plugins\"\n\
-         default_startups = []\n\
+         default_startups = [\"rmqtt-retainer\", \"rmqtt-session-storage\", \"rmqtt-shared-subscription\"]\n\
          [log]\n\
          to = \"console\"\n\
          level = \"warn\"\n\
@@ -117,7 +164,11 @@ fn rmqtt(port: u16, folder: &Path) -> anyhow::Result<String> {
     ))
 }
 
-fn rumqttd(port: u16) -> String {
+fn rumqttd(port: u16, old_port: u16) -> String {
+    let connections = "connection_timeout_ms = 60000\n\
+         max_payload_size = 1048576\n\
+         max_inflight_count = 100\n\
+         dynamic_filters = true\n";
     format!(
         "id = 0\n\
          [router]\n\
@@ -131,9 +182,12 @@ fn rumqttd(port: u16) -> String {
          listen = \"{HOST}:{port}\"\n\
          next_connection_delay_ms = 1\n\
          [v5.1.connections]\n\
-         connection_timeout_ms = 60000\n\
-         max_payload_size = 1048576\n\
-         max_inflight_count = 100\n\
-         dynamic_filters = true\n"
+         {connections}\
+         [v4.1]\n\
+         name = \"v4\"\n\
+         listen = \"{HOST}:{old_port}\"\n\
+         next_connection_delay_ms = 1\n\
+         [v4.1.connections]\n\
+         {connections}"
     )
 }

@@ -2,7 +2,7 @@
 //! our own parts proves only that we agree with ourselves.
 
 mod devices;
-mod tools;
+pub(crate) mod tools;
 mod broker;
 mod client;
 pub(crate) mod witness;
@@ -89,7 +89,7 @@ pub(crate) fn world(arguments: &Arguments) -> anyhow::Result<bool> {
         for kind in brokers {
             let folder = folder.join(format!("broker-{}", kind.name()));
             let mut broker = Tried::start(kind, &tools, &folder).with_context(|| kind.name())?;
-            world.apply_relay(broker.port())?;
+            world.apply_relay(broker.port(Protocol::V5))?;
             for client in &clients {
                 try_all(&mut world, &mut broker, client, arguments, &mut rows)?;
             }

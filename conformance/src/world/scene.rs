@@ -86,7 +86,9 @@ impl World<'_> {
             "credentials": "anonymous",
         });
         self.write("world.yaml", &manifest)?;
-        self.site.haar(&["apply", "-f", "world.yaml"])?.ok()?;
+        self.site
+            .haar(&["apply", "-f", "world.yaml", "--yes"])?
+            .ok()?;
         Ok(())
     }
 
@@ -187,7 +189,7 @@ impl Stage<'_, '_> {
     /// Publishes messages in their order.
     pub(super) fn publish(&self, messages: &[Publish]) -> anyhow::Result<()> {
         self.client
-            .publish(self.broker.port(), self.protocol, messages)
+            .publish(self.broker.port(self.protocol), self.protocol, messages)
     }
 
     /// Waits until messages to each of these topics reach the witness.

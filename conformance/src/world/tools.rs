@@ -1,7 +1,8 @@
-//! Brokers and clients of others, from the registries that have them: what is missing is installed
-//! below the target folder, with exact versions. Mosquitto and its tools are the distribution's.
+//! Brokers, clients and toolchains of others, from the registries that have them: what is missing is
+//! installed below the target folder, with exact versions. Mosquitto and its tools are the
+//! distribution's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -11,17 +12,20 @@ use crate::mosquitto;
 
 const PAHO: &str = "2.1.0";
 const MQTT_JS: &str = "5.16.0";
+const ZIG: &str = "0.17.1";
+const COMPONENTIZE_PY: &str = "0.25.1";
+const COMPONENTIZE_JS: &str = "0.23.0";
 const RMQTT: &str = "0.24.0";
 const RUMQTTD: &str = "0.20.0";
 
 /// Where things are installed.
-pub(super) struct Tools {
+pub(crate) struct Tools {
     folder: PathBuf,
 }
 
 impl Tools {
     /// Beside this program, which is in the target folder.
-    pub(super) fn beside_us() -> anyhow::Result<Self> {
+    pub(crate) fn beside_us() -> anyhow::Result<Self> {
         let us = std::env::current_exe().context("can't find this program")?;
         let target = us
             .ancestors()
@@ -36,60 +40,122 @@ impl Tools {
     pub(super) fn broker(&self, kind: Kind) -> anyhow::Result<PathBuf> {
         match kind {
             Kind::Mosquitto => mosquitto::program("mosquitto"),
-            Kind::Rmqtt => self.cargo("rmqttd", RMQTT),
-            Kind::Rumqttd => self.cargo("rumqttd", RUMQTTD),
+            // It compiles a library of C++ and a protocol of its own.
+            Kind::Rmqtt => self.cargo("rmqttd", RMQTT, &["--locked"]).context(
+                "RMQTT needs cmake and protoc (Debian: apt-get install cmake protobuf-compiler)",
+            ),
+            // The versions in its own lock file do not compile with Rust 1.95 (its crate `metrics`).
+            Kind::Rumqttd => self.cargo("rumqttd", RUMQTTD, &[]),
         }
     }
 
     /// The Python that has Paho, and Paho's version.
     pub(super) fn paho(&self) -> anyhow::Result<(PathBuf, &'static str)> {
-        let folder = self.folder.join(format!("paho-{PAHO}"));
-        let python = folder.join("bin/python");
+        let folder = self.python_package("paho-mqtt", PAHO)?;
+        Ok((folder.join("bin/python"), PAHO))
+    }
+
+    /// The folder whose `node_modules` has MQTT.js, and its version.
+    pub(super) fn mqtt_js(&self) -> anyhow::Result<(PathBuf, &'static str)> {
+        Ok((self.node_package("mqtt", MQTT_JS)?, MQTT_JS))
+    }
+
+    /// The C compiler of Zig, as a command.
+    pub(crate) fn zig_cc(&self) -> anyhow::Result<Command> {
+        let folder = self.python_package("ziglang", ZIG)?;
+        let mut command = Command::new(folder.join("bin/python"));
+        command.args(["-m", "ziglang", "cc"]);
+        Ok(command)
+    }
+
+    /// Where Rust has its linkers, and the C library of its target wasm32-wasip2.
+    pub(crate) fn wasip2(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let said = Command::new("rustc")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--print", "sysroot", "--print", "host-tuple"])
+            .output()
+            .context("rustc is needed")?;
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let (sysroot, host) = said.trim().split_once('\n').unwrap_or_default();
+        let rustlib = Path::new(sysroot).join("lib/rustlib");
+        let linkers = rustlib.join(host).join("bin");
+        let library = rustlib.join("wasm32-wasip2/lib/self-contained");
+        for folder in [&linkers.join("wasm-component-ld"), &library] {
+            anyhow::ensure!(
+                folder.exists(),
+                "{} is missing: `rustup target add wasm32-wasip2`",
+                folder.display()
+            );
+        }
+        Ok((linkers, library))
+    }
+
+    /// What makes components of Python.
+    pub(crate) fn componentize_py(&self) -> anyhow::Result<Command> {
+        let folder = self.python_package("componentize-py", COMPONENTIZE_PY)?;
+        Ok(Command::new(folder.join("bin/componentize-py")))
+    }
+
+    /// What makes components of JavaScript.
+    pub(crate) fn componentize_js(&self) -> anyhow::Result<Command> {
+        let package = "@bytecodealliance/componentize-js";
+        let folder = self.node_package(package, COMPONENTIZE_JS)?;
+        Ok(Command::new(
+            folder.join("node_modules/.bin/componentize-js"),
+        ))
+    }
+
+    /// A package of PyPI in an environment of its own.
+    fn python_package(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.folder.join(format!("{package}-{version}"));
         let done = folder.join("installed");
         if !done.exists() {
             run(Command::new("python3").args(["-m", "venv"]).arg(&folder)).context(
                 "python3 with its module venv is needed (Debian: apt-get install python3-venv)",
             )?;
-            run(Command::new(&python)
+            run(Command::new(folder.join("bin/python"))
                 .args(["-m", "pip", "install", "--quiet"])
                 .args(["--disable-pip-version-check"])
-                .arg(format!("paho-mqtt=={PAHO}")))?;
+                .arg(format!("{package}=={version}")))?;
             std::fs::write(done, "")?;
         }
-        Ok((python, PAHO))
+        Ok(folder)
     }
 
-    /// The folder whose `node_modules` has MQTT.js, and its version.
-    pub(super) fn mqtt_js(&self) -> anyhow::Result<(PathBuf, &'static str)> {
-        let folder = self.folder.join(format!("mqttjs-{MQTT_JS}"));
+    /// A folder with a package of npm.
+    fn node_package(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
+        let name = package.replace(['@', '/'], "");
+        let folder = self.folder.join(format!("{name}-{version}"));
         let done = folder.join("installed");
         if !done.exists() {
             std::fs::create_dir_all(&folder)?;
             run(Command::new("npm")
                 .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
                 .arg(&folder)
-                .arg(format!("mqtt@{MQTT_JS}")))
+                .arg(format!("{package}@{version}")))
             .context("Node.js with npm is needed (Debian: apt-get install nodejs npm)")?;
             std::fs::write(done, "")?;
         }
-        Ok((folder, MQTT_JS))
+        Ok(folder)
     }
 
-    fn cargo(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
+    fn cargo(&self, package: &str, version: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join(format!("{package}-{version}"));
         let program = folder.join("bin").join(package);
         if !program.exists() {
             eprintln!("building {package} {version} with cargo: some minutes ...");
             run(Command::new("cargo")
-                .args(["install", package, "--version", version, "--locked"])
-                .args(["--quiet", "--root"])
+                .args(["install", package, "--version", version, "--quiet"])
+                .args(more)
+                .arg("--root")
                 .arg(&folder))?;
         }
         Ok(program)
     }
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command.status();
     let status = status.with_context(|| format!("can't start {program}"))?;

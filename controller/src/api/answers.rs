@@ -1,8 +1,11 @@
 //! What handlers have in common: failures as HTTP, and requests read so that every mistake is
 //! answered with an `ErrorBody`.
 
+use std::fmt::Display;
+
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -13,6 +16,7 @@ use haar_protocol::number;
 use haar_protocol::rest::{ErrorBody, List};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::failure::{Failure, Kind};
 
@@ -67,18 +71,41 @@ impl IntoResponse for Failure {
 /// The body of a request, read as JSON whatever its content type says.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Serialize> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let bytes = read(request, state).await?;
-        number::from_slice(&bytes).map(JsonBody).map_err(|error| {
-            Failure::new(
-                Kind::Invalid,
-                "bad_json",
-                format!("the body is not what is expected here: {error}"),
-            )
-        })
+        let refused = |error: &dyn Display| {
+            let message = format!("the body is not what is expected here: {error}");
+            Failure::new(Kind::Invalid, "bad_json", message)
+                .hint("the bodies are described at /api/v1/openapi.json")
+        };
+        let written: Value = number::from_slice(&bytes).map_err(|error| refused(&error))?;
+        let read: T = number::from_slice(&bytes).map_err(|error| refused(&error))?;
+        let understood = serde_json::to_value(&read)?;
+        match list_for_object(&written, &understood, "the body") {
+            Some(what) => Err(refused(&format!("{what} is a list, and must be an object"))),
+            None => Ok(JsonBody(read)),
+        }
+    }
+}
+
+/// What was written as a list and understood as an object: the parser takes the fields in their order,
+/// and a list without any as an object that says nothing.
+fn list_for_object(written: &Value, understood: &Value, what: &str) -> Option<String> {
+    match (written, understood) {
+        (Value::Array(_), Value::Object(_)) => Some(what.to_owned()),
+        (Value::Object(written), Value::Object(understood)) => {
+            written.iter().find_map(|(key, value)| {
+                list_for_object(value, understood.get(key)?, &format!("`{key}`"))
+            })
+        }
+        (Value::Array(written), Value::Array(understood)) => {
+            let mut pairs = written.iter().zip(understood);
+            pairs.find_map(|(value, other)| list_for_object(value, other, what))
+        }
+        _ => None,
     }
 }
 
@@ -149,6 +176,9 @@ pub(super) async fn linger(headers: &HeaderMap, body: Body) {
     let _ = tokio::time::timeout(LINGER_TIMEOUT, reading).await; // too slow: then it is cut off
 }
 
+/// Characters of what was sent that an answer repeats.
+const SHOWN_CHARACTERS_MAX: usize = 64;
+
 /// The one parameter of a path.
 pub(super) struct Named<T>(pub(super) T);
 
@@ -164,9 +194,28 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T
 }
 
 fn bad_path(rejection: &PathRejection) -> Failure {
-    let text = rejection.body_text();
-    let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+    let text = match rejection {
+        PathRejection::FailedToDeserializePathParams(inner) => match inner.kind() {
+            ErrorKind::ParseErrorAtKey { value, .. }
+            | ErrorKind::ParseErrorAtIndex { value, .. }
+            | ErrorKind::ParseError { value, .. } => not_a_number(value),
+            ErrorKind::DeserializeError { message, .. } | ErrorKind::Message(message) => {
+                message.clone()
+            }
+            _ => inner.body_text(),
+        },
+        other => other.body_text(),
+    };
     Failure::new(Kind::Invalid, "bad_name", text)
+}
+
+fn not_a_number(value: &str) -> String {
+    let shown: String = value.chars().take(SHOWN_CHARACTERS_MAX).collect();
+    format!(
+        "`{}` is not a whole number from 0 to {}",
+        shown.escape_debug(),
+        number::NUMBER_MAX
+    )
 }
 
 /// The parameters of a query.
@@ -177,13 +226,40 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let rejected = |rejection: QueryRejection| {
-            Failure::new(Kind::Invalid, "bad_query", rejection.body_text())
+            Failure::new(
+                Kind::Invalid,
+                "bad_query",
+                query_problem(&rejection.body_text()),
+            )
+            .hint("the parameters are described at /api/v1/openapi.json")
         };
         let Query(value) = Query::<T>::from_request_parts(parts, state)
             .await
             .map_err(rejected)?;
         Ok(Parameters(value))
     }
+}
+
+/// What is wrong with a parameter, in words that say what to write instead.
+fn query_problem(text: &str) -> String {
+    let text = text
+        .strip_prefix("Failed to deserialize query string: ")
+        .unwrap_or(text);
+    let Some((name, why)) = text.split_once(": ") else {
+        return text.to_owned();
+    };
+    let why = if why.starts_with("invalid digit found") {
+        "write a whole number, 0 or more"
+    } else if why.starts_with("cannot parse integer from empty") {
+        "it is empty: write a whole number, or leave it out"
+    } else if why.starts_with("number too large") {
+        "the number is too large"
+    } else if why.starts_with("provided string was not") {
+        "write `true` or `false`"
+    } else {
+        why
+    };
+    format!("the parameter `{name}`: {why}")
 }
 
 /// JSON that is computed as a value.

@@ -4,24 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Manifest};
 use haar_protocol::rest::{Application, ApplicationDetail, ApplyResult, List};
-use serde::Deserialize;
 
 use super::App;
 use super::answers::{self, Answer, Named, Parameters, Text};
-use super::microservices::load_view;
+use super::changing::{self, ChangeQuery};
+use crate::change::Care;
 use crate::failure::{Failure, Kind};
 use crate::{change, db};
-
-/// The query of an apply.
-#[derive(Deserialize)]
-pub(super) struct ApplyQuery {
-    #[serde(default)]
-    pub(super) dry_run: bool,
-}
 
 /// `GET /applications`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<Application>>> {
@@ -29,7 +22,7 @@ pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<Application
     let applications = app
         .database
         .read(move |sql| {
-            let view = load_view(sql, &site)?;
+            let view = change::load_view(sql, &site)?;
             Ok(db::applications::list(sql)?
                 .iter()
                 .map(|row| view.application(row))
@@ -50,10 +43,11 @@ pub(super) async fn show(
         .read(move |sql| {
             let row = db::applications::get(sql, name.as_str())?
                 .ok_or_else(|| change::unknown_application(sql, &name))?;
-            let view = load_view(sql, &site)?;
+            let view = change::load_view(sql, &site)?;
             Ok(ApplicationDetail {
                 application: view.application(&row),
                 microservices: view.microservices(Some(&name)),
+                unplaced: view.unplaced(&name),
                 routes: view.routes(Some(&name)),
                 manifest: row.manifest,
             })
@@ -66,19 +60,30 @@ pub(super) async fn show(
 pub(super) async fn apply(
     State(app): State<App>,
     Named(name): Named<Name>,
-    Parameters(query): Parameters<ApplyQuery>,
+    Parameters(query): Parameters<ChangeQuery>,
     Text(yaml): Text,
 ) -> Answer<Json<ApplyResult>> {
     let manifest = read(&yaml, &name)?;
     let site = Arc::clone(&app.site);
-    let work = move |write: &db::Write<'_>| change::apply(write, &site, yaml, manifest);
+    let work = move |write: &db::Write<'_>| {
+        // A new one takes nothing from anybody.
+        let is_new = db::applications::get(&write.sql, manifest.name.as_str())?.is_none();
+        let care = match is_new {
+            true => Care::None,
+            false => query.care(Care::MayStop),
+        };
+        let apply = || change::apply(write, &site, yaml, manifest, query.keep_data);
+        change::careful(write, &site, care, apply)
+    };
     if !query.dry_run {
-        return app.database.write(work).await.map(Json);
+        let (result, _) = app.database.write(work).await?;
+        return Ok(Json(result));
     }
-    let result = app.database.rehearse(work).await?;
+    let (result, losses) = app.database.rehearse(work).await?;
     Ok(Json(ApplyResult {
         dry_run: true,
         assignments: Default::default(),
+        losses,
         ..result
     }))
 }
@@ -102,10 +107,14 @@ fn read(yaml: &str, name: &Name) -> Answer<Manifest> {
 }
 
 /// `DELETE /applications/{name}`
-pub(super) async fn remove(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
-    let site = Arc::clone(&app.site);
-    app.database
-        .write(move |write| change::delete_application(write, &site, &name))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+pub(super) async fn remove(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<ChangeQuery>,
+) -> Answer<Response> {
+    let keeps_data = query.keep_data;
+    changing::take_away(&app, query, move |write, site| {
+        change::delete_application(write, site, &name, keeps_data)
+    })
+    .await
 }

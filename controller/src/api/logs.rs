@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::App;
 use super::answers::{Answer, Parameters, json};
 use super::following::{Numbered, TAIL_MAX, follow};
-use crate::db;
 use crate::db::logs::Filter;
+use crate::{change, db};
 
 const TAIL: u32 = 100;
 
@@ -48,7 +48,20 @@ pub(super) async fn list(
     let wanted = filter.clone();
     let tail = app
         .database
-        .read(move |sql| db::logs::tail(sql, &wanted, count))
+        .read(move |sql| {
+            let lines = db::logs::tail(sql, &wanted, count)?;
+            if lines.is_empty() {
+                // What is gone may have left lines; what never was has none.
+                let Filter {
+                    application,
+                    microservice,
+                    node,
+                } = &wanted;
+                let (application, microservice) = (application.as_ref(), microservice.as_ref());
+                change::check_names(sql, application, microservice, node.as_ref())?;
+            }
+            Ok(lines)
+        })
         .await?;
     if !follows {
         let items = tail.into_iter().map(|line| line.entry).collect();

@@ -6,14 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use haar_protocol::ids::Name;
 use haar_protocol::rest::{List, Microservice, Route};
-use rusqlite::Connection;
 use serde::Deserialize;
 
 use super::App;
 use super::answers::{self, Answer, Parameters};
-use crate::overview::View;
-use crate::site::Site;
-use crate::{change, db};
+use crate::change;
 
 /// Whose microservices or routes.
 #[derive(Deserialize)]
@@ -29,7 +26,11 @@ pub(super) async fn list(
     let site = Arc::clone(&app.site);
     let items = app
         .database
-        .read(move |sql| Ok(load_view(sql, &site)?.microservices(query.application.as_ref())))
+        .read(move |sql| {
+            let application = query.application.as_ref();
+            change::check_names(sql, application, None, None)?;
+            Ok(change::load_view(sql, &site)?.microservices(application))
+        })
         .await?;
     Ok(answers::list(items))
 }
@@ -42,16 +43,11 @@ pub(super) async fn routes(
     let site = Arc::clone(&app.site);
     let items = app
         .database
-        .read(move |sql| Ok(load_view(sql, &site)?.routes(query.application.as_ref())))
+        .read(move |sql| {
+            let application = query.application.as_ref();
+            change::check_names(sql, application, None, None)?;
+            Ok(change::load_view(sql, &site)?.routes(application))
+        })
         .await?;
     Ok(answers::list(items))
-}
-
-/// The site as it should be and as it was last reported.
-pub(super) fn load_view(connection: &Connection, site: &Site) -> Answer<View> {
-    Ok(View {
-        fleet: change::load_fleet(connection, site)?,
-        nodes: db::nodes::list(connection)?,
-        statuses: db::statuses::all(connection)?,
-    })
 }

@@ -8,9 +8,11 @@ mod authentication;
 mod openapi;
 
 mod applications;
+mod changing;
 mod dead_letters;
 mod enrolments;
 mod events;
+mod health;
 mod files;
 mod following;
 mod logs;
@@ -132,6 +134,7 @@ fn routes() -> Vec<Route> {
     let none = || Content::None;
     vec![
         row("GET",    "/site",                     Open,   &[], none(), json::<rest::SiteInfo>(), "What anybody may know about the site", || get(site::show)),
+        row("GET",    "/health",                   People, &[], none(), json::<rest::SiteHealth>(), "How the site does as a whole", || get(health::show)),
         row("GET",    "/site/ca",                  Open,   &[], none(), Content::Pem, "The CA certificate", || get(site::authority)),
         row("GET",    "/openapi.json",             Open,   &[], none(), Content::AnyJson, "This document", || get(openapi::show)),
         row("GET",    "/schemas/application.json", Open,   &[], none(), Content::AnyJson, "JSON Schema of an application's manifest", || get(openapi::manifest_schema)),
@@ -140,20 +143,23 @@ fn routes() -> Vec<Route> {
         row("POST",   "/tokens",                   People, &[], json::<rest::TokenRequest>(), json::<rest::Token>(), "Makes an enrolment token", || post(tokens::create)),
         row("GET",    "/nodes",                    People, &[], none(), json::<rest::List<rest::Node>>(), "All nodes", || get(nodes::list)),
         row("GET",    "/nodes/{name}",             People, &[], none(), json::<rest::NodeDetail>(), "Everything about a node", || get(nodes::show)),
-        row("DELETE", "/nodes/{name}",             People, &[], none(), none(), "Revokes a node's key", || delete(nodes::revoke)),
+        row("DELETE", "/nodes/{name}",             People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "Revokes a node's key", || delete(nodes::revoke)),
         row("POST",   "/nodes/{name}/link-key/rotate", People, &[], none(), json::<rest::LinkKeyRotation>(), "Has a node make another key for its links", || post(nodes::rotate_link_key)),
         row("GET",    "/nodes/{name}/dead-letters", People, &["application", "microservice", "after", "limit"], none(), json::<letters::DeadLetterPage>(), "Messages that no instance on the node could handle; asked of the node", || get(dead_letters::list)),
         row("GET",    "/nodes/{name}/dead-letters/{id}", People, &[], none(), json::<letters::WholeDeadLetter>(), "One of them, with headers and body", || get(dead_letters::show)),
         row("POST",   "/nodes/{name}/dead-letters/replay", People, &[], json::<letters::DeadLetterSelection>(), json::<letters::Replayed>(), "Puts dead letters back into their inboxes", || post(dead_letters::replay)),
         row("POST",   "/nodes/{name}/dead-letters/drop", People, &[], json::<letters::DeadLetterSelection>(), json::<letters::Dropped>(), "Forgets dead letters", || post(dead_letters::discard)),
         row("GET",    "/publishers",               People, &[], none(), json::<rest::List<rest::TrustedPublisher>>(), "Trusted publishers", || get(publishers::list)),
-        row("PUT",    "/publishers/{name}",        People, &[], json::<rest::PublisherRequest>(), json::<rest::TrustedPublisher>(), "Trusts a key", || put(publishers::trust)),
-        row("DELETE", "/publishers/{name}",        People, &[], none(), none(), "No longer trusts a key", || delete(publishers::distrust)),
+        row("PUT",    "/publishers/{name}",        People, &["dry_run", "careful"], json::<rest::PublisherRequest>(), json::<rest::TrustedPublisher>(), "Trusts a key, and no other of this publisher", || put(publishers::trust)),
+        row("DELETE", "/publishers/{name}",        People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "No longer trusts a publisher", || delete(publishers::distrust)),
+        row("PUT",    "/publishers/{name}/keys/{key}", People, &[], none(), json::<rest::TrustedPublisher>(), "Trusts a key beside those that the publisher has", || put(publishers::add_key)),
+        row("DELETE", "/publishers/{name}/keys/{key}", People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "No longer trusts one key of a publisher", || delete(publishers::remove_key)),
         row("GET",    "/relays",                   People, &[], none(), json::<rest::List<relay::RelayInfo>>(), "All relays", || get(relays::list)),
-        row("GET",    "/relays/{name}",            People, &[], none(), json::<relay::RelayInfo>(), "A relay and how it fares", || get(relays::show)),
+        row("GET",    "/relays/{name}",            People, &[], none(), json::<rest::RelayDetail>(), "A relay, and the sessions that nodes have with it", || get(relays::show)),
         row("PUT",    "/relays/{name}",            People, &["dry_run"], Content::Yaml, json::<relay::RelayApplied>(), "Applies the manifest of a relay", || put(relays::apply)),
-        row("DELETE", "/relays/{name}",            People, &[], none(), none(), "Nodes leave a relay", || delete(relays::remove)),
+        row("DELETE", "/relays/{name}",            People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "Nodes leave a relay", || delete(relays::remove)),
         row("GET",    "/relays/{name}/credentials", People, &["certificate"], none(), json::<relay::RelayCredentials>(), "Who may do what at a broker that is not ours, with passwords", || get(relays::credentials)),
+        row("GET",    "/relays/{name}/trial",      People, &[], none(), json::<rest::RelayTrial>(), "What it takes to try a broker that is not ours, with passwords", || get(relays::trial)),
         row("GET",    "/modules",                  People, &[], none(), json::<rest::List<rest::Module>>(), "Pushed modules", || get(modules::list)),
         row("GET",    "/modules/{digest}",         People, &[], none(), json::<rest::Module>(), "One module", || get(modules::show)),
         row("DELETE", "/modules/{digest}",         People, &[], none(), none(), "Removes a module that no application uses", || delete(modules::remove)),
@@ -164,8 +170,8 @@ fn routes() -> Vec<Route> {
         row("GET",    "/modules/{digest}/upload",  People, &[], none(), json::<rest::UploadState>(), "How much of an upload has arrived", || get(uploads::state)),
         row("GET",    "/applications",             People, &[], none(), json::<rest::List<rest::Application>>(), "All applications", || get(applications::list)),
         row("GET",    "/applications/{name}",      People, &[], none(), json::<rest::ApplicationDetail>(), "Everything about an application", || get(applications::show)),
-        row("PUT",    "/applications/{name}",      People, &["dry_run"], Content::Yaml, json::<rest::ApplyResult>(), "Applies a manifest", || put(applications::apply)),
-        row("DELETE", "/applications/{name}",      People, &[], none(), none(), "Deletes an application", || delete(applications::remove)),
+        row("PUT",    "/applications/{name}",      People, &["dry_run", "careful", "keep_data"], Content::Yaml, json::<rest::ApplyResult>(), "Applies a manifest", || put(applications::apply)),
+        row("DELETE", "/applications/{name}",      People, &["dry_run", "careful", "keep_data"], none(), json::<rest::Preview>(), "Deletes an application", || delete(applications::remove)),
         row("GET",    "/microservices",            People, &["application"], none(), json::<rest::List<rest::Microservice>>(), "Instances, desired and reported", || get(microservices::list)),
         row("GET",    "/routes",                   People, &["application"], none(), json::<rest::List<rest::Route>>(), "Routes with their counters", || get(microservices::routes)),
         row("GET",    "/logs",                     People, &["application", "microservice", "node", "tail", "follow"], none(), json::<rest::List<rest::LogEntry>>(), "Log lines; server-sent events with follow=true", || get(logs::list)),

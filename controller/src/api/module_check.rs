@@ -1,18 +1,26 @@
 //! Whether a file that has arrived is a module to run: digest, signatures, a valid component, name
 //! and version. Not async; `uploads` runs it on a thread of its own and survives its panics.
 
-use haar_engine::inspect::{self, Inspected};
+use haar_engine::inspect::{self, InspectError, Inspected};
+use haar_protocol::exports;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
-use haar_protocol::module::{self, ModuleError};
+use haar_protocol::module::{ModuleError, Signatures, check_version};
 
 use crate::db::modules::ModuleRow;
 use crate::failure::{Failure, Kind};
 
-const VERSION_CHARACTERS_MAX: usize = 64;
+/// A file that passed.
+pub(super) struct Checked {
+    /// What it says of itself.
+    inspected: Inspected,
+    /// Which trusted keys have signed it.
+    signers: Vec<PublicKey>,
+    /// All its signatures.
+    signatures: Signatures,
+}
 
-/// The whole check of a file: heavy, and not async. Gives what it says of itself, and which of the
-/// `trusted` keys have signed it.
+/// The whole check of a file: heavy, and not async.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -20,7 +28,7 @@ pub(super) fn check(
     file: &[u8],
     digest: Digest,
     trusted: &[PublicKey],
-) -> Result<(Inspected, Vec<PublicKey>), Failure> {
+) -> Result<Checked, Failure> {
     let actual = Digest::of(file);
     if actual != digest {
         return Err(Failure::new(
@@ -30,13 +38,23 @@ pub(super) fn check(
         )
         .hint("push it again"));
     }
-    let signers = match module::verify(file, trusted) {
-        Ok(signers) => signers.into_iter().copied().collect(),
-        Err(error) => return Err(unverified(&error, trusted.is_empty())),
-    };
-    let inspected = inspect::inspect(file)
-        .map_err(|error| Failure::new(Kind::Refused, "invalid_component", error.to_string()))?;
-    Ok((inspected, signers))
+    let signed = Signatures::of(file).and_then(|signatures| {
+        let signers = signatures.verify(trusted)?.into_iter().copied().collect();
+        Ok((signatures, signers))
+    });
+    let (signatures, signers) = signed.map_err(|error| unverified(&error, trusted.is_empty()))?;
+    let inspected = inspect::inspect(file).map_err(|error| {
+        let code = match error {
+            InspectError::NewerWasi(_) => "newer_wasi",
+            _ => "invalid_component",
+        };
+        Failure::new(Kind::Refused, code, error.to_string())
+    })?;
+    Ok(Checked {
+        inspected,
+        signers,
+        signatures,
+    })
 }
 
 fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
@@ -46,6 +64,7 @@ fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
         ModuleError::Malformed(_) => "malformed_module",
         ModuleError::Unsigned => "unsigned",
         ModuleError::UnknownSignature(_) => "unknown_signature",
+        ModuleError::TooManySignatures => "too_many_signatures",
         ModuleError::Untrusted | ModuleError::NotAllowed { .. } => "untrusted",
         ModuleError::TooLarge(_) => "too_large",
     };
@@ -66,41 +85,46 @@ fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
     }
 }
 
-/// A module has a name and a version, or nobody could say which one to run.
+/// How a module gets what it lacks.
+const NAMING: &str = "`haar build` writes name and version into a module; into one of another tool `haar sign FILE --key KEY --name NAME --version VERSION` does";
+
+/// A module has a name and a version, or nobody could say which one to run; and something of it is
+/// called.
 ///
 /// # Errors
 /// When it lacks one of them.
-pub(super) fn describe(
-    inspected: Inspected,
-    signers: Vec<PublicKey>,
-) -> Result<ModuleRow, Failure> {
-    let lacks = |code, what: &str| {
-        Failure::new(
-            Kind::Refused,
-            code,
-            format!("the module says no {what} of its own"),
-        )
-        .hint("build it with `haar build`, which writes name and version into the file")
-    };
+pub(super) fn describe(checked: Checked) -> Result<ModuleRow, Failure> {
+    let Checked {
+        inspected,
+        signers,
+        signatures,
+    } = checked;
+    let refused = |code, message: String| Failure::new(Kind::Refused, code, message).hint(NAMING);
+    let lacks = |code, what: &str| refused(code, format!("the module says no {what} of its own"));
+    if let Some(why) = exports::never_called(&inspected.exports) {
+        let message = format!("the module {why}");
+        return Err(
+            Failure::new(Kind::Refused, "never_called", message).hint(exports::EXPORTS_HINT)
+        );
+    }
     let name = inspected
         .name
         .ok_or_else(|| lacks("no_name", "usable name"))?;
-    let is_usable = |version: &String| {
-        (1..=VERSION_CHARACTERS_MAX).contains(&version.len())
-            && version.bytes().all(|byte| byte.is_ascii_graphic())
-    };
     let version = inspected
         .version
-        .filter(is_usable)
-        .ok_or_else(|| lacks("no_version", "usable version"))?;
+        .ok_or_else(|| lacks("no_version", "version"))?;
+    check_version(&version).map_err(|error| refused("bad_version", error.to_string()))?;
     Ok(ModuleRow {
         digest: inspected.digest,
         name,
         version,
         bytes: inspected.bytes,
+        memory_bytes: Some(inspected.memory_bytes),
         signers,
         imports: inspected.imports,
         exports: inspected.exports,
         pushed_ms: 0,
+        signatures: Some(signatures),
+        resigned: Vec::new(),
     })
 }

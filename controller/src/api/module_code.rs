@@ -32,6 +32,7 @@ pub(super) async fn list(
 ) -> Answer<Json<List<ModuleCode>>> {
     find(&app, digest)
         .await?
+        .filter(|module| module.digest == digest)
         .ok_or_else(|| unknown_module(digest))?;
     Ok(answers::list(app.compilation.list(digest)))
 }
@@ -47,6 +48,7 @@ pub(super) async fn download(
     check_assigned(&app, caller, digest).await?;
     find(&app, digest)
         .await?
+        .filter(|module| module.digest == digest)
         .ok_or_else(|| unknown_module(digest))?;
     let platform = Platform::new(&engine, &target).ok_or_else(|| {
         Failure::new(

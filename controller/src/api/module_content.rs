@@ -25,6 +25,7 @@ pub(super) async fn download(
     check_assigned(&app, caller, digest).await?;
     find(&app, digest)
         .await?
+        .filter(|module| module.digest == digest)
         .ok_or_else(|| unknown_module(digest))?;
     let mut answer = files::send(&app.modules.path(digest), "application/wasm", &headers).await?;
     let etag = HeaderValue::from_str(&format!("\"{digest}\"")).map_err(Failure::internal)?;

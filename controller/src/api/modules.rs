@@ -42,6 +42,10 @@ pub(super) async fn remove(
     State(app): State<App>,
     Named(digest): Named<Digest>,
 ) -> Answer<StatusCode> {
+    let digest = find(&app, digest)
+        .await?
+        .ok_or_else(|| unknown_module(digest))?
+        .digest;
     // Nobody may push the same module between the two steps and lose its file.
     let _claim = app.modules.claim(digest)?;
     app.database
@@ -52,12 +56,12 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The module, when it was pushed.
+/// The module, when it was pushed: under this digest, or in a file with other signatures.
 pub(super) async fn find(app: &App, digest: Digest) -> Answer<Option<Module>> {
     app.database
         .read(move |sql| {
             let publishers = db::publishers::list(sql)?;
-            Ok(db::modules::get(sql, &digest)?.map(|row| row.to_rest(&publishers)))
+            Ok(db::modules::find(sql, &digest)?.map(|row| row.to_rest(&publishers)))
         })
         .await
 }

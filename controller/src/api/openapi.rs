@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::response::IntoResponse;
+use haar_protocol::ids::{Digest, Name};
+use haar_protocol::keys::PublicKey;
 use haar_protocol::manifest;
+use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::rest::ErrorBody;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -88,7 +91,7 @@ fn document() -> Value {
         path[route.method.to_lowercase()] = operation;
     }
     let schemas = generator.take_definitions(true);
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Haar controller",
@@ -103,7 +106,49 @@ fn document() -> Value {
                 "node": { "type": "http", "scheme": "Haar-Proof" },
             },
         },
-    })
+    });
+    bound_numbers(&mut document);
+    document
+}
+
+/// What stands in a path or a query under this name.
+fn parameter(name: &str, generator: &mut SchemaGenerator) -> Value {
+    let whole = |most: u64| json!({ "type": "integer", "minimum": 0, "maximum": most });
+    match name {
+        "name" | "application" | "microservice" | "node" => {
+            generator.subschema_for::<Name>().to_value()
+        }
+        "digest" => generator.subschema_for::<Digest>().to_value(),
+        "key" => generator.subschema_for::<PublicKey>().to_value(),
+        "id" | "after" => whole(NUMBER_MAX),
+        "tail" | "limit" => whole(u32::MAX.into()),
+        "follow" | "dry_run" | "careful" | "keep_data" | "certificate" => {
+            json!({ "type": "boolean" })
+        }
+        "engine" => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
+        "target" => json!({ "type": "string", "pattern": "^[a-z0-9_-]{1,32}$" }),
+        _ => unreachable!("the parameter `{name}` has no schema"),
+    }
+}
+
+/// Numbers of every schema end where those of the code do.
+fn bound_numbers(schema: &mut Value) {
+    let most = match schema["format"].as_str() {
+        Some("uint64" | "int64" | "uint") => NUMBER_MAX,
+        Some("uint32") => u32::MAX.into(),
+        Some("uint16") => u16::MAX.into(),
+        _ => 0,
+    };
+    match schema {
+        Value::Object(fields) => {
+            if most > 0 && !fields.contains_key("maximum") {
+                fields.insert("maximum".into(), most.into());
+            }
+            fields.values_mut().for_each(bound_numbers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_numbers),
+        _ => {}
+    }
 }
 
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
@@ -112,9 +157,15 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         .path
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let parameters: Vec<Value> = in_path
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-        .chain(route.query.iter().map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } })))
+    let places = in_path
+        .map(|name| ("path", name))
+        .chain(route.query.iter().map(|name| ("query", *name)));
+    let parameters: Vec<Value> = places
+        .map(|(place, name)| {
+            let is_required = place == "path" || name == "engine";
+            let schema = parameter(name, generator);
+            json!({ "name": name, "in": place, "required": is_required, "schema": schema })
+        })
         .collect();
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
@@ -126,7 +177,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let refused =
         json!({ "description": "Refused", "content": { "application/json": { "schema": error } } });
     operation["responses"] = match route.answer.describe(generator) {
-        Some(content) => {
+        Some(mut content) => {
+            if route.query.contains(&"follow") {
+                content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+            }
             json!({ "2XX": { "description": "Done", "content": content }, "default": refused })
         }
         None => json!({ "204": { "description": "Done" }, "default": refused }),
@@ -155,6 +209,34 @@ mod tests {
             references += 1;
         }
         assert!(references > 30);
+    }
+
+    #[test]
+    fn what_may_stand_in_paths_queries_and_bodies_is_described() {
+        let document = document();
+        let schema = |path: &str, method: &str, name: &str| {
+            let parameters = &document["paths"][format!("/api/v1{path}")][method]["parameters"];
+            let all = parameters.as_array().unwrap();
+            let found = all.iter().find(|parameter| parameter["name"] == name);
+            found.unwrap()["schema"].clone()
+        };
+        let name = json!({ "$ref": "#/components/schemas/Name" });
+        assert_eq!(schema("/nodes/{name}", "get", "name"), name);
+        assert_eq!(schema("/logs", "get", "application"), name);
+        assert_eq!(schema("/logs", "get", "follow")["type"], "boolean");
+        assert_eq!(schema("/logs", "get", "tail")["minimum"], 0);
+        let schemas = &document["components"]["schemas"];
+        assert!(schemas["Name"]["pattern"].is_string());
+        assert!(schemas["PublicKey"]["pattern"].is_string());
+        let expiry = &schemas["TokenRequest"]["properties"]["expires_in_s"];
+        assert_eq!(
+            (&expiry["minimum"], &expiry["maximum"]),
+            (&json!(1), &json!(31_536_000))
+        );
+        let ids = &schemas["NamedLetters"]["properties"]["ids"];
+        assert_eq!(ids["maxItems"], 1_000);
+        assert_eq!(ids["items"]["maximum"], NUMBER_MAX);
+        assert_eq!(schemas["TokenRequest"]["type"], "object");
     }
 
     #[test]

@@ -4,52 +4,46 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, Relay};
 use haar_protocol::relay::{IssuedCertificate, RelayApplied, RelayCredentials, RelayInfo};
-use haar_protocol::rest::List;
+use haar_protocol::rest::{List, RelayDetail, RelayTrial};
 use rusqlite::Connection;
 use serde::Deserialize;
 
 use super::App;
 use super::answers::{self, Answer, Named, Parameters, Text};
-use super::applications::ApplyQuery;
+use super::changing::{self, ChangeQuery};
 use crate::failure::{Failure, Kind};
 use crate::site::Site;
-use crate::{change, clock, db, relay_view};
+use crate::{change, db, relay_view};
 
 /// `GET /relays`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<RelayInfo>>> {
-    let relays = load(&app).await?;
-    Ok(answers::list(relays))
+    let relays = load(&app).await?.into_iter();
+    Ok(answers::list(relays.map(|detail| detail.relay).collect()))
 }
 
 /// `GET /relays/{name}`
 pub(super) async fn show(
     State(app): State<App>,
     Named(name): Named<Name>,
-) -> Answer<Json<RelayInfo>> {
+) -> Answer<Json<RelayDetail>> {
     let found = load(&app).await?;
-    match found.into_iter().find(|relay| relay.name == name) {
-        Some(relay) => Ok(Json(relay)),
+    match found.into_iter().find(|detail| detail.relay.name == name) {
+        Some(detail) => Ok(Json(detail)),
         None => Err(unknown(&app, name).await?),
     }
 }
 
-async fn load(app: &App) -> Answer<Vec<RelayInfo>> {
+async fn load(app: &App) -> Answer<Vec<RelayDetail>> {
     let site = Arc::clone(&app.site);
-    let connected = app.relay.connected();
+    let (own, presence) = (app.relay.problems(), app.relay.presence());
     app.database
         .read(move |sql| {
-            let fleet = change::load_fleet(sql, &site)?;
-            let statuses = db::statuses::all(sql)?;
-            Ok(relay_view::infos(
-                &fleet,
-                &statuses,
-                &connected,
-                clock::now_ms(),
-            ))
+            let view = change::load_view(sql, &site)?;
+            Ok(relay_view::relays(&view, &own, &presence))
         })
         .await
 }
@@ -64,7 +58,7 @@ async fn unknown(app: &App, name: Name) -> Answer<Failure> {
 pub(super) async fn apply(
     State(app): State<App>,
     Named(name): Named<Name>,
-    Parameters(query): Parameters<ApplyQuery>,
+    Parameters(query): Parameters<ChangeQuery>,
     Text(yaml): Text,
 ) -> Answer<Json<RelayApplied>> {
     let relay = read(&yaml, &name)?;
@@ -110,12 +104,15 @@ fn read(yaml: &str, name: &Name) -> Answer<Relay> {
 }
 
 /// `DELETE /relays/{name}`
-pub(super) async fn remove(State(app): State<App>, Named(name): Named<Name>) -> Answer<StatusCode> {
-    let site = Arc::clone(&app.site);
-    app.database
-        .write(move |write| change::delete_relay(write, &site, &name))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+pub(super) async fn remove(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+    Parameters(query): Parameters<ChangeQuery>,
+) -> Answer<Response> {
+    changing::take_away(&app, query, move |write, site| {
+        change::delete_relay(write, site, &name)
+    })
+    .await
 }
 
 /// The query for credentials.
@@ -154,4 +151,20 @@ pub(super) async fn credentials(
         Ok(found)
     };
     app.database.write(issue).await.map(Json)
+}
+
+/// `GET /relays/{name}/trial`
+pub(super) async fn trial(
+    State(app): State<App>,
+    Named(name): Named<Name>,
+) -> Answer<Json<RelayTrial>> {
+    let site = Arc::clone(&app.site);
+    let found = app.database.read(move |sql| {
+        let relays = change::load_relays(sql, &site)?;
+        match relays.iter().find(|relay| relay.name == name) {
+            Some(relay) => relay_view::trial(&site, relay),
+            None => Err(change::unknown_relay(sql, &name)),
+        }
+    });
+    found.await.map(Json)
 }

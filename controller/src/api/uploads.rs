@@ -5,6 +5,7 @@
 //!               └ cut: kept, 202          └ refused: removed
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
+use haar_protocol::grants;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
 use haar_protocol::module::MODULE_BYTES_MAX;
@@ -23,15 +25,13 @@ use super::App;
 use super::answers::{Answer, Named, json, linger, too_slow};
 use super::module_check;
 use super::modules::find;
-use crate::db;
 use crate::db::modules::ModuleRow;
 use crate::failure::{Failure, Kind};
 use crate::module_store::Claim;
+use crate::{change, db};
 
 /// How long a client may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// All modules of a site together.
-const STORE_BYTES_MAX: u64 = 16 << 30;
 
 /// Where the body of an upload belongs in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,12 +179,15 @@ async fn receive_and_check(
     }
     match check_and_keep(app, &claim, digest).await {
         Ok(row) => {
-            // Nodes that will want it find it compiled.
+            // Nodes that will want it find it compiled. What no grant lets run is compiled for nobody.
+            let can_run = !row.imports.iter().any(|one| grants::is_beyond_all(one));
             let fleet = app
                 .database
                 .read(|sql| db::statuses::platforms(sql))
                 .await?;
-            app.compilation.prepare(digest, fleet);
+            if can_run {
+                app.compilation.prepare(row.digest, fleet);
+            }
             let publishers = app.database.read(|sql| db::publishers::list(sql)).await?;
             Ok(json(StatusCode::CREATED, row.to_rest(&publishers)))
         }
@@ -273,49 +276,18 @@ async fn check_and_keep(app: &App, claim: &Claim, digest: Digest) -> Answer<Modu
         ))
     });
     drop(permit);
-    let (inspected, signers) = checked?;
-    let row = module_check::describe(inspected, signers)?;
+    let row = module_check::describe(checked?)?;
     app.modules.keep(claim).await.map_err(Failure::internal)?;
-    match app.database.write(move |write| insert(write, row)).await {
-        Ok(row) => Ok(row),
-        Err(failure) => {
-            app.modules.remove(digest).await;
-            Err(failure)
-        }
+    let site = Arc::clone(&app.site);
+    let kept = app
+        .database
+        .write(move |write| change::keep_module(write, &site, row))
+        .await;
+    // A file that only brought signatures is not needed.
+    if kept.as_ref().map_or(true, |row| row.digest != digest) {
+        app.modules.remove(digest).await;
     }
-}
-
-fn insert(write: &db::Write<'_>, row: ModuleRow) -> Answer<ModuleRow> {
-    if let Some(other) = db::modules::by_version(&write.sql, &row.name, &row.version)? {
-        return Err(Failure::new(
-            Kind::Conflict,
-            "version_exists",
-            format!(
-                "{}@{} was pushed before with other content ({})",
-                row.name, row.version, other.digest
-            ),
-        )
-        .hint("raise the version of the module, build, sign and push it again"));
-    }
-    if db::modules::bytes_total(&write.sql)?.saturating_add(row.bytes) > STORE_BYTES_MAX {
-        return Err(Failure::new(
-            Kind::Overloaded,
-            "store_full",
-            format!("the site's modules take {STORE_BYTES_MAX} bytes already"),
-        )
-        .hint("delete modules that no application uses: `haar delete module DIGEST`"));
-    }
-    let row = ModuleRow {
-        pushed_ms: write.now_ms,
-        ..row
-    };
-    db::modules::insert(&write.sql, &row)?;
-    write.event(
-        "module_pushed",
-        &format!("{}@{}", row.name, row.version),
-        &row.digest.to_string(),
-    )?;
-    Ok(row)
+    kept
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
-//! Applying and deleting applications, and deleting modules that none of them uses.
+//! Applying and deleting applications.
 
-use haar_protocol::ids::{Digest, Name};
+use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Manifest};
 use haar_protocol::rest::{ApplyResult, Placement};
-use rusqlite::Connection;
 
 use super::relays::load_relays;
-use super::{load_publishers, planned_module, refuse, replan};
+use super::{
+    lives, load_publishers, planned_module, refuse, replan, unknown_application, unplaced,
+};
 use crate::db::applications::ApplicationRow;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
+use crate::losses;
 use crate::plan::{self, Module};
 use crate::site::Site;
 
@@ -24,6 +26,7 @@ pub(crate) fn apply(
     site: &Site,
     yaml: String,
     manifest: Manifest,
+    keeps_data: bool,
 ) -> Result<ApplyResult, Failure> {
     let name = manifest.name.clone();
     let modules: Vec<Module> = db::modules::list(&write.sql)?
@@ -55,22 +58,43 @@ pub(crate) fn apply(
         revision,
         applied_ms: write.now_ms,
     };
+    lives::follow(write, before.as_ref(), &name, &row.modules, keeps_data)?;
     db::applications::put(&write.sql, &row)?;
     let replanned = replan(write, site, Some(&name))?;
+    let missing = unplaced::of(&db::unplaced::all(&write.sql)?, &name);
     let changed = !is_same || replanned.moved;
     if changed {
         row.revision += 1;
         db::applications::put(&write.sql, &row)?;
+        let missing: u32 = missing.iter().map(|one| one.instances).sum();
+        let without = match missing {
+            0 => String::new(),
+            missing => format!(", and {missing} without a place"),
+        };
         let message = format!(
-            "revision {}, {} instances",
+            "revision {}, {} instances{without}",
             row.revision,
             instances(&replanned.placements, &name)
         );
         write.event("application_applied", name.as_str(), &message)?;
     }
+    let mut warnings = manifest::warnings(&row.manifest);
+    warnings.extend(plan::notices(&row.manifest, &modules));
+    if let Some(before) = before.filter(|one| losses::lowers(&one.manifest, &row.manifest)) {
+        let nodes = db::nodes::list(&write.sql)?;
+        let statuses = db::statuses::all(&write.sql)?;
+        warnings.extend(losses::outgrown(
+            &before.manifest,
+            &row.manifest,
+            &nodes,
+            &statuses,
+        ));
+    }
     Ok(ApplyResult {
         placements: placements_of(write, &replanned.placements, &name)?,
-        warnings: manifest::warnings(&row.manifest),
+        losses: Vec::new(),
+        unplaced: missing,
+        warnings,
         name,
         revision: row.revision,
         changed,
@@ -107,7 +131,8 @@ fn placements_of(
     Ok(result)
 }
 
-/// Deletes an application: its instances stop, its routes end.
+/// Deletes an application: its instances stop, its routes end, and what is stored for it is deleted
+/// unless it is kept.
 ///
 /// # Errors
 /// When there is none of this name.
@@ -115,63 +140,17 @@ pub(crate) fn delete_application(
     write: &Write<'_>,
     site: &Site,
     name: &Name,
+    keeps_data: bool,
 ) -> Result<(), Failure> {
-    if !db::applications::delete(&write.sql, name.as_str())? {
+    let Some(row) = db::applications::get(&write.sql, name.as_str())? else {
         return Err(unknown_application(&write.sql, name));
-    }
+    };
+    lives::end(write, &row, keeps_data)?;
+    db::applications::delete(&write.sql, name.as_str())?;
     replan(write, site, None)?;
-    write.event("application_deleted", name.as_str(), "its instances stop")
-}
-
-/// There is no such application; the hint names one that is called alike.
-pub(crate) fn unknown_application(connection: &Connection, name: &Name) -> Failure {
-    let failure = Failure::new(
-        Kind::NotFound,
-        "unknown_application",
-        format!("there is no application `{name}`"),
-    );
-    let applications = db::applications::list(connection).unwrap_or_default();
-    let names = applications.iter().map(|row| row.manifest.name.as_str());
-    match plan::nearest(name.as_str(), names) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar get applications`"),
-    }
-}
-
-/// Forgets a module; its file is the caller's.
-///
-/// # Errors
-/// When there is none, or an application uses it.
-pub(crate) fn delete_module(write: &Write<'_>, digest: &Digest) -> Result<(), Failure> {
-    let module = db::modules::get(&write.sql, digest)?.ok_or_else(|| {
-        Failure::new(
-            Kind::NotFound,
-            "unknown_module",
-            format!("there is no module {digest}"),
-        )
-    })?;
-    let users: Vec<String> = db::applications::list(&write.sql)?
-        .into_iter()
-        .filter(|row| row.modules.values().any(|used| used == digest))
-        .map(|row| format!("`{}`", row.manifest.name))
-        .collect();
-    if !users.is_empty() {
-        return Err(Failure::new(
-            Kind::Conflict,
-            "module_in_use",
-            format!(
-                "module {}@{} is used by {}",
-                module.name,
-                module.version,
-                users.join(", ")
-            ),
-        )
-        .hint("change or delete these applications first"));
-    }
-    db::modules::delete(&write.sql, digest)?;
-    write.event(
-        "module_deleted",
-        &format!("{}@{}", module.name, module.version),
-        &digest.to_string(),
-    )
+    let data = match keeps_data {
+        true => "its instances stop; its data are kept for a day",
+        false => "its instances stop, and its data are deleted",
+    };
+    write.event("application_deleted", name.as_str(), data)
 }

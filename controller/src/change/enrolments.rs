@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use haar_protocol::ids::{Name, NodeId};
+use haar_protocol::ids::{Name, NodeId, check_label};
 use haar_protocol::proof::{self, Audience, ProofError};
 use haar_protocol::rest::EnrolmentRequest;
 
@@ -15,7 +15,6 @@ use crate::site::{Site, sha256};
 
 const NODES_MAX: usize = 100_000;
 const LABELS_MAX: usize = 64;
-const LABEL_CHARACTERS_MAX: usize = 128;
 
 /// The node that has joined.
 pub(crate) struct Joining {
@@ -63,7 +62,8 @@ pub(crate) fn enrol(
             name: present.name.clone(),
         });
     }
-    let labels = merged_labels(&request.labels, &token.labels)?;
+    let had = present.as_ref().map(|present| &present.labels);
+    let labels = merged_labels(had, &request.labels, &token.labels)?;
     let name = choose_name(write, &token, request, present.as_ref(), &node)?;
     if present.is_none() && db::nodes::keys(&write.sql)?.len() >= NODES_MAX {
         return Err(Failure::new(
@@ -147,12 +147,15 @@ pub(crate) fn proof_failure(error: ProofError) -> Failure {
     }
 }
 
+/// The labels that the node has stay where neither device nor token says others.
 fn merged_labels(
+    had: Option<&BTreeMap<String, String>>,
     of_device: &BTreeMap<String, String>,
     of_token: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut labels = of_device.clone();
-    labels.extend(of_token.clone());
+    let all = had.into_iter().chain([of_device, of_token]).flatten();
+    let labels = all.map(|(key, value)| (key.clone(), value.clone()));
+    let labels = labels.collect();
     check_labels(&labels)?;
     Ok(labels)
 }
@@ -169,23 +172,11 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Fail
             format!("{} labels are more than {LABELS_MAX}", labels.len()),
         ));
     }
-    let is_good = |text: &str| {
-        text.chars().count() <= LABEL_CHARACTERS_MAX && !text.chars().any(char::is_control)
-    };
-    match labels
-        .iter()
-        .find(|(key, value)| key.is_empty() || !is_good(key) || !is_good(value))
-    {
-        None => Ok(()),
-        Some((key, _)) => Err(Failure::new(
-            Kind::Invalid,
-            "bad_label",
-            format!(
-                "label `{}` is empty, not printable, or longer than {LABEL_CHARACTERS_MAX} characters",
-                key.escape_debug()
-            ),
-        )),
+    for (key, value) in labels {
+        check_label(key, value)
+            .map_err(|error| Failure::new(Kind::Invalid, "bad_label", error.0))?;
     }
+    Ok(())
 }
 
 /// The token's name wins, then the device's wish, then the name that it had, then one of its id.

@@ -3,33 +3,46 @@
 //! the database thread; publishing is left to `relay_link`, which follows the commits.
 
 mod applications;
+mod careful;
 mod enrolments;
+mod lives;
+mod modules;
+mod named;
 mod nodes;
 mod publishers;
 mod relays;
 mod reports;
+mod unplaced;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haar_protocol::assignment::{Assignment, Publisher};
+use haar_protocol::assignment::{self, Assignment, MicroserviceName, Publisher};
 use haar_protocol::ids::{Digest, Name, NodeId};
 use haar_protocol::number::NUMBER_MAX;
 use haar_protocol::signed::{self, EnvelopeError};
 use rusqlite::Connection;
 
-pub(crate) use applications::{apply, delete_application, delete_module, unknown_application};
+pub(crate) use applications::{apply, delete_application};
+pub(crate) use careful::{Care, careful};
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
-pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key, unknown_node};
-pub(crate) use publishers::{distrust, trust};
+pub(crate) use modules::{delete_module, keep_module};
+pub(crate) use named::{
+    check_names, unknown_application, unknown_node, unknown_publisher, unknown_relay,
+};
+pub(crate) use nodes::{clear_revoked, revoke, rotate_link_key};
+pub(crate) use publishers::{OtherKeys, distrust, trust};
 pub(crate) use relays::{
-    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates, unknown_relay,
+    apply_relay, delete_relay, issue_for_broker, load_relays, renew_certificates, shown,
 };
 pub(crate) use reports::adopt;
 
+use crate::clock;
 use crate::db::modules::ModuleRow;
+use crate::db::observations::{self, UNASSIGNED};
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
-use crate::plan::{self, Fleet, Placed, Placements, Problem};
+use crate::overview::View;
+use crate::plan::{self, Fleet, Placements, Problem};
 use crate::site::{Site, sha256};
 
 /// What a new plan changed.
@@ -86,6 +99,22 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
         modules,
         applications,
         placements: db::applications::placements(connection)?,
+        lives: db::lives::list(connection)?,
+        ended: db::lives::ended(connection)?,
+    })
+}
+
+/// The site as it should be and as it was last reported.
+pub(crate) fn load_view(connection: &Connection, site: &Site) -> Result<View, Failure> {
+    Ok(View {
+        fleet: load_fleet(connection, site)?,
+        nodes: db::nodes::list(connection)?,
+        statuses: db::statuses::all(connection)?,
+        assignments: db::assignments::numbers(connection)?,
+        observations: db::observations::all(connection)?,
+        changed_in: db::applications::placement_numbers(connection)?,
+        unplaced: db::unplaced::all(connection)?,
+        now_ms: clock::now_ms(),
     })
 }
 
@@ -101,11 +130,15 @@ fn load_publishers(connection: &Connection) -> Result<Vec<Publisher>, Failure> {
 }
 
 fn planned_module(row: ModuleRow) -> plan::Module {
+    let later = row.signatures.filter(|_| !row.resigned.is_empty());
     plan::Module {
         digest: row.digest,
+        resigned: row.resigned,
+        later: later.map(|signatures| signatures.to_text()),
         name: row.name,
         version: row.version,
         bytes: row.bytes,
+        memory_bytes: row.memory_bytes,
         signers: row.signers,
         imports: row.imports,
         exports: row.exports,
@@ -113,7 +146,7 @@ fn planned_module(row: ModuleRow) -> plan::Module {
 }
 
 /// Makes a new plan and the assignments that it changes. `candidate` is the application that is
-/// applied now: when it can't be placed as a whole, everything is refused.
+/// applied now: when one of its microservices would run nowhere, everything is refused.
 fn replan(write: &Write<'_>, site: &Site, candidate: Option<&Name>) -> Result<Replanned, Failure> {
     replan_above(write, site, candidate, &BTreeMap::new())
 }
@@ -126,15 +159,23 @@ fn replan_above(
     candidate: Option<&Name>,
     above: &BTreeMap<NodeId, u64>,
 ) -> Result<Replanned, Failure> {
-    let fleet = load_fleet(&write.sql, site)?;
+    let mut fleet = load_fleet(&write.sql, site)?;
     let placed = plan::place(&fleet, candidate);
+    let known = db::unplaced::all(&write.sql)?;
     if let Some(name) = candidate {
-        refuse_unplaced(&fleet, &placed, name)?;
+        let mut problems = unplaced::refusals(&fleet, &placed, name, &known);
+        let pairs = plan::route_pairs_problem(&fleet, name, &placed.placements);
+        problems.extend(pairs);
+        refuse(problems)?;
     }
-    tell_unplaced(write, &fleet, &placed)?;
+    unplaced::record(write, &fleet, &placed, &known)?;
     let placements = placed.placements;
     db::applications::put_placements(&write.sql, &fleet.placements, &placements)?;
-    let mut assignments = BTreeMap::new();
+    if !fleet.ended.is_empty() {
+        db::lives::forget_placed(&write.sql)?;
+        fleet.ended = db::lives::ended(&write.sql)?;
+    }
+    let (mut assignments, mut unassigned) = (BTreeMap::new(), BTreeSet::new());
     for (id, node) in &fleet.nodes {
         let hosts_candidate = placements
             .iter()
@@ -146,31 +187,22 @@ fn replan_above(
                 if failure.code == NUMBERS_USED_UP
                     || (failure.code == TOO_LARGE && !hosts_candidate) =>
             {
-                write.node_event(failure.code, node.name.as_str(), &failure.to_string())?;
+                let (code, message) = (failure.code, failure.to_string());
+                if observations::note(write, id, UNASSIGNED, code, &message)? {
+                    write.node_event(code, node.name.as_str(), &message)?;
+                }
+                unassigned.insert(id.clone());
             }
             Err(failure) => return Err(failure),
         }
     }
+    observations::forget_others(&write.sql, UNASSIGNED, &unassigned)?;
     write.planned();
     Ok(Replanned {
         moved: placements != fleet.placements,
         placements,
         assignments,
     })
-}
-
-fn refuse_unplaced(fleet: &Fleet, placed: &Placed, candidate: &Name) -> Result<(), Failure> {
-    let problems = placed
-        .unplaced
-        .iter()
-        .filter(|unplaced| &unplaced.name.application == candidate)
-        .map(|unplaced| unplaced.problem.clone())
-        .chain(plan::route_pairs_problem(
-            fleet,
-            candidate,
-            &placed.placements,
-        ));
-    refuse(problems.collect())
 }
 
 /// Fails with all of `problems` together, unless there are none.
@@ -192,28 +224,6 @@ fn refuse(problems: Vec<Problem>) -> Result<(), Failure> {
         failure = failure.hint(hints.into_iter().collect::<Vec<_>>().join("; "));
     }
     Err(failure)
-}
-
-/// An instance that was in place and has none any more is an event.
-fn tell_unplaced(write: &Write<'_>, fleet: &Fleet, placed: &Placed) -> Result<(), Failure> {
-    for unplaced in &placed.unplaced {
-        let before = fleet
-            .placements
-            .get(&unplaced.name)
-            .map_or(0, BTreeSet::len);
-        let after = placed
-            .placements
-            .get(&unplaced.name)
-            .map_or(0, BTreeSet::len);
-        if after < before {
-            write.node_event(
-                "microservice_unplaced",
-                &unplaced.name.to_string(),
-                &unplaced.problem.message,
-            )?;
-        }
-    }
-    Ok(())
 }
 
 const TOO_LARGE: &str = "assignment_too_large";
@@ -248,6 +258,9 @@ fn assign(
         )
         .hint("delete the node, and let its device enrol with another key"));
     }
+    for name in changed_in(write, site, id, &content)? {
+        db::applications::set_placement_number(&write.sql, id, name, number)?;
+    }
     let modules: BTreeSet<Digest> = content
         .microservices
         .iter()
@@ -274,4 +287,43 @@ fn assign(
     };
     db::assignments::put(write, id, &made, &modules, &envelope)?;
     Ok(Some(number))
+}
+
+/// The microservices of which `content` says something else than the node's assignment so far: of
+/// themselves, or of their routes.
+fn changed_in<'c>(
+    write: &Write<'_>,
+    site: &Site,
+    id: &NodeId,
+    content: &'c Assignment,
+) -> Result<Vec<&'c MicroserviceName>, Failure> {
+    let sealed = db::assignments::sealed(&write.sql, id)?.and_then(|sealed| sealed.envelope);
+    let before: Option<Assignment> =
+        sealed.and_then(|envelope| signed::open(&envelope, &site.key.public()).ok());
+    let microservices = content.microservices.iter();
+    let Some(before) = before else {
+        return Ok(microservices.map(|one| &one.name).collect());
+    };
+    let is_same = |one: &&assignment::Microservice| {
+        before.microservices.contains(one)
+            && routes_of(&before, &one.name) == routes_of(content, &one.name)
+    };
+    Ok(microservices
+        .filter(|one| !is_same(one))
+        .map(|one| &one.name)
+        .collect())
+}
+
+/// The routes that begin or end at a microservice.
+fn routes_of<'a>(
+    assignment: &'a Assignment,
+    name: &MicroserviceName,
+) -> (Vec<&'a assignment::Route>, Vec<&'a assignment::TopicRoute>) {
+    let is_end = |route: &&assignment::Route| {
+        &route.from.microservice == name || &route.to.microservice == name
+    };
+    let routes = assignment.routes.iter().filter(is_end);
+    let topics = assignment.topics.iter();
+    let topics = topics.filter(|route| &route.microservice == name);
+    (routes.collect(), topics.collect())
 }

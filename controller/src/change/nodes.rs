@@ -2,12 +2,10 @@
 
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::number::NUMBER_MAX;
-use rusqlite::Connection;
 
-use super::replan;
+use super::{replan, unknown_node};
 use crate::db::{self, Write};
-use crate::failure::{Failure, Kind};
-use crate::plan;
+use crate::failure::Failure;
 use crate::site::Site;
 
 /// Revokes the key of a node and forgets the node. Returns its id. Nothing else is part of this
@@ -59,18 +57,4 @@ pub(crate) fn rotate_link_key(write: &Write<'_>, site: &Site, name: &Name) -> Re
         &format!("{} is to make key {generation} for its links", node.id),
     )?;
     Ok(generation)
-}
-
-/// There is no such node; the hint names one that is called alike.
-pub(crate) fn unknown_node(connection: &Connection, name: &Name) -> Failure {
-    let failure = Failure::new(
-        Kind::NotFound,
-        "unknown_node",
-        format!("the site has no node `{name}`"),
-    );
-    let nodes = db::nodes::list(connection).unwrap_or_default();
-    match plan::nearest(name.as_str(), nodes.iter().map(|node| node.name.as_str())) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar get nodes`"),
-    }
 }

@@ -1,13 +1,13 @@
 //! Applying and deleting relays. Every assignment of a node that uses one is signed anew.
 
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::{Credentials, Relay};
+use haar_protocol::manifest::{ClientCertificate, Credentials, Relay};
 use haar_protocol::relay::{EMBEDDED, RelayApplied};
 use haar_protocol::secret::SharedSecret;
 use haar_relay::Endpoint;
 use rusqlite::Connection;
 
-use super::{replan, unknown_node};
+use super::{refuse, replan, unknown_node, unknown_relay};
 use crate::db::relays::{RELAYS_MAX, RelayRow};
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
@@ -16,6 +16,7 @@ use crate::site::{HANDED_OUT_LIFE_MS, Issued, NEIGHBOURHOOD_LIFE_MS, Site};
 
 /// The purposes for which the site seals secrets for itself.
 const OWN_PASSWORD: &str = "password of a relay in the database";
+const OWN_CLIENT_KEY: &str = "client key of a relay in the database";
 const OWN_CERTIFICATE: &str = "certificate of a relay in the database";
 
 fn own_secret(site: &Site) -> SharedSecret {
@@ -50,6 +51,7 @@ pub(crate) fn apply_relay(
     });
     if !is_same {
         db::relays::put(write, &row)?;
+        check_routes(write, site)?;
     }
     let replanned = replan(write, site, None)?;
     if !is_same {
@@ -66,7 +68,9 @@ pub(crate) fn apply_relay(
 fn check(write: &Write<'_>, site: &Site, manifest: &Relay) -> Result<(), Failure> {
     if let Some(url) = &manifest.url {
         let ca = manifest.ca.as_deref().unwrap_or(&site.ca_pem);
+        let client = manifest.client_certificate.as_ref().map(shown);
         Endpoint::new(url, Some(ca))
+            .and_then(|endpoint| endpoint.showing(client))
             .map_err(|error| Failure::new(Kind::Invalid, "bad_relay", error.0))?;
     }
     let named = [&manifest.node, &manifest.nodes.node];
@@ -76,6 +80,24 @@ fn check(write: &Write<'_>, site: &Site, manifest: &Relay) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// No route of an application may take in what Haar itself sends over a relay from now on.
+fn check_routes(write: &Write<'_>, site: &Site) -> Result<(), Failure> {
+    let relays = load_relays(&write.sql, site)?;
+    let applications = db::applications::list(&write.sql)?;
+    let problems = applications
+        .iter()
+        .flat_map(|row| plan::relay_problems(&row.manifest, &relays));
+    refuse(problems.collect())
+}
+
+/// A client certificate as sessions show it.
+pub(crate) fn shown(client: &ClientCertificate) -> haar_relay::ClientCertificate {
+    haar_relay::ClientCertificate {
+        certificate_pem: client.certificate.clone(),
+        key_pem: client.key.clone(),
+    }
 }
 
 /// The row of a relay: secrets sealed, a certificate made where there is none that fits.
@@ -93,6 +115,10 @@ fn sealed_row(
     {
         let clear = std::mem::take(clear);
         password = Some(own.seal(OWN_PASSWORD, &clear).map_err(Failure::internal)?);
+    }
+    if let Some(client) = &mut manifest.client_certificate {
+        let sealed = own.seal(OWN_CLIENT_KEY, &client.key);
+        client.key = serde_json::to_string(&sealed.map_err(Failure::internal)?)?;
     }
     let mut row = RelayRow {
         manifest,
@@ -234,30 +260,6 @@ pub(crate) fn delete_relay(write: &Write<'_>, site: &Site, name: &Name) -> Resul
     write.event("relay_deleted", name.as_str(), "nodes leave it")
 }
 
-/// There is no such relay; the hint names one that is called alike.
-pub(crate) fn unknown_relay(connection: &Connection, name: &Name) -> Failure {
-    if name.as_str() == EMBEDDED {
-        return Failure::new(
-            Kind::Conflict,
-            "embedded_relay",
-            "nothing was said of the controller's own relay: it is as it is by itself",
-        );
-    }
-    let failure = Failure::new(
-        Kind::NotFound,
-        "unknown_relay",
-        format!("the site has no relay `{name}`"),
-    );
-    let relays = db::relays::list(connection).unwrap_or_default();
-    match plan::nearest(
-        name.as_str(),
-        relays.iter().map(|row| row.manifest.name.as_str()),
-    ) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
-        None => failure.hint("see them with `haar get relays`"),
-    }
-}
-
 /// The relays of the site, with their secrets in clear: for plans and for the site's own sessions.
 ///
 /// # Errors
@@ -276,11 +278,21 @@ pub(crate) fn load_relays(
     Ok(relays)
 }
 
+/// A client certificate with its key in clear.
+fn opened(own: &SharedSecret, sealed: ClientCertificate) -> Result<ClientCertificate, Failure> {
+    let key = own.open(OWN_CLIENT_KEY, &serde_json::from_str(&sealed.key)?);
+    Ok(ClientCertificate {
+        key: key.map_err(Failure::internal)?,
+        ..sealed
+    })
+}
+
 fn planned_relay(site: &Site, row: RelayRow) -> Result<plan::Relay, Failure> {
     let own = own_secret(site);
     let (preference, role) = (row.manifest.preference(), row.manifest.role());
     let listen = row.manifest.listening();
     let manifest = row.manifest;
+    let expiry = manifest.session_expiry;
     let place = match (manifest.url, manifest.node, manifest.address, listen) {
         (Some(url), _, _, _) => {
             let mut credentials = manifest.credentials.unwrap_or_default();
@@ -293,6 +305,11 @@ fn planned_relay(site: &Site, row: RelayRow) -> Result<plan::Relay, Failure> {
                 url,
                 ca_pem: manifest.ca,
                 credentials,
+                session_expiry_s: expiry.and_then(|expiry| u32::try_from(expiry.0 / 1_000).ok()),
+                client: manifest
+                    .client_certificate
+                    .map(|sealed| opened(&own, sealed))
+                    .transpose()?,
                 issued_until_ms: row.issued_until_ms,
             }
         }

@@ -2,6 +2,7 @@
 //! have while a fleet is being updated. Each says of itself for which engine and which targets.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use haar_engine::compiler::{Description, Program};
@@ -13,26 +14,21 @@ use crate::failure::{Failure, Kind};
 /// command, `haar` as a command of a role.
 const PREFIXES: [&[&str]; 2] = [&[], &["controller"]];
 
-/// Programs with what they say of themselves; this program first.
+/// Programs with what they say of themselves.
 #[derive(Debug)]
-pub(super) struct Compilers(Vec<(Program, Description)>);
+pub(super) struct Compilers {
+    /// This program, once it could be asked.
+    own: Option<(Program, OnceLock<Description>)>,
+    others: Vec<(Program, Description)>,
+}
 
 impl Compilers {
     /// Asks each program.
     ///
     /// # Errors
-    /// When one that is named in the settings is no compiler. That this program is none is only
-    /// said in the log: nodes may compile for themselves.
+    /// When one that is named in the settings is no compiler.
     pub(super) fn find(settings: &Settings) -> anyhow::Result<Self> {
-        let mut found = Vec::new();
-        if let Some(own) = &settings.own {
-            match own.describe() {
-                Ok(description) => found.push((own.clone(), description)),
-                Err(error) => {
-                    tracing::error!("this program can't compile modules for nodes: {error}");
-                }
-            }
-        }
+        let mut others = Vec::new();
         for path in &settings.others {
             let (program, description) = ask(path)?;
             tracing::info!(
@@ -41,15 +37,38 @@ impl Compilers {
                 engine = description.fingerprint,
                 "another compiler"
             );
-            found.push((program, description));
+            others.push((program, description));
         }
-        Ok(Self(found))
+        let own = settings.own.clone();
+        let compilers = Self {
+            own: own.map(|program| (program, OnceLock::new())),
+            others,
+        };
+        compilers.ask_own();
+        Ok(compilers)
+    }
+
+    /// Whether this program could not be asked yet what it compiles: the machine had no process to spare.
+    pub(super) fn is_incomplete(&self) -> bool {
+        let own = self.own.as_ref();
+        own.is_some_and(|(_, description)| description.get().is_none())
+    }
+
+    /// Asks this program. That it is no compiler is only said in the log: nodes may compile for
+    /// themselves. Blocks.
+    pub(super) fn ask_own(&self) {
+        let Some((program, description)) = &self.own else {
+            return;
+        };
+        match program.describe() {
+            Ok(found) => drop(description.set(found)), // or another one has just asked
+            Err(error) => tracing::error!("this program can't compile modules for nodes: {error}"),
+        }
     }
 
     /// The engines that are compiled for.
     pub(super) fn engines(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
+        self.known()
             .map(|(_, description)| &*description.fingerprint)
     }
 
@@ -59,16 +78,33 @@ impl Compilers {
             description.fingerprint == platform.engine
                 && description.targets.contains(&platform.target)
         };
-        let found = self.0.iter().find(|(_, description)| fits(description));
+        let found = self.known().find(|(_, description)| fits(description));
         found.map(|(program, _)| program)
+    }
+
+    /// This program first.
+    fn known(&self) -> impl Iterator<Item = (&Program, &Description)> {
+        let own = self.own.iter();
+        let own = own.filter_map(|(program, description)| Some((program, description.get()?)));
+        own.chain(
+            self.others
+                .iter()
+                .map(|(program, description)| (program, description)),
+        )
     }
 
     /// Why nobody compiles for `platform`.
     pub(super) fn missing(&self, platform: &Platform) -> Failure {
-        let has_engine =
-            |(_, description): &&(Program, Description)| description.fingerprint == platform.engine;
+        if self.is_incomplete() {
+            let message = "the controller can't start its compiler now; its log says why";
+            return Failure::new(Kind::Overloaded, "no_compiler_now", message)
+                .hint("ask again in a while; look at the memory and the processes of its machine");
+        }
         let short = platform.engine.get(..12).unwrap_or_default();
-        let (message, hint) = match self.0.iter().find(has_engine) {
+        let (message, hint) = match self
+            .known()
+            .find(|(_, one)| one.fingerprint == platform.engine)
+        {
             Some((_, description)) => (
                 format!(
                     "nobody here compiles for {}: only for {}",

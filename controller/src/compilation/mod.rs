@@ -6,13 +6,15 @@
 //! ```text
 //! wanted ─► kept? ─yes────────────────────────────────► packed code, or why there is none
 //!             └ no ─► under way? ─yes─► wait ──────────────▲
-//!                         └ no ─► a permit ─► child ─► kept┘
+//!                         └ no ─► a turn ─► child ─► kept ─┘
+//!                                   ▲ pause ◄─┘ killed, no room, no process to be had
 //! ```
 
 mod compilers;
 mod store;
+mod turns;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,11 +25,12 @@ use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
 use haar_protocol::module::Signatures;
 use haar_protocol::rest::ModuleCode;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::compilers::Compilers;
 use self::store::{CodeStore, Kept};
+use self::turns::Turns;
 use crate::failure::{Failure, Kind};
 use crate::module_store::ModuleStore;
 
@@ -35,6 +38,11 @@ use crate::module_store::ModuleStore;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Modules that are compiled at one time, unless the machine has fewer processors.
 const AT_ONCE_MAX: usize = 4;
+/// Pauses before a module is compiled again whose compiler could not do its work, in seconds. After them
+/// it is given up until somebody asks again.
+const PAUSES_S: [u64; 6] = [1, 2, 5, 10, 30, 60];
+/// The code of a failure that has nothing to do with the module.
+const NOT_COMPILED: &str = "not_compiled";
 
 /// What is compiled for: the engine's fingerprint and a target, as a node names them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,9 +96,8 @@ struct Parts {
     compilers: Compilers,
     limits: CompileLimits,
     key: SecretKey,
-    permits: Semaphore,
-    /// What is being compiled, for those who wait. Taken for one look-up each.
-    under_way: Mutex<HashMap<Job, watch::Receiver<Outcome>>>,
+    /// What is being compiled, for those who wait.
+    turns: Turns,
     /// The tasks that compile. Taken when one is added, and at the end.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -120,20 +127,19 @@ impl Compilation {
             compilers,
             limits: settings.limits,
             key,
-            permits: Semaphore::new(cores.min(AT_ONCE_MAX)),
-            under_way: Mutex::default(),
+            turns: Turns::new(cores.min(AT_ONCE_MAX)),
             tasks: Mutex::default(),
         })))
     }
 
-    /// Compiles a module for `platforms`, beside everything else. What goes wrong is seen by those
-    /// who ask for the code.
+    /// Compiles a module for `platforms` when nobody waits for another one. What goes wrong is seen by
+    /// those who ask for the code.
     pub(crate) fn prepare(&self, digest: Digest, platforms: impl IntoIterator<Item = Platform>) {
         for platform in platforms {
             if self.0.compilers.of(&platform).is_some()
                 && self.0.store.get(digest, &platform).is_none()
             {
-                drop(self.start((digest, platform)));
+                drop(self.start((digest, platform), false));
             }
         }
     }
@@ -151,10 +157,15 @@ impl Compilation {
         if let Some(kept) = self.0.store.get(digest, &platform) {
             return found(digest, kept);
         }
+        if self.0.compilers.is_incomplete() {
+            let this = self.clone();
+            let asked = tokio::task::spawn_blocking(move || this.0.compilers.ask_own());
+            asked.await.map_err(Failure::internal)?;
+        }
         if self.0.compilers.of(&platform).is_none() {
             return Err(self.0.compilers.missing(&platform));
         }
-        let mut outcome = self.start((digest, platform.clone()));
+        let mut outcome = self.start((digest, platform.clone()), true);
         let waiting = async {
             match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
@@ -163,7 +174,7 @@ impl Compilation {
         };
         match tokio::time::timeout(WAIT_MAX, waiting).await {
             Ok(outcome) => outcome?,
-            Err(_) => return Err(compiling(digest)),
+            Err(_) => return Err(self.compiling(digest, &platform)),
         }
         let kept = self.0.store.get(digest, &platform);
         found(
@@ -172,9 +183,24 @@ impl Compilation {
         )
     }
 
-    /// What there is of a module's code.
+    /// What there is of a module's code, and what there will be.
     pub(crate) fn list(&self, digest: Digest) -> Vec<ModuleCode> {
-        self.0.store.list(digest)
+        let mut list = self.0.store.list(digest);
+        for ((_, platform), progress) in self.0.turns.progress(|job| job.0 == digest) {
+            let is_kept = |code: &ModuleCode| {
+                code.engine == platform.engine && code.target == platform.target
+            };
+            if !list.iter().any(is_kept) {
+                list.push(ModuleCode {
+                    engine: platform.engine,
+                    target: platform.target,
+                    packed_bytes: None,
+                    refused: None,
+                    progress: Some(progress),
+                });
+            }
+        }
+        list
     }
 
     /// Forgets the code of a module.
@@ -192,40 +218,58 @@ impl Compilation {
         tasks.shutdown().await;
     }
 
-    /// Starts a job, unless it is under way. Its outcome is told to whoever has the receiver.
-    fn start(&self, job: Job) -> watch::Receiver<Outcome> {
-        let mut under_way = self
-            .0
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(outcome) = under_way.get(&job) {
-            return outcome.clone();
-        }
-        let (sender, receiver) = watch::channel(None);
-        under_way.insert(job.clone(), receiver.clone());
-        drop(under_way);
+    /// Starts a job, unless it is under way. `wanted` when somebody waits for it. Its outcome is told to
+    /// whoever has the receiver.
+    fn start(&self, job: Job, wanted: bool) -> watch::Receiver<Outcome> {
+        let (receiver, sender) = self.0.turns.join(&job, wanted);
+        let Some(sender) = sender else {
+            return receiver;
+        };
         let this = self.clone();
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
             let outcome = this.compile(&job).await;
-            this.0
-                .under_way
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&job);
+            this.0.turns.leave(&job);
             sender.send_replace(Some(outcome));
         });
         receiver
     }
 
+    /// Compiles when it is the job's turn, and again after pauses when the machine was at fault.
     async fn compile(&self, job: &Job) -> Result<(), Failure> {
-        let _permit = self.0.permits.acquire().await.map_err(Failure::internal)?;
-        let (this, job) = (self.clone(), job.clone());
-        tokio::task::spawn_blocking(move || this.0.compile(&job.0, &job.1))
-            .await
-            .unwrap_or_else(|error| Err(Failure::internal(error)))
+        let mut pauses = PAUSES_S.into_iter();
+        loop {
+            self.0.turns.turn(job).await;
+            let (this, (digest, platform)) = (self.clone(), job.clone());
+            let compiled = tokio::task::spawn_blocking(move || this.0.compile(&digest, &platform));
+            let outcome = compiled
+                .await
+                .unwrap_or_else(|error| Err(Failure::internal(error)));
+            match (outcome, pauses.next()) {
+                (Err(failure), Some(seconds)) if may_go_better(&failure) => {
+                    let pause = Duration::from_secs(seconds);
+                    self.0.turns.pause(job, pause, failure.message).await;
+                }
+                (outcome, _) => return outcome,
+            }
+        }
+    }
+
+    /// It takes longer than anybody waits.
+    fn compiling(&self, digest: Digest, platform: &Platform) -> Failure {
+        let jobs = self
+            .0
+            .turns
+            .progress(|job| job.0 == digest && job.1 == *platform);
+        let progress = jobs.into_iter().next().map(|(_, progress)| progress);
+        let progress = progress.unwrap_or_else(|| "compiled by now".to_owned());
+        Failure::new(
+            Kind::Overloaded,
+            "compiling",
+            format!("module {digest} has no code yet: {progress}"),
+        )
+        .hint("ask again in a while")
     }
 }
 
@@ -252,8 +296,8 @@ impl Parts {
             Err(error @ CompileError::Machine(_)) => {
                 tracing::error!(%digest, target = platform.target, "{error}");
                 return Err(
-                    Failure::new(Kind::Overloaded, "not_compiled", format!("{error}"))
-                        .hint("look at the room on the controller's disk, and into its log"),
+                    Failure::new(Kind::Overloaded, NOT_COMPILED, format!("{error}"))
+                        .hint("it is tried again; look at the memory and the disk of the controller's machine"),
                 );
             }
         };
@@ -291,6 +335,11 @@ fn signatures(digest: &Digest, file: &Path) -> Result<Signatures, Failure> {
         .map_err(|error| Failure::internal(format_args!("the file of module {digest}: {error}")))
 }
 
+/// Whether it was the machine's fault.
+fn may_go_better(failure: &Failure) -> bool {
+    [NOT_COMPILED, "disk_full"].contains(&failure.code)
+}
+
 fn found(digest: Digest, kept: Kept) -> Result<PathBuf, Failure> {
     match kept {
         Kept::Code(path) => Ok(path),
@@ -300,13 +349,4 @@ fn found(digest: Digest, kept: Kept) -> Result<PathBuf, Failure> {
             format!("module {digest}: {why}"),
         )),
     }
-}
-
-fn compiling(digest: Digest) -> Failure {
-    Failure::new(
-        Kind::Overloaded,
-        "compiling",
-        format!("module {digest} is being compiled"),
-    )
-    .hint("ask again in a while")
 }

@@ -174,6 +174,7 @@ fn described(path: &Path) -> Option<ModuleCode> {
         target: target.to_owned(),
         packed_bytes,
         refused,
+        progress: None,
     })
 }
 

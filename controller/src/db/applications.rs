@@ -111,6 +111,47 @@ pub(crate) fn placements(connection: &Connection) -> Result<Placements, Failure>
     Ok(placements)
 }
 
+/// The assignment in which each instance was last changed, of those in the table.
+pub(crate) fn placement_numbers(
+    connection: &Connection,
+) -> Result<BTreeMap<(MicroserviceName, NodeId), u64>, Failure> {
+    let mut statement = connection
+        .prepare_cached("SELECT application, microservice, node, assignment FROM placements")?;
+    let rows = statement.query_map([], |row| {
+        let texts: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
+        Ok((texts, row.get::<_, u64>(3)?))
+    })?;
+    rows.map(|row| {
+        let ([application, microservice, node], number) = row?;
+        let name = MicroserviceName {
+            application: parse(&application)?,
+            microservice: parse(&microservice)?,
+        };
+        Ok(((name, parse(&node)?), number))
+    })
+    .collect()
+}
+
+/// Notes that an instance was changed in the assignment `number` of its node.
+pub(crate) fn set_placement_number(
+    connection: &Connection,
+    node: &NodeId,
+    name: &MicroserviceName,
+    number: u64,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "UPDATE placements SET assignment = ?4 WHERE application = ?1 AND microservice = ?2 AND node = ?3",
+        )?
+        .execute(params![
+            name.application.as_str(),
+            name.microservice.as_str(),
+            node.as_str(),
+            number
+        ])?;
+    Ok(())
+}
+
 /// The microservices that are placed on `node`, as people are told.
 pub(crate) fn placed_on(connection: &Connection, node: &NodeId) -> Result<Vec<String>, Failure> {
     let mut statement = connection.prepare_cached(

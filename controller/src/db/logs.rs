@@ -10,8 +10,9 @@ use haar_protocol::log::LogLine;
 use haar_protocol::rest::LogEntry;
 use rusqlite::{Connection, ToSql, params};
 
-use super::{Write, parse};
+use super::{Write, meta, parse};
 use crate::failure::Failure;
+use crate::intake::gaps::LastLine;
 
 /// Lines that are kept of one microservice on one node.
 pub(crate) const LINES_MAX: i64 = 2_000;
@@ -98,6 +99,37 @@ pub(crate) fn insert(
             .execute(params![name.application.as_str(), name.microservice.as_str(), node.as_str(), LINES_MAX])?;
     }
     trim_total(&write.sql, BYTES_MAX)
+}
+
+fn last_key(node: &NodeId) -> String {
+    format!("last log line of {node}")
+}
+
+/// The line of a node that came last, also when it is gone.
+pub(crate) fn last(connection: &Connection, node: &NodeId) -> Result<Option<LastLine>, Failure> {
+    let last = meta::get(connection, &last_key(node))?;
+    Ok(last.and_then(|text| {
+        let (sequence, time_ms) = text.split_once(' ')?;
+        Some(LastLine {
+            sequence: sequence.parse().ok()?,
+            time_ms: time_ms.parse().ok()?,
+        })
+    }))
+}
+
+/// Notes the line of a node that came last.
+pub(crate) fn set_last(
+    connection: &Connection,
+    node: &NodeId,
+    last: LastLine,
+) -> Result<(), Failure> {
+    let text = format!("{} {}", last.sequence, last.time_ms);
+    meta::set(connection, &last_key(node), &text)
+}
+
+/// Forgets which line of a node came last.
+pub(crate) fn forget_last(connection: &Connection, node: &NodeId) -> Result<(), Failure> {
+    meta::delete(connection, &last_key(node))
 }
 
 fn trim_total(connection: &Connection, bytes_max: u64) -> Result<(), Failure> {

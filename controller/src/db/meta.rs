@@ -1,4 +1,4 @@
-//! Facts about the site as a whole, by name.
+//! Small facts, by name: about the site as a whole, and which log line of each node came last.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -27,5 +27,11 @@ pub(crate) fn set(connection: &Connection, key: &str, value: &str) -> Result<(),
         "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         [key, value],
     )?;
+    Ok(())
+}
+
+/// Forgets a fact.
+pub(crate) fn delete(connection: &Connection, key: &str) -> Result<(), Failure> {
+    connection.execute("DELETE FROM meta WHERE key = ?1", [key])?;
     Ok(())
 }

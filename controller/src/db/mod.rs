@@ -18,9 +18,12 @@ pub(crate) mod publishers;
 pub(crate) mod relays;
 pub(crate) mod modules;
 pub(crate) mod applications;
+pub(crate) mod lives;
 pub(crate) mod assignments;
 pub(crate) mod logs;
 pub(crate) mod events;
+pub(crate) mod observations;
+pub(crate) mod unplaced;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -153,6 +153,7 @@ pub(crate) fn delete(write: &Write<'_>, id: &NodeId) -> Result<(), Failure> {
     write
         .sql
         .execute("DELETE FROM nodes WHERE id = ?1", [id.as_str()])?;
+    super::logs::forget_last(&write.sql, id)?;
     write.nodes_changed();
     Ok(())
 }

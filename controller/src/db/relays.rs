@@ -14,7 +14,7 @@ pub(crate) const RELAYS_MAX: usize = 1_000;
 /// A relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayRow {
-    /// What was said of it; a password is empty here.
+    /// What was said of it; a password is empty here, and the key of a client certificate sealed.
     pub(crate) manifest: Relay,
     /// The password, sealed.
     pub(crate) password: Option<SealedText>,

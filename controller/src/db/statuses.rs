@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::ids::NodeId;
 use haar_protocol::status::Status;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::parse;
 use crate::compilation::Platform;
@@ -19,50 +19,41 @@ pub(crate) struct StatusRow {
     pub(crate) missed: u64,
     /// How far the node's clock is ahead, when it could be told.
     pub(crate) clock_skew_ms: Option<i64>,
+    /// When it was received, by the controller's clock; 0 of those that an earlier release received.
+    pub(crate) received_ms: u64,
 }
 
 /// The last status of a node.
 pub(crate) fn get(connection: &Connection, node: &NodeId) -> Result<Option<StatusRow>, Failure> {
-    let row = connection
-        .prepare_cached("SELECT document, missed, clock_skew_ms FROM statuses WHERE node = ?1")?
-        .query_row([node.as_str()], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?, row.get(2)?))
-        })
-        .optional()?;
-    Ok(row.and_then(|(document, missed, clock_skew_ms)| {
-        Some(StatusRow {
-            status: parsed(&document, node.as_str())?,
-            missed,
-            clock_skew_ms,
-        })
-    }))
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE node = ?1"))?;
+    let row = statement.query_row([node.as_str()], read).optional()?;
+    Ok(row.and_then(|(_, row)| row))
 }
 
 /// The last statuses of all nodes.
 pub(crate) fn all(connection: &Connection) -> Result<BTreeMap<NodeId, StatusRow>, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT node, document, missed, clock_skew_ms FROM statuses")?;
-    let rows = statement.query_map([], |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, String>(1)?,
-            row.get::<_, u64>(2)?,
-            row.get(3)?,
-        ))
-    })?;
+    let mut statement = connection.prepare_cached(SELECT)?;
     let mut statuses = BTreeMap::new();
-    for row in rows {
-        let (node, document, missed, clock_skew_ms) = row?;
-        if let Some(status) = parsed(&document, &node) {
-            let row = StatusRow {
-                status,
-                missed,
-                clock_skew_ms,
-            };
+    for row in statement.query_map([], read)? {
+        if let (node, Some(row)) = row? {
             statuses.insert(parse(&node)?, row);
         }
     }
     Ok(statuses)
+}
+
+const SELECT: &str = "SELECT node, document, missed, clock_skew_ms, received_ms FROM statuses";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<(String, Option<StatusRow>)> {
+    let (node, document): (String, String) = (row.get(0)?, row.get(1)?);
+    let (missed, clock_skew_ms, received_ms) = (row.get(2)?, row.get(3)?, row.get(4)?);
+    let row = parsed(&document, &node).map(|status| StatusRow {
+        status,
+        missed,
+        clock_skew_ms,
+        received_ms,
+    });
+    Ok((node, row))
 }
 
 /// A status that an earlier release stored and this one does not read counts as none: the next one
@@ -102,11 +93,17 @@ pub(crate) fn platforms(connection: &Connection) -> Result<BTreeSet<Platform>, F
 pub(crate) fn put(connection: &Connection, node: &NodeId, row: &StatusRow) -> Result<(), Failure> {
     connection
         .prepare_cached(
-            "INSERT INTO statuses (node, document, missed, clock_skew_ms) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO statuses (node, document, missed, clock_skew_ms, received_ms) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (node) DO UPDATE SET document = excluded.document, missed = excluded.missed,
-               clock_skew_ms = excluded.clock_skew_ms",
+               clock_skew_ms = excluded.clock_skew_ms, received_ms = excluded.received_ms",
         )?
-        .execute(params![node.as_str(), serde_json::to_string(&row.status)?, row.missed, row.clock_skew_ms])?;
+        .execute(params![
+            node.as_str(),
+            serde_json::to_string(&row.status)?,
+            row.missed,
+            row.clock_skew_ms,
+            row.received_ms
+        ])?;
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 use haar_protocol::ids::Name;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::status::{
-    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, State, Status, StoreDamage,
+    BacklogStatus, FlashStatus, MicroserviceStatus, Overflow, RouteStatus, State, Status,
+    StoreDamage, StoreStatus,
 };
 
 /// Events that one status may cause; a node that makes more is broken or hostile.
@@ -50,8 +51,10 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
         events.extend(change(last, microservice, node));
         events.extend(failure(last, microservice, node));
     }
+    events.extend(discarded(before, after, node));
     events.extend(wear(before, after, node));
     events.extend(store(before, after, node));
+    events.extend(routes(before, after, node));
     // What an agent has counted begins anew with it.
     let before = before.filter(|before| before.started_ms == after.started_ms);
     for backlog in &after.backlogs {
@@ -65,13 +68,67 @@ pub(super) fn changes(before: Option<&Status>, after: &Status, node: &Name) -> V
     events
 }
 
+/// Messages were discarded because somebody has changed or deleted what they waited for.
+fn discarded(before: Option<&Status>, after: &Status, node: &Name) -> Option<Told> {
+    let known = before?.discarded;
+    let messages = after.discarded.messages.saturating_sub(known.messages);
+    let routes = after.discarded.episodes.saturating_sub(known.episodes);
+    let plural = |count| if count == 1 { "" } else { "s" };
+    (messages > 0).then(|| Told {
+        kind: "messages_discarded",
+        subject: node.to_string(),
+        message: format!(
+            "node `{node}` discarded {messages} message{}, which waited on {routes} route{} that somebody has changed or deleted",
+            plural(messages),
+            plural(routes)
+        ),
+    })
+}
+
+/// A route from or to a topic does less than its manifest says, or all of it again.
+fn routes(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
+    let problem_of = |status: &Status, like: &RouteStatus| {
+        let mut routes = status.routes.iter();
+        let found = routes.find(|one| (one.id, &one.peer) == (like.id, &like.peer))?;
+        found.problem.clone()
+    };
+    let changed = after.routes.iter().filter_map(|route| {
+        let last = before.and_then(|before| problem_of(before, route));
+        let topic = route.topic.as_deref().unwrap_or_default();
+        let (kind, what) = match &route.problem {
+            now if *now == last => return None,
+            // An agent that has started does not know yet.
+            None if before.is_some_and(|one| one.started_ms != after.started_ms) => return None,
+            Some(problem) => ("route_limited", line(problem)),
+            None => (
+                "route_restored",
+                "it does all that its manifest says".to_owned(),
+            ),
+        };
+        Some(Told {
+            kind,
+            subject: node.to_string(),
+            message: format!("route `{}` on node `{node}`: {what}", line(topic)),
+        })
+    });
+    changed.collect()
+}
+
 /// The agent's database was found damaged, or can't be used.
 fn store(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
     let known = before.and_then(|before| before.store.as_ref());
-    let Some(store) = &after.store else {
-        return Vec::new();
-    };
     let mut told = Vec::new();
+    let problem = |store: Option<&StoreStatus>| store.is_some_and(|store| store.problem.is_some());
+    if problem(known) && !problem(after.store.as_ref()) {
+        told.push(Told {
+            kind: "store_usable",
+            subject: node.to_string(),
+            message: format!("node `{node}` can use its database again"),
+        });
+    }
+    let Some(store) = &after.store else {
+        return told;
+    };
     if let Some(damage) = &store.damage
         && known.and_then(|known| known.damage.as_ref()) != Some(damage)
     {
@@ -85,12 +142,28 @@ fn store(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
         });
     }
     if let Some(problem) = &store.problem
-        && known.is_none_or(|known| known.problem.is_none())
+        && known.is_none_or(|known| {
+            known.problem.is_none() || known.free_bytes.is_some() != store.free_bytes.is_some()
+        })
     {
+        let problem = line(problem);
+        let (kind, message) = match store.free_bytes {
+            Some(free) => (
+                "disk_full",
+                format!(
+                    "the disk with the data of node `{node}` is full, {} are free: {problem}",
+                    ByteSize(free)
+                ),
+            ),
+            None => (
+                "store_unusable",
+                format!("node `{node}` can't use its database: {problem}"),
+            ),
+        };
         told.push(Told {
-            kind: "store_unusable",
+            kind,
             subject: node.to_string(),
-            message: format!("node `{node}` can't use its database: {}", line(problem)),
+            message,
         });
     }
     told

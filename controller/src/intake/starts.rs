@@ -19,6 +19,15 @@ const ID_BYTES_MAX: usize = 64;
 /// Characters of an address that are repeated in an event.
 const ADDRESS_CHARACTERS_MAX: usize = 64;
 
+/// Two agents run with one identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Clash {
+    /// What to say of it.
+    pub(crate) told: Told,
+    /// Whether to say it: not again within the hour.
+    pub(crate) is_due: bool,
+}
+
 /// A start of an agent, as its last status told.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -42,14 +51,14 @@ pub(crate) struct AllStarts(HashMap<NodeId, Starts>);
 
 impl AllStarts {
     /// Takes a status that a node has just sent. `kept` are statuses of the relay from before.
-    /// Returns the event that two agents run, when that is seen and was not said lately.
+    /// Returns what is seen when two agents run.
     pub(crate) fn note(
         &mut self,
         status: &Status,
         name: &Name,
         is_kept: bool,
         now_ms: u64,
-    ) -> Option<Told> {
+    ) -> Option<Clash> {
         let start = status.start.as_ref();
         let start = start.filter(|start| start.id.len() <= ID_BYTES_MAX)?;
         let seen = Seen {
@@ -85,11 +94,10 @@ impl AllStarts {
         let is_due = starts
             .told_ms
             .is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= TOLD_EVERY_MS);
-        if !is_due {
-            return None;
+        if is_due {
+            starts.told_ms = Some(now_ms);
         }
-        starts.told_ms = Some(now_ms);
-        Some(Told {
+        let told = Told {
             kind: "identity_in_use",
             subject: name.to_string(),
             message: format!(
@@ -97,7 +105,8 @@ impl AllStarts {
                 place(&other),
                 place(&seen)
             ),
-        })
+        };
+        Some(Clash { told, is_due })
     }
 }
 

@@ -12,6 +12,7 @@ use haar_protocol::status::{
 };
 
 mod numbers;
+mod routes;
 mod starts;
 
 use super::*;
@@ -27,6 +28,8 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         sequence,
         sent_ms: 5_000,
         started_ms,
+        uptime_ms: None,
+        interval_ms: None,
         link_key: None,
         link_key_generation: 0,
         start: None,
@@ -36,6 +39,7 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         applied: 1,
         refused: None,
         budget: Budget::new(ByteSize(1), 1),
+        memory_source: None,
         policy: None,
         resident_bytes: 1,
         flash: None,
@@ -43,8 +47,12 @@ fn status(sequence: u64, started_ms: u64) -> Status {
         microservices: Vec::new(),
         routes: Vec::new(),
         backlogs: Vec::new(),
+        discarded: Default::default(),
         frames_refused: 0,
         relays: Vec::new(),
+        brokers: Vec::new(),
+        device_messages_dropped: 0,
+        device_properties_dropped: 0,
         serves: Vec::new(),
         omitted: None,
     }
@@ -62,6 +70,8 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         reason: Some("because".into()),
         since_ms: 0,
         restarts,
+        counted_after_s: 0,
+        discarded: 0,
         hibernations: 0,
         calls: 0,
         failures: 0,
@@ -76,6 +86,7 @@ fn microservice(state: State, restarts: u64) -> MicroserviceStatus {
         exceeded: Default::default(),
         last_failure: None,
         refused_module: None,
+        configuring: false,
     }
 }
 
@@ -146,19 +157,22 @@ fn changes_of_state_become_events_once() {
 
 #[test]
 fn a_refused_change_becomes_an_event_once_while_what_ran_before_goes_on() {
-    let mut running = microservice(State::Running, 0);
-    let mut next = status(1, 1);
-    next.microservices = vec![running.clone()];
-    let mut last = take(None, next).unwrap().row;
-    running.refused_module = Some(Digest::of(b"the next one"));
-    running.reason = Some("no policy allows that".into());
-    for (sequence, expected) in [(2, &["microservice_refused"][..]), (3, &[])] {
-        let mut next = status(sequence, 1);
+    // Another module, or other values of the configuration of the same one.
+    for refused in [Digest::of(b"the next one"), Digest::of(b"")] {
+        let mut running = microservice(State::Running, 0);
+        let mut next = status(1, 1);
         next.microservices = vec![running.clone()];
-        let accepted = take(Some(&last), next).unwrap();
-        let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
-        assert_eq!(kinds, expected);
-        last = accepted.row;
+        let mut last = take(None, next).unwrap().row;
+        running.refused_module = Some(refused);
+        running.reason = Some("no policy allows that".into());
+        for (sequence, expected) in [(2, &["microservice_refused"][..]), (3, &[])] {
+            let mut next = status(sequence, 1);
+            next.microservices = vec![running.clone()];
+            let accepted = take(Some(&last), next).unwrap();
+            let kinds: Vec<&str> = accepted.events.iter().map(|event| event.kind).collect();
+            assert_eq!(kinds, expected);
+            last = accepted.row;
+        }
     }
 }
 
@@ -245,6 +259,7 @@ fn log_batches_are_bounded() {
         stream: Stream::Log,
         context: String::new(),
         text,
+        gap: None,
     };
     let encode = |lines| serde_json::to_vec(&LogBatch { version: 1, lines }).unwrap();
     let lines = open_logs(&encode(vec![line("é".repeat(LINE_BYTES_MAX))])).unwrap();
@@ -283,13 +298,25 @@ fn a_database_that_was_damaged_or_can_not_be_used_becomes_one_event_each() {
     let (mut last, mut told) = (None::<StatusRow>, Vec::new());
     for (started_ms, (problem, damage)) in (1..).zip(steps) {
         let mut next = status(started_ms, started_ms);
-        next.store = Some(StoreStatus { problem, damage });
+        next.store = Some(StoreStatus {
+            problem,
+            damage,
+            ..StoreStatus::default()
+        });
         let accepted = accept(last.as_ref(), next, &"one".parse().unwrap(), false, 1).unwrap();
         told.extend(accepted.events);
         last = Some(accepted.row);
     }
     let kinds: Vec<_> = told.iter().map(|told| told.kind).collect();
-    assert_eq!(kinds, ["store_damaged", "store_unusable", "store_damaged"]);
+    assert_eq!(
+        kinds,
+        [
+            "store_damaged",
+            "store_unusable",
+            "store_usable",
+            "store_damaged"
+        ]
+    );
     assert_eq!(
         told[0].message,
         "the database of node `one` was damaged: database disk image is malformed; not all could be copied of its pairs, messages; of the messages that waited on durable routes 12 are there, at least 3 are lost"

@@ -22,8 +22,8 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
     for application in fleet.applications.values() {
         microservices.extend(microservices_on(fleet, application, placements, id));
         for route in &application.manifest.routes {
-            routes.extend(routes_at(application, route, placements, id));
-            topics.extend(topics::route_at(application, route, placements, id));
+            routes.extend(routes_at(fleet, application, route, placements, id));
+            topics.extend(topics::route_at(fleet, application, route, placements, id));
         }
     }
     microservices.sort_by(|left, right| left.name.cmp(&right.name));
@@ -50,7 +50,13 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
             })
         })
         .collect();
+    let lives = microservices.iter().filter_map(|one| {
+        let life = fleet.life(&one.name);
+        (life > 0).then(|| (one.name.to_string(), life))
+    });
     let mut assignment = Assignment {
+        lives: Some(lives.collect()),
+        ended: fleet.ended.get(id).cloned().unwrap_or_default(),
         site: fleet.site.clone(),
         node: id.clone(),
         node_name: node.name.clone(),
@@ -58,6 +64,7 @@ pub(crate) fn compile(fleet: &Fleet, placements: &Placements, id: &NodeId) -> Op
         number: 0,
         issued_ms: 0,
         publishers: fleet.publishers.clone(),
+        signatures: later_signatures(fleet, &microservices),
         relays: Vec::new(),
         serves: Vec::new(),
         link_key_generation: node.link_key_generation,
@@ -115,9 +122,19 @@ fn microservices_on(
                 inlet_history: histories(&microservice.inlets),
                 outlet_history: histories(&microservice.outlets),
                 unknown: Vec::new(),
+                life: None,
             })
         })
         .collect()
+}
+
+/// Of those of the node's modules that somebody signed after they were pushed.
+fn later_signatures(fleet: &Fleet, microservices: &[Microservice]) -> BTreeMap<String, String> {
+    let later = microservices.iter().filter_map(|microservice| {
+        let module = fleet.modules.get(&microservice.module)?;
+        Some((module.digest.to_string(), module.later.clone()?))
+    });
+    later.collect()
 }
 
 fn media_types(ports: &BTreeMap<Name, manifest::Port>) -> BTreeMap<Name, MediaType> {
@@ -135,6 +152,7 @@ fn histories(ports: &BTreeMap<Name, manifest::Port>) -> BTreeMap<Name, Retention
 
 /// The pairs of instances that `route` connects, with one end or both on the node.
 fn routes_at(
+    fleet: &Fleet,
     application: &Application,
     route: &manifest::Route,
     placements: &Placements,
@@ -153,7 +171,7 @@ fn routes_at(
         return Vec::new();
     }; // the parser refuses such routes
     let (from, to) = (nodes(source), nodes(target));
-    let route_id = route.id(&application.manifest.name, content_type);
+    let route_id = fleet.route_id(&application.manifest.name, route, content_type);
     let pair = |from: &NodeId, to: &NodeId| Route {
         id: route_id,
         from: port(application, from, source),

@@ -19,15 +19,15 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{MicroserviceName, Publisher};
-use haar_protocol::ids::{Digest, Name, NodeId, SiteId};
+use haar_protocol::ids::{Digest, MediaType, Name, NodeId, RouteId, SiteId};
 use haar_protocol::keys::{LinkKey, PublicKey, SecretKey};
 use haar_protocol::limits::Budget;
-use haar_protocol::manifest::Manifest;
+use haar_protocol::manifest::{self, Manifest, RouteEnd};
 
 pub(crate) use compile::compile;
-pub(crate) use place::{Placed, place};
+pub(crate) use place::{Placed, Unplaced, place};
 pub(crate) use relays::{Relay, RelayPlace, attached_relays, relays_of};
-pub(crate) use resolve::{resolve, route_pairs_problem};
+pub(crate) use resolve::{notices, resolve, route_pairs_problem};
 pub(crate) use topics::{relay_problems, topic_rights};
 
 /// Which nodes each microservice runs on. A microservice without nodes has no entry.
@@ -52,6 +52,36 @@ pub(crate) struct Fleet {
     pub(crate) applications: BTreeMap<Name, Application>,
     /// Where instances are now.
     pub(crate) placements: Placements,
+    /// The lives of microservices, other than first ones.
+    pub(crate) lives: BTreeMap<MicroserviceName, u64>,
+    /// What each node is told to delete, as `APPLICATION/MICROSERVICE`.
+    pub(crate) ended: BTreeMap<NodeId, Vec<String>>,
+}
+
+impl Fleet {
+    /// The life of a microservice.
+    pub(crate) fn life(&self, name: &MicroserviceName) -> u64 {
+        self.lives.get(name).copied().unwrap_or(0)
+    }
+
+    /// The id of a route of an application.
+    pub(crate) fn route_id(
+        &self,
+        application: &Name,
+        route: &manifest::Route,
+        content_type: &MediaType,
+    ) -> RouteId {
+        let life = |end: &RouteEnd| {
+            end.port().map_or(0, |port| {
+                self.life(&MicroserviceName {
+                    application: application.clone(),
+                    microservice: port.microservice.clone(),
+                })
+            })
+        };
+        let id = route.id(application, content_type);
+        id.in_lives([life(&route.from), life(&route.to)])
+    }
 }
 
 /// A node, as far as plans care.
@@ -76,12 +106,18 @@ pub(crate) struct Node {
 pub(crate) struct Module {
     /// Its digest.
     pub(crate) digest: Digest,
+    /// Digests of files with the same code and other signatures.
+    pub(crate) resigned: Vec<Digest>,
+    /// Its signatures, when some of them are not in its file, as an assignment has them.
+    pub(crate) later: Option<String>,
     /// Its name.
     pub(crate) name: Name,
     /// Its version.
     pub(crate) version: String,
     /// Its size.
     pub(crate) bytes: u64,
+    /// Bytes that its memories have when it starts, when that is known.
+    pub(crate) memory_bytes: Option<u64>,
     /// Who signed it.
     pub(crate) signers: Vec<PublicKey>,
     /// What it imports.

@@ -4,7 +4,7 @@
 //! The candidate, the application that somebody applies, is placed last, so that it never pushes
 //! another one out. Everything else was accepted before: what no longer fits is left out and told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::demand::Demand;
@@ -29,6 +29,8 @@ pub(crate) struct Unplaced {
     pub(crate) name: MicroserviceName,
     /// The node that has no room, when it is about one.
     pub(crate) node: Option<NodeId>,
+    /// How many instances it is about.
+    pub(crate) instances: u32,
     /// Why.
     pub(crate) problem: Problem,
 }
@@ -111,15 +113,13 @@ impl<'f> Placer<'f> {
     fn add(&mut self, name: &MicroserviceName, microservice: &Microservice) {
         let place = &microservice.place;
         let matching = self.matching(place);
-        if matching.is_empty()
-            || place
-                .count
-                .is_some_and(|count| count as usize > matching.len())
-        {
+        let asked = place.count.map_or(1, |count| count as usize);
+        if asked > matching.len() {
             let problem = self.too_few(name, place, matching.len());
             self.unplaced.push(Unplaced {
                 name: name.clone(),
                 node: None,
+                instances: u32::try_from(asked - matching.len()).unwrap_or(u32::MAX),
                 problem,
             });
         }
@@ -149,15 +149,23 @@ impl<'f> Placer<'f> {
                 Some(shortage) => short.push((id, shortage)),
             }
         }
-        for (id, shortage) in short.into_iter().take(wanted - given) {
+        for (id, (shortage, options)) in short.into_iter().take(wanted - given) {
+            let options: Vec<_> = options.into_iter().collect();
             let problem = Problem {
                 code: "over_budget",
-                message: format!("microservice `{}` does not fit on node `{}`: {shortage}", name.microservice, self.fleet.nodes[id].name),
-                hint: Some("lower its limits, place it elsewhere, or give the node's agent a larger budget".into()),
+                message: format!(
+                    "microservice `{}` does not fit on node `{}`: {shortage}",
+                    name.microservice, self.fleet.nodes[id].name
+                ),
+                hint: Some(format!(
+                    "lower its limits, place it elsewhere, or give the node more: stop its agent, make a token with `haar node token`, there `haar-agent enrol TOKEN` with a larger {} (everything else stays as it is), and start it again",
+                    options.join(" and ")
+                )),
             };
             self.unplaced.push(Unplaced {
                 name: name.clone(),
                 node: Some(id.clone()),
+                instances: 1,
                 problem,
             });
         }
@@ -188,23 +196,26 @@ impl<'f> Placer<'f> {
         self.used.get(id).copied().unwrap_or_default()
     }
 
-    /// What is lacking for one more instance on a node, for a person.
+    /// What is lacking for one more instance on a node, for a person; and the options of
+    /// `haar-agent enrol` that give more of it.
     fn shortage(
         &self,
         id: &'f NodeId,
         name: &MicroserviceName,
         microservice: &Microservice,
-    ) -> Option<String> {
-        let mut texts = Vec::new();
+    ) -> Option<(String, BTreeSet<String>)> {
+        let (mut texts, mut options) = (Vec::new(), BTreeSet::new());
         for (at, more) in self.demands(id, name, microservice) {
             let node = &self.fleet.nodes[at];
             let shortages = node.budget.shortages(&self.used(at), &more);
+            // Each is called as the option.
+            options.extend(shortages.iter().map(|one| format!("`--{}`", one.what)));
             texts.extend(shortages.iter().map(|shortage| match at == id {
                 true => shortage.to_string(),
                 false => format!("{shortage} on node `{}`, where its messages go", node.name),
             }));
         }
-        (!texts.is_empty()).then(|| texts.join("; "))
+        (!texts.is_empty()).then(|| (texts.join("; "), options))
     }
 
     fn give(&mut self, id: &'f NodeId, name: &MicroserviceName, microservice: &Microservice) {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::{Name, NodeId};
-use haar_protocol::manifest::{Credentials, EMBEDDED_PREFERENCE, Place};
+use haar_protocol::manifest::{ClientCertificate, Credentials, EMBEDDED_PREFERENCE, Place};
 use haar_protocol::relay::{
-    CERTIFICATE_PURPOSE, EMBEDDED, HostPort, NodeCredentials, PASSWORD_PURPOSE, RELAYS_OF_NODE_MAX,
-    RelayAccess, RelayMember, RelayRole, RelayUrl, ServedRelay,
+    CERTIFICATE_PURPOSE, CLIENT_PURPOSE, ClientAccess, EMBEDDED, HostPort, NodeCredentials,
+    PASSWORD_PURPOSE, RELAYS_OF_NODE_MAX, RelayAccess, RelayMember, RelayRole, RelayUrl,
+    ServedRelay,
 };
 
 use super::{Fleet, Node};
@@ -40,6 +41,10 @@ pub(crate) enum RelayPlace {
         ca_pem: Option<String>,
         /// As whom to connect.
         credentials: Credentials,
+        /// How long it keeps a node's session for devices, if anybody has said so.
+        session_expiry_s: Option<u32>,
+        /// What is shown to it in TLS.
+        client: Option<ClientCertificate>,
         /// When the last certificate ends that the site issued for it, if any.
         issued_until_ms: Option<u64>,
     },
@@ -149,33 +154,45 @@ pub(super) fn tell(fleet: &Fleet, id: &NodeId, node: &Node, assignment: &mut Ass
 
 /// How `node` gets to `relay`. None when its secret can't be sealed, which its length forbids.
 pub(crate) fn access(fleet: &Fleet, node: &Node, relay: &Relay) -> Option<RelayAccess> {
-    let (url, ca_pem, credentials) = match &relay.place {
-        RelayPlace::Embedded => (None, None, NodeCredentials::Proof),
+    let mut access = RelayAccess {
+        name: relay.name.clone(),
+        role: relay.role,
+        url: None,
+        ca_pem: None,
+        credentials: NodeCredentials::Proof,
+        client: None,
+        session_expiry_s: None,
+    };
+    match &relay.place {
+        RelayPlace::Embedded => {}
         RelayPlace::External {
             url,
             ca_pem,
             credentials,
+            client,
+            session_expiry_s,
             ..
-        } => (
-            Some(url.clone()),
-            ca_pem.clone(),
-            node_credentials(fleet, node, credentials)?,
-        ),
+        } => {
+            access.session_expiry_s = *session_expiry_s;
+            access.url = Some(url.clone());
+            access.ca_pem.clone_from(ca_pem);
+            access.credentials = node_credentials(fleet, node, credentials)?;
+            if let Some(client) = client {
+                let shared = fleet.site_key.shared_with(&node.key);
+                access.client = Some(ClientAccess {
+                    certificate_pem: client.certificate.clone(),
+                    key: shared.seal(CLIENT_PURPOSE, &client.key).ok()?,
+                });
+            }
+        }
         RelayPlace::Neighbourhood { address, .. } => {
-            let url = RelayUrl {
+            access.url = Some(RelayUrl {
                 encrypted: true,
                 address: address.clone(),
-            };
-            (Some(url), None, NodeCredentials::Proof)
+            });
         }
-    };
-    Some(RelayAccess {
-        name: relay.name.clone(),
-        role: relay.role,
-        url,
-        ca_pem,
-        credentials,
-    })
+    }
+    Some(access)
 }
 
 fn node_credentials(

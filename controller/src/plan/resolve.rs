@@ -4,14 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::Publisher;
+use haar_protocol::exports;
 use haar_protocol::grants;
 use haar_protocol::ids::{Digest, Name};
 use haar_protocol::manifest::{Manifest, Microservice, ModuleReference, RouteEnd};
+use haar_protocol::quantity::in_one_unit;
 
 use super::{Fleet, Module, Placements, Problem, nearest};
 
 /// The interface that a microservice with inlets exports, without its patch version.
 const HANDLER: &str = "haar:local/handler@0.1.";
+/// What to do about an import of which nothing else is known.
+const NO_GRANT: &str = "no grant offers it: build the module without it";
 /// Pairs of instances that the routes of one application may have.
 const ROUTE_PAIRS_MAX: u64 = 100_000;
 
@@ -47,7 +51,9 @@ fn find<'m>(reference: &ModuleReference, modules: &'m [Module]) -> Option<&'m Mo
         ModuleReference::Version { name, version } => {
             &module.name == name && &module.version == version
         }
-        ModuleReference::Digest(digest) => &module.digest == digest,
+        ModuleReference::Digest(digest) => {
+            &module.digest == digest || module.resigned.contains(digest)
+        }
     })
 }
 
@@ -108,7 +114,7 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
                 "microservice `{name}`: no publisher that is trusted now has signed `{label}`"
             ),
             hint: Some(
-                "trust its publisher again, or sign and push it anew under another version".into(),
+                "sign it with a key that is trusted (`haar sign`) and push it again, or trust its publisher again".into(),
             ),
         });
     }
@@ -123,7 +129,30 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
             hint: Some(grants_hint(&lacking)),
         });
     }
-    if !microservice.inlets.is_empty()
+    let limit = microservice.limits.memory;
+    if let Some(bytes) = module.memory_bytes
+        && bytes > limit.0
+    {
+        let least = bytes.div_ceil(1 << 20);
+        let amounts = [bytes, limit.0, 0, 0];
+        let [starts, limit, ..] = in_one_unit(limit.0.min(bytes - limit.0), amounts);
+        problems.push(Problem {
+            code: "too_little_memory",
+            message: format!(
+                "microservice `{name}`: `{label}` starts with {starts} of memory, and its limit is {limit}"
+            ),
+            hint: Some(format!(
+                "write `limits: {{ memory: {least}MiB }}` or more into the manifest; or build the module with less: a smaller stack (`-Wl,-z,stack-size=65536` in C) or initial memory"
+            )),
+        });
+    }
+    if let Some(why) = exports::never_called(&module.exports) {
+        problems.push(Problem {
+            code: "never_called",
+            message: format!("microservice `{name}`: `{label}` {why}"),
+            hint: Some(exports::EXPORTS_HINT.into()),
+        });
+    } else if !microservice.inlets.is_empty()
         && !module
             .exports
             .iter()
@@ -142,22 +171,40 @@ fn check(microservice: &Microservice, module: &Module, publishers: &[Publisher])
 
 /// What to do about imports that a microservice lacks: the grants that offer them, where there are.
 fn grants_hint(lacking: &[&str]) -> String {
-    let missing: BTreeSet<&str> = lacking
-        .iter()
-        .filter_map(|import| grants::grant_for(import))
-        .collect();
-    let missing: Vec<String> = missing.iter().map(|grant| format!("`{grant}`")).collect();
-    let others = lacking
-        .iter()
-        .any(|import| grants::grant_for(import).is_none());
-    match (missing.is_empty(), others) {
-        (true, _) => "no grant offers it: build the module without it".to_owned(),
-        (false, false) => format!("write {} into the manifest", missing.join(" and ")),
-        (false, true) => format!(
-            "write {} into the manifest, and build the module without the others: no grant offers them",
-            missing.join(" and ")
-        ),
+    let (mut missing, mut advice) = (BTreeSet::new(), BTreeSet::new());
+    for import in lacking {
+        match grants::grant_for(import) {
+            Some(grant) => drop(missing.insert(format!("`{grant}`"))),
+            None => drop(advice.insert(grants::advice_for(import).unwrap_or(NO_GRANT))),
+        }
     }
+    let missing = Vec::from_iter(missing).join(" and ");
+    let advice = Vec::from_iter(advice).join("; ");
+    match (missing.is_empty(), advice.is_empty()) {
+        (true, _) => advice,
+        (false, true) => format!("write {missing} into the manifest"),
+        (false, false) => format!("write {missing} into the manifest; for the others: {advice}"),
+    }
+}
+
+/// What people may want to know of the modules of an application that can be applied.
+pub(crate) fn notices(manifest: &Manifest, modules: &[Module]) -> Vec<String> {
+    let mut notices = Vec::new();
+    for microservice in &manifest.microservices {
+        let Some(module) = find(&microservice.module, modules) else {
+            continue;
+        };
+        let what = format!("microservice `{}`: `{}`", microservice.name, module.label());
+        if let Some(denied) = grants::denied(&module.imports) {
+            notices.push(format!("{what} imports {denied}"));
+        }
+        if module.exports.is_empty() {
+            notices.push(format!(
+                "{what} exports nothing: nothing of it is ever called"
+            ));
+        }
+    }
+    notices
 }
 
 /// Whether the routes of an application, as it is placed, make more pairs than anybody can use.

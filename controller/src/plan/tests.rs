@@ -147,6 +147,9 @@ fn what_does_not_fit_says_of_what_and_by_how_much() {
          cpu: 50% wanted, 40% of 100% free: over by 10%; \
          storage: 4MiB wanted, 2MiB of 18MiB free: over by 2MiB"
     );
+    let hint = unplaced.problem.hint.as_deref().unwrap();
+    let options = "a larger `--cpu` and `--memory` and `--microservices` and `--storage`";
+    assert!(hint.contains(options), "{hint}");
 }
 
 #[test]
@@ -278,4 +281,33 @@ fn too_many_pairs_of_instances_are_a_problem() {
     let placements = Placements::from([(on("m0"), nodes.clone()), (on("m1"), nodes)]);
     let problem = route_pairs_problem(&fleet, &name, &placements).unwrap();
     assert!(problem.message.contains("160000"), "{}", problem.message);
+}
+
+#[test]
+fn a_module_of_which_nothing_is_ever_called_is_refused_or_told() {
+    let place = Place {
+        node: Some(name("gw-1")),
+        labels: None,
+        count: None,
+    };
+    let fleet = fleet(
+        vec![],
+        vec![application("app", vec![microservice(0, place, 1)], &[])],
+    );
+    let manifest = &fleet.applications[&name("app")].manifest;
+    let with = |exports: &[&str]| -> Vec<Module> {
+        let mut modules: Vec<Module> = fleet.modules.values().cloned().collect();
+        modules[0].exports = exports.iter().map(|export| (*export).to_owned()).collect();
+        modules
+    };
+    let command = with(&["wasi:cli/run@0.2.6"]);
+    let problems = resolve(manifest, &command, &fleet.publishers).unwrap_err();
+    let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, ["never_called"]);
+    assert!(problems[0].message.contains("is a command"), "{problems:?}");
+    let notices = notices(manifest, &with(&[]));
+    assert!(
+        notices.len() == 1 && notices[0].contains("exports nothing"),
+        "{notices:?}"
+    );
 }

@@ -7,6 +7,7 @@ use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute, TopicTarget};
 use haar_protocol::ids::{Name, NodeId, PortName};
 use haar_protocol::manifest::{Manifest, Route, RouteEnd};
 use haar_protocol::mqtt::{TopicFilter, TopicName};
+use haar_protocol::relay::RelayRole;
 
 use super::compile::full_name;
 use super::relays::{Relay, RelayPlace, access};
@@ -55,7 +56,21 @@ pub(crate) fn relay_problems(manifest: &Manifest, relays: &[Relay]) -> Vec<Probl
         .filter_map(|route| route.relay.as_ref())
         .collect();
     let problem = |name: &Name| match relays.iter().find(|relay| &relay.name == name) {
-        Some(relay) if is_external(relay) => None,
+        Some(relay) if is_external(relay) => {
+            let filter = open_filter(manifest, name)?;
+            let other = other_use(relay, relays)?;
+            Some(Problem {
+                code: "takes_own_topics",
+                message: format!(
+                    "the topic `{filter}` would take in what Haar itself sends over relay `{}`, at the same broker",
+                    other.name
+                ),
+                hint: Some(
+                    "write a name at its first level, such as `plant/#`, or use a broker whose relays all say `carries: topics`"
+                        .to_owned(),
+                ),
+            })
+        }
         Some(_) => Some(Problem {
             code: "relay_without_devices",
             message: format!("a route names relay `{name}`, which serves nodes only"),
@@ -79,6 +94,30 @@ pub(crate) fn relay_problems(manifest: &Manifest, relays: &[Relay]) -> Vec<Probl
     named.into_iter().filter_map(problem).collect()
 }
 
+/// The first filter at `relay` that takes in topics of every name.
+fn open_filter<'m>(manifest: &'m Manifest, relay: &Name) -> Option<&'m TopicFilter> {
+    let routes = manifest.routes.iter();
+    let here = routes.filter(|route| route.relay.as_ref() == Some(relay));
+    let mut filters = here.filter_map(|route| route.from.topic());
+    filters.find(|filter| filter.takes_everything())
+}
+
+/// A relay by which more than topics passes over the broker of `relay`: this one, or another one at
+/// the same host, since all listeners of a broker share their topics.
+fn other_use<'r>(relay: &Relay, relays: &'r [Relay]) -> Option<&'r Relay> {
+    let host = |relay: &Relay| match &relay.place {
+        RelayPlace::External { url, .. } => Some(url.address.host.to_ascii_lowercase()),
+        _ => None,
+    };
+    let (there, more) = (host(relay), |other: &&Relay| {
+        other.role != RelayRole::Topics
+    });
+    relays
+        .iter()
+        .filter(more)
+        .find(|other| host(other) == there)
+}
+
 fn is_external(relay: &Relay) -> bool {
     matches!(relay.place, RelayPlace::External { .. })
 }
@@ -98,6 +137,7 @@ pub(super) fn tell(fleet: &Fleet, node: &Node, assignment: &mut Assignment) {
 
 /// The route as the node is told it, when one end is a topic and the other an instance there.
 pub(super) fn route_at(
+    fleet: &Fleet,
     application: &Application,
     route: &Route,
     placements: &Placements,
@@ -109,7 +149,7 @@ pub(super) fn route_at(
     let content_type = route.content_type(&application.manifest)?;
     let relay = route.relay.clone()?;
     is_here.then(|| TopicRoute {
-        id: route.id(&application.manifest.name, content_type),
+        id: fleet.route_id(&application.manifest.name, route, content_type),
         relay,
         topic,
         microservice,
@@ -117,6 +157,7 @@ pub(super) fn route_at(
         content_type: content_type.clone(),
         delivery: route.delivery,
         backlog: route.backlog.clone().unwrap_or_default(),
+        retained: route.retained,
     })
 }
 
@@ -130,6 +171,7 @@ fn ends(route: &Route) -> Option<(TopicEnd, &PortName)> {
             let target = TopicTarget {
                 topic: topic.as_name()?,
                 retain: route.retain,
+                will: route.will.clone(),
             };
             Some((TopicEnd::To(target), port))
         }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::Credentials;
-use haar_protocol::relay::{RelayRole, RelayUrl};
+use haar_protocol::manifest::{ClientCertificate, Credentials};
+use haar_protocol::relay::{EMBEDDED, RelayRole, RelayUrl};
 use haar_protocol::topics;
 use haar_relay::{Credentials as Proof, Endpoint, Identity, Session, SessionOptions};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +29,29 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The sessions by relay, for those that publish. Taken for single look-ups.
 #[derive(Clone, Default)]
-pub(super) struct Sessions(Arc<Mutex<BTreeMap<Name, Session>>>);
+pub(super) struct Sessions(Arc<Mutex<BTreeMap<Name, Known>>>);
+
+/// What is known of one.
+enum Known {
+    /// It is there, and why it is not connected.
+    Session(Session, watch::Receiver<Option<String>>),
+    /// There can't be one, for a reason.
+    Unusable(String),
+}
+
+impl Known {
+    fn session(&self) -> Option<&Session> {
+        match self {
+            Known::Session(session, _) => Some(session),
+            Known::Unusable(_) => None,
+        }
+    }
+}
 
 impl Sessions {
-    pub(super) fn set(&self, relay: Name, session: Session) {
-        self.lock().insert(relay, session);
+    pub(super) fn set(&self, relay: Name, session: &SiteSession) {
+        let known = Known::Session(session.session.clone(), session.reason.clone());
+        self.lock().insert(relay, known);
     }
 
     fn remove(&self, relay: &Name) {
@@ -42,24 +61,33 @@ impl Sessions {
     /// Those that are connected, or all of them when none is.
     pub(super) fn usable(&self) -> Vec<Session> {
         let sessions = self.lock();
-        let connected = sessions.values().filter(|session| session.is_connected());
+        let sessions = || sessions.values().filter_map(Known::session);
+        let connected = sessions().filter(|session| session.is_connected());
         let connected: Vec<Session> = connected.cloned().collect();
         match connected.is_empty() {
-            true => sessions.values().cloned().collect(),
+            true => sessions().cloned().collect(),
             false => connected,
         }
     }
 
-    /// Whether each is connected.
-    pub(super) fn connected(&self) -> BTreeMap<Name, bool> {
+    /// Each relay, and why the controller is not connected to it; none when it is.
+    pub(super) fn problems(&self) -> BTreeMap<Name, Option<String>> {
         let sessions = self.lock();
+        let problem = |known: &Known| match known {
+            Known::Session(session, _) if session.is_connected() => None,
+            Known::Session(_, reason) => {
+                let reason = reason.borrow().clone();
+                Some(reason.unwrap_or_else(|| "not connected yet".to_owned()))
+            }
+            Known::Unusable(reason) => Some(reason.clone()),
+        };
         let sessions = sessions.iter();
         sessions
-            .map(|(relay, session)| (relay.clone(), session.is_connected()))
+            .map(|(relay, known)| (relay.clone(), problem(known)))
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Session>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,6 +98,7 @@ struct Target {
     url: RelayUrl,
     ca_pem: Option<String>,
     credentials: Credentials,
+    client: Option<ClientCertificate>,
 }
 
 /// A session with a relay that is not ours.
@@ -136,6 +165,8 @@ impl Externals {
             Err(failure) => return tracing::error!(%failure, "the relays could not be read"),
         };
         let mut wanted: BTreeMap<Name, Target> = relays.into_iter().filter_map(target).collect();
+        let is_known = |name: &Name| self.held.contains_key(name) || name.as_str() == EMBEDDED;
+        self.sessions.lock().retain(|name, _| is_known(name));
         let names: Vec<Name> = self.held.keys().cloned().collect();
         for name in names {
             let is_kept = wanted.get(&name) == self.held.get(&name).map(|held| &held.target);
@@ -150,7 +181,11 @@ impl Externals {
         for (name, target) in wanted {
             match session_options(&self.site, &name, &target) {
                 Ok(options) => self.hold(name, target, options),
-                Err(error) => tracing::error!(relay = %name, %error, "a relay can't be used"),
+                Err(error) => {
+                    tracing::error!(relay = %name, %error, "a relay can't be used");
+                    let known = Known::Unusable(error.to_string());
+                    self.sessions.lock().insert(name, known);
+                }
             }
         }
     }
@@ -158,7 +193,7 @@ impl Externals {
     fn hold(&mut self, name: Name, target: Target, options: SessionOptions) {
         let reports = Reports::new(&name, &self.site, &self.database, &self.shared);
         let session = SiteSession::start(&name, options, &self.site, &self.database, reports);
-        self.sessions.set(name.clone(), session.session.clone());
+        self.sessions.set(name.clone(), &session);
         let held = Held {
             target,
             session,
@@ -199,12 +234,14 @@ fn target(relay: Relay) -> Option<(Name, Target)> {
             url,
             ca_pem,
             credentials,
+            client,
             ..
         } if relay.role == RelayRole::Everything => {
             let target = Target {
                 url,
                 ca_pem,
                 credentials,
+                client,
             };
             Some((relay.name, target))
         }
@@ -233,7 +270,8 @@ fn session_options(
         Credentials::Anonymous => Proof::Anonymous,
     };
     Ok(SessionOptions {
-        endpoint: Endpoint::new(&target.url, Some(ca))?,
+        endpoint: Endpoint::new(&target.url, Some(ca))?
+            .showing(target.client.as_ref().map(change::shown))?,
         identity: Identity {
             client_id: site.id.to_string(),
             credentials,

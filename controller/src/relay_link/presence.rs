@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::status::Status;
 
-use crate::intake::{AllStarts, Told};
+use crate::intake::{AllStarts, Clash};
 
 /// Who is where, as the relays tell it, and which agents speak for a node. Each is taken for single
 /// look-ups, never across an await.
@@ -32,6 +32,11 @@ impl Presence {
         is_anywhere
     }
 
+    /// At which relays each node is.
+    pub(super) fn everybody(&self) -> HashMap<NodeId, BTreeSet<Name>> {
+        self.lock().clone()
+    }
+
     /// Forgets that the nodes that `which` selects are at a relay. Returns those of them that are
     /// nowhere now.
     pub(super) fn forget(&self, relay: &Name, which: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
@@ -52,7 +57,7 @@ impl Presence {
         name: &Name,
         is_kept: bool,
         now_ms: u64,
-    ) -> Option<Told> {
+    ) -> Option<Clash> {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         starts.note(status, name, is_kept, now_ms)
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use haar_protocol::ids::Name;
+use haar_protocol::text;
 use haar_relay::{Session, SessionEvent, SessionOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -15,10 +16,14 @@ use crate::db::Database;
 use crate::site::Site;
 
 const EVENTS_MAX: usize = 256;
+/// Bytes of a broker's reason that are kept.
+const REASON_BYTES_MAX: usize = 512;
 
 /// A session and the tasks around it. Dropping it cuts the connection.
 pub(super) struct SiteSession {
     pub(super) session: Session,
+    /// Why the last connection ended, or did not come about; none while there is one.
+    pub(super) reason: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -36,13 +41,21 @@ impl SiteSession {
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (session, session_task) = Session::start(options, events, stop.child_token());
         let connections = watch::Sender::new(0);
+        let (reasons, reason) = watch::channel(None);
         let publisher = Publisher::new(site, database, &session, connections.subscribe());
         let mut tasks = JoinSet::new();
         tasks.spawn(session_task);
         tasks.spawn(publish(publisher, stop.clone()));
-        tasks.spawn(intake(relay.clone(), received, connections, reports));
+        tasks.spawn(intake(
+            relay.clone(),
+            received,
+            connections,
+            reasons,
+            reports,
+        ));
         Self {
             session,
+            reason,
             stop,
             tasks,
         }
@@ -77,6 +90,7 @@ async fn intake(
     relay: Name,
     mut events: mpsc::Receiver<SessionEvent>,
     connections: watch::Sender<u64>,
+    reasons: watch::Sender<Option<String>>,
     mut reports: Reports,
 ) {
     let mut batch = Vec::with_capacity(EVENTS_MAX);
@@ -87,9 +101,11 @@ async fn intake(
                 SessionEvent::Connected => {
                     tracing::info!(%relay, "connected to the relay");
                     connections.send_modify(|count| *count += 1);
+                    reasons.send_replace(None);
                 }
                 SessionEvent::Disconnected { reason } => {
                     tracing::warn!(%relay, %reason, "no connection to the relay; trying again");
+                    reasons.send_replace(Some(text::line(&reason.to_string(), REASON_BYTES_MAX)));
                 }
                 SessionEvent::Message {
                     topic,

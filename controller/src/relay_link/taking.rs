@@ -8,8 +8,10 @@ use tokio::time::Instant;
 use super::meters::Flaw;
 use super::reports::Shared;
 use crate::db::nodes::NodeRow;
+use crate::db::observations::{IDENTITY_IN_USE, RELAY_REFUSED, STATUS_REFUSED};
 use crate::db::{self, Write};
 use crate::failure::Failure;
+use crate::intake::gaps;
 use crate::site::Site;
 use crate::{change, intake};
 
@@ -151,10 +153,14 @@ impl Taking<'_, '_> {
     }
 
     /// Whether a node is at this relay; it is offline when it is at none.
-    fn set_online(&self, row: &NodeRow, online: bool, retained: bool) -> Result<(), Failure> {
+    fn set_online(&self, row: &NodeRow, is_here: bool, retained: bool) -> Result<(), Failure> {
         let write = self.write;
-        let online = self.shared.presence.note(&row.id, self.relay, online);
-        let seen = (!retained).then_some(write.now_ms);
+        let online = self.shared.presence.note(&row.id, self.relay, is_here);
+        // That a node is gone is the relay's word, not the node's.
+        let seen = (is_here && !retained).then_some(write.now_ms);
+        if is_here && !retained {
+            db::observations::forget(&write.sql, &row.id, RELAY_REFUSED)?;
+        }
         db::nodes::set_online(&write.sql, &row.id, online, seen)?;
         let has_changed = row.online != online;
         let meters = &self.shared.meters;
@@ -183,7 +189,14 @@ impl Taking<'_, '_> {
             format!("`{name}` was not assigned to the node within the last day")
         });
         self.note(row, Flaw::ForeignLines, foreign.as_deref())?;
+        let last = db::logs::last(&write.sql, &row.id)?;
+        let followed = gaps::follow(last, &lines);
         lines.retain(|line| placed.contains(&line.name));
+        if let Some((last, gap)) = followed {
+            db::logs::set_last(&write.sql, &row.id, last)?;
+            let told = gap.map_or_else(Vec::new, |gap| gaps::tell(gap, &lines));
+            lines.splice(0..0, told);
+        }
         db::logs::insert(write, &row.id, &row.name, lines)
     }
 
@@ -191,13 +204,21 @@ impl Taking<'_, '_> {
         let (write, id) = (self.write, &row.id);
         let status = match intake::open_status(&report.payload, &self.site.id, id, &row.key) {
             Ok(status) => status,
-            Err(why) => return self.note(row, Flaw::Status, Some(&why)),
+            Err(why) => {
+                db::observations::note(write, id, STATUS_REFUSED, "", &why)?;
+                return self.note(row, Flaw::Status, Some(&why));
+            }
         };
         self.note(row, Flaw::Status, None)?;
+        db::observations::forget(&write.sql, id, STATUS_REFUSED)?;
         let (name, retained) = (&row.name, report.retained);
         let presence = &self.shared.presence;
-        if let Some(event) = presence.note_start(&status, name, retained, write.now_ms) {
-            self.event(row, event.kind, &event.subject, &event.message)?;
+        if let Some(clash) = presence.note_start(&status, name, retained, write.now_ms) {
+            let event = &clash.told;
+            db::observations::note(write, id, IDENTITY_IN_USE, "", &event.message)?;
+            if clash.is_due {
+                self.event(row, event.kind, &event.subject, &event.message)?;
+            }
         }
         let last = db::statuses::get(&write.sql, id)?;
         let accepted = intake::accept(last.as_ref(), status, name, retained, write.now_ms);

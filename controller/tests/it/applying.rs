@@ -27,13 +27,19 @@ fn site() -> (TestSite, Device, Device) {
 fn what_can_not_run_is_refused_with_its_reason() {
     let (site, _first, _second) = site();
     let mut network = recipe("network", "1.0.0");
-    network.imports.push("wasi:sockets/tcp@0.2.6".into());
+    network.imports.push("wasi:http/types@0.2.10".into());
+    network
+        .imports
+        .push("wasi:keyvalue/store@0.2.0-draft".into());
     site.push(&network);
     let mut keeper = recipe("keeper", "1.0.0");
     keeper
         .imports
         .push("wasi:keyvalue/store@0.2.0-draft".into());
     site.push(&keeper);
+    let mut large = recipe("large", "1.0.0");
+    large.pages = 257; // a page more than the limit has when nothing is said
+    site.push(&large);
     let mut mute = recipe("mute", "1.0.0");
     mute.exports.clear();
     site.push(&mute);
@@ -51,12 +57,27 @@ fn what_can_not_run_is_refused_with_its_reason() {
         (
             "module: network@1.0.0, place: {node: gw-1}",
             "missing_grants",
-            "wasi:sockets/tcp@0.2.6",
+            "wasi:http/types@0.2.10",
+        ),
+        (
+            "module: network@1.0.0, place: {node: gw-1}",
+            "missing_grants",
+            "write `grants: { key_value: true }` into the manifest; for the others: HTTP is not offered",
+        ),
+        (
+            "module: large@1.0.0, place: {node: gw-1}",
+            "too_little_memory",
+            "starts with 16448KiB of memory, and its limit is 16384KiB",
         ),
         (
             "module: keeper@1.0.0, place: {node: gw-1}",
             "missing_grants",
             "wasi:keyvalue/store@0.2.0-draft",
+        ),
+        (
+            "module: large@1.0.0, place: {node: gw-1}",
+            "too_little_memory",
+            "starts with 16448KiB of memory, and its limit is 16384KiB",
         ),
         (
             "module: keeper@1.0.0, place: {node: gw-1}",
@@ -77,11 +98,6 @@ fn what_can_not_run_is_refused_with_its_reason() {
             "module: sampler@1.0.0, place: {labels: {role: core}}",
             "no_node",
             "role=core",
-        ),
-        (
-            "module: sampler@1.0.0, place: {labels: {role: edge}, count: 3}",
-            "too_few_nodes",
-            "only 2",
         ),
         (
             "module: sampler@1.0.0, place: {node: gw-1}, limits: {memory: 65MiB}",
@@ -287,4 +303,25 @@ fn a_change_of_publishers_reaches_every_node() {
     site.client.delete("/publishers/other").done();
     let (after, _) = link.assignment(|assignment| assignment.publishers.len() == 1);
     assert!(after.number > assignment.number);
+}
+
+#[test]
+fn what_imports_sockets_is_applied_with_a_warning_that_each_call_is_denied() {
+    let (site, _first, _second) = site();
+    let mut python = recipe("python", "1.0.0");
+    python.imports.push("wasi:sockets/tcp@0.2.9".into());
+    site.push(&python);
+    let manifest = one("module: python@1.0.0, place: {node: gw-1}");
+    let applied = site.try_apply("app", &manifest).json();
+    let warnings = applied["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let warning = warnings[0].as_str().unwrap();
+    assert!(
+        warning.contains("`python@1.0.0` imports `wasi:sockets`")
+            && warning.contains("access-denied"),
+        "{warning}"
+    );
+    let ours = one("module: sampler@1.0.0, place: {node: gw-1}");
+    let applied = site.try_apply("app", &ours).json();
+    assert_eq!(applied["warnings"], serde_json::json!([]));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use haar_engine::artifact::Expected;
 use haar_engine::configuration;
@@ -13,7 +14,7 @@ use haar_protocol::status::{EngineStatus, Status};
 
 use crate::support::device::Device;
 use crate::support::http::Reply;
-use crate::support::modules::{content_path, recipe};
+use crate::support::modules::recipe;
 use crate::support::site::{TestSite, arguments, publisher};
 use crate::support::wait::until;
 
@@ -41,6 +42,7 @@ fn unpacked(
         publishers: Publishers {
             of_site: &publishers,
             of_owner: None,
+            later: None,
         },
         fingerprint: engine,
         target,
@@ -154,32 +156,90 @@ fn what_is_pushed_is_compiled_for_the_fleet_before_anybody_asks() {
         });
         links.push(link);
     }
+    // No grant lets this one run.
+    let mut http = recipe("http", "1.0.0");
+    http.imports.push("wasi:http/types@0.2.10".into());
+    let http = Digest::of(&site.push(&http));
     let digest = Digest::of(&site.push(&recipe("sampler", "1.0.0")));
     let targets = until("it is compiled", || {
         let code = list(&site, &digest);
-        (code.len() == 2).then(|| code.into_iter().map(|code| code.target).collect::<Vec<_>>())
+        let is_there = code.len() == 2 && code.iter().all(|code| code.packed_bytes.is_some());
+        is_there.then(|| code.into_iter().map(|code| code.target).collect::<Vec<_>>())
     });
     assert_eq!(targets, ["aarch64-linux", "pulley32"]);
+    assert_eq!(list(&site, &http), []);
+}
+
+fn other_engine() -> String {
+    "cd".repeat(32)
+}
+
+/// A site with a compiler for another engine, which does what `first` says before it compiles; and a
+/// module.
+fn with_other_compiler(folder: &Path, first: &str) -> (TestSite, Digest) {
+    let program = folder.join("haar-controller-0.0.9");
+    let engine = other_engine();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n*--describe*) echo '{{\"fingerprint\":\"{engine}\",\"targets\":[\"x86_64-linux\"],\"version\":\"0.0.9\"}}';;\n*) {first}\nexec {} \"$@\";;\nesac\n",
+        env!("CARGO_BIN_EXE_haar-controller")
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let site = TestSite::start_with(|arguments| arguments.compilers = vec![program]);
+    site.trust("acme", &publisher());
+    let digest = Digest::of(&site.push(&recipe("sampler", "1.0.0")));
+    (site, digest)
+}
+
+/// A killed compiler says nothing of the module.
+#[test]
+fn a_compiler_that_somebody_kills_is_started_again_while_the_node_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let flag = folder.path().join("killed");
+    let first = format!(
+        "[ -e {0} ] || {{ : > {0}; kill -KILL $$; }}",
+        flag.display()
+    );
+    let (site, digest) = with_other_compiler(folder.path(), &first);
+    let engine = other_engine();
+    let reply = site
+        .client
+        .get(&code_path(&digest, "x86_64-linux", &engine));
+    unpacked(&reply, &digest, "x86_64-linux", &engine, site.key);
+    assert!(flag.exists(), "it was not killed");
+    let kept = list(&site, &digest);
+    assert_eq!((kept.len(), kept[0].refused.as_deref()), (1, None));
+}
+
+#[test]
+fn what_is_being_compiled_is_listed_with_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
+    let first = format!("read go < {}", gate.display());
+    let (site, digest) = with_other_compiler(folder.path(), &first);
+    let engine = other_engine();
+    let path = code_path(&digest, "x86_64-linux", &engine);
+    std::thread::scope(|threads| {
+        let asks = threads.spawn(|| site.client.get(&path));
+        let progress = until("it is being compiled", || {
+            list(&site, &digest).pop().and_then(|code| code.progress)
+        });
+        assert!(progress.starts_with("compiling for "), "{progress}");
+        std::fs::write(&gate, "go\n").unwrap();
+        let reply = asks.join().unwrap();
+        unpacked(&reply, &digest, "x86_64-linux", &engine, site.key);
+    });
+    assert_eq!(list(&site, &digest)[0].progress, None);
 }
 
 /// While a fleet is being updated, nodes have the engines of two releases: the controller asks the
 /// program of the other one to compile for its engine.
 #[test]
 fn agents_of_two_releases_get_code_from_the_compiler_of_theirs() {
-    let other_engine = "cd".repeat(32);
+    let other_engine = other_engine();
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("haar-controller-0.0.9");
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in\n*--describe*) echo '{{\"fingerprint\":\"{other_engine}\",\"targets\":[\"x86_64-linux\"],\"version\":\"0.0.9\"}}';;\n*) exec {} \"$@\";;\nesac\n",
-        env!("CARGO_BIN_EXE_haar-controller")
-    );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let site = TestSite::start_with(|arguments| arguments.compilers = vec![program]);
-    site.trust("acme", &crate::support::site::publisher());
-    let file = recipe("sampler", "1.0.0").signed(&crate::support::site::publisher());
-    site.client.put(&content_path(&file), &file).done();
-    let digest = Digest::of(&file);
+    let (site, digest) = with_other_compiler(folder.path(), "");
     for engine in [&configuration::fingerprint(), &other_engine] {
         let reply = site.client.get(&code_path(&digest, "x86_64-linux", engine));
         unpacked(&reply, &digest, "x86_64-linux", engine, site.key);

@@ -15,6 +15,11 @@ fn every_route_of_the_document_answers_and_asks_who_calls() {
             .strip_prefix("/api/v1")
             .unwrap()
             .replace("{name}", "nobody")
+            .replace(
+                "{key}",
+                &crate::support::site::publisher().public().to_string(),
+            )
+            .replace("{id}", "1")
             .replace("{digest}", &digest);
         for (method, operation) in operations.as_object().unwrap() {
             let method = method.to_uppercase();
@@ -44,7 +49,7 @@ fn every_route_of_the_document_answers_and_asks_who_calls() {
         let unknown = site.client.send("PATCH", &path, &[], b"");
         assert_eq!(unknown.status, 405, "{path}");
     }
-    assert_eq!(routes, 39);
+    assert_eq!(routes, 43);
 }
 
 #[test]
@@ -71,6 +76,95 @@ fn mistakes_are_answered_in_one_form() {
     let mut other = site.client.clone();
     other.base = other.base.replace("/api/v1", "");
     other.get("/").refused(404, "unknown_path");
+}
+
+#[test]
+fn bodies_and_their_parts_are_objects_and_not_lists_of_fields() {
+    let site = TestSite::start();
+    let post = |path: &str, body: &str| site.client.send("POST", path, &[], body.as_bytes());
+    for (path, body) in [
+        ("/tokens", "[]"),
+        ("/tokens", "[\"gw-1\"]"),
+        ("/enrolments", "[]"),
+        ("/nodes/gw/dead-letters/drop", "[[1]]"),
+        ("/nodes/gw/dead-letters/drop", "[\"app\", \"one\"]"),
+    ] {
+        let text = post(path, body).refused(400, "bad_json");
+        assert!(
+            text.contains("object") || text.contains("not what is expected"),
+            "{text}"
+        );
+    }
+    site.client
+        .send("PUT", "/publishers/acme", &[], b"[\"ed25519:00\"]")
+        .refused(400, "bad_json");
+    let tokens = site.client.get("/events").json();
+    assert_eq!(tokens["items"].as_array().unwrap().len(), 0);
+    assert_eq!(post("/tokens", "{}").status, 201);
+}
+
+#[test]
+fn parameters_say_what_may_stand_there() {
+    let site = TestSite::start();
+    let mut text = String::new();
+    for path in [
+        "/logs?tail=many",
+        "/logs?tail=",
+        "/logs?tail=-1",
+        "/logs?tail=99999999999",
+        "/events?follow=yes",
+        "/events?follow=",
+        "/logs?application=",
+        "/logs?node=UPPER",
+        "/nodes/gw/dead-letters?after=9007199254740992",
+        "/nodes/gw/dead-letters/x",
+        "/nodes/gw/dead-letters/18446744073709551616",
+        "/nodes/gw/dead-letters/9007199254740992",
+        "/nodes/Gw/dead-letters/1",
+        "/modules/sha256:12",
+    ] {
+        let reply = site.client.get(path);
+        assert_eq!(reply.status, 400, "{path}");
+        text += &format!("{path}: {}\n", reply.json()["message"].as_str().unwrap());
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn names_that_nothing_has_are_said_with_what_may_be_meant() {
+    let site = TestSite::with_publisher();
+    site.push(&crate::support::modules::recipe("sampler", "1.0.0"));
+    let _device = crate::support::device::Device::join(&site, 1, "gateway-1", &[]);
+    site.apply("plant", "api_version: haar/v1\nkind: Application\nname: plant\nmicroservices:\n- {name: filter, module: sampler@1.0.0, place: {node: gateway-1}}\n");
+    let mut text = String::new();
+    for path in [
+        "/logs?application=plan",
+        "/logs?application=plan&follow=true",
+        "/logs?application=plant&microservice=filer",
+        "/logs?microservice=fitler",
+        "/logs?node=gateway-2",
+        "/logs?application=something",
+        "/microservices?application=plnt",
+        "/routes?application=plants",
+        "/nodes/gateway",
+        "/applications/plants",
+        "/relays/plant",
+    ] {
+        let body = site.client.get(path);
+        assert_eq!(body.status, 404, "{path}");
+        let body = body.json();
+        let word = |key: &str| body[key].as_str().unwrap().to_owned();
+        text += &format!("{path}: {} ({})\n", word("message"), word("hint"));
+    }
+    insta::assert_snapshot!(text);
+    for path in [
+        "/logs?application=plant",
+        "/logs?node=gateway-1",
+        "/logs",
+        "/routes?application=plant",
+    ] {
+        assert_eq!(site.client.get(path).status, 200, "{path}");
+    }
 }
 
 #[test]

@@ -118,6 +118,26 @@ fn a_name_belongs_to_one_node_and_a_key_to_one_name() {
 }
 
 #[test]
+fn a_device_that_enrols_again_keeps_what_neither_it_nor_its_token_says() {
+    let site = TestSite::start();
+    let device = Device::new(&site, 1);
+    let first = token(&site, None, &[("room", "attic"), ("zone", "north")]);
+    post(&site, &device.request(&first, Some("edge"))).done();
+    let before: NodeDetail = site.client.get("/nodes/edge").ok();
+    let again = token(&site, None, &[("zone", "south")]);
+    let mut request = device.request(&again, None);
+    request.labels.clear();
+    request.budget.memory.0 *= 2;
+    post(&site, &request).done();
+    let after: NodeDetail = site.client.get("/nodes/edge").ok();
+    let mut labels = before.node.labels.clone();
+    labels.insert("zone".into(), "south".into());
+    assert_eq!(after.node.labels, labels);
+    assert_eq!(after.node.id, before.node.id);
+    assert_eq!(after.node.budget.memory.0, before.node.budget.memory.0 * 2);
+}
+
+#[test]
 fn a_device_without_any_name_gets_one_of_its_id() {
     let site = TestSite::start();
     let device = Device::new(&site, 1);

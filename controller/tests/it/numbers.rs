@@ -89,7 +89,7 @@ fn what_an_earlier_release_stored_of_a_node_does_not_keep_it() {
     let database = rusqlite::Connection::open(site.directory.path().join("controller.db")).unwrap();
     let poison = "UPDATE assignments SET number = 9223372036854775807;
         UPDATE nodes SET link_key_generation = 9223372036854775807, budget = '{\"memory\":1}' WHERE name = 'gw';
-        INSERT INTO statuses SELECT id, '{\"applied\":18446744073709551615}', 1, NULL FROM nodes WHERE name = 'gw'";
+        INSERT INTO statuses SELECT id, '{\"applied\":18446744073709551615}', 1, NULL, 0 FROM nodes WHERE name = 'gw'";
     database.execute_batch(poison).unwrap();
     drop(database);
     let site = site.restart();

@@ -117,6 +117,42 @@ fn without_a_publisher_the_refusal_says_to_trust_one() {
 }
 
 #[test]
+fn a_version_that_commands_could_not_name_is_refused_with_the_one_that_is_meant() {
+    let site = TestSite::with_publisher();
+    for (version, meant) in [
+        ("1.0", "`1.0.0`"),
+        ("v1.0.0", "`1.0.0`"),
+        ("01.1.", "1.4.2"),
+        ("../..", "1.4.2"),
+        ("1.0.0 beta", "1.4.2"),
+    ] {
+        let file = recipe("sampler", version).signed(&publisher());
+        let reply = site.client.put(&content_path(&file), &file);
+        let text = reply.refused(422, "bad_version");
+        assert!(text.contains(meant), "{text}");
+        assert_store_is_empty(&site);
+    }
+    site.push(&recipe("sampler", "2.0.0-rc.1+build.7"));
+}
+
+#[test]
+fn a_component_of_a_newer_wasi_is_refused_with_the_reason() {
+    let site = TestSite::with_publisher();
+    let mut newer = recipe("sampler", "1.0.0");
+    newer.imports.push("wasi:cli/stdin@0.3.0".into());
+    let file = newer.signed(&publisher());
+    let text = site
+        .client
+        .put(&content_path(&file), &file)
+        .refused(422, "newer_wasi");
+    assert!(
+        text.contains("wasi:cli/stdin@0.3.0") && text.contains("wasm32-wasip2"),
+        "{text}"
+    );
+    assert_store_is_empty(&site);
+}
+
+#[test]
 fn a_version_is_one_file_for_ever() {
     let site = TestSite::with_publisher();
     site.push(&recipe("sampler", "1.0.0"));
@@ -376,4 +412,25 @@ fn a_node_fetches_the_modules_of_its_assignment_and_nothing_else() {
     client
         .get(&content_path(&mine))
         .refused(401, "unknown_node");
+}
+
+#[test]
+fn a_component_of_which_nothing_would_be_called_is_refused_with_what_it_is() {
+    let site = TestSite::with_publisher();
+    for (export, expected) in [
+        ("wasi:cli/run@0.2.6", "is a command"),
+        ("wasi:http/incoming-handler@0.2.6", "is an HTTP handler"),
+        ("haar:local/handler@0.2.0", "exports only"),
+    ] {
+        let mut recipe = recipe("main", "1.0.0");
+        recipe.exports = vec![export.into()];
+        let file = recipe.signed(&publisher());
+        let reply = site.client.put(&content_path(&file), &file);
+        let refusal = reply.refused(422, "never_called");
+        assert!(
+            refusal.contains(expected) && refusal.contains("haar:local/handler"),
+            "{refusal}"
+        );
+    }
+    assert_store_is_empty(&site);
 }

@@ -1,9 +1,11 @@
 //! Relays over the API: applied, listed, written down for brokers, deleted.
 
-use haar_protocol::relay::{RelayApplied, RelayCredentials, RelayInfo};
-use haar_protocol::rest::List;
+use haar_protocol::relay::{CLIENT_PURPOSE, RelayApplied, RelayCredentials, RelayInfo};
+use haar_protocol::rest::{List, NodeDetail, RelayDetail, RelayTrial};
+use haar_protocol::status::{RelayStatus, Status};
 
 use crate::support::device::{Device, Link, now_ms};
+use crate::support::modules::recipe;
 use crate::support::site::TestSite;
 use crate::support::wait::until;
 
@@ -77,7 +79,7 @@ fn credentials_are_those_that_nodes_compute_and_follow_who_attaches() {
     let device = Device::join(&site, 1, "gw", &[]);
     apply(&site, "plant", PLANT);
     let found: RelayCredentials = site.client.get("/relays/plant/credentials").ok();
-    let [controller, node] = found.users.as_slice() else {
+    let [controller, node, ..] = found.users.as_slice() else {
         panic!("{:?}", found.users);
     };
     assert_eq!(controller.user, site.id().to_string());
@@ -180,7 +182,8 @@ fn each_certificate_is_an_event_and_ends_within_a_year() {
         "{message}"
     );
     let info: RelayInfo = site.client.get("/relays/plant").ok();
-    assert_eq!(info.problem, None);
+    let problem = info.problem.unwrap_or_default();
+    assert!(!problem.contains("certificate"), "{problem}");
 }
 
 #[test]
@@ -218,4 +221,172 @@ fn a_certificate_of_a_relay_that_a_node_runs_is_renewed_and_one_for_a_broker_is_
         problem.contains("ends in 29 days") && problem.contains("haar relay credentials plant"),
         "{problem}"
     );
+}
+
+const TOPICS: &str =
+    "api_version: haar/v1\nkind: Relay\nname: plant\nurl: mqtts://127.0.0.2:1\ncarries: topics\n";
+
+fn application(filter: &str) -> String {
+    format!(
+        "api_version: haar/v1\nkind: Application\nname: devices\nmicroservices:\n  - name: sampler\n    module: sampler@1.0.0\n    place: {{ node: gw }}\n    inlets: {{ in: text/plain }}\nroutes:\n  - {{ from: \"mqtt:{filter}\", to: sampler.in, relay: plant }}\n"
+    )
+}
+
+/// What the site shows of the relay `plant`: nodes that need it, those of them that are connected, and
+/// the problem.
+fn plant(site: &TestSite) -> (u64, u64, Option<String>) {
+    let info: RelayInfo = site.client.get("/relays/plant").ok();
+    (info.nodes, info.nodes_connected, info.problem)
+}
+
+#[test]
+fn a_relay_that_carries_topics_shows_which_nodes_are_connected_and_why_others_are_not() {
+    let site = TestSite::with_publisher();
+    let device = Device::join(&site, 1, "gw", &[]);
+    let link = device.connect(&site);
+    site.push(&recipe("sampler", "1.0.0"));
+    apply(&site, "plant", TOPICS);
+    assert_eq!(plant(&site), (0, 0, None));
+    let yaml = application("hall/#");
+    site.client
+        .put("/applications/devices", yaml.as_bytes())
+        .done();
+    assert_eq!(plant(&site), (1, 0, None));
+    link.publish(device.alive("online"));
+    let report = |sequence: u64, connected: bool, reason: Option<&str>| {
+        let broker = RelayStatus {
+            name: "plant".parse().unwrap(),
+            connected,
+            reason: reason.map(str::to_owned),
+            since_ms: Some(now_ms() - 60_000),
+        };
+        let status = Status {
+            brokers: vec![broker],
+            device_messages_dropped: 7,
+            ..device.status(sequence, 1, Vec::new())
+        };
+        link.publish(device.sealed(&status, &device.key));
+    };
+    report(1, false, Some("the broker wants a certificate"));
+    until("the reason is known", || {
+        let problem = plant(&site).2?;
+        (problem == "gw: the broker wants a certificate").then_some(())
+    });
+    assert_eq!(plant(&site).1, 0);
+    report(2, true, None);
+    until("it is connected", || {
+        (plant(&site) == (1, 1, None)).then_some(())
+    });
+    let detail: RelayDetail = site.client.get("/relays/plant").ok();
+    let [session] = detail.sessions.as_slice() else {
+        panic!("{:?}", detail.sessions);
+    };
+    assert!(session.devices && session.node_online);
+    assert!(session.status.as_ref().unwrap().since_ms.is_some());
+    let node: NodeDetail = site.client.get("/nodes/gw").ok();
+    assert_eq!(node.device_messages_dropped, 7);
+    // What a node said before it went away is not true for ever.
+    link.publish(device.alive("offline"));
+    until("it counts no longer", || {
+        (plant(&site).1 == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_relay_that_the_controller_does_not_reach_says_why() {
+    let site = TestSite::start();
+    apply(&site, "plant", PLANT);
+    let info: RelayInfo = until("there is a reason", || {
+        let info: RelayInfo = site.client.get("/relays/plant").ok();
+        let reason = info.controller_reason.as_ref()?;
+        reason.contains("can't be reached").then_some(info)
+    });
+    assert_eq!(info.controller_connected, Some(false));
+    assert!(info.problem.unwrap().starts_with("the controller: "));
+}
+
+#[test]
+fn a_relay_over_which_more_passes_takes_no_routes_from_topics_of_every_name() {
+    let site = TestSite::with_publisher();
+    Device::join(&site, 1, "gw", &[]);
+    site.push(&recipe("sampler", "1.0.0"));
+    apply(&site, "plant", TOPICS);
+    let yaml = application("+/events/rpc");
+    let put = |yaml: &str| site.client.put("/applications/devices", yaml.as_bytes());
+    put(&yaml).done();
+    let everything = site.client.put("/relays/plant", PLANT.as_bytes());
+    let why = everything.refused(422, "takes_own_topics");
+    assert!(why.contains("+/events/rpc"), "{why}");
+    put(&application("plant/#")).done();
+    apply(&site, "plant", PLANT);
+    put(&yaml).refused(422, "takes_own_topics");
+}
+
+#[test]
+fn a_broker_is_tried_as_users_of_their_own_and_passwords_that_people_gave_are_not_told() {
+    let site = TestSite::start();
+    apply(&site, "plant", PLANT);
+    let trial: RelayTrial = site.client.get("/relays/plant/trial").ok();
+    let found: RelayCredentials = site.client.get("/relays/plant/credentials").ok();
+    let [controller, ..] = found.users.as_slice() else {
+        panic!("no users");
+    };
+    for user in &trial.users {
+        assert!(found.users.contains(user) && user.password != controller.password);
+        assert!(
+            user.subscribe
+                .iter()
+                .all(|filter| filter.contains("haar-check/"))
+        );
+    }
+    assert_eq!(trial.users.len(), 2);
+    apply(&site, "plant", GIVEN);
+    let shown = site.client.get("/relays/plant/trial").json().to_string();
+    assert!(!shown.contains("a-very-secret-word"), "{shown}");
+    site.client
+        .get("/relays/controller/trial")
+        .refused(409, "own_relay");
+}
+
+#[test]
+fn the_key_of_a_client_certificate_stands_nowhere_in_clear() {
+    let mut site = TestSite::start();
+    let device = Device::join(&site, 1, "gw", &[]);
+    let mut link = device.connect(&site);
+    let text = include_str!("../../../relay/tests/it/client.pem");
+    let (certificate, key) = text.split_once("-----BEGIN PRIVATE KEY-----").unwrap();
+    let key = format!("-----BEGIN PRIVATE KEY-----{key}");
+    let secret = key.lines().nth(1).unwrap();
+    let json = serde_json::json!({ "certificate": certificate, "key": key });
+    let yaml = format!("{PLANT}client_certificate: {json}\n");
+    apply(&site, "plant", &yaml);
+    assert!(!apply(&site, "plant", &yaml).changed);
+    let wrong = serde_json::json!({ "certificate": certificate, "key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n" });
+    let wrong = format!("{PLANT}client_certificate: {wrong}\n");
+    let refused = site.client.put("/relays/plant", wrong.as_bytes());
+    let why = refused.refused(400, "bad_relay");
+    assert!(why.contains("client certificate or its key"), "{why}");
+    let (assignment, _) = link.assignment(|assignment| assignment.relays.len() == 2);
+    let plant = assignment.relays.iter().find(|one| one.client.is_some());
+    let client = plant.unwrap().client.clone().unwrap();
+    let shared = device.key.shared_with(&site.key);
+    assert_eq!(shared.open(CLIENT_PURPOSE, &client.key).unwrap(), key);
+    for path in ["/relays", "/relays/plant", "/relays/plant/trial"] {
+        let shown = site.client.get(path).json().to_string();
+        assert!(!shown.contains(secret), "{path}");
+    }
+    drop(link);
+    site.stop();
+    for entry in site.directory.path().read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            let mut windows = bytes.windows(secret.len());
+            assert!(
+                !windows.any(|at| at == secret.as_bytes()),
+                "{}",
+                path.display()
+            );
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
-use haar_protocol::log::{Level, LogBatch, LogLine, Stream};
+use haar_protocol::log::{GapCause, Level, LogBatch, LogGap, LogLine, Stream};
 use haar_protocol::rest::{List, LogEntry, NodeDetail};
 use haar_protocol::status::{MicroserviceStatus, RefusedAssignment, State};
 use haar_protocol::topics::Topic;
@@ -30,6 +30,8 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         reason: reason.map(str::to_owned),
         since_ms: 1,
         restarts: 0,
+        counted_after_s: 0,
+        discarded: 0,
         hibernations: 0,
         calls: 2,
         failures: 0,
@@ -44,6 +46,7 @@ fn microservice(of: &str, state: State, reason: Option<&str>) -> MicroserviceSta
         exceeded: Default::default(),
         last_failure: None,
         refused_module: None,
+        configuring: false,
     }
 }
 
@@ -56,6 +59,7 @@ fn line(sequence: u64, text: &str) -> LogLine {
         stream: Stream::Stdout,
         context: String::new(),
         text: text.into(),
+        gap: None,
     }
 }
 
@@ -118,7 +122,10 @@ fn a_status_is_shown_beside_what_should_be() {
         })
         .collect();
     assert_eq!(wanted, [("gone", false), ("one", true)]);
-    assert_eq!(site.client.get("/applications/app").json()["running"], 1);
+    // It runs another module than it should.
+    let app = site.client.get("/applications/app").json();
+    assert_eq!(app["running"], 0);
+    assert_eq!(app["health"]["cause"], "other-module");
 }
 
 #[test]
@@ -259,13 +266,56 @@ fn log_lines_are_kept_once_and_filtered() {
         ["line 1", "line 2", "line 3", "line 4", "line 5", "last"]
     );
     assert_eq!(entries("tail=2").len(), 2);
-    assert!(entries("microservice=two").is_empty());
-    assert!(entries("node=other").is_empty());
+    site.client
+        .get("/logs?microservice=two")
+        .refused(404, "unknown_microservice");
+    site.client
+        .get("/logs?node=other")
+        .refused(404, "unknown_node");
     site.client.get("/logs?tail=many").refused(400, "bad_query");
     site.client
         .get("/logs?application=NO")
         .refused(400, "bad_query");
     assert!(now_ms() > 0);
+}
+
+#[test]
+fn lines_that_did_not_arrive_are_told_in_their_place_and_so_is_a_restart() {
+    let (site, device) = logging_site();
+    let link = device.connect(&site);
+    link.publish(log(&device, vec![line(1, "one"), line(2, "two")]));
+    link.publish(log(&device, vec![line(40, "forty")]));
+    link.publish(log(&device, vec![line(1, "one"), line(2, "two")])); // repeated
+    let mut restarted = line(1, "one again");
+    restarted.time_ms = 9_000;
+    link.publish(log(&device, vec![restarted]));
+    let entries = until("the last line is there", || {
+        let entries = site.client.get("/logs").ok::<List<LogEntry>>().items;
+        let is_last = |entry: &LogEntry| entry.line.text == "one again";
+        entries.last().is_some_and(is_last).then_some(entries)
+    });
+    let lines: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.line.text.as_str(), entry.line.gap))
+        .collect();
+    let gap = |lines, cause| Some(LogGap { lines, cause });
+    let expected = [
+        ("one", None),
+        ("two", None),
+        (
+            "lines are missing here, 37 of all microservices of this node: they did not arrive",
+            gap(Some(37), GapCause::Transport),
+        ),
+        ("forty", None),
+        (
+            "the agent has started again: lines that it had not sent are lost",
+            gap(None, GapCause::Restart),
+        ),
+        ("one again", None),
+    ];
+    assert_eq!(lines, expected);
+    let events = site.event_kinds();
+    assert!(!events.contains(&"log_refused".to_owned()), "{events:?}");
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn of_site(of_site: &[PublicKey]) -> Publishers<'_> {
     Publishers {
         of_site,
         of_owner: None,
+        later: None,
     }
 }
 
@@ -158,6 +159,7 @@ fn code_of_a_module_that_nobody_has_signed_whom_the_owner_demands_is_refused_wit
             let publishers = Publishers {
                 of_site: &of_site,
                 of_owner,
+                later: None,
             };
             Expected {
                 publishers,

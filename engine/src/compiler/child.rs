@@ -125,17 +125,18 @@ pub(super) fn with_symbols(
 /// Takes from this process what it does not need, for good.
 fn limit(arguments: &CompileArguments) -> std::io::Result<()> {
     let seconds = arguments.time.0.div_ceil(1_000).max(1);
-    for (resource, most) in [
-        (Resource::Core, 0),
+    for (resource, most, slack) in [
+        (Resource::Core, 0, 0),
         // Private memory rather than address space, of which the program's own file takes a part
         // that says nothing of what compiling needs.
-        (Resource::Data, arguments.memory.0),
-        (Resource::Cpu, seconds),
-        (Resource::Fsize, CODE_BYTES_MAX),
+        (Resource::Data, arguments.memory.0, 0),
+        // At the lower limit the kernel sends SIGXCPU, at the higher one SIGKILL, as everybody may.
+        (Resource::Cpu, seconds, 2),
+        (Resource::Fsize, CODE_BYTES_MAX, 0),
     ] {
         let limit = Rlimit {
             current: Some(most),
-            maximum: Some(most),
+            maximum: Some(most.saturating_add(slack)),
         };
         rustix::process::setrlimit(resource, limit)?;
     }

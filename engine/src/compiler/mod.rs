@@ -33,6 +33,10 @@ use crate::artifact::CODE_BYTES_MAX;
 #[cfg(feature = "compiler")]
 const NOT_THE_MODULE: i32 = EX_IOERR;
 const EX_IOERR: i32 = 74;
+/// Signals by which a compiler ends itself: the kernel's at a limit of processor time or of the size of
+/// files, and those of a crash or a failed allocation. ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ and
+/// SYS of Linux. By any other one somebody else has ended it: a person, or a kernel without memory.
+const OWN_SIGNALS: [i32; 9] = [4, 5, 6, 7, 8, 11, 24, 25, 31];
 /// What is read of a compiler's words.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 /// What a compiler may take to describe itself.
@@ -58,12 +62,15 @@ pub struct Description {
     pub version: String,
 }
 
-/// What compiling one module may take.
+/// What compiling one module of less than a mebibyte may take. For each mebibyte more it may take a
+/// sixth of the time and a sixteenth of the memory more: an interpreter of 12 MiB takes half a minute on
+/// a fast machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompileLimits {
     /// Memory of the process.
     pub memory: ByteSize,
-    /// Processor time, in whole seconds. By the clock on the wall it may take twice as long.
+    /// Processor time, in whole seconds. By the clock on the wall it may take ten times as long: a
+    /// machine may be busy.
     pub time: Millis,
 }
 
@@ -72,6 +79,19 @@ impl Default for CompileLimits {
         Self {
             memory: ByteSize(512 << 20),
             time: Millis(60_000),
+        }
+    }
+}
+
+impl CompileLimits {
+    /// The limits for a module of so many bytes.
+    fn for_module(self, bytes: u64) -> Self {
+        let more = |limit: u64, part: u64| {
+            limit.saturating_add((limit / part).saturating_mul(bytes >> 20))
+        };
+        Self {
+            memory: ByteSize(more(self.memory.0, 16)),
+            time: Millis(more(self.time.0, 6)),
         }
     }
 }
@@ -153,6 +173,10 @@ impl Program {
     ) -> Result<Vec<u8>, CompileError> {
         let failed =
             |what: &str, error: std::io::Error| CompileError::Machine(format!("{what}: {error}"));
+        let limits = match input.metadata() {
+            Ok(module) => limits.for_module(module.len()),
+            Err(error) => return Err(failed("its file can't be read", error)),
+        };
         // Our own directory may be a relative path; the child has another working directory.
         let absolute = |path| {
             std::path::absolute(path).map_err(|error| failed("it has no absolute path", error))
@@ -168,21 +192,16 @@ impl Program {
             .spawn()
             .map_err(|error| failed("the compiler can't be started", error))?;
         let stderr = child.stderr.take().expect("its stderr is a pipe");
-        let time = Duration::from_millis(limits.time.0).saturating_mul(2);
+        let time = Duration::from_millis(limits.time.0).saturating_mul(10);
         let (status, complaint) = wait(&mut child, stderr, time)
             .map_err(|error| failed("the compiler is lost", error))?;
-        match (status.code(), status.signal()) {
-            (Some(0), _) => {
+        match status.code() {
+            Some(0) => {
                 read_bounded(output).map_err(|error| failed("its code can't be read", error))
             }
-            (Some(EX_IOERR), _) => Err(CompileError::Machine(complaint)),
-            (Some(_), _) => Err(CompileError::Module(format!(": {complaint}"))),
-            (None, signal) => Err(CompileError::Module(format!(
-                " within {} and {} of processor time (its compiler was ended by signal {})",
-                limits.memory,
-                limits.time,
-                signal.unwrap_or_default()
-            ))),
+            Some(EX_IOERR) => Err(CompileError::Machine(complaint)),
+            Some(_) => Err(CompileError::Module(format!(": {complaint}"))),
+            None => Err(ended(status.signal().unwrap_or_default(), limits)),
         }
     }
 
@@ -201,6 +220,20 @@ impl Program {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         command
+    }
+}
+
+/// What it means that a signal has ended the compiler.
+fn ended(signal: i32, limits: CompileLimits) -> CompileError {
+    let CompileLimits { memory, time } = limits;
+    if OWN_SIGNALS.contains(&signal) {
+        CompileError::Module(format!(
+            " within {memory} and {time} of processor time (its compiler was ended by signal {signal})"
+        ))
+    } else {
+        CompileError::Machine(format!(
+            "its compiler was ended by signal {signal}: somebody has killed it, the machine is short of memory, or it is too busy to give {time} of processor time in ten times that time"
+        ))
     }
 }
 
@@ -252,4 +285,39 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other(format!("it is more than {max}")));
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_module_may_take_more_than_a_small_one() {
+        let usual = CompileLimits::default();
+        assert_eq!(usual.for_module(900_000), usual);
+        let interpreter = usual.for_module(18 << 20);
+        assert_eq!(interpreter.time, Millis(240_000));
+        assert_eq!(interpreter.memory, ByteSize(1_088 << 20));
+        let most = CompileLimits {
+            memory: ByteSize(u64::MAX),
+            time: Millis(u64::MAX),
+        };
+        assert_eq!(most.for_module(64 << 20), most);
+    }
+
+    #[test]
+    fn only_what_a_compiler_does_to_itself_is_the_modules_fault() {
+        let limits = CompileLimits::default();
+        for own in [6, 11, 24, 25] {
+            let error = ended(own, limits);
+            assert!(matches!(error, CompileError::Module(_)), "{own}: {error}");
+        }
+        for foreign in [1, 2, 3, 9, 15] {
+            let error = ended(foreign, limits);
+            assert!(
+                matches!(error, CompileError::Machine(_)),
+                "{foreign}: {error}"
+            );
+        }
+    }
 }

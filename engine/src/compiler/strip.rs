@@ -211,6 +211,7 @@ mod tests {
             publishers: Publishers {
                 of_site: &keys,
                 of_owner: None,
+                later: None,
             },
             fingerprint: &fingerprint,
             target: &target,

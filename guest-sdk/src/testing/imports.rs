@@ -101,16 +101,20 @@ pub(crate) fn set_timer_repeating(
     set_timer("timers::every", name, timer, lifetime)
 }
 
-#[allow(
-    clippy::unnecessary_wraps,
-    reason = "the agent can fail where a test cannot"
-)]
+/// The longest delay or period of a timer.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 fn set_timer(
     function: &str,
     name: &str,
     timer: Timer,
     lifetime: Lifetime,
 ) -> Result<(), TimerError> {
+    let (Timer::Once(time) | Timer::Every(time)) = timer;
+    if time > YEAR {
+        let reason = format!("{} ms is more than a year", time.as_millis());
+        return Err(TimerError::NotStored { reason });
+    }
     world(function, |world| world.set_timer(name, timer, lifetime));
     Ok(())
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use haar_conformance_artifacts as artifacts;
 use haar_host::controller::{Controller, Credentials};
-use haar_host::modules::Modules;
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
+use haar_host::modules::{Modules, Trust};
 use haar_host::runtime::GuestRuntime;
 use haar_protocol::assignment::{Assignment, Microservice, Route};
 use haar_protocol::ids::Digest;
@@ -57,7 +57,7 @@ impl Device {
         let spec = microservice("compiled", module, &[], &[]);
         let modules = self.modules(site);
         modules
-            .prepare(&spec, &self.assignment.publishers, &runtime)
+            .prepare(&spec, Trust::of(&self.assignment, &spec.module), &runtime)
             .unwrap();
         module
     }

@@ -46,6 +46,7 @@ pub async fn of_the_agent(agent: &Path) {
         access: Access::ReadWrite,
         quota: None,
         optional: false,
+        mount: Default::default(),
     }];
     let allowed = format!(
         "[policy]\ndirectories = [{{ path = {:?}, access = \"read-write\" }}]\n",
@@ -188,6 +189,7 @@ fn verified(node: &Node, site: &Site, spec: &Microservice, runtime: &GuestRuntim
         publishers: Publishers {
             of_site: &[site.publisher.public()],
             of_owner: None,
+            later: None,
         },
         fingerprint: runtime.fingerprint(),
         target: &configuration::target(),

@@ -67,6 +67,8 @@ impl Mosquitto {
             url: Some(self.url().parse().unwrap()),
             ca_pem: None,
             credentials: NodeCredentials::Anonymous,
+            session_expiry_s: None,
+            client: None,
         }
     }
 

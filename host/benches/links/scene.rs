@@ -220,6 +220,8 @@ fn embedded() -> RelayAccess {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        session_expiry_s: None,
+        client: None,
     }
 }
 

@@ -13,17 +13,17 @@ use haar_host::controller::{Controller, Credentials};
 use haar_host::local_api::logging::Logger;
 use haar_host::local_api::state::State;
 use haar_host::logs::Logs;
-use haar_host::modules::Modules;
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
+use haar_host::modules::{Modules, Trust};
 use haar_host::runtime::GuestRuntime;
 use haar_host::runtime::guest::Counters;
 use haar_host::runtime::instance::{Exit, Orders, Setup};
 use haar_host::runtime::surroundings::Surroundings;
 use haar_host::store::Store;
-use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::assignment::{Assignment, Microservice};
 use haar_protocol::ids::RouteId;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wasmtime::component::InstancePre;
 
@@ -36,7 +36,7 @@ pub struct Bench {
     pub bus: Arc<Bus>,
     surroundings: Arc<Surroundings>,
     modules: Arc<Modules>,
-    publishers: Vec<Publisher>,
+    assignment: Assignment,
 }
 
 impl Bench {
@@ -56,6 +56,7 @@ impl Bench {
                 private_directories: node.data.path().join("private"),
                 measurements: Arc::default(),
                 policy: Arc::new(node.policy()),
+                look_pause: node.look_pause,
                 facts: Default::default(),
             }),
             bus,
@@ -70,7 +71,7 @@ impl Bench {
                 Arc::new(node.policy()),
             )
             .unwrap(),
-            publishers: node.assignment(site, 1).publishers,
+            assignment: node.assignment(site, 1),
         }
     }
 
@@ -82,7 +83,11 @@ impl Bench {
     /// Reads, verifies, loads and links, compiling when there is no code yet.
     pub fn prepare(&self, spec: &Microservice) -> InstancePre<State> {
         self.modules
-            .prepare(spec, &self.publishers, &self.runtime)
+            .prepare(
+                spec,
+                Trust::of(&self.assignment, &spec.module),
+                &self.runtime,
+            )
             .unwrap()
     }
 
@@ -118,7 +123,7 @@ impl Bench {
         pre: InstancePre<State>,
     ) -> (Setup, watch::Sender<Orders>) {
         let (orders, given) = watch::channel(Orders::of(spec));
-        let (started, _) = oneshot::channel();
+        let (answered, _) = mpsc::channel(1);
         let logs: Arc<Logs> = Arc::default();
         let inbox = registry.inbox(&spec.name, &spec.limits);
         let counters: Arc<Counters> = Arc::default();
@@ -131,7 +136,7 @@ impl Bench {
             counters,
             file_thread: Arc::default(),
             orders: given,
-            started: Some(started),
+            answered,
         };
         (setup, orders)
     }
@@ -150,6 +155,7 @@ pub fn delivery(source: &Arc<Source>, entry: &Arc<Entry>, sequence: u64, body: &
         entry: Arc::clone(entry),
         attempt: 1,
         place: None,
+        taken_ms: None,
     }
 }
 

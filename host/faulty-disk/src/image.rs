@@ -1,9 +1,9 @@
 //! What is on a disk: what is durable of each file, and what waits for a sync. No I/O but what a
 //! power cut writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Failure, Operation};
 
@@ -12,6 +12,12 @@ const SECTOR_BYTES: usize = 512;
 
 /// The disks that are watched, by directory. Taken for each operation, and by tests between them.
 static DISKS: Mutex<BTreeMap<PathBuf, Image>> = Mutex::new(BTreeMap::new());
+
+/// The disks whose syncs wait, and how many wait. Taken by each sync, and by tests; never together with
+/// [`DISKS`].
+static STALLED: Mutex<(BTreeSet<PathBuf>, usize)> = Mutex::new((BTreeSet::new(), 0));
+/// What is stalled has changed.
+static STALLS: Condvar = Condvar::new();
 
 /// What is to be done with an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,37 @@ pub(crate) fn watch(directory: &Path) {
 
 pub(crate) fn forget(directory: &Path) {
     disks().remove(directory);
+}
+
+/// Has syncs of the disk wait, or go on.
+pub(crate) fn stall(directory: &Path, is_stalled: bool) {
+    let mut stalled = STALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    match is_stalled {
+        true => _ = stalled.0.insert(directory.to_owned()),
+        false => _ = stalled.0.remove(directory),
+    }
+    STALLS.notify_all();
+}
+
+/// Waits until a sync of the disk waits.
+pub(crate) fn until_stalled() {
+    let stalled = STALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(STALLS.wait_while(stalled, |(_, waiting)| *waiting == 0));
+}
+
+/// Waits while syncs of the disk that a file is on do.
+pub(crate) fn wait(file: &Path) {
+    let mut stalled = STALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_stalled = |disks: &BTreeSet<PathBuf>| file.parent().is_some_and(|at| disks.contains(at));
+    if !is_stalled(&stalled.0) {
+        return;
+    }
+    stalled.1 += 1;
+    STALLS.notify_all();
+    let mut stalled = STALLS
+        .wait_while(stalled, |(disks, _)| is_stalled(disks))
+        .unwrap_or_else(PoisonError::into_inner);
+    stalled.1 -= 1;
 }
 
 /// Calls `work` with the disk of a directory.

@@ -79,6 +79,12 @@ impl Disk {
         image::with(&self.directory, image::Image::kill);
     }
 
+    /// Has syncs wait until the answer is dropped: the disk does not answer.
+    pub fn stall(&self) -> Stall<'_> {
+        image::stall(&self.directory, true);
+        Stall(self)
+    }
+
     /// Whether something has failed.
     pub fn has_failed(&self) -> bool {
         image::with(&self.directory, |image| image.has_failed())
@@ -96,6 +102,23 @@ impl Disk {
     /// When a file can't be written.
     pub fn cut_power(&self, seed: u64) {
         image::with(&self.directory, |image| image.cut_power(seed));
+    }
+}
+
+/// A disk whose syncs wait.
+#[derive(Debug)]
+pub struct Stall<'d>(&'d Disk);
+
+impl Stall<'_> {
+    /// Waits until a sync waits. Blocks.
+    pub fn until_somebody_waits(&self) {
+        image::until_stalled();
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        image::stall(&self.0.directory, false);
     }
 }
 

@@ -177,6 +177,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, length: ffi::sqlite3
 /// Syncs the image, and no disk: nobody cuts this machine's power.
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     let OpenFile { path, methods } = open_file(file);
+    image::wait(&path);
     let done = image::with_file(&path, |image| {
         if image.verdict(&path, Operation::Sync) != Verdict::Do {
             return ffi::SQLITE_IOERR_FSYNC;

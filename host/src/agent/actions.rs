@@ -64,7 +64,7 @@ impl Node {
         Effect::Prepare(spec)
     }
 
-    /// Other publishers are trusted than before: every module is looked at again. What was refused
+    /// Other publishers or signatures are trusted than before: every module is looked at again. What was refused
     /// may be good now, and what runs may not be.
     pub(super) fn prepare_again(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();

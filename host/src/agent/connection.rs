@@ -5,10 +5,13 @@ use bytes::Bytes;
 use haar_link::runs;
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::{PublicKey, SecretKey};
-use haar_protocol::relay::{NodeCredentials, PASSWORD_PURPOSE, RelayAccess, RelayRole};
+use haar_protocol::relay::{
+    CLIENT_PURPOSE, ClientAccess, NodeCredentials, PASSWORD_PURPOSE, RelayAccess, RelayRole,
+};
 use haar_protocol::topics::{self, Topic};
 use haar_relay::{
-    Credentials, Endpoint, Identity, Outgoing, Session, SessionEvent, SessionOptions, SessionTask,
+    ClientCertificate, Credentials, Endpoint, Identity, Outgoing, Session, SessionEvent,
+    SessionOptions, SessionTask,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -47,6 +50,10 @@ impl Account {
         }
     }
 
+    /// Where a relay is, and what is trusted and shown there.
+    ///
+    /// # Errors
+    /// When it can't be used.
     pub(super) fn endpoint(&self, access: &RelayAccess) -> anyhow::Result<Endpoint> {
         let ca_pem = access.ca_pem.as_ref().unwrap_or(&self.ca_pem);
         let endpoint = match &access.url {
@@ -57,10 +64,29 @@ impl Account {
                 Endpoint::parse(url, Some(ca_pem))?
             }
         };
-        Ok(endpoint)
+        let open = |client: &ClientAccess| -> anyhow::Result<_> {
+            let shared = self.key.shared_with(&self.site_key);
+            Ok(ClientCertificate {
+                certificate_pem: client.certificate_pem.clone(),
+                key_pem: shared.open(CLIENT_PURPOSE, &client.key)?,
+            })
+        };
+        let client = access.client.as_ref().map(open).transpose()?;
+        Ok(endpoint.showing(client)?)
     }
 
-    fn credentials(&self, access: &RelayAccess) -> anyhow::Result<Credentials> {
+    /// Who the node is at a relay, as `user` where it has a password of its own.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub(super) fn identity(&self, access: &RelayAccess, user: String) -> anyhow::Result<Identity> {
+        Ok(Identity {
+            credentials: self.credentials(access, &user)?,
+            client_id: user,
+        })
+    }
+
+    fn credentials(&self, access: &RelayAccess, own: &str) -> anyhow::Result<Credentials> {
         let shared = || self.key.shared_with(&self.site_key);
         Ok(match &access.credentials {
             NodeCredentials::Proof => Credentials::Proof {
@@ -69,7 +95,7 @@ impl Account {
                 key: Box::new(self.key.clone()),
             },
             NodeCredentials::Generated => Credentials::Password {
-                user: self.node.to_string(),
+                user: own.to_owned(),
                 password: shared().relay_password(&access.name),
             },
             NodeCredentials::Given { user, password } => Credentials::Password {
@@ -93,10 +119,7 @@ pub(super) fn connect(
     let sees_site = access.role == RelayRole::Everything;
     let options = SessionOptions {
         endpoint: account.endpoint(access)?,
-        identity: Identity {
-            client_id: node.to_string(),
-            credentials: account.credentials(access)?,
-        },
+        identity: account.identity(access, node.to_string())?,
         will: sees_site.then(|| alive(site, node, "offline")),
         subscriptions: match sees_site {
             true => topics::node_subscriptions(site, node),

@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 
 use super::device_discards::{Discards, Unfit, check};
 use super::device_intake::Waiting;
+use super::device_states::States;
 use crate::bus::message::Headers;
 use crate::bus::table::DurableRoute;
 use crate::bus::topics::{self, BrokerPlan, IncomingTopic, Intake as Into};
@@ -45,8 +46,12 @@ impl Commit {
         plan: &BrokerPlan,
         waiting: &mut Waiting,
         discards: &mut Discards,
+        states: &mut States,
     ) -> anyhow::Result<bool> {
         let (mut reserved, mut unfit) = (Vec::new(), Vec::new());
+        if waiting.is_repeat {
+            return Ok(true);
+        }
         for route in plan.routes(&waiting.topic, waiting.subscription) {
             let answer = match self.ask(store, route, waiting).await {
                 Ok(answer) => answer,
@@ -70,6 +75,7 @@ impl Commit {
         }
         if !std::mem::replace(&mut waiting.is_counted, true) {
             for (route, why) in unfit {
+                states.forget(waiting.topic());
                 discards.discard(route, &why);
             }
         }

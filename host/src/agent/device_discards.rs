@@ -30,6 +30,7 @@ pub(super) struct Discards {
     relay: Name,
     routes: HashMap<(RouteId, Discriminant<Unfit>), u64>,
     without_route: u64,
+    without_properties: u64,
 }
 
 impl Discards {
@@ -38,6 +39,7 @@ impl Discards {
             relay,
             routes: HashMap::new(),
             without_route: 0,
+            without_properties: 0,
         }
     }
 
@@ -69,9 +71,20 @@ impl Discards {
         }
     }
 
+    /// Properties of a message that have the names of our own headers do not become headers.
+    pub(super) fn without_properties(&mut self, topic: &str, properties: usize) {
+        let before = self.without_properties;
+        self.without_properties += properties as u64;
+        if self.without_properties.checked_ilog2() != before.checked_ilog2() {
+            let (relay, topic) = (&self.relay, topic.escape_debug());
+            let properties = self.without_properties;
+            tracing::warn!(%relay, properties, "left out a property of a message to `{topic}`: names that begin with `mqtt-` are those of the node's own headers");
+        }
+    }
+
     /// No route takes the topic: it is withdrawn by now, or the broker sends what nobody asked for.
     pub(super) fn without_route(&mut self, bus: &Bus, topic: &str) {
-        bus.refuse();
+        count(&bus.device_messages_dropped);
         self.without_route += 1;
         if self.without_route.is_power_of_two() {
             let (relay, topic, messages) = (&self.relay, topic.escape_debug(), self.without_route);
@@ -95,4 +108,22 @@ pub(super) fn check(
         return Err(Unfit::Type(said.to_owned()));
     }
     route.check_size(headers, body).map_err(Unfit::Size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn a_message_without_a_route_is_no_frame_of_another_node() {
+        let bus = Bus::default();
+        let mut discards = Discards::new("plant".parse().unwrap());
+        for _ in 0..3 {
+            discards.without_route(&bus, "hall/door");
+        }
+        assert_eq!(bus.device_messages_dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(bus.frames_refused(), 0);
+    }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::device_commit::Commit;
 use super::device_discards::{Discards, check};
 use super::device_link::STORE_PAUSE;
+use super::device_states::{States, Topic};
 use crate::bus::message::{Headers, Message, count};
 use crate::bus::topics::{self, BrokerPlan, IncomingTopic, Intake as Into};
 use crate::bus::{self, Bus};
@@ -36,6 +37,8 @@ pub(super) struct Waiting {
     pub(super) body: Vec<u8>,
     /// Acknowledges it: the broker keeps it until then. None at QoS 0.
     pub(super) receipt: Option<Receipt>,
+    /// The node has the retained message already: it is acknowledged only.
+    pub(super) is_repeat: bool,
     /// The routes that do not take it have counted it.
     pub(super) is_counted: bool,
     is_storing: bool,
@@ -43,10 +46,17 @@ pub(super) struct Waiting {
     _held: Held,
 }
 
+impl Waiting {
+    pub(super) fn topic(&self) -> Topic<'_> {
+        (&self.topic, self.subscription)
+    }
+}
+
 pub(super) struct Intake {
     bus: Arc<Bus>,
     store: Store,
     discards: Discards,
+    states: States,
     waiting: VecDeque<Waiting>,
     /// Those that are marked so in `waiting` are being stored.
     storing: JoinSet<bool>,
@@ -61,6 +71,7 @@ impl Intake {
             bus,
             store,
             discards: Discards::new(relay),
+            states: States::default(),
             waiting: VecDeque::new(),
             storing: JoinSet::new(),
             paused_until: None,
@@ -77,6 +88,11 @@ impl Intake {
         self.storing.is_empty()
     }
 
+    /// The routes are others.
+    pub(super) fn follow(&mut self) {
+        self.states.clear();
+    }
+
     /// Takes no more messages: what is not acknowledged comes again in the next session.
     pub(super) fn end(&mut self) {
         self.is_ending = true;
@@ -84,7 +100,13 @@ impl Intake {
 
     /// What was not acknowledged on a connection comes again on the next one.
     pub(super) fn disconnected(&mut self) {
-        self.waiting.retain(|waiting| waiting.receipt.is_none());
+        let states = &mut self.states;
+        self.waiting.retain(|waiting| {
+            if waiting.receipt.is_some() {
+                states.forget(waiting.topic());
+            }
+            waiting.receipt.is_none()
+        });
     }
 
     /// Takes a message: live routes have it at once, for the others it waits to be stored.
@@ -92,22 +114,25 @@ impl Intake {
         if self.is_ending {
             return;
         }
+        let content_type = message.properties.content_type.clone();
         let (headers, left_out) = topics::headers(
             &message.topic,
             message.retained,
             message.duplicate,
-            message.user_properties,
+            message.properties,
         );
-        for _ in 0..left_out {
-            self.bus.refuse();
-        }
+        self.discards.without_properties(&message.topic, left_out);
+        let dropped = &self.bus.device_properties_dropped;
+        dropped.fetch_add(left_out as u64, Ordering::Relaxed);
         let routes = plan.routes(&message.topic, message.subscription);
         if routes.is_empty() {
             self.discards.without_route(&self.bus, &message.topic);
         }
-        let content_type = message.content_type;
+        let topic = (message.topic.as_str(), message.subscription);
+        let states = &mut self.states;
+        let is_repeat = states.is_repeat(topic, message.retained, &message.payload);
         let mut is_stored = false;
-        for route in routes {
+        for route in routes.into_iter().filter(|_| !is_repeat) {
             match &route.intake {
                 Into::Inbox { .. } => {
                     self.pass_live(route, content_type.as_deref(), &headers, &message.payload);
@@ -126,6 +151,7 @@ impl Intake {
             headers,
             body: message.payload.to_vec(),
             receipt: message.receipt,
+            is_repeat,
             is_counted: false,
             is_storing: false,
             _held: message.held,
@@ -158,7 +184,8 @@ impl Intake {
             headers: headers.clone(),
             body: body.to_vec(),
         });
-        bus::deliver(&message, inbox, &route.entry);
+        let taken_ms = Some(self.store.ages().now_ms());
+        bus::deliver(&message, inbox, &route.entry, taken_ms);
     }
 
     /// Begins to store what waits, as far as there is room for it.
@@ -177,8 +204,11 @@ impl Intake {
             if is_blocked && waiting.receipt.is_some() {
                 continue; // acknowledged in order
             }
-            let discards = &mut self.discards;
-            match commit.add(&self.store, plan, waiting, discards).await {
+            let (discards, states) = (&mut self.discards, &mut self.states);
+            match commit
+                .add(&self.store, plan, waiting, discards, states)
+                .await
+            {
                 Ok(true) => {
                     waiting.is_storing = true;
                     messages += 1;

@@ -2,25 +2,20 @@
 //! until the broker has acknowledged it; what was not acknowledged when a connection ended is
 //! published again on the next one, in its order.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use haar_protocol::ids::Name;
-use haar_relay::{DevicePublish, DeviceSession, Outcome};
+use haar_relay::{DeviceSession, DeviceTerms, Outcome};
 use tokio::time::Instant;
 
+use super::device_errands::Errands;
 use super::device_link::STORE_PAUSE;
-use crate::bus::log::Reader;
-use crate::bus::message::{Message, count};
-use crate::bus::topic_queue::TopicQueue;
-use crate::bus::topics::{self, BrokerPlan, OutgoingTopic, Supply};
+use super::device_stream::{InFlight, Stream, publish};
+use crate::bus::message::count;
+use crate::bus::topics::{BrokerPlan, Supply};
 use crate::store::Store;
-use crate::store::log::Logged;
 
-/// Bytes that are read from a log at a time.
-const READ_BYTES: u64 = 64 << 10;
 /// Messages of durable routes that the broker has not acknowledged, at most.
 const IN_FLIGHT_MAX: usize = 32;
 /// How long a route waits when the broker has refused its message: doubled each time.
@@ -28,7 +23,11 @@ const REFUSED_PAUSES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30);
 
 pub(super) struct Output {
+    relay: Name,
     store: Store,
+    /// What the broker allows.
+    terms: Option<DeviceTerms>,
+    errands: Errands,
     streams: Vec<Stream>,
     tokens: u64,
     /// The stream that is served next.
@@ -37,83 +36,13 @@ pub(super) struct Output {
     paused_until: Option<Instant>,
 }
 
-/// A route on its way out.
-struct Stream {
-    route: OutgoingTopic,
-    /// Position of the last message that was read.
-    read_to: u64,
-    ready: VecDeque<Logged>,
-    in_flight: VecDeque<InFlight>,
-    /// The broker has refused a message.
-    refused: Option<(Instant, Duration)>,
-}
-
-struct InFlight {
-    token: u64,
-    position: u64,
-    is_done: bool,
-}
-
-impl Stream {
-    fn new(route: OutgoingTopic) -> Self {
-        let read_to = match &route.supply {
-            Supply::Log { reader, .. } => reader.base(),
-            Supply::Queue(_) => 0,
-        };
-        Self {
-            route,
-            read_to,
-            ready: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            refused: None,
-        }
-    }
-
-    fn reader(&self) -> Option<&Arc<Reader>> {
-        match &self.route.supply {
-            Supply::Log { reader, .. } => Some(reader),
-            Supply::Queue(_) => None,
-        }
-    }
-
-    fn queue(&self) -> Option<&Arc<TopicQueue>> {
-        match &self.route.supply {
-            Supply::Log { .. } => None,
-            Supply::Queue(queue) => Some(queue),
-        }
-    }
-
-    /// From the first message that is not acknowledged.
-    fn begin_again(&mut self) {
-        self.ready.clear();
-        self.in_flight.clear();
-        self.read_to = self.reader().map_or(0, |reader| reader.base());
-    }
-
-    fn is_paused(&self) -> bool {
-        self.refused
-            .is_some_and(|(until, _)| until > Instant::now())
-    }
-
-    /// The log lets go of what is done with.
-    fn advance(&mut self) {
-        let mut base = 0;
-        while let Some(first) = self.in_flight.pop_front_if(|first| first.is_done) {
-            base = first.position;
-        }
-        if self.in_flight.is_empty() && self.ready.is_empty() {
-            base = self.read_to; // also what has expired
-        }
-        if let Some(reader) = self.reader().filter(|reader| base > reader.base()) {
-            reader.advance(base);
-        }
-    }
-}
-
 impl Output {
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(relay: Name, store: Store) -> Self {
         Self {
+            relay,
             store,
+            terms: None,
+            errands: Errands::default(),
             streams: Vec::new(),
             tokens: 0,
             turn: 0,
@@ -141,9 +70,21 @@ impl Output {
                     stream.route = route.clone();
                     stream
                 }
-                None => Stream::new(route.clone()),
+                None => {
+                    let mut stream = Stream::new(route.clone());
+                    if let Some(terms) = self.terms {
+                        stream.connected(&self.relay, terms);
+                    }
+                    stream
+                }
             };
             self.streams.push(stream);
+        }
+        for gone in before {
+            self.errands.withdrawn(&gone.route);
+        }
+        for stream in &self.streams {
+            self.errands.cancel(&stream.route.target.topic);
         }
         self.streams
             .sort_by_key(|stream| std::cmp::Reverse(stream.route.priority));
@@ -157,8 +98,33 @@ impl Output {
         refused.chain(paused).min()
     }
 
+    /// The agent ends, or no route needs the broker any more.
+    pub(super) fn leave(&mut self, is_withdrawn: bool) {
+        if is_withdrawn {
+            self.follow(&BrokerPlan::default());
+        }
+        for stream in &self.streams {
+            self.errands.leave(&stream.route);
+        }
+    }
+
+    /// True when the broker has yet to be told of a route that is gone.
+    pub(super) fn has_errands(&self) -> bool {
+        !self.errands.is_empty()
+    }
+
+    /// There is a connection.
+    pub(super) fn connected(&mut self, terms: DeviceTerms) {
+        self.terms = Some(terms);
+        for stream in &mut self.streams {
+            stream.connected(&self.relay, terms);
+        }
+    }
+
     /// What was handed over on a connection that has ended is published again.
     pub(super) fn disconnected(&mut self) {
+        self.terms = None;
+        self.errands.disconnected();
         for stream in &mut self.streams {
             stream.begin_again();
         }
@@ -174,8 +140,9 @@ impl Output {
         {
             self.paused_until = None;
         }
-        let mut has_some = false;
+        let mut has_some = self.errands.is_waiting();
         for stream in &mut self.streams {
+            has_some |= stream.is_last_due;
             if let Some(queue) = stream.queue() {
                 has_some |= !queue.is_empty();
                 continue;
@@ -183,7 +150,7 @@ impl Output {
             if stream.is_paused() || !has_room || self.paused_until.is_some() {
                 continue;
             }
-            if let Err(error) = read(&self.store, stream).await {
+            if let Err(error) = stream.read(&self.store).await {
                 if !self.store.is_known_to_fail() {
                     tracing::error!("a log can't be read: {error:#}; tried again");
                 }
@@ -197,15 +164,34 @@ impl Output {
     /// Publishes one message: of the live routes first, then of the durable ones in their turn among
     /// those of one priority.
     pub(super) fn send(&mut self, session: &DeviceSession, connection: u64) {
+        let Some(terms) = self.terms else {
+            return;
+        };
         self.tokens += 1;
         let token = self.tokens;
-        for stream in &self.streams {
-            if let Some(message) = stream.queue().and_then(|queue| queue.pop()) {
-                let outgoing = publish(&stream.route, &message, false);
-                match session.publish(connection, token, outgoing) {
-                    Ok(()) => count(&stream.route.counters.delivered),
-                    Err(_) => count(&stream.route.counters.dropped),
+        if self.errands.send(session, connection, token, terms) {
+            return;
+        }
+        for stream in &mut self.streams {
+            if std::mem::take(&mut stream.is_last_due) {
+                let last = stream.last.as_ref();
+                let last =
+                    last.and_then(|last| publish(&stream.route, last, 0, terms.acknowledges));
+                if let Some(last) = last {
+                    // Nothing comes of an error: the connection has ended, and the next one sees to it.
+                    let _ = session.publish(connection, token, last);
+                    return;
                 }
+            }
+            let next = stream.queue().and_then(|queue| queue.pop());
+            if let Some((waited_ms, message)) = next {
+                let outgoing = publish(&stream.route, &message, waited_ms, false);
+                let sent = outgoing.map(|outgoing| session.publish(connection, token, outgoing));
+                match sent {
+                    Some(Ok(())) => count(&stream.route.counters.delivered),
+                    Some(Err(_)) | None => count(&stream.route.counters.dropped),
+                }
+                stream.sent(&message);
                 return;
             }
         }
@@ -222,22 +208,43 @@ impl Output {
         self.turn = self.turn.wrapping_add(1);
         let index = self.turn % equals.len();
         let stream = &mut equals[index];
+        let now_ms = self.store.ages().now_ms();
         let Some(logged) = stream.ready.pop_front() else {
             return;
         };
-        let outgoing = publish(&stream.route, &logged.message, true);
-        match session.publish(connection, token, outgoing) {
-            Ok(()) => stream.in_flight.push_back(InFlight {
-                token,
-                position: logged.position,
-                is_done: false,
-            }),
-            Err(_) => stream.ready.push_front(logged),
+        let waited_ms = now_ms.saturating_sub(logged.stored_ms);
+        let outgoing = publish(&stream.route, &logged.message, waited_ms, true);
+        let is_expired = outgoing.is_none();
+        let sent = outgoing.map(|outgoing| session.publish(connection, token, outgoing));
+        if let Some(Err(_)) = sent {
+            stream.ready.push_front(logged);
+            return;
         }
+        let position = logged.position;
+        stream.in_flight.push_back(InFlight {
+            token,
+            position,
+            is_done: is_expired,
+        });
+        if !is_expired {
+            stream.sent(&logged.message);
+            return;
+        }
+        if stream
+            .reader()
+            .is_some_and(|reader| reader.expired(position))
+        {
+            count(&stream.route.counters.dropped);
+        }
+        stream.advance();
     }
 
     /// The broker has answered, or no broker will.
-    pub(super) fn published(&mut self, relay: &Name, token: u64, outcome: Outcome) {
+    pub(super) fn published(&mut self, token: u64, outcome: Outcome) {
+        let relay = &self.relay;
+        if self.errands.published(relay, token, &outcome) {
+            return;
+        }
         let found = self.streams.iter_mut().find_map(|stream| {
             let index = stream.in_flight.iter().position(|one| one.token == token);
             index.map(|index| (stream, index))
@@ -253,7 +260,9 @@ impl Output {
         match outcome {
             Outcome::Taken => {
                 count(&route.counters.delivered);
-                stream.refused = None;
+                if stream.refused.take().is_some() {
+                    stream.report(relay, stream.lack);
+                }
             }
             Outcome::Never(why) => {
                 tracing::warn!(%relay, %topic, "a message is dropped: {why}");
@@ -266,6 +275,8 @@ impl Output {
                         (before * 2).min(*REFUSED_PAUSES.end())
                     });
                 tracing::warn!(%relay, %topic, "the broker refused a message: {why}; published again in {pause:?}");
+                let problem = format!("refused a message: {why}");
+                stream.report(relay, Some(&problem));
                 stream.refused = Some((Instant::now() + pause, pause));
                 stream.begin_again();
                 return;
@@ -275,43 +286,5 @@ impl Output {
             answered.is_done = true;
         }
         stream.advance();
-    }
-}
-
-/// Reads on where a stream has nothing ready. What has expired is passed over, and counted once.
-async fn read(store: &Store, stream: &mut Stream) -> anyhow::Result<()> {
-    let Supply::Log { reader, expiry_ms } = stream.route.supply.clone() else {
-        return Ok(());
-    };
-    // What made room for newer messages is gone.
-    stream.read_to = stream.read_to.max(reader.base());
-    if !stream.ready.is_empty() || stream.read_to >= reader.log.head() {
-        return Ok(());
-    }
-    let messages = reader.log.read(store, stream.read_to, READ_BYTES).await?;
-    let now_ms = store.ages().now_ms();
-    for logged in messages {
-        stream.read_to = logged.position;
-        let is_expired = expiry_ms.is_some_and(|age| logged.is_older(age, now_ms));
-        if !is_expired {
-            stream.ready.push_back(logged);
-            continue;
-        }
-        if reader.expired(logged.position) {
-            count(&stream.route.counters.dropped);
-        }
-    }
-    stream.advance();
-    Ok(())
-}
-
-fn publish(route: &OutgoingTopic, message: &Message, at_least_once: bool) -> DevicePublish {
-    DevicePublish {
-        topic: route.target.topic.clone(),
-        payload: Bytes::from(message.body.clone()),
-        retain: route.target.retain,
-        content_type: route.content_type.clone(),
-        user_properties: topics::properties(&message.headers),
-        at_least_once,
     }
 }

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use haar_protocol::ids::{Name, NodeId};
-use haar_protocol::keys::{PublicKey, SecretKey};
-use haar_protocol::relay::{NodeCredentials, PASSWORD_PURPOSE, RelayAccess, device_user};
-use haar_relay::{Credentials, DeviceOptions, Endpoint, Identity};
-use tokio::sync::watch;
+use haar_protocol::ids::Name;
+use haar_protocol::relay::{NodeCredentials, RelayAccess, device_user, former_device_user};
+use haar_protocol::status::RelayStatus;
+use haar_relay::DeviceOptions;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::Event;
+use super::connection::Account;
+use super::device_health::Health;
 use super::device_link;
 use crate::bus::Bus;
 use crate::bus::topics::BrokerPlan;
@@ -25,13 +27,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the tasks of all brokers need.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
-    pub(super) node: NodeId,
-    pub(super) key: SecretKey,
-    pub(super) site_key: PublicKey,
-    /// Whom to trust where a relay says nothing else.
-    pub(super) ca_pem: String,
+    pub(super) account: Account,
     pub(super) bus: Arc<Bus>,
     pub(super) store: Store,
+    pub(super) events: mpsc::Sender<Event>,
 }
 
 /// The tasks that talk to devices.
@@ -40,6 +39,8 @@ pub(super) struct Devices {
     means: Means,
     tasks: JoinSet<()>,
     brokers: HashMap<Name, Broker>,
+    /// What statuses report of each broker that is needed, also of those that can't be used.
+    healths: BTreeMap<Name, Arc<Health>>,
     /// Tasks that have a session forgotten.
     leaving: HashMap<Name, AbortHandle>,
     stop: CancellationToken,
@@ -59,6 +60,7 @@ impl Devices {
             means,
             tasks: JoinSet::new(),
             brokers: HashMap::new(),
+            healths: BTreeMap::new(),
             leaving: HashMap::new(),
             stop: CancellationToken::new(),
         }
@@ -78,9 +80,10 @@ impl Devices {
                 self.leaving.insert(name, broker.task);
             }
         }
+        self.healths.retain(|name, _| plans.contains_key(name));
         for (name, plan) in plans {
             let Some(access) = brokers.iter().find(|access| &access.name == name) else {
-                tracing::warn!(relay = %name, "its topics wait: the assignment does not say how to reach it");
+                self.can_not_use(name, "the assignment does not say how to reach it");
                 continue;
             };
             let known = self.brokers.get(name);
@@ -95,9 +98,30 @@ impl Devices {
             }
             match self.open(access, plan) {
                 Ok(broker) => drop(self.brokers.insert(name.clone(), broker)),
-                Err(error) => tracing::error!(relay = %name, "its topics wait: {error:#}"),
+                Err(error) => self.can_not_use(name, &format!("{error:#}")),
             }
         }
+    }
+
+    fn can_not_use(&mut self, name: &Name, why: &str) {
+        tracing::error!(relay = %name, "its topics wait: {why}");
+        self.health(name).set(false, Some(why));
+    }
+
+    /// The state of a session that begins.
+    fn health(&mut self, name: &Name) -> Arc<Health> {
+        let health = Health::new(name.clone(), self.means.events.clone());
+        let health = Arc::new(health);
+        self.healths.insert(name.clone(), Arc::clone(&health));
+        health
+    }
+
+    /// What statuses report of the brokers.
+    pub(super) fn statuses(&self) -> Vec<RelayStatus> {
+        self.healths
+            .values()
+            .map(|health| health.status())
+            .collect()
     }
 
     fn open(&mut self, access: &RelayAccess, plan: &BrokerPlan) -> anyhow::Result<Broker> {
@@ -105,12 +129,13 @@ impl Devices {
         let (plan, planned) = watch::channel(plan.clone());
         let forget = CancellationToken::new();
         let work = device_link::run(
-            access.name.clone(),
+            access.clone(),
             options,
             planned,
             Arc::clone(&self.means.bus),
             self.means.store.clone(),
             device_link::Ends {
+                health: self.health(&access.name),
                 forget: forget.clone(),
                 stop: self.stop.clone(),
             },
@@ -136,28 +161,16 @@ impl Devices {
 
 impl Means {
     fn options(&self, access: &RelayAccess) -> anyhow::Result<DeviceOptions> {
-        let url = access.url.as_ref().context("it has no address")?;
-        let ca_pem = access.ca_pem.as_deref().unwrap_or(&self.ca_pem);
-        let user = device_user(&self.node);
-        let shared = self.key.shared_with(&self.site_key);
-        let credentials = match &access.credentials {
-            NodeCredentials::Generated => Credentials::Password {
-                user: user.clone(),
-                password: shared.relay_password(&access.name),
-            },
-            NodeCredentials::Given { user, password } => Credentials::Password {
-                user: user.clone(),
-                password: shared.open(PASSWORD_PURPOSE, password)?,
-            },
-            NodeCredentials::Anonymous => Credentials::Anonymous,
-            NodeCredentials::Proof => anyhow::bail!("it is a relay of ours, without devices"),
-        };
+        anyhow::ensure!(
+            access.credentials != NodeCredentials::Proof,
+            "it is a relay of ours, without devices"
+        );
+        let account = &self.account;
+        let former = former_device_user(&account.node);
         Ok(DeviceOptions {
-            endpoint: Endpoint::new(url, Some(ca_pem))?,
-            identity: Identity {
-                client_id: user,
-                credentials,
-            },
+            endpoint: account.endpoint(access)?,
+            identity: account.identity(access, device_user(&account.node, &access.name))?,
+            former: Some(account.identity(access, former)?),
         })
     }
 }

@@ -1,9 +1,10 @@
 //! Carries out what the control state decided.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use haar_protocol::assignment::Microservice;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use wasmtime::component::InstancePre;
 
 use super::Event;
@@ -11,7 +12,7 @@ use super::node::Effect;
 use super::run::Agent;
 use super::slot::Running;
 use crate::local_api::state::State;
-use crate::modules::PrepareError;
+use crate::modules::{PrepareError, Trust};
 use crate::runtime::instance::{Orders, Setup};
 
 impl Agent {
@@ -41,20 +42,18 @@ impl Agent {
     }
 
     fn prepare(&mut self, spec: Arc<Microservice>) {
-        let publishers = self
-            .node
-            .assignment()
-            .map(|assignment| assignment.publishers.clone())
-            .unwrap_or_default();
+        let Some(assignment) = self.node.assignment() else {
+            return; // nothing is wanted without one
+        };
+        let trust = Trust::of(assignment, &spec.module);
         let (modules, runtime) = (Arc::clone(&self.modules), Arc::clone(&self.runtime));
         let (events, permits) = (self.events.clone(), Arc::clone(&self.preparing));
         self.work.spawn(async move {
             let _permit = permits.acquire().await;
             let wanted = Arc::clone(&spec);
-            let prepared = tokio::task::spawn_blocking(move || {
-                modules.prepare(&wanted, &publishers, &runtime)
-            })
-            .await;
+            let prepared =
+                tokio::task::spawn_blocking(move || modules.prepare(&wanted, trust, &runtime))
+                    .await;
             let outcome = prepared.unwrap_or_else(|panic| {
                 Err(PrepareError::Refused(format!(
                     "loading the module failed badly: {panic}"
@@ -69,12 +68,13 @@ impl Agent {
         self.runs += 1;
         let run = self.runs;
         let (orders, given) = watch::channel(Orders::of(&spec));
-        let (started, start_returned) = oneshot::channel();
+        let (answered, mut answers) = mpsc::channel(1);
         let Some((logger, counters, file_thread)) = self.node.instruments(&spec.name) else {
             return;
         };
         logger.follow(&spec); // it may have changed while nothing ran
         logger.begin_instance();
+        counters.memory_bytes.store(0, Ordering::Relaxed); // that of the last one is given back
         let setup = Setup {
             pre,
             spec: Arc::clone(&spec),
@@ -84,15 +84,16 @@ impl Agent {
             counters,
             file_thread,
             orders: given,
-            started: Some(started),
+            answered,
         };
         let abort = self.runtime.spawn(&mut self.instances, setup);
         self.instance_names
             .insert(abort.id(), (spec.name.clone(), run));
         let (events, name) = (self.events.clone(), spec.name.clone());
         self.work.spawn(async move {
-            if start_returned.await.is_ok() {
-                let _ = events.send(Event::Started(name, run)).await; // or the control loop has ended
+            while answers.recv().await.is_some() {
+                let answered = Event::Answered(name.clone(), run);
+                let _ = events.send(answered).await; // or the control loop has ended
             }
         });
         self.node.launched(Running {

@@ -20,6 +20,7 @@ use crate::config::Precompiled;
 use crate::identity::Membership;
 use crate::local_api::state::now_ms;
 use crate::modules::compile::Compiler;
+use crate::service_manager::DISK_IS_SLOW;
 use crate::store::Health;
 
 /// How long the end of the agent may take in all.
@@ -57,20 +58,38 @@ impl Agent {
         if let Some(envelope) = self.unstored.take() {
             self.assignment(&envelope).await;
         }
+        self.end_lives().await;
+        let are_given = self.node.registry.gives_numbers();
+        self.reserve_numbers(are_given).await;
         if self.lacks_logs {
             self.open_logs_again().await;
         }
+        if self.store.is_known_to_fail() {
+            // Nobody else may write for long: whether it works again is seen by trying.
+            let store = self.store.clone();
+            self.work
+                .spawn(async move { drop(store.keep_ages().await) });
+        }
         self.relays.look();
-        self.renew_link_key();
+        self.renew_link_key().await;
         if !*self.connected.borrow() {
             return; // a whole snapshot is sent as soon as there is a connection
         }
-        match self.store.count_dead_letters().await {
-            Ok(letters) => self.node.count_dead_letters(&letters),
-            Err(_) if self.store.is_known_to_fail() => {}
-            Err(error) => tracing::warn!("dead letters can't be counted: {error:#}"),
-        }
+        self.count_dead_letters().await;
         self.send_status().await;
+    }
+
+    /// Where the disk does not answer, the status says so and goes without.
+    async fn count_dead_letters(&mut self) {
+        if self.store.slow_for().is_some() {
+            return;
+        }
+        match tokio::time::timeout(DISK_IS_SLOW, self.store.count_dead_letters()).await {
+            Ok(Ok(letters)) => self.node.count_dead_letters(&letters),
+            Ok(Err(_)) if self.store.is_known_to_fail() => {}
+            Ok(Err(error)) => tracing::warn!("dead letters can't be counted: {error:#}"),
+            Err(_) => {}
+        }
     }
 
     /// Never waits for the relay: when it does not take the status, it gets the next one, which is a
@@ -117,15 +136,20 @@ impl Agent {
             now_ms,
             flash: written.map(|written| self.flash.status(written, now_ms)),
             started_ms: self.started_ms,
+            began: self.began,
+            interval_ms: u64::try_from(self.options.status_interval.as_millis())
+                .unwrap_or(u64::MAX),
             start: self.start.status(),
             link_key: self.options.link_secret.public(),
             compiler: self.options.compiler != Compiler::None,
             precompiled: self.options.precompiled == Precompiled::Accept,
             policy: self.options.policy.outline(),
             relays: self.relays.statuses(),
+            brokers: self.devices.statuses(),
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
-            store: reporter::store(&self.store),
+            memory_source: self.options.membership.memory_source.clone(),
+            store: reporter::store(&self.store, &self.data, &mut self.store_since, now_ms),
         };
         let membership = &self.options.membership;
         let (bus, key) = (&self.surroundings.bus, &self.options.key);
@@ -164,6 +188,11 @@ impl Agent {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
+        if self.node.is_idle() && self.reserved > 1 {
+            // Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
+            let highest = self.node.registry.highest_number();
+            let _ = self.store.past(0, Some(highest)).await;
+        }
         if let Err(error) = self.store.keep_ages().await
             && !self.store.is_known_to_fail()
         {

@@ -1,6 +1,7 @@
 //! What is done beside the control loop for the data of microservices: what passed their ports is
 //! stored, and what belongs to nobody any more is deleted.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,6 +121,45 @@ pub(super) async fn delete_unowned(
     }
 }
 
+/// Directories that are to be deleted are called so, and no application is.
+const ASIDE: &str = ".ended.";
+
+/// Takes the private directories of microservices away: nobody finds them any more, and the next look
+/// deletes them.
+pub(super) fn set_aside(
+    surroundings: &Surroundings,
+    names: &[MicroserviceName],
+) -> std::io::Result<()> {
+    for name in names {
+        let directory = surroundings.private_directory(name);
+        let mut number = 0;
+        let aside = loop {
+            let called = format!("{ASIDE}{}.{}.{number}", name.application, name.microservice);
+            let aside = surroundings.private_directories.join(called);
+            match aside.exists() {
+                true => number += 1,
+                false => break aside,
+            }
+        };
+        match std::fs::rename(&directory, aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what was set aside, in this run of the agent or in an earlier one.
+fn delete_set_aside(private: &Path) {
+    let entries = std::fs::read_dir(private).into_iter().flatten();
+    for entry in entries.flatten() {
+        let is_aside = entry.file_name().to_string_lossy().starts_with(ASIDE);
+        if is_aside && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::error!("can't remove {}: {error}", entry.path().display());
+        }
+    }
+}
+
 async fn look(
     surroundings: &Surroundings,
     now_kept: Kept,
@@ -128,6 +168,8 @@ async fn look(
     let Kept { owners, histories } = now_kept;
     let store = &surroundings.store;
     store.follow_histories(owners.clone(), histories).await?;
+    let private = surroundings.private_directories.clone();
+    tokio::task::spawn_blocking(move || delete_set_aside(&private)).await?;
     for name in store.follow_owners(owners).await? {
         tracing::info!(microservice = %name, "its data is deleted: it has been gone for a day");
         let is_back = |kept: &Kept| kept.owners.contains(&name);

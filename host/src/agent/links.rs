@@ -25,6 +25,7 @@ use super::relays::Table;
 use crate::bus::Bus;
 use crate::bus::logs::LinkPlan;
 use crate::identity::LinkSecret;
+use crate::local_api::state::now_ms;
 use crate::store::Store;
 
 /// Sealed frames of one node that may wait to be opened.
@@ -109,7 +110,10 @@ impl Intake {
         self.table.send_modify(|table| {
             let mut attachments = table.as_ref().clone();
             if let Some(one) = attachments.iter_mut().find(|one| one.number == relay) {
-                one.connected = reason.is_none();
+                if one.connected != reason.is_none() {
+                    one.connected = !one.connected;
+                    one.since_ms = now_ms();
+                }
                 one.connections += u64::from(one.connected);
                 one.reason = reason;
             }

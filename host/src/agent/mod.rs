@@ -16,11 +16,15 @@ mod serving;
 mod links;
 mod peer_link;
 mod devices;
+mod device_health;
 mod device_link;
 mod device_intake;
+mod device_states;
 mod device_commit;
 mod device_discards;
 mod device_output;
+mod device_stream;
+mod device_errands;
 mod letters;
 mod requests;
 mod log_shipper;
@@ -57,10 +61,10 @@ pub enum Event {
     Disconnected(RelayNumber, DisconnectReason),
     /// A module is ready, or is not.
     Prepared(Arc<Microservice>, Result<InstancePre<State>, PrepareError>),
-    /// An instance's `start` has returned.
-    Started(MicroserviceName, u64),
+    /// An instance's `start` has returned, or it has answered to other values of its configuration.
+    Answered(MicroserviceName, u64),
     /// A dead letter goes back into its inbox; the answer says why not.
     Replay(Box<DeadLetter>, oneshot::Sender<Result<(), String>>),
-    /// There are other dead letters than before.
-    DeadLettersChanged,
+    /// Something that statuses tell is different: dead letters, or a session with devices.
+    Changed,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
 use haar_protocol::ids::Digest;
 use haar_protocol::log::Level;
-use haar_protocol::status::{RefusedAssignment, State as Phase};
+use haar_protocol::status::{Overflow, RefusedAssignment, State as Phase};
 use haar_protocol::text;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
@@ -52,6 +52,8 @@ pub struct Node {
     pub(super) slots: BTreeMap<MicroserviceName, Slot>,
     /// Inboxes, sequences, counters.
     pub registry: Registry,
+    /// What was discarded because its routes are gone, as the store counts it.
+    pub discarded: Overflow,
     /// True when the status says something else than the last one that was sent.
     pub changed: bool,
 }
@@ -68,6 +70,7 @@ impl Node {
             wanted: BTreeMap::new(),
             slots: BTreeMap::new(),
             registry: Registry::default(),
+            discarded: Overflow::default(),
             changed: true,
         }
     }
@@ -106,15 +109,15 @@ impl Node {
         for (name, slot) in &mut self.slots {
             if let Some(wanted) = self.wanted.get(name) {
                 slot.forget_refusal_unless_of(wanted);
+                slot.forget_failures_unless_of(wanted);
             }
         }
         let mut effects = vec![Effect::SetTable(self.registry.compile(&assignment))];
-        let publishers_changed = self
-            .assignment
-            .as_ref()
-            .is_some_and(|before| before.publishers != assignment.publishers);
+        let trust_changed = self.assignment.as_ref().is_some_and(|before| {
+            before.publishers != assignment.publishers || before.signatures != assignment.signatures
+        });
         self.assignment = Some(assignment);
-        if publishers_changed {
+        if trust_changed {
             effects.extend(self.prepare_again());
         }
         effects.push(Effect::Sweep(
@@ -154,7 +157,7 @@ impl Node {
             Err(PrepareError::NotYet(reason)) => {
                 let at = slot.next_prepare(now, jitter);
                 tracing::warn!(microservice = %spec.name, "{reason}; tried again in {:?}", at - now);
-                slot.waiting = Some(Waiting::Prepare(at));
+                slot.wait(Waiting::Prepare(at), spec);
                 slot.show(slot.phase, Some(&reason), now_ms);
                 Vec::new()
             }
@@ -176,7 +179,7 @@ impl Node {
         slot.last = Some((Arc::clone(spec), pre.clone()));
         match &slot.running {
             None => vec![Effect::Start(Arc::clone(spec), pre)],
-            Some(running) if !reconcile::needs_restart(&running.spec, spec) => {
+            Some(_) if !slot.must_restart(spec) => {
                 // It was only looked at again, and may go on.
                 self.reconcile(now_ms)
             }
@@ -196,9 +199,9 @@ impl Node {
         }
     }
 
-    /// An instance has started: its `start` returned. What changed while it was prepared is told
-    /// to it now.
-    pub fn started(
+    /// An instance has started: its `start` returned; or it has answered to other values of its
+    /// configuration. What changed while it was prepared is told to it now.
+    pub fn answered(
         &mut self,
         name: &MicroserviceName,
         run: u64,
@@ -211,9 +214,10 @@ impl Node {
         if let Some(running) = slot.running.as_mut()
             && running.run == run
         {
-            running.started = Some(now);
+            let is_first = running.started.is_none();
+            running.started.get_or_insert(now);
             self.changed = true;
-            if slot.stop_deadline.is_none() {
+            if is_first && slot.stop_deadline.is_none() {
                 slot.show(Phase::Running, None, now_ms);
             }
         }
@@ -262,17 +266,13 @@ impl Node {
                 failure.to_string()
             }
         };
+        let reason = format!("{}: {reason}", running.spec.module_label);
         tracing::warn!(microservice = %name, "{reason}");
         slot.logger
             .agent(Level::Error, reason.lines().next().unwrap_or_default());
-        let policy = self
-            .wanted
-            .get(name)
-            .unwrap_or(&running.spec)
-            .restart
-            .clone();
-        let at = slot.next_start(&policy, running.started, now, jitter);
-        slot.waiting = Some(Waiting::Start(at));
+        let wanted = self.wanted.get(name).unwrap_or(&running.spec);
+        let at = slot.next_start(&wanted.restart, running.started, now, jitter);
+        slot.wait(Waiting::Start(at), wanted);
         slot.show(Phase::BackOff, Some(&reason), now_ms);
         self.woken(now, now_ms)
     }

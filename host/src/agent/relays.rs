@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::connection::{Account, alive, connect};
 use super::links::Intake;
+use crate::local_api::state::now_ms;
 
 /// How long no relay may be reached before the one of the enrolment is tried, too.
 const FALLBACK_AFTER: Duration = Duration::from_secs(30);
@@ -37,6 +38,8 @@ pub(super) struct Attachment {
     pub(super) connections: u64,
     /// Why it is not connected.
     pub(super) reason: Option<String>,
+    /// Since when it is connected, or is not.
+    pub(super) since_ms: u64,
 }
 
 /// All of them, the most preferred first.
@@ -183,6 +186,7 @@ impl Relays {
             name: one.name.clone(),
             connected: one.connected,
             reason: one.reason.clone().filter(|_| !one.connected),
+            since_ms: Some(one.since_ms),
         });
         statuses.collect()
     }
@@ -257,6 +261,7 @@ impl Relays {
             connected: false,
             connections: 0,
             reason: None,
+            since_ms: now_ms(),
         })
     }
 
@@ -279,5 +284,7 @@ fn embedded() -> RelayAccess {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        session_expiry_s: None,
+        client: None,
     }
 }

@@ -49,6 +49,7 @@ impl Node {
             }),
             attempt: 1,
             place: None,
+            taken_ms: None,
         };
         let inbox = self.registry.inbox(&spec.name, &spec.limits);
         if inbox.push_where_room(delivery) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::dead_letters::{
-    DeadLetterPage, DeadLetterSelection, Dropped, LETTERS_NAMED_MAX, REFUSED_REPLAYS_MAX,
-    RefusedReplay, Replayed,
+    DeadLetterPage, DeadLetterSelection, Dropped, LETTERS_NAMED_MAX, NOT_THERE,
+    REFUSED_REPLAYS_MAX, RefusedReplay, Replayed,
 };
 use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::{PublicKey, SecretKey};
@@ -204,7 +204,7 @@ impl Desk {
             }
             let reason = match self.store.dead_letter(id).await? {
                 Some(stored) => self.replay_one(stored).await?.err(),
-                None => Some("the node keeps no such dead letter".to_owned()),
+                None => Some(NOT_THERE.to_owned()),
             };
             match reason {
                 None => outcome.replayed += 1,
@@ -252,7 +252,7 @@ impl Desk {
 
     /// The next status tells how many letters there are now.
     async fn tell_change(&self) {
-        let _ = self.events.send(Event::DeadLettersChanged).await; // or the control loop has ended
+        let _ = self.events.send(Event::Changed).await; // or the control loop has ended
     }
 }
 

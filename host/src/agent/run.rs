@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Event;
+use super::assigning::Held;
 use super::connecting::Start;
 use super::connection::{Account, jitter, sleep_until};
 use super::devices::{self, Devices};
@@ -78,6 +80,8 @@ pub struct Options {
     pub precompiled: Precompiled,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
+    /// After this time microservices look at their directories again.
+    pub look_pause: Duration,
 }
 
 /// The agent with everything that it owns.
@@ -85,6 +89,7 @@ pub struct Agent {
     pub(super) node: Node,
     pub(super) options: Options,
     pub(super) started_ms: u64,
+    pub(super) began: Instant,
     pub(super) start: Start,
     pub(super) store: Store,
     pub(super) reports: Reports,
@@ -115,8 +120,14 @@ pub struct Agent {
     pub(super) lacks_logs: bool,
     /// An assignment that was good and could not be stored.
     pub(super) unstored: Option<Bytes>,
+    /// An assignment in force of which a part waits for the end of these instances.
+    pub(super) ending: Option<(Bytes, Held)>,
+    /// Outlets without logs may give numbers up to here; 0 before that is known.
+    pub(super) reserved: u64,
     /// Its data directory.
     pub(super) data: PathBuf,
+    /// Since when something is wrong with its database.
+    pub(super) store_since: Option<u64>,
     /// The least generation of its key for links that the site wants.
     pub(super) link_key_generation: u64,
 }
@@ -173,6 +184,12 @@ impl Agent {
             doors: Arc::clone(&doors),
         };
         let account = Account::new(membership, &options.key);
+        let devices = Devices::new(devices::Means {
+            account: account.clone(),
+            bus: Arc::clone(&bus),
+            store: store.clone(),
+            events: events.clone(),
+        });
         let serving = Serving::new(account.clone(), &data.join("relays"));
         let relays = Relays::start(account, intake, table)?;
         let uplink = relays.uplink();
@@ -195,8 +212,10 @@ impl Agent {
             private_directories: data.join("private"),
             measurements: Arc::default(),
             policy: Arc::clone(&options.policy),
+            look_pause: options.look_pause,
             facts: ArcSwap::default(),
         });
+        let began = Instant::now();
         let means = Means {
             site,
             node,
@@ -204,20 +223,13 @@ impl Agent {
             bus: Arc::clone(&surroundings.bus),
             store: store.clone(),
             secret: options.link_secret.clone(),
-            began: Instant::now(),
+            began,
             doors,
         };
-        let devices = Devices::new(devices::Means {
-            node: options.membership.node.clone(),
-            key: options.key.clone(),
-            site_key: options.membership.site_key,
-            ca_pem: options.membership.ca_pem.clone(),
-            bus: Arc::clone(&surroundings.bus),
-            store: store.clone(),
-        });
         let mut agent = Self {
             node: Node::new(allegiance, Arc::clone(&logs)),
             started_ms: now_ms(),
+            began,
             start: Start::default(),
             flash: Flash::new(options.flash_budget, now_ms()),
             links: Links::new(means),
@@ -246,7 +258,10 @@ impl Agent {
             kept: watch::Sender::default(),
             lacks_logs: false,
             unstored: None,
+            ending: None,
+            reserved: 0,
             data: data.to_owned(),
+            store_since: None,
             link_key_generation: 0,
         };
         agent.keep_house();
@@ -287,13 +302,20 @@ impl Agent {
             tokio::select! {
                 () = stop.cancelled() => break Ended::Stopped,
                 ended = store_ended(&mut health) => break ended,
-                Some(event) = self.received.recv() => self.apply(event).await,
-                Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => self.ended(ended),
+                Some(event) = self.received.recv() => {
+                    service_manager.wait_for_disk(pin!(self.apply(event))).await;
+                }
+                Some(ended) = self.instances.join_next_with_id(), if !self.instances.is_empty() => {
+                    self.ended(ended);
+                    service_manager.wait_for_disk(pin!(self.end_lives())).await;
+                }
                 () = sleep_until(wake) => {
                     let effects = self.node.woken(Instant::now(), now_ms());
                     self.perform(effects);
                 }
-                () = tokio::time::sleep_until(self.report_at) => self.report().await,
+                () = tokio::time::sleep_until(self.report_at) => {
+                    service_manager.wait_for_disk(pin!(self.report())).await;
+                }
                 () = sleep_until(service_manager.wake()) => {} // told below, as after every turn
             }
             while self.work.try_join_next().is_some() {} // finished side work
@@ -324,14 +346,14 @@ impl Agent {
                         .prepared(&spec, outcome, Instant::now(), now_ms(), jitter());
                 self.perform(effects);
             }
-            Event::Started(name, run) => {
-                let effects = self.node.started(&name, run, Instant::now(), now_ms());
+            Event::Answered(name, run) => {
+                let effects = self.node.answered(&name, run, Instant::now(), now_ms());
                 self.perform(effects);
             }
             Event::Replay(letter, answer) => {
                 let _ = answer.send(self.node.replay(*letter)); // or who asked is gone
             }
-            Event::DeadLettersChanged => self.node.changed = true,
+            Event::Changed => self.node.changed = true,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The relays that this node runs for its neighbours: nodes on one LAN keep talking when the way to
 //! everybody else is down. A broker for each, with the certificate that the site has made for it;
-//! who may connect stands in the assignment.
+//! who may connect stands in the assignment. Both may change while it runs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,10 +36,12 @@ type Reason = Option<String>;
 
 /// A relay that runs, or is to.
 struct Served {
-    relay: ServedRelay,
+    relay: watch::Sender<ServedRelay>,
     nodes: watch::Sender<Arc<NodeDirectory>>,
     reason: watch::Receiver<Reason>,
     stop: CancellationToken,
+    /// Its task has ended, and its port is free.
+    ended: CancellationToken,
 }
 
 /// The relays that this node runs.
@@ -62,41 +64,68 @@ impl Serving {
 
     /// Runs the relays of an assignment, and no others.
     pub(super) fn follow(&mut self, assignment: &Assignment) {
+        self.run(&assignment.serves);
+    }
+
+    fn run(&mut self, wanted: &[ServedRelay]) {
         while self.tasks.try_join_next().is_some() {} // those that were stopped
+        let mut leaving = Vec::new();
         self.served.retain(|served| {
-            let wanted = assignment
-                .serves
-                .iter()
-                .find(|relay| is_same(relay, &served.relay));
-            match wanted {
-                Some(relay) => drop(served.nodes.send_replace(directory(relay))),
-                None => served.stop.cancel(),
+            let mut relays = wanted.iter();
+            let kept = relays.find(|relay| is_same(relay, &served.relay.borrow()));
+            match kept {
+                Some(relay) => {
+                    served.nodes.send_replace(directory(relay));
+                    served.relay.send_if_modified(|held| {
+                        let parts = |relay: &ServedRelay| {
+                            (relay.certificate_pem.clone(), relay.key.clone())
+                        };
+                        let is_other = parts(held) != parts(relay);
+                        held.clone_from(relay);
+                        is_other
+                    });
+                }
+                None => {
+                    served.stop.cancel();
+                    leaving.push(served.ended.clone());
+                }
             }
-            wanted.is_some()
+            kept.is_some()
         });
-        for relay in &assignment.serves {
-            if !self.served.iter().any(|one| is_same(relay, &one.relay)) {
-                self.serve(relay);
+        for relay in wanted {
+            let is_it = |one: &Served| is_same(relay, &one.relay.borrow());
+            if !self.served.iter().any(is_it) {
+                self.serve(relay, leaving.clone());
             }
         }
     }
 
-    fn serve(&mut self, relay: &ServedRelay) {
+    /// `leaving` are relays that may still have its port.
+    fn serve(&mut self, relay: &ServedRelay, leaving: Vec<CancellationToken>) {
         let (nodes, directory) = watch::channel(directory(relay));
         let (reasons, reason) = watch::channel(Some("it is starting".to_owned()));
-        let stop = CancellationToken::new();
+        let (relay, wanted) = watch::channel(relay.clone());
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let task = Task {
             account: self.account.clone(),
-            relay: relay.clone(),
+            relay: wanted,
             nodes: directory,
             reasons,
         };
-        self.tasks.spawn(task.run(stop.clone()));
+        let (stopped, has_ended) = (stop.clone(), ended.clone().drop_guard());
+        self.tasks.spawn(async move {
+            for one in leaving {
+                one.cancelled().await;
+            }
+            task.run(stopped).await;
+            drop(has_ended);
+        });
         self.served.push(Served {
-            relay: relay.clone(),
+            relay,
             nodes,
             reason,
             stop,
+            ended,
         });
     }
 
@@ -105,7 +134,7 @@ impl Serving {
         let served = self.served.iter();
         served
             .map(|served| ServedStatus {
-                name: served.relay.name.clone(),
+                name: served.relay.borrow().name.clone(),
                 reason: served.reason.borrow().clone(),
             })
             .collect()
@@ -120,19 +149,10 @@ impl Serving {
     }
 }
 
-/// Who may connect may change while a relay runs; everything else makes it another one.
+/// Who may connect may change while a relay runs, and its certificate: it is another one when the host
+/// of its address is, or a year before its end. Everything else makes it another relay.
 fn is_same(one: &ServedRelay, other: &ServedRelay) -> bool {
-    let parts = |relay: &ServedRelay| {
-        let ServedRelay {
-            name,
-            listen,
-            certificate_pem,
-            key,
-            nodes: _,
-        } = relay.clone();
-        (name, listen, certificate_pem, key)
-    };
-    parts(one) == parts(other)
+    (&one.name, one.listen) == (&other.name, other.listen)
 }
 
 fn directory(relay: &ServedRelay) -> Arc<NodeDirectory> {
@@ -144,20 +164,22 @@ fn directory(relay: &ServedRelay) -> Arc<NodeDirectory> {
 /// Keeps one relay running.
 struct Task {
     account: Account,
-    relay: ServedRelay,
+    relay: watch::Receiver<ServedRelay>,
     nodes: watch::Receiver<Arc<NodeDirectory>>,
     reasons: watch::Sender<Reason>,
 }
 
 impl Task {
-    async fn run(self, stop: CancellationToken) {
-        let name: &Name = &self.relay.name;
+    async fn run(mut self, stop: CancellationToken) {
+        let name = self.relay.borrow().name.clone();
         loop {
             match self.start().await {
                 Ok(broker) => {
                     tracing::info!("running the relay {name} at {}", broker.address());
                     self.reasons.send_replace(None);
-                    stop.cancelled().await;
+                    while let Some(Ok(())) = stop.run_until_cancelled(self.relay.changed()).await {
+                        self.renew(&broker, &name);
+                    }
                     broker.shutdown().await;
                     return;
                 }
@@ -173,20 +195,38 @@ impl Task {
         }
     }
 
-    async fn start(&self) -> anyhow::Result<Broker> {
+    /// Its certificate may be another one; its listener and its connections stay.
+    fn renew(&self, broker: &Broker, name: &Name) {
+        let relay = self.relay.borrow().clone();
+        let renewed = self
+            .certificate(&relay)
+            .and_then(|tls| Ok(broker.set_certificate(&tls)?));
+        let reason = renewed.err().map(|error| {
+            tracing::error!("the relay {name} shows its old certificate: {error:#}");
+            format!("it shows its old certificate: {error:#}")
+        });
+        self.reasons.send_replace(reason);
+    }
+
+    fn certificate(&self, relay: &ServedRelay) -> anyhow::Result<ServerTls> {
         let shared = self.account.key.shared_with(&self.account.site_key);
-        let key_pem = shared.open(CERTIFICATE_PURPOSE, &self.relay.key)?;
+        Ok(ServerTls {
+            cert_pem: relay.certificate_pem.clone(),
+            key_pem: shared.open(CERTIFICATE_PURPOSE, &relay.key)?,
+        })
+    }
+
+    async fn start(&mut self) -> anyhow::Result<Broker> {
+        let relay = self.relay.borrow_and_update().clone();
         let options = BrokerOptions {
-            listen: self.relay.listen,
-            tls: Some(ServerTls {
-                cert_pem: self.relay.certificate_pem.clone(),
-                key_pem,
-            }),
+            listen: relay.listen,
+            tls: Some(self.certificate(&relay)?),
             site: self.account.site.clone(),
-            name: Some(self.relay.name.clone()),
+            name: Some(relay.name),
             site_key: self.account.site_key,
             nodes: self.nodes.clone(),
             limits: limits(),
+            refusals: None,
         };
         Ok(Broker::start(options).await?)
     }
@@ -205,4 +245,78 @@ fn limits() -> BrokerLimits {
         ..BrokerLimits::default()
     }
     .within(usize::try_from(descriptors).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use haar_protocol::ids::{NodeId, SiteId};
+    use haar_protocol::keys::SecretKey;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn relay(name: &str, listen: SocketAddr, host: &str) -> ServedRelay {
+        let (site, node) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new([host.to_owned()]).unwrap();
+        let shared = site.shared_with(&node.public());
+        ServedRelay {
+            name: name.parse().unwrap(),
+            listen,
+            certificate_pem: certificate.self_signed(&key).unwrap().pem(),
+            key: shared
+                .seal(CERTIFICATE_PURPOSE, &key.serialize_pem())
+                .unwrap(),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// The next thing that the first relay says of itself.
+    async fn next(serving: &mut Serving) -> Reason {
+        let reason = &mut serving.served[0].reason;
+        let changed = tokio::time::timeout(DEADLINE, reason.changed()).await;
+        changed.unwrap().unwrap();
+        reason.borrow().clone()
+    }
+
+    #[tokio::test]
+    async fn another_host_keeps_the_listener_and_another_name_takes_it_over_without_a_pause() {
+        let (site, node) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+        let directory = tempfile::tempdir().unwrap();
+        let account = Account {
+            site: SiteId::of(&site.public()),
+            site_key: site.public(),
+            node: NodeId::of(&node.public()),
+            key: node,
+            enrolled: None,
+            ca_pem: String::new(),
+        };
+        let mut serving = Serving::new(account, directory.path());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = free.local_addr().unwrap();
+        drop(free);
+        serving.run(&[relay("hall", listen, "192.0.2.1")]);
+        assert_eq!(next(&mut serving).await, None);
+        let ended = serving.served[0].ended.clone();
+
+        serving.run(&[relay("hall", listen, "192.0.2.2")]);
+        assert_eq!(next(&mut serving).await, None);
+        assert!(!ended.is_cancelled(), "it is the same listener");
+        let mut broken = relay("hall", listen, "192.0.2.3");
+        broken.certificate_pem = "nothing".to_owned();
+        serving.run(&[broken]);
+        let reason = next(&mut serving).await.unwrap();
+        assert!(
+            reason.starts_with("it shows its old certificate: "),
+            "{reason}"
+        );
+
+        serving.run(&[relay("foyer", listen, "192.0.2.2")]);
+        assert_eq!(next(&mut serving).await, None, "the port was free");
+        assert!(ended.is_cancelled());
+        serving.finish().await;
+    }
 }

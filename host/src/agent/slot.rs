@@ -9,6 +9,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use haar_protocol::assignment::{Microservice, MicroserviceName};
@@ -76,6 +77,8 @@ pub struct Slot {
     pub refused: Option<Arc<Microservice>>,
     /// What waits for its time.
     pub waiting: Option<Waiting>,
+    /// What was wanted when that began.
+    pub waits_for: Option<Arc<Microservice>>,
     /// When an instance that was asked to stop is ended by force.
     pub stop_deadline: Option<Instant>,
     /// Failures in a row.
@@ -94,6 +97,8 @@ pub struct Slot {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
+    /// Since when.
+    pub counted_from: Instant,
     /// Where its instances wait for disks.
     pub file_thread: Arc<FileThread>,
 }
@@ -108,6 +113,7 @@ impl Slot {
             last: None,
             refused: None,
             waiting: None,
+            waits_for: None,
             stop_deadline: None,
             failures: 0,
             restarts: 0,
@@ -117,8 +123,25 @@ impl Slot {
             last_failure: None,
             logger,
             counters,
+            counted_from: Instant::now(),
             file_thread: Arc::default(),
         }
+    }
+
+    /// Something else is wanted than what failed here, or could not be had: it does not wait out the
+    /// pauses of the other, and nothing is shown of it.
+    pub fn forget_failures_unless_of(&mut self, wanted: &Microservice) {
+        if self.waiting.is_some() && self.waits_for.as_deref() != Some(wanted) {
+            self.waiting = None;
+            self.failures = 0;
+            self.reason = None;
+        }
+    }
+
+    /// Waits until the next start, or the next attempt to get the module, of `spec`.
+    pub fn wait(&mut self, waiting: Waiting, spec: &Arc<Microservice>) {
+        self.waiting = Some(waiting);
+        self.waits_for = Some(Arc::clone(spec));
     }
 
     /// Changes what people see. The time is kept when the phase stays.
@@ -159,6 +182,7 @@ impl Slot {
             .agent(Level::Error, &format!("refused: {reason}"));
         self.refused = Some(Arc::clone(spec));
         self.last = None;
+        self.waiting = None;
         match &self.running {
             None => self.show(Phase::Refused, Some(&reason), now_ms),
             Some(running) => {
@@ -194,6 +218,21 @@ impl Slot {
         });
     }
 
+    /// Bytes of memory that its instance has.
+    fn held_bytes(&self) -> u64 {
+        match self.running {
+            Some(_) => self.counters.memory_bytes.load(Ordering::Relaxed),
+            None => 0,
+        }
+    }
+
+    /// True when what runs can't become what is wanted without a restart.
+    pub fn must_restart(&self, wanted: &Microservice) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| needs_restart(&running.spec, wanted))
+            || self.held_bytes() > wanted.limits.memory.0
+    }
+
     /// The part of it that the plan is made from.
     pub fn observed(&self) -> Observed {
         Observed {
@@ -206,6 +245,7 @@ impl Slot {
                 .as_ref()
                 .or(self.ready.as_ref().map(|(spec, _)| spec))
                 .map(|spec| spec.module),
+            held_bytes: self.held_bytes(),
             refused: self.refused.clone(),
             backing_off: self.waiting.is_some(),
             stopping: self.stop_deadline.is_some() && self.ready.is_none(),
@@ -244,14 +284,15 @@ impl Slot {
         waiting.into_iter().chain(self.stop_deadline).min()
     }
 
-    /// What the node's status says of it.
+    /// What the node's status says of it. `began`: the agent.
     pub fn status(
         &self,
         name: &MicroserviceName,
         wanted: Option<&Arc<Microservice>>,
         inbox: Option<&Arc<Inbox>>,
+        began: Instant,
     ) -> Option<MicroserviceStatus> {
-        use std::sync::atomic::Ordering::Relaxed;
+        use Ordering::Relaxed;
         let running = self.running.as_ref().map(|running| &running.spec);
         let spec = running
             .or(self.preparing.as_ref())
@@ -263,22 +304,31 @@ impl Slot {
             }
             _ => (self.phase, self.since_ms),
         };
+        let configured = self.counters.configured();
+        let is_up = self.phase == Phase::Running;
+        let refusal = configured.refusal.as_ref().filter(|_| is_up);
+        let orders = self.running.as_ref().filter(|_| is_up);
         Some(MicroserviceStatus {
             name: name.clone(),
             module: spec.module,
             module_label: spec.module_label.clone(),
             state,
-            reason: self.reason.clone(),
+            reason: self.reason.as_ref().or(refusal).cloned(),
             refused_module: self
                 .refused
                 .as_ref()
                 .map(|refused| refused.module)
-                .filter(|module| *module != spec.module),
+                .filter(|module| *module != spec.module)
+                .or(refusal.map(|_| spec.module)),
+            configuring: orders
+                .is_some_and(|running| running.spec.configuration != *configured.values),
             since_ms,
+            counted_after_s: self.counted_from.saturating_duration_since(began).as_secs(),
             restarts: self.restarts,
             hibernations: self.counters.hibernations.load(Relaxed),
             calls: self.counters.calls.load(Relaxed),
             failures: self.counters.failures.load(Relaxed),
+            discarded: self.counters.discarded.load(Relaxed),
             fuel: number::capped(self.counters.fuel.load(Relaxed)),
             memory_bytes: self.counters.memory_bytes.load(Relaxed),
             log_lines_dropped: self.logger.dropped(),

@@ -36,6 +36,13 @@ impl Node {
         self.slots.values().all(|slot| slot.running.is_none())
     }
 
+    /// True while an instance of the microservice runs.
+    pub fn has_instance(&self, name: &MicroserviceName) -> bool {
+        self.slots
+            .get(name)
+            .is_some_and(|slot| slot.running.is_some())
+    }
+
     /// Names of instances that run.
     pub fn running(&self) -> Vec<String> {
         self.slots
@@ -63,8 +70,8 @@ impl Node {
         }
     }
 
-    /// What the status says of the microservices.
-    pub fn microservices(&self) -> Vec<MicroserviceStatus> {
+    /// What the status says of the microservices. `began`: the agent.
+    pub fn microservices(&self, began: Instant) -> Vec<MicroserviceStatus> {
         self.slots
             .iter()
             .filter_map(|(name, slot)| {
@@ -72,6 +79,7 @@ impl Node {
                     name,
                     self.wanted.get(name),
                     self.registry.existing_inbox(name),
+                    began,
                 )
             })
             .collect()

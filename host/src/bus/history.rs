@@ -49,6 +49,8 @@ pub struct Recorder {
     pub retention: Retention,
     /// The type of its messages.
     pub content_type: MediaType,
+    /// The life of the microservice that they belong to; none where the site tells none.
+    pub life: Option<u64>,
     /// Taken by publishers for a push, and by the database thread to take what waits.
     pending: Mutex<Pending>,
     /// False until what is kept was brought within the retention once.
@@ -86,11 +88,18 @@ impl Recorder {
             port,
             retention,
             content_type,
+            life: None,
             pending: Mutex::default(),
             settled: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             wakes,
         }
+    }
+
+    /// The same, of one life of its microservice.
+    pub fn of_life(mut self, life: Option<u64>) -> Self {
+        self.life = life;
+        self
     }
 
     /// Remembers a message; the oldest that wait leave when there are too many.

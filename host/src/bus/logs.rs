@@ -25,6 +25,8 @@ pub struct Logs {
     streams: BTreeMap<(LogId, Consumer), Arc<Stream>>,
     links: BTreeMap<NodeId, Arc<Notify>>,
     brokers: BTreeMap<Name, Arc<Notify>>,
+    /// Outlets whose logs are in use no more, with the last numbers of these.
+    dropped: Vec<((MicroserviceName, Name), u64)>,
     bases: Arc<Bases>,
     held: Held,
 }
@@ -244,7 +246,14 @@ impl Logs {
             names.insert(key.clone());
             self.logs.insert(key, log);
         }
-        self.logs.retain(|key, _| names.contains(key));
+        let dropped = &mut self.dropped;
+        self.logs.retain(|key, log| {
+            let keep = names.contains(key);
+            if let (false, (owner, LogName::Outlet(outlet))) = (keep, key) {
+                dropped.push(((owner.clone(), outlet.clone()), log.head()));
+            }
+            keep
+        });
         self.readers.retain(|key, _| readers.contains(key));
         self.streams.retain(|key, stream| {
             let keep = readers.contains(key);
@@ -253,6 +262,33 @@ impl Logs {
             }
             keep
         });
+    }
+
+    /// Outlets that have no log any more, with the last numbers that they gave.
+    pub(super) fn take_dropped(&mut self) -> Vec<((MicroserviceName, Name), u64)> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// True when the log is in use.
+    pub(super) fn has(&self, owner: &MicroserviceName, name: &LogName) -> bool {
+        self.logs.contains_key(&(owner.clone(), name.clone()))
+    }
+
+    /// How many messages wait on each durable route: its number, and the node at its other end.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, &NodeId, u64)> {
+        let names: BTreeMap<LogId, &LogName> = self
+            .logs
+            .iter()
+            .map(|((_, name), log)| (log.id, name))
+            .collect();
+        self.readers.iter().map(move |((log, consumer), reader)| {
+            let other = match names.get(log) {
+                Some(LogName::Arrival { from, .. }) => from,
+                _ => &consumer.node,
+            };
+            let waiting = reader.log.head().saturating_sub(reader.base());
+            (consumer.route, other, waiting)
+        })
     }
 
     /// What was opened for a route.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use haar_protocol::ids::RouteId;
+use tokio::time::Instant;
 
 use super::history::Recorder;
 use super::stream::Stream;
@@ -40,6 +42,17 @@ pub struct Message {
     pub headers: Headers,
     /// The message itself.
     pub body: Vec<u8>,
+}
+
+/// Header that says for how many seconds a message is of use, from when this node has it. Devices say
+/// so by the property of MQTT 5, microservices as they like.
+pub const EXPIRY_HEADER: &str = "mqtt-message-expiry";
+
+/// How long a message with these headers is of use, in milliseconds, if they say so.
+pub fn expiry_ms(headers: &Headers) -> Option<u64> {
+    let mut headers = headers.iter();
+    let (_, seconds) = headers.find(|(name, _)| name == EXPIRY_HEADER)?;
+    Some(u64::from(seconds.parse::<u32>().ok()?) * 1_000)
 }
 
 impl Message {
@@ -85,15 +98,31 @@ pub struct Delivery {
     pub attempt: u32,
     /// Where it stands on a durable route; none on a live one.
     pub place: Option<Place>,
+    /// When this node has taken it on a live route from a device, by its [`AgeClock`].
+    pub taken_ms: Option<u64>,
 }
 
 impl Delivery {
-    /// True when the message has waited on this node for longer than its route allows.
+    /// For how many more seconds its publisher says that it is of use.
+    pub fn left_s(&self, ages: &AgeClock) -> Option<u64> {
+        let expiry_ms = expiry_ms(&self.message.headers)?;
+        let since_ms = self.place.as_ref().map(|place| place.stored_ms);
+        let since_ms = since_ms.or(self.taken_ms)?;
+        let waited_ms = ages.now_ms().saturating_sub(since_ms);
+        Some(expiry_ms.saturating_sub(waited_ms).div_ceil(1_000))
+    }
+
+    /// True when the message has waited on this node for longer than its route allows, or its
+    /// publisher.
     pub fn is_expired(&self, ages: &AgeClock) -> bool {
-        let Some((place, expiry_ms)) = self.place.as_ref().zip(self.entry.expiry_ms) else {
+        let since_ms = self.place.as_ref().map(|place| place.stored_ms);
+        let Some(since_ms) = since_ms.or(self.taken_ms) else {
             return false;
         };
-        ages.now_ms().saturating_sub(place.stored_ms) > expiry_ms
+        let of_route = self.entry.expiry_ms.filter(|_| self.place.is_some());
+        let expiry_ms = of_route.into_iter().chain(expiry_ms(&self.message.headers));
+        let expiry_ms = expiry_ms.min();
+        expiry_ms.is_some_and(|expiry_ms| ages.now_ms().saturating_sub(since_ms) > expiry_ms)
     }
 }
 
@@ -108,7 +137,7 @@ pub struct Place {
     pub stored_ms: u64,
 }
 
-/// Counters of one route towards one other node (or within this one), since the agent started.
+/// Counters of one route towards one other node (or within this one), since it was put in force.
 #[derive(Debug)]
 pub struct RouteCounters {
     /// The route.
@@ -117,6 +146,8 @@ pub struct RouteCounters {
     pub topic: Option<String>,
     /// See [`Entry::origin`]: a route from one node has one as long as its counters live.
     pub origin: u32,
+    /// Since when it counts.
+    pub began: Instant,
     /// Messages that entered the route here.
     pub sent: AtomicU64,
     /// Messages that were put into an inbox here.
@@ -125,6 +156,8 @@ pub struct RouteCounters {
     pub handled: AtomicU64,
     /// Messages that were dropped here.
     pub dropped: AtomicU64,
+    /// Why a route from or to a topic does not do all that its manifest says, for a person.
+    pub problem: ArcSwapOption<String>,
 }
 
 impl RouteCounters {
@@ -142,11 +175,23 @@ impl RouteCounters {
             id,
             topic: None,
             origin: next_origin(),
+            began: Instant::now(),
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            problem: ArcSwapOption::empty(),
         }
+    }
+
+    /// Says why the route does not do all that its manifest says, or that it does. False when that
+    /// was said before.
+    pub fn report(&self, problem: Option<String>) -> bool {
+        let differs = self.problem.load().as_deref() != problem.as_ref();
+        if differs {
+            self.problem.store(problem.map(Arc::new));
+        }
+        differs
     }
 }
 

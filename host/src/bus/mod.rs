@@ -45,6 +45,10 @@ use table::{InstancePorts, Outlet, RouteTable, Target};
 pub struct Bus {
     table: ArcSwap<RouteTable>,
     frames_refused: AtomicU64,
+    /// Messages of devices that no route takes.
+    pub device_messages_dropped: AtomicU64,
+    /// User properties of such messages that did not become headers.
+    pub device_properties_dropped: AtomicU64,
 }
 
 /// A publisher's view of the table: looked up again only when the table has changed.
@@ -62,6 +66,8 @@ impl Default for Bus {
         Self {
             table: ArcSwap::from_pointee(RouteTable::default()),
             frames_refused: AtomicU64::new(0),
+            device_messages_dropped: AtomicU64::new(0),
+            device_properties_dropped: AtomicU64::new(0),
         }
     }
 }
@@ -168,8 +174,13 @@ impl Bus {
 
     /// Takes live messages that node `from` sent: each enters the inlets that this node's own
     /// assignment lists for its route from that node, and no other. Anything else is counted and
-    /// dropped.
-    pub fn receive(&self, from: &NodeId, messages: &[LiveMessage<'_>]) {
+    /// dropped; so is a message that newer ones of its route have overtaken, as `is_newest` says.
+    pub fn receive(
+        &self,
+        from: &NodeId,
+        messages: &[LiveMessage<'_>],
+        mut is_newest: impl FnMut(u64) -> bool,
+    ) {
         let table = self.table.load();
         for live in messages {
             let Some(arrivals) = table.arrivals(from, live.route) else {
@@ -179,6 +190,10 @@ impl Bus {
             let Some(first) = arrivals.first() else {
                 continue;
             };
+            if !is_newest(live.route) {
+                count(&first.entry.counters.dropped);
+                continue;
+            }
             let message = Arc::new(Message {
                 source: Arc::clone(&first.source),
                 sequence: live.sequence,
@@ -191,7 +206,7 @@ impl Bus {
                 body: live.body.to_vec(),
             });
             for arrival in arrivals {
-                deliver(&message, &arrival.inbox, &arrival.entry);
+                deliver(&message, &arrival.inbox, &arrival.entry, None);
             }
         }
     }
@@ -221,7 +236,7 @@ fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
         match target {
             Target::Local { inbox, entry } => {
                 count(&entry.counters.sent);
-                deliver(message, inbox, entry);
+                deliver(message, inbox, entry, None);
             }
             Target::Topic { queue, counters } => {
                 count(&counters.sent);
@@ -239,7 +254,12 @@ fn pass_on(outlet: &Outlet, message: &Arc<Message>) {
 }
 
 /// Puts a message into an inbox, unless it is larger than the microservice takes.
-pub(crate) fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>) {
+pub(crate) fn deliver(
+    message: &Arc<Message>,
+    inbox: &Inbox,
+    entry: &Arc<Entry>,
+    taken_ms: Option<u64>,
+) {
     if message.body.len() as u64 > entry.message_bytes_max {
         count(&entry.counters.dropped);
         return;
@@ -252,5 +272,6 @@ pub(crate) fn deliver(message: &Arc<Message>, inbox: &Inbox, entry: &Arc<Entry>)
         entry: Arc::clone(entry),
         attempt: 1,
         place: None,
+        taken_ms,
     });
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
 use haar_protocol::ids::{MediaType, Name, NodeId, RouteId};
@@ -16,6 +16,7 @@ use super::message::RouteCounters;
 use super::peer::PeerQueue;
 use super::table::{Builder, RouteTable};
 use super::topic_queue::TopicQueue;
+use crate::store::log::{LogName, WantedLog};
 
 /// What lives on from table to table. Owned by the control loop.
 #[derive(Debug, Default)]
@@ -31,6 +32,8 @@ pub struct Registry {
     pub(super) recorders: BTreeMap<HistoryPort, Arc<Recorder>>,
     /// What the store has for durable routes.
     pub logs: Logs,
+    /// What is numbered from now on begins above this: those who had the numbers below may be gone.
+    pub floor: u64,
     wakes: Arc<Wakes>,
 }
 
@@ -70,6 +73,9 @@ impl Registry {
     /// Compiles the table of `assignment`, and forgets what it no longer names.
     pub fn compile(&mut self, assignment: &Assignment) -> RouteTable {
         self.follow_histories(assignment);
+        for (outlet, head) in self.logs.take_dropped() {
+            self.sequence(outlet).fetch_max(head, Ordering::Relaxed);
+        }
         let mut builder = Builder::new(self, assignment);
         for microservice in &assignment.microservices {
             builder.add_outlets(microservice);
@@ -85,6 +91,44 @@ impl Registry {
         table
     }
 
+    /// Number of the last message of an outlet without a log.
+    pub(super) fn sequence(&mut self, outlet: (MicroserviceName, Name)) -> Arc<AtomicU64> {
+        let floor = self.floor;
+        let sequence = self.sequences.entry(outlet);
+        Arc::clone(sequence.or_insert_with(|| Arc::new(AtomicU64::new(floor))))
+    }
+
+    /// The same of a live route from topics.
+    pub(super) fn topic_sequence(&mut self, route: RouteId) -> Arc<AtomicU64> {
+        let floor = self.floor;
+        let sequence = self.topic_sequences.entry(route);
+        Arc::clone(sequence.or_insert_with(|| Arc::new(AtomicU64::new(floor))))
+    }
+
+    /// True when there are outlets, or live routes from topics.
+    pub fn gives_numbers(&self) -> bool {
+        !self.sequences.is_empty() || !self.topic_sequences.is_empty()
+    }
+
+    /// The highest number that was given without a log.
+    pub fn highest_number(&self) -> u64 {
+        let outlets = self.sequences.values().chain(self.topic_sequences.values());
+        let numbers = outlets.map(|sequence| sequence.load(Ordering::Relaxed));
+        numbers.max().unwrap_or(0).max(self.floor)
+    }
+
+    /// The highest number of the outlets among these that get a log only now.
+    pub fn highest_before(&self, wanted: &[WantedLog]) -> u64 {
+        let numbers = wanted.iter().filter_map(|log| match &log.name {
+            LogName::Outlet(outlet) if !self.logs.has(&log.owner, &log.name) => {
+                let outlet = (log.owner.clone(), outlet.clone());
+                Some(self.sequences.get(&outlet)?.load(Ordering::Relaxed))
+            }
+            _ => None,
+        });
+        numbers.max().unwrap_or(0)
+    }
+
     /// A recorder for each port that is kept. One lives on as long as nothing changes for its port.
     fn follow_histories(&mut self, assignment: &Assignment) {
         let mut before = std::mem::take(&mut self.recorders);
@@ -93,12 +137,15 @@ impl Registry {
                 let recorder = before
                     .remove(&port)
                     .filter(|recorder| {
-                        recorder.retention == *retention && recorder.content_type == *content_type
+                        recorder.retention == *retention
+                            && recorder.content_type == *content_type
+                            && recorder.life == microservice.life
                     })
                     .unwrap_or_else(|| {
                         let (retention, content_type) = (retention.clone(), content_type.clone());
                         let wakes = Arc::clone(&self.wakes);
-                        Arc::new(Recorder::new(port.clone(), retention, content_type, wakes))
+                        let recorder = Recorder::new(port.clone(), retention, content_type, wakes);
+                        Arc::new(recorder.of_life(microservice.life))
                     });
                 self.recorders.insert(port, recorder);
             }
@@ -129,10 +176,17 @@ impl Registry {
             }
             keep
         });
-        self.sequences.retain(|(name, _), _| here(name));
+        let floor = &mut self.floor;
+        let mut retire = |sequence: &AtomicU64| {
+            *floor = (*floor).max(sequence.load(Ordering::Relaxed));
+            false
+        };
+        self.sequences
+            .retain(|(name, _), sequence| here(name) || retire(sequence));
         self.counters.retain(|key, _| used.contains(key));
         let has_topic = |id: &RouteId| assignment.topics.iter().any(|route| &route.id == id);
-        self.topic_sequences.retain(|id, _| has_topic(id));
+        self.topic_sequences
+            .retain(|id, sequence| has_topic(id) || retire(sequence));
         self.topic_queues.retain(|id, _| has_topic(id));
         self.peers
             .retain(|node, _| assignment.peers.iter().any(|peer| &peer.id == node));

@@ -151,6 +151,7 @@ impl Stream {
                         position: logged.position,
                         stored_ms,
                     }),
+                    taken_ms: None,
                 });
             }
         }

@@ -61,6 +61,7 @@ fn a_full_inbox_lets_the_oldest_go_and_counts_it() {
             entry: Arc::clone(&entry),
             attempt: 1,
             place: None,
+            taken_ms: None,
         });
     }
     let mut batch = VecDeque::new();
@@ -96,6 +97,7 @@ fn an_inbox_of_large_messages_is_full_before_it_has_many() {
             entry: Arc::clone(&entry),
             attempt: 1,
             place: None,
+            taken_ms: None,
         });
         assert!((1..=4).contains(&inbox.len()));
     }
@@ -125,7 +127,7 @@ fn without_a_table_nothing_can_be_published_and_nothing_arrives() {
         message: stray,
         counters,
     };
-    bus.receive(&node(), &[stray.wire()]);
+    bus.receive(&node(), &[stray.wire()], |_| true);
     assert_eq!(bus.frames_refused(), 1);
 }
 

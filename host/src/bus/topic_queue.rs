@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -23,7 +24,7 @@ pub struct TopicQueue {
 
 #[derive(Debug, Default)]
 struct Queue {
-    messages: VecDeque<Arc<Message>>,
+    messages: VecDeque<(Instant, Arc<Message>)>,
     bytes: usize,
 }
 
@@ -42,9 +43,9 @@ impl TopicQueue {
             let mut queue = self.lock();
             let was_empty = queue.messages.is_empty();
             queue.bytes += message.bytes();
-            queue.messages.push_back(message);
+            queue.messages.push_back((Instant::now(), message));
             while queue.messages.len() > QUEUE_MESSAGES_MAX || queue.bytes > QUEUE_BYTES_MAX {
-                let Some(oldest) = queue.messages.pop_front() else {
+                let Some((_, oldest)) = queue.messages.pop_front() else {
                     break;
                 };
                 queue.bytes -= oldest.bytes();
@@ -57,12 +58,13 @@ impl TopicQueue {
         }
     }
 
-    /// The oldest message.
-    pub fn pop(&self) -> Option<Arc<Message>> {
+    /// The oldest message, and for how many milliseconds it has waited.
+    pub fn pop(&self) -> Option<(u64, Arc<Message>)> {
         let mut queue = self.lock();
-        let message = queue.messages.pop_front()?;
+        let (since, message) = queue.messages.pop_front()?;
         queue.bytes -= message.bytes();
-        Some(message)
+        let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Some((waited_ms, message))
     }
 
     /// True when nothing waits.

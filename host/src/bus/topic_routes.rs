@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use haar_protocol::assignment::{Microservice, TopicEnd, TopicRoute, TopicTarget};
 use haar_protocol::manifest::Delivery;
+use haar_protocol::mqtt::Retained;
 
 use super::history::Direction;
 use super::log::Listener;
@@ -26,6 +27,7 @@ impl Builder<'_> {
                 let intake = self.intake(route, microservice, &entry, counters);
                 let incoming = IncomingTopic {
                     filter: filter.clone(),
+                    retained: route.retained.unwrap_or(Retained::EachConnection),
                     entry,
                     intake,
                 };
@@ -83,10 +85,9 @@ impl Builder<'_> {
         let name = &microservice.name;
         let inbox = self.registry.inbox(name, &microservice.limits);
         if route.delivery == Delivery::Live {
-            let sequences = &mut self.registry.topic_sequences;
             return Intake::Inbox {
                 source: Arc::new(topics::source(self.assignment, route)),
-                sequence: Arc::clone(sequences.entry(route.id).or_default()),
+                sequence: self.registry.topic_sequence(route.id),
                 inbox,
             };
         }
@@ -116,6 +117,7 @@ impl Builder<'_> {
         let outgoing = OutgoingTopic {
             route: route.id.to_u64(),
             target: target.clone(),
+            clears: route.retained == Some(Retained::ClearOnDelete),
             content_type: route.content_type.to_string(),
             priority: route.backlog.priority,
             counters,

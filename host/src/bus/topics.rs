@@ -10,14 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute, TopicTarget};
-use haar_protocol::mqtt::TopicFilter;
+use haar_protocol::mqtt::{Retained, TopicFilter};
+use haar_relay::{DeviceSubscription, MessageProperties};
 use tokio::sync::Notify;
 
 use super::durable::{Refused, make_room};
 use super::inbox::Inbox;
 use super::log::{Log, Reader};
-use super::message::{Entry, Headers, Message, RouteCounters, Source, count};
+use super::message::{EXPIRY_HEADER, Entry, Headers, Message, RouteCounters, Source, count};
 use super::table::DurableRoute;
 use super::topic_queue::TopicQueue;
 use crate::store::Store;
@@ -29,10 +31,18 @@ const TOPIC_HEADER: &str = "mqtt-topic";
 const RETAINED_HEADER: &str = "mqtt-retained";
 /// Header of a message that the broker has sent before: it may be a repeat.
 const DUPLICATE_HEADER: &str = "mqtt-dup";
-/// What the names of headers of ours begin with: no property of a device has such a name.
+/// Header with the topic to which a device wants its answer (MQTT 5.0 section 3.3.2.3.5).
+const RESPONSE_HEADER: &str = "mqtt-response-topic";
+/// Header with what an answer must carry, in hexadecimal (section 3.3.2.3.6).
+const CORRELATION_HEADER: &str = "mqtt-correlation-data";
+/// Header with the content type as the device says it (section 3.3.2.3.9).
+const TYPE_HEADER: &str = "mqtt-content-type";
+/// Header of a message whose payload is said to be text (section 3.3.2.3.2).
+const FORMAT_HEADER: &str = "mqtt-payload-format";
+const TEXT: &str = "utf-8";
+/// What the names of headers of ours begin with: no property of a device has such a name, in whatever
+/// case.
 const OWN_HEADERS: &str = "mqtt-";
-/// User properties of one message that become headers.
-const PROPERTIES_MAX: usize = 64;
 /// Bytes that a header costs beside name and value, as when a microservice publishes.
 const HEADER_BYTES: usize = 8;
 
@@ -52,6 +62,8 @@ pub struct BrokerPlan {
 pub struct IncomingTopic {
     /// Which topics.
     pub filter: TopicFilter,
+    /// What becomes of messages that the broker retains.
+    pub retained: Retained,
     /// The inlet.
     pub entry: Arc<Entry>,
     /// What becomes of its messages.
@@ -83,6 +95,8 @@ pub struct OutgoingTopic {
     pub route: u64,
     /// Where its messages go.
     pub target: TopicTarget,
+    /// Whether the broker forgets what it retains when the route is deleted.
+    pub clears: bool,
     /// Their type.
     pub content_type: String,
     /// Routes of a higher one are served first.
@@ -133,33 +147,47 @@ pub fn source(assignment: &Assignment, route: &TopicRoute) -> Source {
 }
 
 /// The headers of a device's message. Returns also how many of its properties are left out: those
-/// whose names are ours, and those beyond a limit.
+/// whose names are ours. All others are taken: their size counts as that of the message.
 pub fn headers(
     topic: &str,
     retained: bool,
     duplicate: bool,
-    properties: Vec<(String, String)>,
+    said: MessageProperties,
 ) -> (Headers, usize) {
-    let all = properties.len();
-    let mut headers = vec![(TOPIC_HEADER.to_owned(), topic.to_owned())];
-    if retained {
-        headers.push((RETAINED_HEADER.to_owned(), "true".to_owned()));
-    }
-    if duplicate {
-        headers.push((DUPLICATE_HEADER.to_owned(), "true".to_owned()));
-    }
+    let is_ours = |name: &str| {
+        let start = name.get(..OWN_HEADERS.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(OWN_HEADERS))
+    };
+    let flag = |is_so: bool, text: &str| is_so.then(|| text.to_owned());
+    let all = said.user.len();
+    let own = [
+        (TOPIC_HEADER, Some(topic.to_owned())),
+        (RETAINED_HEADER, flag(retained, "true")),
+        (DUPLICATE_HEADER, flag(duplicate, "true")),
+        (TYPE_HEADER, said.content_type),
+        (FORMAT_HEADER, flag(said.is_text, TEXT)),
+        (RESPONSE_HEADER, said.response_topic),
+        (CORRELATION_HEADER, said.correlation_data.map(hex::encode)),
+        (
+            EXPIRY_HEADER,
+            said.expiry_s.map(|seconds| seconds.to_string()),
+        ),
+    ];
+    let own = own.into_iter();
+    let own = own.filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let mut headers: Headers = own.collect();
     let own = headers.len();
-    let theirs = properties
-        .into_iter()
-        .filter(|(name, _)| !name.starts_with(OWN_HEADERS));
-    headers.extend(theirs.take(PROPERTIES_MAX));
+    let theirs = said.user.into_iter();
+    let theirs = theirs.filter(|(name, _)| !is_ours(name));
+    headers.extend(theirs);
     let left_out = all + own - headers.len();
     (headers, left_out)
 }
 
-/// The headers of a message that MQTT can carry (MQTT 5.0 section 1.5.4): a broker ends the connection
-/// over others, each time anew.
-pub fn properties(headers: &Headers) -> Vec<(String, String)> {
+/// What a message to a topic says about itself: what its headers say of MQTT, and the others, as far
+/// as MQTT can carry them (MQTT 5.0 section 1.5.4). A broker ends the connection over the rest, each
+/// time again. Its type is that of the route; a header may add parameters to it.
+pub fn properties(content_type: &str, headers: &Headers) -> MessageProperties {
     let is_non_character =
         |one: char| matches!(u32::from(one), 0xfdd0..=0xfdef) || u32::from(one) & 0xfffe == 0xfffe;
     let is_text = |text: &str| {
@@ -168,21 +196,40 @@ pub fn properties(headers: &Headers) -> Vec<(String, String)> {
                 .chars()
                 .any(|one| one.is_control() || is_non_character(one))
     };
-    let headers = headers.iter();
-    headers
-        .filter(|(name, value)| is_text(name) && is_text(value))
-        .cloned()
-        .collect()
+    let mut said = MessageProperties {
+        content_type: Some(content_type.to_owned()),
+        ..MessageProperties::default()
+    };
+    for (name, value) in headers {
+        if !is_text(name) || !is_text(value) {
+            continue;
+        }
+        match name.as_str() {
+            TYPE_HEADER if bare(value) == bare(content_type) => {
+                said.content_type = Some(value.clone());
+            }
+            TYPE_HEADER => {}
+            FORMAT_HEADER => said.is_text = value == TEXT,
+            RESPONSE_HEADER if value.is_empty() || value.contains(['+', '#']) => {}
+            RESPONSE_HEADER => said.response_topic = Some(value.clone()),
+            CORRELATION_HEADER => said.correlation_data = hex::decode(value).ok().map(Bytes::from),
+            EXPIRY_HEADER => said.expiry_s = value.parse().ok(),
+            _ => said.user.push((name.clone(), value.clone())),
+        }
+    }
+    said
+}
+
+/// A media type without its parameters.
+fn bare(text: &str) -> String {
+    let bare = text.split(';').next().unwrap_or_default();
+    bare.trim().to_ascii_lowercase()
 }
 
 impl IncomingTopic {
     /// True when the property `content_type` of a message, if it has one, names the inlet's type.
     /// Parameters aside: `text/plain; charset=utf-8` is `text/plain`.
     pub fn takes(&self, content_type: Option<&str>) -> bool {
-        let bare = |text: &str| {
-            let bare = text.split(';').next().unwrap_or_default();
-            bare.trim().to_ascii_lowercase()
-        };
         content_type.is_none_or(|told| bare(told) == bare(&self.entry.content_type))
     }
 
@@ -210,14 +257,21 @@ impl IncomingTopic {
 }
 
 impl BrokerPlan {
-    /// The filters of its routes, and whether messages come until they are acknowledged.
-    pub fn subscriptions(&self) -> BTreeMap<&TopicFilter, bool> {
-        let mut subscriptions = BTreeMap::new();
+    /// What its routes subscribe to.
+    pub fn subscriptions(&self) -> Vec<DeviceSubscription> {
+        let mut subscriptions: BTreeMap<&TopicFilter, DeviceSubscription> = BTreeMap::new();
         for route in &self.incoming {
-            let is_durable = !matches!(route.intake, Intake::Inbox { .. });
-            *subscriptions.entry(&route.filter).or_default() |= is_durable;
+            let at_least_once = !matches!(route.intake, Intake::Inbox { .. });
+            let subscription = subscriptions.entry(&route.filter);
+            let subscription = subscription.or_insert_with(|| DeviceSubscription {
+                filter: route.filter.clone(),
+                at_least_once,
+                retained: route.retained,
+            });
+            subscription.at_least_once |= at_least_once;
+            subscription.retained = subscription.retained.max(route.retained);
         }
-        subscriptions
+        subscriptions.into_values().collect()
     }
 
     /// The routes of a message: those of the subscription for which the broker sent it, or all that
@@ -296,48 +350,4 @@ pub async fn keep(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(name: &str, value: &str) -> (String, String) {
-        (name.to_owned(), value.to_owned())
-    }
-
-    #[test]
-    fn properties_of_a_device_never_pass_for_headers_of_ours() {
-        let properties = vec![
-            pair("mqtt-topic", "forged"),
-            pair("unit", "C"),
-            pair("mqtt-retained", "true"),
-        ];
-        let (found, left_out) = headers("plant/7", false, false, properties);
-        assert_eq!(found, [pair("mqtt-topic", "plant/7"), pair("unit", "C")]);
-        assert_eq!(left_out, 2);
-        let (found, _) = headers("plant/7", true, false, Vec::new());
-        let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-retained", "true")];
-        assert_eq!(found, expected);
-        let (found, _) = headers("plant/7", false, true, Vec::new());
-        let expected = [pair("mqtt-topic", "plant/7"), pair("mqtt-dup", "true")];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn headers_over_which_a_broker_ends_the_connection_stay_here() {
-        let headers = vec![
-            pair("unit", "°C"),
-            pair("nul", "a\0b"),
-            pair("line\n", "a"),
-            pair("high", "\u{9f}"),
-            pair("none", "\u{ffff}"),
-            pair("long", &"x".repeat(65_536)),
-        ];
-        assert_eq!(properties(&headers), [pair("unit", "°C")]);
-    }
-
-    #[test]
-    fn more_properties_than_may_be_are_left_out() {
-        let many = vec![pair("a", "b"); PROPERTIES_MAX + 3];
-        let (found, left_out) = headers("t", false, false, many);
-        assert_eq!((found.len(), left_out), (PROPERTIES_MAX + 1, 3));
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use haar_protocol::assignment::Microservice;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Linker, Resource, ResourceTable};
 
 use super::state::State;
 use crate::bus::message::count;
@@ -29,8 +29,9 @@ const KEY_BYTES_MAX: usize = 512;
 const BATCH_KEYS_MAX: u32 = 1_000;
 /// Bytes of the values that one batch may get.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
-/// Buckets and values to be swapped that an instance may hold at one time.
-const HANDLES_MAX: u32 = 64;
+/// Buckets and values to be swapped that an instance may hold at one time. Languages with a garbage
+/// collector drop them late.
+const HANDLES_MAX: u32 = 1_024;
 /// Pages of keys in the older draft whose place is remembered.
 const CURSORS_MAX: usize = 64;
 
@@ -39,6 +40,8 @@ const CURSORS_MAX: usize = 64;
 pub struct KeyValue {
     rate: Rate,
     writes: Pace,
+    /// What it holds, apart from the resources of `wasi:*`, which have a limit of their own.
+    table: ResourceTable,
     handles: u32,
     /// Where listings stand that go on by number: the number, the bucket, and the last key.
     cursors: VecDeque<(u64, Arc<str>, String)>,
@@ -115,11 +118,11 @@ impl State {
         };
         self.store().open_bucket(bucket.clone()).await?;
         self.hold()?;
-        Ok(self.table.push(bucket)?)
+        Ok(self.key_value.table.push(bucket)?)
     }
 
     fn close_bucket(&mut self, bucket: Resource<Bucket>) -> wasmtime::Result<()> {
-        self.table.delete(bucket)?;
+        self.key_value.table.delete(bucket)?;
         self.key_value.handles -= 1;
         Ok(())
     }
@@ -207,7 +210,7 @@ impl State {
         let (wanted_bucket, wanted_key) = (bucket.clone(), key.clone());
         let version = self.store().pair_version(wanted_bucket, wanted_key).await?;
         self.hold()?;
-        Ok(self.table.push(Swap {
+        Ok(self.key_value.table.push(Swap {
             bucket,
             key,
             version,
@@ -215,7 +218,7 @@ impl State {
     }
 
     fn drop_swap(&mut self, swap: Resource<Swap>) -> wasmtime::Result<Swap> {
-        let swap = self.table.delete(swap)?;
+        let swap = self.key_value.table.delete(swap)?;
         self.key_value.handles -= 1;
         Ok(swap)
     }
@@ -224,9 +227,9 @@ impl State {
     /// it means to swap, and no value need be held for it.
     async fn current(&mut self, swap: &Resource<Swap>) -> Result<Option<Vec<u8>>> {
         self.spend(1)?;
-        let Swap { bucket, key, .. } = self.table.get(swap)?.clone();
+        let Swap { bucket, key, .. } = self.key_value.table.get(swap)?.clone();
         let found = self.store().get_pair(bucket, key).await?;
-        self.table.get_mut(swap)?.version = found.as_ref().map(|(version, _)| *version);
+        self.key_value.table.get_mut(swap)?.version = found.as_ref().map(|(version, _)| *version);
         Ok(found.map(|(_, value)| value))
     }
 
@@ -253,7 +256,7 @@ impl State {
             Swapped::Changed(version) => {
                 swap.version = version;
                 self.hold()?;
-                Ok(Err(self.table.push(swap)?))
+                Ok(Err(self.key_value.table.push(swap)?))
             }
         }
     }
@@ -277,7 +280,7 @@ impl State {
             }
         }
         self.spend(operations.max(1))?;
-        Ok(self.table.get(bucket)?.clone())
+        Ok(self.key_value.table.get(bucket)?.clone())
     }
 
     fn spend(&mut self, operations: u32) -> Result<()> {
@@ -306,7 +309,9 @@ impl State {
 
     fn hold(&mut self) -> Result<()> {
         if self.key_value.handles >= HANDLES_MAX {
-            let reason = format!("no more than {HANDLES_MAX} buckets and swaps may be held");
+            let reason = format!(
+                "{HANDLES_MAX} handles of buckets and swaps are open, which is the limit: open a bucket once and keep it, or drop what is not needed"
+            );
             return Err(Refusal::Other(reason));
         }
         self.key_value.handles += 1;

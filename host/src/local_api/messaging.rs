@@ -135,7 +135,7 @@ impl State {
             count(&self.counters.exceeded.backlog);
             if let Refused::NotStored(error) = refused {
                 let line = format!("outlet `{name}`: not published: {error:#}");
-                self.logger.agent(Level::Error, &line);
+                self.logger.about_message(Level::Error, &line);
             }
             PublishError::BacklogFull
         })

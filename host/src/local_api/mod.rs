@@ -15,6 +15,7 @@ pub mod logging;
 pub mod stdio;
 pub mod files;
 pub mod wasi;
+mod sockets;
 
 use haar_protocol::grants::Grants;
 use wasmtime::Engine;
@@ -30,6 +31,7 @@ use state::State;
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
+    sockets::add_to_linker(&mut linker)?;
     bindings::add_to_linker(&mut linker)?;
     configuration::add_to_linker(&mut linker)?;
     Ok(linker)

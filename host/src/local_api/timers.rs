@@ -132,9 +132,13 @@ impl State {
             count(&self.counters.exceeded.timers);
             return Err(TimerError::TooMany(self.limits.timers));
         }
+        // A repeating one is first due after its period.
+        if delay_ms > DELAY_MS_MAX {
+            return Err(TimerError::NotStored(format!(
+                "{delay_ms} ms is more than a year: {DELAY_MS_MAX} ms at most"
+            )));
+        }
         let now = Instant::now();
-        let delay_ms = delay_ms.min(DELAY_MS_MAX);
-        let period_ms = period_ms.map(|period_ms| period_ms.min(DELAY_MS_MAX));
         let is_kept = matches!(lifetime, Lifetime::Kept);
         if self.timers.goes_on(&name, period_ms, is_kept) {
             return Ok(());

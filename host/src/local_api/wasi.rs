@@ -1,5 +1,5 @@
-//! `wasi:*` from wasmtime-wasi: clocks, randomness, granted directories, standard output. No
-//! sockets: they are not linked, so a component that imports them does not start.
+//! `wasi:*` from wasmtime-wasi: clocks, randomness, granted directories, standard output. Its sockets
+//! are not linked: see [`super::sockets`].
 
 use std::sync::Arc;
 

@@ -24,7 +24,7 @@ use wasmtime::component::Component;
 use super::compile::Compiler;
 use super::fetch_code::NoCode;
 use super::sparse::SparseFile;
-use super::{Modules, PrepareError};
+use super::{Modules, PrepareError, Trust};
 use crate::identity::sync_directory;
 use crate::runtime::GuestRuntime;
 
@@ -39,11 +39,11 @@ pub struct CodeSources {
 
 impl Modules {
     /// The module's code, loaded. Blocks; for whoever has the module's turn. What is returned was
-    /// signed by one of `publishers` and as the policy demands, and compiled by somebody who is trusted with it.
+    /// signed as `trust` and the policy demand, and compiled by somebody who is trusted with it.
     pub(super) fn code(
         &self,
         spec: &Microservice,
-        publishers: &[PublicKey],
+        trust: &Trust,
         runtime: &GuestRuntime,
     ) -> Result<Component, PrepareError> {
         let target = configuration::target();
@@ -54,7 +54,7 @@ impl Modules {
             .collect();
         let expected = Expected {
             module: &spec.module,
-            publishers: self.policy.publishers(publishers),
+            publishers: self.policy.publishers(trust),
             fingerprint: runtime.fingerprint(),
             target: &target,
             trusted: &trusted,
@@ -71,6 +71,10 @@ impl Modules {
             Ok(code) => code,
             Err(NoCode::Refused(why)) => {
                 return Err(PrepareError::Refused(format!("{label}: {why}")));
+            }
+            // To compile it here, too, would not be faster.
+            Err(NoCode::Later(why)) => {
+                return Err(PrepareError::NotYet(format!("{label}: {why}")));
             }
             Err(NoCode::Elsewhere(why)) if self.sources.compiler == Compiler::None => {
                 return Err(PrepareError::NotYet(format!(

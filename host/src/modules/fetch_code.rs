@@ -15,6 +15,8 @@ use crate::controller::Refused;
 pub(super) enum NoCode {
     /// Nor will there be: the module can't be compiled, or no trusted publisher has signed it.
     Refused(String),
+    /// Not yet: the controller is compiling it.
+    Later(String),
     /// It can't be had now, or from there.
     Elsewhere(String),
 }
@@ -22,13 +24,14 @@ pub(super) enum NoCode {
 impl From<anyhow::Error> for NoCode {
     fn from(error: anyhow::Error) -> Self {
         let why = format!("{error:#}");
-        let is_final = error
-            .downcast_ref::<Refused>()
-            .is_some_and(|refused| refused.0.code == "not_compilable");
-        if is_final || matches!(error.downcast_ref(), Some(ArtifactError::Publisher(_))) {
-            Self::Refused(why)
-        } else {
-            Self::Elsewhere(why)
+        let answer = error.downcast_ref::<Refused>();
+        match answer.map(|refused| &*refused.0.code) {
+            Some("not_compilable") => Self::Refused(why),
+            Some("compiling") => Self::Later(why),
+            _ if matches!(error.downcast_ref(), Some(ArtifactError::Publisher(_))) => {
+                Self::Refused(why)
+            }
+            _ => Self::Elsewhere(why),
         }
     }
 }
@@ -113,5 +116,30 @@ fn is_worth_keeping(error: &ArtifactError) -> bool {
     match error {
         ArtifactError::File(error) => error.kind() != io::ErrorKind::StorageFull,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use haar_protocol::rest::ErrorBody;
+
+    use super::*;
+
+    #[test]
+    fn code_that_the_controller_is_compiling_is_waited_for_and_what_it_can_not_compile_is_refused()
+    {
+        let answer = |code: &str| {
+            let body = ErrorBody {
+                code: code.to_owned(),
+                message: "it is said why".to_owned(),
+                hint: None,
+            };
+            NoCode::from(anyhow::Error::from(Refused(body)).context("the controller"))
+        };
+        assert!(matches!(answer("compiling"), NoCode::Later(_)));
+        assert!(matches!(answer("not_compilable"), NoCode::Refused(_)));
+        for elsewhere in ["no_compiler", "not_compiled", "no_compiler_now"] {
+            assert!(matches!(answer(elsewhere), NoCode::Elsewhere(_)));
+        }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use code::CodeSources;
-use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::assignment::{Assignment, Microservice};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
 use haar_protocol::module::{Publishers, Signatures};
@@ -47,12 +47,33 @@ pub enum PrepareError {
     NotYet(String),
 }
 
+/// What the site says of whose signatures count for a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The keys of the publishers that it trusts.
+    pub publishers: Vec<PublicKey>,
+    /// Signatures that came after the module's file.
+    pub later: Option<Signatures>,
+}
+
+impl Trust {
+    /// What `assignment` says of `module`.
+    pub fn of(assignment: &Assignment, module: &Digest) -> Self {
+        let publishers = assignment.publishers.iter();
+        let later = assignment.signatures.get(&module.to_string());
+        Self {
+            publishers: publishers.map(|publisher| publisher.key).collect(),
+            later: later.and_then(|text| Signatures::from_text(text)),
+        }
+    }
+}
+
 /// A module that was verified and loaded.
 #[derive(Debug, Clone)]
 struct Loaded {
     component: Component,
-    /// The publishers that were trusted then: with others it is verified again.
-    publishers: Vec<PublicKey>,
+    /// What was trusted then: with anything else it is verified again.
+    trust: Trust,
 }
 
 /// The module files of a node.
@@ -116,7 +137,7 @@ impl Modules {
     pub fn prepare(
         &self,
         spec: &Microservice,
-        publishers: &[Publisher],
+        trust: Trust,
         runtime: &GuestRuntime,
     ) -> Result<InstancePre<State>, PrepareError> {
         if let Some(reason) = not_understood(spec) {
@@ -124,11 +145,10 @@ impl Modules {
         }
         let refused = |refusal: Refusal| PrepareError::Refused(refusal.to_string());
         self.policy.check_grants(&spec.grants).map_err(refused)?;
-        let trusted: Vec<PublicKey> = publishers.iter().map(|publisher| publisher.key).collect();
         let turn = self.turn(spec.module);
-        let component = match self.loaded(&spec.module, &trusted) {
+        let component = match self.loaded(&spec.module, &trust) {
             Some(component) => component,
-            None => self.verify_and_load(spec, trusted, runtime)?,
+            None => self.verify_and_load(spec, trust, runtime)?,
         };
         drop(turn);
         runtime.link(&component, &spec.grants).map_err(|error| {
@@ -139,23 +159,23 @@ impl Modules {
         })
     }
 
-    /// What another instance of the module has verified and loaded, with the same publishers.
-    fn loaded(&self, module: &Digest, publishers: &[PublicKey]) -> Option<Component> {
+    /// What another instance of the module has verified and loaded, with the same trust.
+    fn loaded(&self, module: &Digest, trust: &Trust) -> Option<Component> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let found = loaded.get(module)?;
-        (found.publishers == publishers).then(|| found.component.clone())
+        (found.trust == *trust).then(|| found.component.clone())
     }
 
     fn verify_and_load(
         &self,
         spec: &Microservice,
-        publishers: Vec<PublicKey>,
+        trust: Trust,
         runtime: &GuestRuntime,
     ) -> Result<Component, PrepareError> {
-        let component = self.code(spec, &publishers, runtime)?;
+        let component = self.code(spec, &trust, runtime)?;
         let loaded = Loaded {
             component: component.clone(),
-            publishers,
+            trust,
         };
         self.loaded
             .lock()
@@ -178,8 +198,8 @@ impl Modules {
         }
     }
 
-    /// The module itself, which `publishers` have signed, and all signatures of it: fetched when it is
-    /// not here.
+    /// The module itself, which `publishers` have signed, and the signatures in its file: fetched when it
+    /// is not here.
     fn verified(
         &self,
         spec: &Microservice,

@@ -13,19 +13,19 @@ use super::place::Place;
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Mounts(Vec<Mount>);
+pub(crate) struct Mounts(Vec<Mount>);
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Its number.
     id: u64,
     /// The file system, as `major:minor`.
     pub(super) device: String,
     /// Which directory of the file system it shows.
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Where it shows it.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     /// The type of the file system.
     kind: String,
 }
@@ -43,6 +43,16 @@ pub(super) enum Kind {
     Devices,
 }
 
+/// Whether something is mounted at a directory that is open.
+///
+/// # Errors
+/// When it can't be found out.
+pub(crate) fn is_mount_point(opened: &File) -> anyhow::Result<bool> {
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let path = std::fs::read_link(&link).with_context(|| format!("can't read {link}"))?;
+    Ok(Mounts::read()?.of(opened)?.point == path)
+}
+
 impl Mounts {
     /// As they are now.
     pub(super) fn read() -> anyhow::Result<Self> {
@@ -51,7 +61,7 @@ impl Mounts {
     }
 
     /// Lines that are not understood are passed over: what lies there is not found, and refused.
-    fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         let lines = text.split(|byte| *byte == b'\n');
         Self(lines.filter_map(Mount::parse).collect())
     }
@@ -67,6 +77,11 @@ impl Mounts {
             .context("the kernel does not name its mount")?;
         let found = self.0.iter().find(|mount| mount.id == id);
         found.context("its mount is not among those of this process")
+    }
+
+    /// Those of file systems of a type.
+    pub(crate) fn of_type(&self, kind: &str) -> impl Iterator<Item = &Mount> {
+        self.0.iter().filter(move |mount| mount.kind == kind)
     }
 
     /// Those at or below a path. Below, because a directory shows what is mounted in it.
@@ -150,6 +165,14 @@ fn path(word: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_point_is_told_from_a_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_mount_point(&File::open(folder.path()).unwrap()).unwrap());
+        assert!(is_mount_point(&File::open("/proc").unwrap()).unwrap());
+        assert!(!is_mount_point(&File::open("/proc/self").unwrap()).unwrap());
+    }
 
     #[test]
     fn a_line_is_read_with_its_optional_fields_and_its_escapes() {

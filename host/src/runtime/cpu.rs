@@ -202,6 +202,11 @@ mod tests {
         assert_eq!(bucket.balance_ns, 1_000_000);
         bucket.fill(10, start + Duration::from_secs(3_600));
         assert_eq!(bucket.balance_ns, 10_000_000);
+        bucket.fill(1, start + Duration::from_secs(3_600));
+        assert_eq!(
+            bucket.balance_ns, 1_000_000,
+            "a smaller share holds at once"
+        );
     }
 
     #[test]

@@ -40,6 +40,18 @@ impl Failure {
             backtrace: Vec::new(),
         }
     }
+
+    /// The same with what the guest itself said of it, where the cause does not say it all.
+    pub fn with_words(self, words: &str) -> Self {
+        if words.is_empty() || !matches!(self.cause, Cause::Unreachable | Cause::Other) {
+            return self;
+        }
+        let details = format!("{words} ({})", self.details);
+        Self {
+            backtrace: self.backtrace,
+            ..Self::new(self.cause, &details)
+        }
+    }
 }
 
 impl fmt::Display for Failure {

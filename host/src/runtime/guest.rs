@@ -1,9 +1,10 @@
 //! One instantiated component and the calls into it. Every call is bounded in fuel and in wall
 //! clock; after a failed call the guest can't be entered again and is thrown away.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haar_protocol::status::FailureCause as Cause;
@@ -13,7 +14,7 @@ use wasmtime::component::InstancePre;
 use super::YIELD_FUEL;
 use super::exceeded::Exceeded;
 use super::failure::{Failure, classify, has_too_many_parts};
-use crate::bus::message::{Delivery, count};
+use crate::bus::message::{Delivery, EXPIRY_HEADER, count};
 use crate::local_api::bindings::handler::exports::haar::local::handler::{self, Rejection};
 use crate::local_api::bindings::ticks::exports::haar::local::ticks::Tick;
 use crate::local_api::bindings::{handler::Handling, lifecycle::Living, ticks::Ticking};
@@ -41,6 +42,8 @@ pub struct Counters {
     pub calls: AtomicU64,
     /// Calls that ended the instance or were rejected.
     pub failures: AtomicU64,
+    /// Messages that were discarded.
+    pub discarded: AtomicU64,
     /// Fuel burnt.
     pub fuel: AtomicU64,
     /// Linear memory now, in bytes.
@@ -55,9 +58,27 @@ pub struct Counters {
     pub dead_letters: AtomicU64,
     /// How often each limit was exceeded.
     pub exceeded: Exceeded,
+    /// What it said to its configuration.
+    pub configured: Mutex<Configured>,
+}
+
+/// What a guest said to its configuration: it was started with it, or told of it.
+#[derive(Debug, Default)]
+pub struct Configured {
+    /// The values.
+    pub values: Arc<BTreeMap<String, String>>,
+    /// The error of `configuration-changed`, if it returned one.
+    pub refusal: Option<String>,
 }
 
 impl Counters {
+    /// What it said to its configuration.
+    pub fn configured(&self) -> MutexGuard<'_, Configured> {
+        self.configured
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a failure and the limit that was exceeded.
     pub(super) fn failed(&self, failure: Failure) -> Failure {
         self.failures.fetch_add(1, Ordering::Relaxed);
@@ -110,7 +131,9 @@ impl Guest {
                 if has_too_many_parts(&error) {
                     count(&counters.exceeded.core_instances);
                 }
-                let failure = classify(&error, store.data().memory.denied);
+                let state = store.data();
+                let failure = classify(&error, state.memory.denied);
+                let failure = failure.with_words(&state.logger.last_words());
                 return Err(counters.failed(failure));
             }
             Err(_) => {
@@ -203,12 +226,15 @@ impl Guest {
         };
         let limit = begin(&mut self.store)?;
         self.store.data_mut().handling = Some(delivery.clone());
-        let headers: Vec<(&str, &str)> = delivery
-            .message
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        // Who passes the headers on passes on what is left of the time.
+        let left_s = delivery.left_s(self.store.data().surroundings.store.ages());
+        let left_s = left_s.map(|seconds| seconds.to_string());
+        let headers = delivery.message.headers.iter();
+        let headers = headers.map(|(name, value)| match &left_s {
+            Some(left_s) if name == EXPIRY_HEADER => (name.as_str(), left_s.as_str()),
+            _ => (name.as_str(), value.as_str()),
+        });
+        let headers: Vec<(&str, &str)> = headers.collect();
         let call = handler
             .haar_local_handler()
             .call_handle(&mut self.store, to_wit(delivery, &headers));
@@ -251,7 +277,10 @@ impl Guest {
             .store(state.memory.bytes, Ordering::Relaxed);
         let failure = match outcome {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => classify(&error, state.memory.denied),
+            Ok(Err(error)) => {
+                let words = state.logger.last_words();
+                classify(&error, state.memory.denied).with_words(&words)
+            }
             Err(_) => too_late(limit, state.files.unfinished()),
         };
         Err(self.counters.failed(failure))

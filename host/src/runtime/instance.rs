@@ -8,23 +8,27 @@
 //! ```
 
 mod messages;
+mod orders;
 mod aftermath;
 mod hibernation;
+mod looking;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use haar_protocol::assignment::Microservice;
-use haar_protocol::limits::{Limits, RetryPolicy};
+use haar_protocol::limits::RetryPolicy;
 use haar_protocol::log::Level;
 use haar_protocol::status::FailureCause as Cause;
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+pub use self::orders::Orders;
+use self::orders::adopt;
 use super::background::Anywhere;
 use super::cpu::{Metered, Share};
 use super::failure::Failure;
@@ -46,31 +50,6 @@ use crate::policy::Refusal;
 
 /// How long opening an instance's directories and measuring them may take.
 const OPENING_MAX: Duration = Duration::from_secs(30);
-
-/// What the control loop asks of an instance: a whole snapshot, of which the newest counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orders {
-    /// Values behind `wasi:config`.
-    pub configuration: Arc<BTreeMap<String, String>>,
-    /// Limits; what depends on them changes with the next call.
-    pub limits: Limits,
-    /// What happens to messages that are not handled.
-    pub retry: RetryPolicy,
-    /// To finish: one last call, no longer than this.
-    pub stop: Option<Duration>,
-}
-
-impl Orders {
-    /// Run as assigned.
-    pub fn of(spec: &Microservice) -> Self {
-        Self {
-            configuration: Arc::new(spec.configuration.clone()),
-            limits: spec.limits.clone(),
-            retry: spec.retry.clone(),
-            stop: None,
-        }
-    }
-}
 
 /// How an instance ended.
 #[derive(Debug)]
@@ -103,8 +82,9 @@ pub struct Setup {
     pub file_thread: Arc<FileThread>,
     /// What the control loop asks of it.
     pub orders: watch::Receiver<Orders>,
-    /// Told once, when `start` has returned for the first time.
-    pub started: Option<oneshot::Sender<()>>,
+    /// Told when `start` has returned for the first time, and when other values of the configuration were
+    /// answered.
+    pub answered: mpsc::Sender<()>,
 }
 
 /// Runs the instance until it is stopped or fails, within its share of the processor; its long calls
@@ -128,7 +108,7 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
         }
     };
     key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
-    let mut tick = None;
+    let (mut tick, mut is_told) = (None, false);
     loop {
         let since = &setup.counters.hibernating_since_ms;
         since.store(0, Ordering::Relaxed);
@@ -148,7 +128,7 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             Ok(guest) => guest,
             Err(failure) => return Exit::Failed(failure),
         };
-        let mut instance = Instance::new(&mut setup, guest, retry, &share);
+        let mut instance = Instance::new(&mut setup, guest, retry, &share, &mut is_told);
         instance.inbox.begin();
         let end = instance.live(tick).await;
         timers::save(instance.guest.state()).await;
@@ -156,6 +136,13 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             open.store(false, Ordering::Relaxed);
             instance.leave_the_rest(&exit).await;
             return exit;
+        }
+        if let End::BeginsAgain = end {
+            instance.leave_the_rest(&Exit::Stopped).await;
+            timers = instance.guest.into_state().timers;
+            timers.wake();
+            tick = None;
+            continue;
         }
         let handles = instance.guest.handles();
         let state = instance.guest.into_state();
@@ -166,16 +153,6 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             None => return Exit::Stopped,
         };
     }
-}
-
-/// Puts in force what orders say of a running instance, except its configuration. Returns what happens
-/// to messages that are not handled.
-fn adopt(state: &mut State, orders: &Orders, share: &Share) -> RetryPolicy {
-    share.set(orders.limits.cpu.map(|percent| percent.0));
-    state.memory.set_limits(&orders.limits);
-    state.files.set_private_limit(orders.limits.files_size.0);
-    state.limits = orders.limits.clone();
-    orders.retry.clone()
 }
 
 /// The same as [`state`], when no file operation of an earlier instance goes on any more.
@@ -238,6 +215,8 @@ enum End {
     Exit(Exit),
     /// To begin again when something comes for it.
     Hibernates,
+    /// To begin again now.
+    BeginsAgain,
 }
 
 struct Instance<'a> {
@@ -246,11 +225,14 @@ struct Instance<'a> {
     logger: Logger,
     counters: Arc<Counters>,
     orders: &'a mut watch::Receiver<Orders>,
-    started: &'a mut Option<oneshot::Sender<()>>,
+    answered: mpsc::Sender<()>,
+    is_told: &'a mut bool,
     share: &'a Share,
     retry: RetryPolicy,
     /// When its last call ended.
     idle_since: Instant,
+    /// When its directories are looked at again.
+    looks_at: Option<Instant>,
     /// The message over which the instance failed.
     failed_over: Option<Delivery>,
     /// Messages taken out of the inbox and not handled yet.
@@ -260,17 +242,25 @@ struct Instance<'a> {
 }
 
 impl<'a> Instance<'a> {
-    fn new(setup: &'a mut Setup, guest: Guest, retry: RetryPolicy, share: &'a Share) -> Self {
+    fn new(
+        setup: &'a mut Setup,
+        guest: Guest,
+        retry: RetryPolicy,
+        share: &'a Share,
+        is_told: &'a mut bool,
+    ) -> Self {
         Self {
             guest,
             inbox: Arc::clone(&setup.inbox),
             logger: setup.logger.clone(),
             counters: Arc::clone(&setup.counters),
             orders: &mut setup.orders,
-            started: &mut setup.started,
+            answered: setup.answered.clone(),
+            is_told,
             share,
             retry,
             idle_since: Instant::now(),
+            looks_at: None,
             failed_over: None,
             batch: VecDeque::new(),
             retries: VecDeque::new(),
@@ -297,9 +287,11 @@ impl<'a> Instance<'a> {
             return Err(Failure::new(Cause::Start, &reason));
         }
         self.guest.state().timers.awake();
-        if let Some(started) = self.started.take() {
-            let _ = started.send(()); // the agent may be gone already; then the orders tell
+        let is_other = self.configured(None);
+        if !std::mem::replace(self.is_told, true) || is_other {
+            self.tell();
         }
+        self.look_later();
         match tick {
             Some(tick) => self.handle_tick(tick).await,
             None => Ok(()),
@@ -313,6 +305,7 @@ impl<'a> Instance<'a> {
         let attempt = self.inbox.next_attempt();
         let (handles, has_more) = (self.guest.handles(), !self.batch.is_empty());
         let drowsy = self.hibernates_at();
+        let look = self.looks_at;
         tokio::select! {
             biased;
             changed = self.orders.changed() => {
@@ -321,34 +314,13 @@ impl<'a> Instance<'a> {
                 }
                 return self.obey().await;
             }
+            () = until(look) => return self.look().await,
             () = until(timer) => self.tick().await?,
             () = until(retry) => self.retry().await?,
             () = self.inbox.wait(), if handles && !has_more => self.handle_batch().await?,
             () = until(attempt), if handles && !has_more => self.handle_batch().await?,
             () = std::future::ready(()), if has_more => self.handle_batch().await?,
             () = until(drowsy) => return self.hibernate().await.map(Some),
-        }
-        Ok(None)
-    }
-
-    /// Does what the newest orders say.
-    async fn obey(&mut self) -> Result<Option<End>, Failure> {
-        let orders = self.orders.borrow_and_update().clone();
-        if let Some(grace) = orders.stop {
-            self.guest.stop(grace).await?;
-            return Ok(Some(End::Exit(Exit::Stopped)));
-        }
-        let state = self.guest.state();
-        self.retry = adopt(state, &orders, self.share);
-        if state.configuration == orders.configuration {
-            return Ok(None);
-        }
-        state.configuration = orders.configuration;
-        if let Err(reason) = self.guest.configuration_changed().await? {
-            self.logger.agent(
-                Level::Warn,
-                &format!("`configuration-changed` returned an error: {reason}"),
-            );
         }
         Ok(None)
     }
@@ -363,7 +335,7 @@ impl<'a> Instance<'a> {
 
     async fn handle_tick(&mut self, tick: DueTick) -> Result<(), Failure> {
         if let Err(reason) = self.guest.tick(&tick).await? {
-            self.logger.agent(
+            self.logger.about_message(
                 Level::Warn,
                 &format!("the tick `{}` returned an error: {reason}", tick.name),
             );

@@ -29,6 +29,9 @@ impl Rate {
     /// The milliseconds to wait until they may be taken.
     pub fn take_many(&mut self, per_second: u32, count: u32) -> Result<(), u64> {
         let wanted = u64::from(count) * 1_000;
+        // What a higher limit has left is not there under a lower one.
+        let full = u64::from(per_second) * 1_000;
+        self.available_thousandths = self.available_thousandths.min(full);
         if self.available_thousandths < wanted {
             self.refill(per_second, Instant::now());
         }
@@ -108,6 +111,16 @@ mod tests {
             "what was refused took nothing"
         );
         assert_eq!(rate.take_many(0, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_lower_limit_holds_at_once_and_a_higher_one_gives_nothing_in_advance() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.take(10_000), Ok(()));
+        assert_eq!(rate.take_many(100, 100), Ok(()), "a second's worth");
+        assert!(rate.take_many(100, 50).is_err());
+        assert!(rate.take_many(10_000, 10_000).is_err());
+        assert!(rate.take(0).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use haar_protocol::assignment::MicroserviceName;
@@ -26,6 +27,8 @@ pub struct Surroundings {
     pub measurements: Arc<Measurements>,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
+    /// After this time instances look at their directories again.
+    pub look_pause: Duration,
     /// What the node is. Changes with the assignment.
     pub facts: ArcSwap<Facts>,
 }

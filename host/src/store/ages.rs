@@ -243,14 +243,16 @@ fn newest_ms(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(newest.map_or(0, natural))
 }
 
-fn get(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+/// A counter of the database.
+pub(super) fn get(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached("SELECT value FROM counter WHERE name = ?1")?
         .query_row([name], |row| row.get(0))
         .optional()
 }
 
-fn put(connection: &Connection, name: &str, value: Option<i64>) -> rusqlite::Result<()> {
+/// Writes a counter, or removes it.
+pub(super) fn put(connection: &Connection, name: &str, value: Option<i64>) -> rusqlite::Result<()> {
     let Some(value) = value else {
         connection.execute("DELETE FROM counter WHERE name = ?1", [name])?;
         return Ok(());

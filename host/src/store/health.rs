@@ -7,8 +7,13 @@
 //! any ───────────────────► Dead ────► the agent ends
 //! ```
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use rusqlite::ErrorCode;
 use tokio::sync::watch;
+
+use crate::service_manager::DISK_IS_SLOW;
 
 /// The health of the database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +43,25 @@ impl Health {
             }
             Health::Dead => Some("its thread has panicked: a bug"),
         }
+    }
+}
+
+/// Since when the thread of the database is busy with what it was asked together: mostly, since when it
+/// waits for the disk. Taken by that thread before and after, and by whoever looks; for a moment each.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Busy(Arc<Mutex<Option<Instant>>>);
+
+impl Busy {
+    /// It begins, or has ended.
+    pub(super) fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// For how long, where that is longer than usual.
+    pub(super) fn slow_for(&self) -> Option<Duration> {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = since.map(|since| since.elapsed());
+        busy.filter(|busy| *busy >= DISK_IS_SLOW)
     }
 }
 
@@ -132,4 +156,21 @@ pub(super) fn note(health: &watch::Sender<Health>, trouble: Trouble) {
         *health = next;
         is_another
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_reported_and_one_that_is_waited_for_as_usual_is_not() {
+        let (busy, now) = (Busy::default(), Instant::now());
+        assert_eq!(busy.slow_for(), None);
+        busy.set(Some(now));
+        assert_eq!(busy.slow_for(), None);
+        busy.set(now.checked_sub(DISK_IS_SLOW));
+        assert!(busy.slow_for().unwrap() >= DISK_IS_SLOW);
+        busy.set(None);
+        assert_eq!(busy.slow_for(), None);
+    }
 }

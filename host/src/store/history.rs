@@ -119,6 +119,12 @@ fn store_pending(connection: &Connection, recorder: &Recorder, now_ms: u64) -> a
     if messages.is_empty() && recorder.settled.load(Ordering::Relaxed) {
         return Ok(());
     }
+    if let Some(life) = recorder.life
+        && owners::life(connection, &recorder.port.owner)?.is_none_or(|(_, known)| known != life)
+    {
+        recorder.settled.store(true, Ordering::Relaxed);
+        return Ok(()); // it was deleted with all that it had
+    }
     let (oldest_ms, size) = (oldest_ms(recorder, now_ms), recorder.retention.size.0);
     let is_cut = keep_what_fits(&mut messages, size);
     let history = ensure(connection, &recorder.port)?;

@@ -11,7 +11,8 @@ mod thread;
 
 mod essentials;
 pub mod ages;
-mod owners;
+pub mod owners;
+mod past;
 pub mod key_value;
 pub mod history;
 pub mod timers;
@@ -21,6 +22,7 @@ pub mod log;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use haar_protocol::status::StoreDamage;
@@ -29,13 +31,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use ages::AgeClock;
 use essentials::Essentials;
-use health::Trouble;
+use health::{Busy, Trouble};
 use log::batches::{Batches, Room};
 use thread::{Database, Done, QUEUE_REQUESTS, Request};
 
 pub use essentials::StatusSequence;
 pub use health::Health;
 pub use opening::set_aside;
+pub use past::Past;
 
 /// A handle to the database. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug, Clone)]
@@ -46,6 +49,7 @@ pub struct Store {
     essentials: Essentials,
     health: watch::Receiver<Health>,
     damage: Option<Arc<StoreDamage>>,
+    busy: Busy,
 }
 
 /// The thread of the database. Join it after the last [`Store`] is gone.
@@ -126,11 +130,16 @@ impl Store {
             connection: opened.connection,
             batches,
         };
+        let busy = Busy::default();
+        let shown = busy.clone();
         let serve = move |mut queue, health: &watch::Sender<Health>| {
-            thread::serve(&mut database, &mut queue, health);
+            thread::serve(&mut database, &mut queue, health, &busy);
         };
         let (damage, timed) = (opened.damage, opened.timed);
-        Self::with_thread(data, ages, timed, damage, Health::Well, serve)
+        let (mut store, thread) =
+            Self::with_thread(data, ages, timed, damage, Health::Well, serve)?;
+        store.busy = shown;
+        Ok((store, thread))
     }
 
     fn lack(data: &Path, ages: AgeClock, reason: String) -> anyhow::Result<(Self, StoreThread)> {
@@ -169,6 +178,7 @@ impl Store {
             essentials: Essentials::new(data),
             health,
             damage: damage.map(Arc::new),
+            busy: Busy::default(),
         };
         Ok((store, StoreThread(thread)))
     }
@@ -176,6 +186,11 @@ impl Store {
     /// The health of the database.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// For how long the disk has not answered, where that is longer than usual.
+    pub fn slow_for(&self) -> Option<Duration> {
+        self.busy.slow_for()
     }
 
     /// True when requests are known to fail: this was logged once, and need not be logged again.

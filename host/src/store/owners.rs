@@ -3,15 +3,21 @@
 //!
 //! ```text
 //! wanted ─ no longer ─► gone for 0 … a day ─► without a name ─ a part at a time ─► deleted
-//!    ▲                        │
-//!    └──── wanted again ──────┘
+//!    ▲  │                     │                    ▲
+//!    │  └─ deleted by somebody, or another life ───┤
+//!    └──── wanted again ──────┘                    │
+//!                             └────────────────────┘
 //! ```
+//!
+//! What is stored belongs to one *life* of a microservice: the site begins another one when somebody
+//! has deleted it, or when a module of another publisher takes its name
+//! ([decision 023](../../../docs/decisions/023-what-is-deleted-is-gone.md)).
 
-use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::assignment::{Assignment, MicroserviceName};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::log::batches::Batches;
-use super::{Store, integer};
+use super::{Store, integer, natural};
 
 /// How long data of a microservice is kept that is no longer assigned, in milliseconds.
 const KEPT_MS: u64 = 86_400_000;
@@ -21,7 +27,64 @@ const STEP_MS_MAX: u64 = 2 * 3_600_000;
 /// Rows that are deleted in one request at most, so that others get their turn.
 const DELETED_ROWS: u32 = 1_000;
 
+/// What an assignment says of whose data are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lives {
+    /// What is assigned, with the life that its data belong to; nothing where the site does not tell.
+    pub assigned: Vec<(MicroserviceName, u64)>,
+    /// What somebody has deleted, as `APPLICATION/MICROSERVICE`.
+    pub ended: Vec<String>,
+}
+
+impl Lives {
+    /// As the assignment has it.
+    pub fn of(assignment: &Assignment) -> Self {
+        let microservices = assignment.microservices.iter();
+        let assigned = microservices.filter_map(|one| Some((one.name.clone(), one.life?)));
+        Self {
+            assigned: assigned.collect(),
+            ended: assignment.ended.clone(),
+        }
+    }
+}
+
 impl Store {
+    /// Ends what is stored of the microservices in `over`: nobody finds it any more, and the next look
+    /// deletes it. Then notes the lives of microservices that nothing is stored of, and returns those of
+    /// which there are data of another life than their own, or that were deleted: these must be ended
+    /// before they run.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub async fn follow_lives(
+        &self,
+        lives: Lives,
+        over: Vec<MicroserviceName>,
+    ) -> anyhow::Result<Vec<MicroserviceName>> {
+        self.run_logs(move |connection, batches| {
+            for name in &over {
+                end(connection, batches, name)?;
+            }
+            let mut over = Vec::new();
+            for (name, life) in lives.assigned {
+                match self::life(connection, &name)? {
+                    None => begin(connection, &name, life)?,
+                    Some((_, known)) if known == life => {}
+                    Some(_) => over.push(name),
+                }
+            }
+            let mut ended = connection.prepare_cached(
+                "SELECT application, microservice FROM owner
+                 WHERE application || '/' || microservice = ?1",
+            )?;
+            for text in lives.ended {
+                over.extend(ended.query_row([text], |row| name(row, 0, 1)).optional()?);
+            }
+            Ok(over)
+        })
+        .await
+    }
+
     /// Takes note of which microservices are assigned: of others the data is deleted when they have
     /// been gone for a day. That is time in which the agent looked, at least every two hours.
     /// Returns those whose data was deleted.
@@ -92,10 +155,7 @@ fn age(
             Some(gone_ms) => Some(gone_ms.saturating_add(integer(passed_ms))),
         };
         if now_gone_ms.is_some_and(|gone_ms| gone_ms >= integer(KEPT_MS)) {
-            connection.execute(
-                "UPDATE owner SET application = '', microservice = id WHERE id = ?1",
-                [id],
-            )?;
+            take_name(connection, id)?;
             ended.push(name);
         } else if now_gone_ms != gone_ms {
             connection.execute(
@@ -105,6 +165,49 @@ fn age(
         }
     }
     Ok(ended)
+}
+
+fn take_name(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE owner SET application = '', microservice = id WHERE id = ?1";
+    connection.execute(sql, [id]).map(drop)
+}
+
+/// Takes the name of an owner away. What waits in its logs is counted.
+fn end(
+    connection: &Connection,
+    batches: &mut Batches,
+    name: &MicroserviceName,
+) -> anyhow::Result<()> {
+    let Some(id) = find(connection, name)? else {
+        return Ok(());
+    };
+    let mut logs = connection.prepare_cached("SELECT id FROM log WHERE owner = ?1")?;
+    for log in logs.query_map([id], |row| row.get(0))? {
+        batches.retire(connection, log?)?;
+    }
+    Ok(take_name(connection, id)?)
+}
+
+fn begin(connection: &Connection, name: &MicroserviceName, life: u64) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO owner (application, microservice, life) VALUES (?1, ?2, ?3)";
+    let (application, microservice) = (name.application.as_str(), name.microservice.as_str());
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute((application, microservice, integer(life)))?;
+    Ok(())
+}
+
+/// The owner's number and its life, if anything is stored for it.
+pub(super) fn life(
+    connection: &Connection,
+    owner: &MicroserviceName,
+) -> rusqlite::Result<Option<(i64, u64)>> {
+    connection
+        .prepare_cached("SELECT id, life FROM owner WHERE application = ?1 AND microservice = ?2")?
+        .query_row(
+            (owner.application.as_str(), owner.microservice.as_str()),
+            |row| Ok((row.get(0)?, natural(row.get(1)?))),
+        )
+        .optional()
 }
 
 /// Deletes a part of what belongs to owners without a name. False when nothing is left.
@@ -143,13 +246,7 @@ pub(super) fn find(
     connection: &Connection,
     owner: &MicroserviceName,
 ) -> rusqlite::Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT id FROM owner WHERE application = ?1 AND microservice = ?2")?
-        .query_row(
-            (owner.application.as_str(), owner.microservice.as_str()),
-            |row| row.get(0),
-        )
-        .optional()
+    Ok(life(connection, owner)?.map(|(id, _)| id))
 }
 
 /// The owner's number; made when it has none yet.

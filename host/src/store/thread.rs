@@ -17,8 +17,9 @@ use rusqlite::Connection;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
-use super::health::{self, Health, Trouble};
+use super::health::{self, Busy, Health, Trouble};
 use super::log::batches::Batches;
+use crate::service_manager::DISK_IS_SLOW;
 
 /// Requests that may wait for the thread; so many take part in one transaction at most.
 pub(super) const QUEUE_REQUESTS: usize = 64;
@@ -82,6 +83,7 @@ pub(super) fn serve(
     database: &mut Database,
     queue: &mut mpsc::Receiver<Request>,
     health: &watch::Sender<Health>,
+    busy: &Busy,
 ) {
     let mut waiting = Vec::with_capacity(QUEUE_REQUESTS);
     let (mut together, mut took) = (0, Duration::ZERO);
@@ -90,6 +92,7 @@ pub(super) fn serve(
         gather(queue, &mut waiting, together, took / PATIENCE);
         together = waiting.len();
         let began = Instant::now();
+        busy.set(Some(began));
         let mut requests = waiting.drain(..);
         while requests.len() > 0 {
             commit_together(database, &mut requests, health);
@@ -97,7 +100,11 @@ pub(super) fn serve(
                 has_room = make_room(database, has_room, health);
             }
         }
+        busy.set(None);
         took = began.elapsed();
+        if took >= DISK_IS_SLOW {
+            tracing::warn!("the disk has taken {} s for one commit", took.as_secs());
+        }
     }
 }
 

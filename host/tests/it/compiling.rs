@@ -1,5 +1,6 @@
 //! Modules are compiled in a process of their own, whose limits a hostile one can't pass.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use haar_engine::compiler::{CompileLimits, Program};
 use haar_host::controller::{Controller, Credentials};
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
-use haar_host::modules::{Modules, PrepareError};
+use haar_host::modules::{Modules, PrepareError, Trust};
 use haar_host::runtime::GuestRuntime;
 use haar_protocol::quantity::{ByteSize, Millis};
 
@@ -69,12 +70,15 @@ impl Bench {
             .map(|component| self.node.install(component, &self.site.publisher))
             .map(|module| microservice("it", module, &["out"], &["in"]))
             .collect();
-        let publishers = self.node.assignment(&self.site, 1).publishers;
+        let assignment = self.node.assignment(&self.site, 1);
         tokio::task::spawn_blocking(move || {
             let runtime = GuestRuntime::new(1).unwrap();
             specs
                 .iter()
-                .map(|spec| modules.prepare(spec, &publishers, &runtime).map(drop))
+                .map(|spec| {
+                    let trust = Trust::of(&assignment, &spec.module);
+                    modules.prepare(spec, trust, &runtime).map(drop)
+                })
                 .collect()
         })
         .await
@@ -144,6 +148,54 @@ async fn what_the_engine_does_not_take_is_refused_with_its_words() {
         .await;
     let reason = refusal(&outcomes[0]);
     assert!(reason.contains("UTF-8"), "{reason}");
+}
+
+/// A killed compiler says nothing of the module, which is compiled at the next attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compiler_that_somebody_kills_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in ["KILL", "TERM", "HUP"] {
+        let script = folder.path().join(signal);
+        let flag = folder.path().join(format!("{signal}.done"));
+        let text = format!(
+            "#!/bin/sh\n[ -e {flag} ] || {{ : > {flag}; kill -{signal} $$; }}\nexec {agent} \"$@\"\n",
+            flag = flag.display(),
+            agent = env!("CARGO_BIN_EXE_haar-agent"),
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = Program {
+            path: script,
+            arguments: vec![],
+        };
+        let bench = Bench::new(Compiler::Child(program, CompileLimits::default())).await;
+        let echo = artifacts::read(artifacts::ECHO);
+        let outcomes = bench.prepare(&[echo.clone(), echo]).await;
+        match &outcomes[0] {
+            Err(PrepareError::NotYet(reason)) => {
+                assert!(reason.contains("was ended by signal"), "{reason}");
+            }
+            other => panic!("{signal}: {other:?}"),
+        }
+        assert!(outcomes[1].is_ok(), "{signal}: {outcomes:?}");
+        assert_eq!(bench.compiled(), ["code"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compiler_that_can_not_be_started_is_tried_again() {
+    let program = Program {
+        path: "/does/not/exist".into(),
+        arguments: vec![],
+    };
+    let bench = Bench::new(Compiler::Child(program, CompileLimits::default())).await;
+    let outcomes = bench.prepare(&[artifacts::read(artifacts::ECHO)]).await;
+    match &outcomes[0] {
+        Err(PrepareError::NotYet(reason)) => {
+            assert!(reason.contains("can't be started"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A disk that is full has nothing to do with the module: it is tried again when there is room.

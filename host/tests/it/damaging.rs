@@ -39,6 +39,7 @@ impl Scene {
             access: Access::ReadWrite,
             quota: None,
             optional: false,
+            mount: Default::default(),
         });
         let command = [("write /data/seen", "yes")];
         let mut assignment = node.assignment(&site, 1);
@@ -141,6 +142,27 @@ async fn a_node_whose_database_can_not_be_opened_runs_its_assignment_and_says_wh
     let problem = status.store.unwrap().problem.unwrap();
     assert!(problem.contains("agent.db"), "{problem}");
     scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_database_is_of_a_newer_release_runs_its_assignment_and_says_what_to_do() {
+    let mut scene = Scene::new().await;
+    scene.site.stop_relay().await;
+    // Its `user_version`, by the format of the file.
+    let mut newer = std::fs::read(scene.database()).unwrap();
+    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    std::fs::write(scene.database(), &newer).unwrap();
+    scene.run_offline().await;
+    scene.site.start_relay().await;
+    let problem = scene.status().await.store.unwrap().problem.unwrap();
+    for part in ["version 99", "update haar-agent", "agent.db.before-update"] {
+        assert!(problem.contains(part), "{problem}");
+    }
+    scene.node.stop().await;
+    assert_eq!(
+        std::fs::read(scene.database()).unwrap()[60..64],
+        newer[60..64]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

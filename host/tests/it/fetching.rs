@@ -13,10 +13,10 @@ use haar_engine::{compiler, configuration};
 use haar_host::controller::{Controller, Credentials};
 use haar_host::modules::code::CodeSources;
 use haar_host::modules::compile::Compiler;
-use haar_host::modules::{Modules, PrepareError};
+use haar_host::modules::{Modules, PrepareError, Trust};
 use haar_host::policy::{Policy, Rules};
 use haar_host::runtime::GuestRuntime;
-use haar_protocol::assignment::{Microservice, Publisher};
+use haar_protocol::assignment::Microservice;
 use haar_protocol::ids::{Digest, NodeId, SiteId};
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::module::{Signatures, sign};
@@ -206,14 +206,14 @@ impl Bench {
         let data = self.folder.path();
         let policy = Policy::new(Rules::default(), data.join("agent.toml"), data.into());
         let modules = Modules::open(data, client, credentials, sources, Arc::new(policy)).unwrap();
-        let publishers = [Publisher {
-            name: "team".parse().unwrap(),
-            key: publisher,
-        }];
+        let trust = Trust {
+            publishers: vec![publisher],
+            later: None,
+        };
         let outcomes = (0..attempts)
             .map(|_| {
                 modules
-                    .prepare(&self.spec, &publishers, &self.runtime)
+                    .prepare(&self.spec, trust.clone(), &self.runtime)
                     .map(drop)
             })
             .collect();

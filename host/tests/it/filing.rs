@@ -6,6 +6,7 @@ mod hanging;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::Microservice;
@@ -26,6 +27,7 @@ fn directory(host: &Path, guest: &str, access: Access) -> DirectoryGrant {
         access,
         quota: None,
         optional: false,
+        mount: Default::default(),
     }
 }
 
@@ -334,5 +336,54 @@ async fn an_optional_directory_may_be_missing_or_there() {
         line.stream == Stream::Agent && line.text.contains("/does/not/exist")
     };
     office.site.line(&office.node.id, told).await;
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_made_or_replaced_or_removed_later_is_seen_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in [("first", "one"), ("second", "two")] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("file"), content).unwrap();
+    }
+    let late = folder.path().join("late");
+    // What stands there is another one at once, as by a mount.
+    let point_to = |name: &str| {
+        let link = folder.path().join("link");
+        symlink(folder.path().join(name), &link).unwrap();
+        std::fs::rename(&link, &late).unwrap();
+    };
+    let mut office = Office::looking(&["files"], Duration::from_millis(100), |spec| {
+        let mut grant = directory(&late, "/late", Access::ReadOnly);
+        grant.optional = true;
+        spec.grants.directories.push(grant);
+    })
+    .await;
+    // With its whole path: it is in lines about what it was told, too.
+    let told = |what: &'static str| {
+        let start = match what {
+            "another" => format!("another directory is at {}", late.display()),
+            _ => format!("the directory {} {what}", late.display()),
+        };
+        move |line: &haar_protocol::log::LogLine| {
+            line.stream == Stream::Agent && line.text.starts_with(&start)
+        }
+    };
+    assert!(office.ask("files", "list /late").await.is_err());
+    point_to("first");
+    office
+        .site
+        .line(&office.node.id, told("is there now"))
+        .await;
+    assert_eq!(office.ask("files", "/late/file").await.unwrap(), "one");
+    point_to("second");
+    office.site.line(&office.node.id, told("another")).await;
+    assert_eq!(office.ask("files", "/late/file").await.unwrap(), "two");
+    std::fs::remove_file(&late).unwrap();
+    office
+        .site
+        .line(&office.node.id, told("can't be had"))
+        .await;
+    assert!(office.ask("files", "list /late").await.is_err());
     office.close().await;
 }

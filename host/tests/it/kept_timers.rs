@@ -165,6 +165,11 @@ async fn kept_timers_are_bounded_in_number_and_name_and_that_is_counted() {
     for (command, answer) in [
         (format!("every {long} {HOUR_MS}"), "more than 128 bytes"),
         ("every beat 0".to_owned(), "at least 1 ms"),
+        (
+            format!("every beat {}", 8_760 * HOUR_MS + 1),
+            "more than a year",
+        ),
+        (format!("once beat {}", u64::MAX), "more than a year"),
         (format!("every a {HOUR_MS}"), "set"),
         (format!("once b {HOUR_MS}"), "set"),
         (format!("once c {HOUR_MS}"), "already has 2"),

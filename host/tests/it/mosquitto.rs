@@ -84,6 +84,18 @@ impl Mosquitto {
         child.wait().unwrap();
     }
 
+    /// What it has logged since it was started last.
+    pub fn log(&self) -> Vec<String> {
+        self.log.borrow().clone()
+    }
+
+    /// What `mosquitto_rr` with these arguments prints.
+    pub async fn request(&self, arguments: &[&str]) -> String {
+        let output = self.tool("mosquitto_rr", arguments).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Waits until it has logged so many lines that are as they should be.
     pub async fn logged(&self, times: usize, is_so: impl Fn(&str) -> bool) {
         let mut log = self.log.subscribe();
@@ -96,13 +108,19 @@ impl Mosquitto {
 
     /// Waits until the node has subscribed so many times, since the broker was started last.
     pub async fn subscribed(&self, node: &NodeId, times: usize) {
-        let words = format!("Sending SUBACK to {}", device_user(node));
+        let words = format!(
+            "Sending SUBACK to {}",
+            device_user(node, &"plant".parse().unwrap())
+        );
         self.logged(times, |line| line.contains(&words)).await;
     }
 
     /// Waits until the node has left so many times.
     pub async fn left(&self, node: &NodeId, times: usize) {
-        let words = format!("Client {} disconnected", device_user(node));
+        let words = format!(
+            "Client {} disconnected",
+            device_user(node, &"plant".parse().unwrap())
+        );
         self.logged(times, |line| line.contains(&words)).await;
     }
 
@@ -114,6 +132,8 @@ impl Mosquitto {
             url: Some(format!("mqtt://127.0.0.1:{}", self.port).parse().unwrap()),
             ca_pem: None,
             credentials,
+            session_expiry_s: None,
+            client: None,
         }
     }
 
@@ -148,7 +168,7 @@ impl Mosquitto {
     async fn tool(&self, name: &'static str, arguments: &[&str]) -> Output {
         let mut command = self.command(name);
         let wait = DEADLINE.as_secs().to_string();
-        if name == "mosquitto_sub" {
+        if name != "mosquitto_pub" {
             command.args(["-W", &wait]);
         }
         command.args(arguments);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use haar_host::agent::ending::Ended;
 use haar_host::agent::run::{Agent, Options};
-use haar_host::config::{Location, Precompiled};
+use haar_host::config::{Location, Precompiled, Supervision};
 use haar_host::identity::{DataDirectory, LinkSecret, Membership};
 use haar_host::modules::compile::Compiler;
 use haar_host::policy::{Policy, Rules};
@@ -47,6 +47,10 @@ pub struct Node {
     /// How often it was started.
     pub starts: u32,
     membership: Membership,
+    /// The service manager that its agent is started by.
+    pub supervision: Supervision,
+    /// After this time its microservices look at their directories again.
+    pub look_pause: Duration,
     running: Option<(CancellationToken, std::thread::JoinHandle<Ended>)>,
 }
 
@@ -65,6 +69,7 @@ impl Node {
             relays: vec![site.relay_url()],
             ca_pem: site.ca_pem(),
             budget: Budget::new(ByteSize(1 << 30), 100),
+            memory_source: None,
             labels: BTreeMap::new(),
         };
         let data = tempfile::tempdir().unwrap();
@@ -77,6 +82,8 @@ impl Node {
             location: None,
             starts: 0,
             membership,
+            supervision: Supervision::default(),
+            look_pause: Duration::from_secs(60),
             running: None,
         }
     }
@@ -93,6 +100,8 @@ impl Node {
             location: self.location,
             starts: 0,
             membership: self.membership.clone(),
+            supervision: Supervision::default(),
+            look_pause: Duration::from_secs(60),
             running: None,
         }
     }
@@ -131,6 +140,7 @@ impl Node {
             compiler: Compiler::InProcess,
             precompiled: Precompiled::Accept,
             policy: Arc::new(self.policy()),
+            look_pause: self.look_pause,
         }
     }
 
@@ -139,6 +149,7 @@ impl Node {
         let stop = CancellationToken::new();
         let options = self.options();
         let (data, stopped) = (self.data.path().to_owned(), stop.clone());
+        let supervision = self.supervision.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -147,7 +158,9 @@ impl Node {
             let (store, store_thread) = Store::open_or_lack(&data).unwrap();
             let ended = runtime.block_on(async {
                 let agent = Agent::start(&data, options, store).await.unwrap();
-                agent.run(stopped, ServiceManager::default()).await
+                let manager = ServiceManager::new(&supervision).unwrap();
+                manager.ready();
+                agent.run(stopped, manager).await
             });
             drop(runtime);
             store_thread.join();
@@ -198,6 +211,7 @@ impl Node {
                 name: "team".parse().unwrap(),
                 key: site.publisher.public(),
             }],
+            signatures: BTreeMap::new(),
             relays: Vec::new(),
             serves: Vec::new(),
             link_key_generation: 0,
@@ -206,6 +220,8 @@ impl Node {
             routes: vec![],
             topics: vec![],
             brokers: vec![],
+            lives: None,
+            ended: vec![],
         }
     }
 
@@ -282,6 +298,7 @@ pub fn microservice(
         inlet_history: BTreeMap::new(),
         outlet_history: BTreeMap::new(),
         unknown: Vec::new(),
+        life: None,
     }
 }
 

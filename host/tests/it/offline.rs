@@ -43,6 +43,7 @@ async fn a_node_that_starts_with_no_relay_runs_its_last_assignment_with_its_mess
         access: Access::ReadWrite,
         quota: None,
         optional: false,
+        mount: Default::default(),
     });
     let command = [("write /data/seen", "yes")];
     assignment.microservices = vec![

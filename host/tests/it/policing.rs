@@ -7,7 +7,7 @@ use std::path::Path;
 use haar_conformance_artifacts as artifacts;
 use haar_host::policy::Rules;
 use haar_protocol::assignment::Microservice;
-use haar_protocol::grants::{Access, DirectoryGrant};
+use haar_protocol::grants::{Access, DirectoryGrant, Mount};
 use haar_protocol::keys::SecretKey;
 use haar_protocol::signed;
 use haar_protocol::status::{State, Status};
@@ -35,6 +35,7 @@ fn with_directory(mut spec: Microservice, host: &Path, optional: bool) -> Micros
         access: Access::ReadWrite,
         quota: None,
         optional,
+        mount: Default::default(),
     });
     spec
 }
@@ -83,6 +84,33 @@ async fn a_directory_that_the_policy_does_not_allow_is_refused_and_allowed_after
     node.start();
     let strict = |status: &Status| is_refused(status, "granted", "not to write to it");
     site.status(&node.id, strict).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_something_must_be_mounted_a_plain_directory_is_none() {
+    let site = Site::start().await;
+    let mut node = Node::enrol(&site, "one");
+    let module = node.install(&artifacts::read(artifacts::FILES), &site.publisher);
+    let folder = tempfile::tempdir().unwrap();
+    let spec = |name, optional| {
+        let spec = microservice(name, module, &["out"], &["in"]);
+        let mut spec = with_directory(spec, folder.path(), optional);
+        spec.grants.directories[0].mount = Mount::Required;
+        spec
+    };
+    let mut assignment = node.assignment(&site, 1);
+    assignment.microservices = vec![spec("needs", false), spec("may", true)];
+    node.rules = Rules::default().allowing(folder.path(), Access::ReadWrite);
+    node.start();
+    site.assign(&assignment).await;
+    let waits = |status: &Status| {
+        let needs = of(status, "needs").unwrap_or_else(|| panic!("{status:?}"));
+        let reason = needs.reason.as_deref().unwrap_or_default();
+        runs(status, "may") && needs.calls == 0 && reason.contains("nothing is mounted at")
+    };
+    let assigned = |status: &Status| status.applied == 1 && waits(status);
+    site.status(&node.id, assigned).await;
     node.stop().await;
 }
 

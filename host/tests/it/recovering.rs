@@ -119,3 +119,32 @@ async fn an_instance_with_a_share_of_the_processor_gets_no_more() {
     assert!(of(&second, "victim").unwrap().exceeded.cpu > 0);
     scene.node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discarded_messages_are_counted_and_a_restart_counts_from_its_own_beginning() {
+    let mut scene = Scene::start(artifacts::REJECT, |_| ()).await;
+    for _ in 0..3 {
+        scene.send("discard").await;
+    }
+    let discarded = |count: u64| {
+        move |status: &Status| of(status, "victim").is_some_and(|one| one.discarded == count)
+    };
+    let status = scene.site.status(scene.id(), discarded(3)).await;
+    assert_eq!(of(&status, "victim").unwrap().failures, 3);
+    let route = &status.routes[0];
+    assert_eq!((route.delivered, route.handled, route.dropped), (3, 0, 3));
+    let before = status.start.unwrap();
+    scene.node.stop().await;
+    scene.node.start();
+    let restarted = |status: &Status| {
+        status.start.as_ref().is_some_and(|start| *start != before) && runs(status)
+    };
+    let status = scene.site.status(scene.id(), restarted).await;
+    assert!(discarded(0)(&status));
+    let uptime_ms = status.uptime_ms.unwrap();
+    assert!(
+        uptime_ms <= status.sent_ms - status.started_ms + 100,
+        "{uptime_ms}"
+    );
+    scene.node.stop().await;
+}

@@ -4,12 +4,14 @@ use haar_conformance_artifacts as artifacts;
 use haar_protocol::grants::{Access, DirectoryGrant};
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
+use haar_protocol::log::Stream;
 use haar_protocol::module;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::signed;
 use haar_protocol::status::{State, Status};
 
-use crate::node::{Node, microservice, of};
+use crate::driver::Driver;
+use crate::node::{Node, microservice, of, route};
 use crate::site::Site;
 
 fn refused(status: &Status, number: Option<u64>, text: &str) -> bool {
@@ -93,7 +95,8 @@ async fn a_module_that_is_not_wholly_right_is_refused_with_the_reason() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     let foreign = module::sign(&echo, &SecretKey::from_seed([77; 32])).unwrap();
-    let sockets = module::sign(&artifacts::read(artifacts::SOCKETS), &publisher).unwrap();
+    let http = artifacts::component_importing("wasi:http/outgoing-handler@0.2.6");
+    let http = module::sign(&http, &publisher).unwrap();
 
     assert!(reason(&echo).await.contains("not signed"));
     assert!(reason(&flipped).await.contains("no trusted publisher"));
@@ -108,9 +111,9 @@ async fn a_module_that_is_not_wholly_right_is_refused_with_the_reason() {
             .await
             .contains("core module")
     );
-    let lacking = reason(&sockets).await;
+    let lacking = reason(&http).await;
     assert!(
-        lacking.contains("not granted") && lacking.contains("wasi:sockets/"),
+        lacking.contains("not granted") && lacking.contains("wasi:http/"),
         "{lacking}"
     );
 }
@@ -189,6 +192,7 @@ async fn a_granted_directory_that_is_not_there_is_told() {
         access: Access::ReadOnly,
         quota: None,
         optional: false,
+        mount: Default::default(),
     });
     assignment.microservices = vec![files];
     node.start();
@@ -203,5 +207,40 @@ async fn a_granted_directory_that_is_not_there_is_told() {
         })
     };
     site.status(&node.id, told).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_that_needs_a_socket_is_denied_and_nothing_gets_through() {
+    let site = Site::start().await;
+    let (mut node, other) = (Node::enrol(&site, "one"), Node::enrol(&site, "other"));
+    let sockets = node.install(&artifacts::read(artifacts::SOCKETS), &site.publisher);
+    let mut assignment = node.assignment(&site, 1);
+    assignment.microservices = vec![microservice("sockets", sockets, &[], &["in"])];
+    let talk = route(other.port("driver", "out"), node.port("sockets", "in"));
+    assignment.routes = vec![talk.clone()];
+    assignment.peers = vec![other.peer()];
+    node.start();
+    site.assign(&assignment).await;
+    let runs =
+        |status: &Status| of(status, "sockets").is_some_and(|one| one.state == State::Running);
+    site.status(&node.id, runs).await;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let targets = format!(
+        "{} {}",
+        listener.local_addr().unwrap(),
+        receiver.local_addr().unwrap()
+    );
+    let driver = Driver::connect(&site, &other).await;
+    driver.send(&node, talk.id, &targets).await;
+    let line = site.line(&node.id, |line| line.stream == Stream::Log).await;
+    assert_eq!(line.text, "7 of 7 denied");
+    let nobody = std::io::ErrorKind::WouldBlock;
+    assert_eq!(listener.accept().unwrap_err().kind(), nobody);
+    assert_eq!(receiver.recv(&mut [0; 16]).unwrap_err().kind(), nobody);
     node.stop().await;
 }

@@ -129,9 +129,19 @@ impl Site {
         }
     }
 
-    /// Starts the relay, on the port that it had before.
-    pub async fn start_relay(&mut self) {
+    /// A relay beside the first one, as a node runs it.
+    #[allow(dead_code, reason = "the benchmarks share this file")]
+    pub async fn another_relay(&self, name: &str) -> Broker {
         let options = BrokerOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            name: Some(name.parse().unwrap()),
+            ..self.relay_options()
+        };
+        Broker::start(options).await.unwrap()
+    }
+
+    fn relay_options(&self) -> BrokerOptions {
+        BrokerOptions {
             listen: self.address,
             tls: self.tls.as_ref().map(|tls| ServerTls {
                 cert_pem: tls.cert_pem.clone(),
@@ -142,8 +152,13 @@ impl Site {
             site_key: self.key.public(),
             nodes: self.nodes.subscribe(),
             limits: BrokerLimits::default(),
-        };
-        let broker = Broker::start(options).await.unwrap();
+            refusals: None,
+        }
+    }
+
+    /// Starts the relay, on the port that it had before.
+    pub async fn start_relay(&mut self) {
+        let broker = Broker::start(self.relay_options()).await.unwrap();
         self.address = broker.address();
         self.broker = Some(broker);
         let (events, received) = mpsc::channel(64);

@@ -1,7 +1,10 @@
 //! The agent's program under a service manager, which is a socket of the test.
 
 use std::process::ExitStatus;
+use std::time::Duration;
 
+use haar_faulty_disk::Disk;
+use haar_host::config::Supervision;
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
@@ -72,4 +75,31 @@ async fn without_a_watchdog_the_service_manager_hears_the_beginning_and_the_end_
     assert_eq!(heard(&socket).await, "READY=1");
     assert!(terminate(&mut agent).await.success());
     assert_eq!(heard(&socket).await, "STOPPING=1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_disk_does_not_answer_the_service_manager_hears_that_the_agent_waits() {
+    let site = Site::start().await;
+    let mut node = Node::enrol(&site, "one");
+    let disk = Disk::of(node.data.path());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    node.supervision = Supervision {
+        socket: Some(path.into()),
+        watchdog: Some(Duration::from_millis(200)),
+    };
+    node.start();
+    assert_eq!(heard(&socket).await, "READY=1");
+    let stall = disk.stall();
+    site.assign(&node.assignment(&site, 1)).await;
+    tokio::task::block_in_place(|| stall.until_somebody_waits());
+    let mut buffer = [0; 64];
+    while socket.try_recv(&mut buffer).is_ok() {} // what it said before
+    for _ in 0..20 {
+        assert_eq!(heard(&socket).await, "WATCHDOG=1");
+    }
+    drop(stall);
+    site.status(&node.id, |status| status.applied == 1).await;
+    node.stop().await;
 }

@@ -4,6 +4,11 @@
 mod bursts;
 mod outlets;
 mod qos;
+mod requests;
+mod retained;
+mod sessions;
+mod terms;
+mod reported;
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute};
@@ -11,6 +16,7 @@ use haar_protocol::ids::{Digest, PortName, RouteId};
 use haar_protocol::limits::Backlog;
 use haar_protocol::log::LogLine;
 use haar_protocol::manifest::Delivery;
+use haar_protocol::mqtt::Retained;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, device_user};
 use haar_protocol::status::Status;
@@ -46,6 +52,7 @@ fn topic_route(topic: TopicEnd, microservice: &str, port: &str) -> TopicRoute {
         content_type: TYPE.parse().unwrap(),
         delivery: Delivery::Durable,
         backlog: Backlog::default(),
+        retained: None,
     }
 }
 
@@ -124,7 +131,7 @@ async fn a_reading_arrives_with_topic_and_user_properties_and_nothing_of_another
     for expected in [
         &source,
         "\"sequence\":1,",
-        "\"headers\":{\"mqtt-topic\":\"plant/7/temperature\",\"unit\":\"C\"}",
+        "\"headers\":{\"mqtt-topic\":\"plant/7/temperature\",\"mqtt-content-type\":\"Application/Octet-Stream; charset=none\",\"unit\":\"C\"}",
     ] {
         assert!(line.text.contains(expected), "{expected} in {}", line.text);
     }
@@ -178,7 +185,10 @@ async fn what_was_not_stored_is_not_acknowledged_and_comes_again() {
         reading(&broker, &long(number)).await;
     }
     // Three fit; the others have arrived, and wait.
-    let words = format!("Sending PUBLISH to {}", device_user(&node.id));
+    let words = format!(
+        "Sending PUBLISH to {}",
+        device_user(&node.id, &"plant".parse().unwrap())
+    );
     broker.logged(8, |line| line.contains(&words)).await;
     let full = |status: &Status| status.routes.iter().any(|route| route.sent == 3);
     site.status(&node.id, full).await;
@@ -192,16 +202,17 @@ async fn what_was_not_stored_is_not_acknowledged_and_comes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_message_arrives_once_and_says_so() {
+async fn a_retained_message_arrives_with_the_first_connection_and_says_so() {
     let site = Site::start().await;
     let broker = Mosquitto::start().await;
     let topic = ["-r", "-q", "1", "-t", "plant/7/temperature", "-m", "kept"];
     broker.publish(&topic).await;
     let mut node = Node::enrol(&site, "one");
     let access = broker.access(NodeCredentials::Anonymous);
+    let mut assignment = listening(&node, &site, access, READINGS);
+    assignment.topics[0].retained = Some(Retained::First);
     node.start();
-    site.assign(&listening(&node, &site, access, READINGS))
-        .await;
+    site.assign(&assignment).await;
     let line = site.line(&node.id, |line| says(line, "kept")).await;
     let flag = "\"mqtt-retained\":\"true\"";
     assert!(line.text.contains(flag), "{}", line.text);
@@ -257,7 +268,10 @@ async fn a_route_that_is_withdrawn_stops_and_the_broker_forgets_the_session() {
     assignment.number = 3;
     assignment.topics.remove(0);
     site.assign(&assignment).await;
-    let words = format!("Sending UNSUBACK to {}", device_user(&node.id));
+    let words = format!(
+        "Sending UNSUBACK to {}",
+        device_user(&node.id, &"plant".parse().unwrap())
+    );
     broker.logged(1, |line| line.contains(&words)).await;
     reading(&broker, "unheard").await;
     broker
@@ -271,7 +285,7 @@ async fn a_route_that_is_withdrawn_stops_and_the_broker_forgets_the_session() {
     site.assign(&assignment).await;
     // It ends the session that it has, and then one that begins clean (`c1`) in its place.
     broker.left(&node.id, 2).await;
-    let user = device_user(&node.id);
+    let user = device_user(&node.id, &"plant".parse().unwrap());
     let clean = |line: &str| line.contains(&user) && line.contains("c1");
     broker.logged(1, clean).await;
     node.stop().await;

@@ -188,3 +188,28 @@ fn where_there_is_one_way_only_nobody_asks() {
     left.seal(&live(), 20).unwrap();
     assert!(left.outgoing(60_000).is_none());
 }
+
+#[test]
+fn what_a_relay_held_back_is_stale_once_newer_frames_of_its_route_came_over_another() {
+    let (mut left, mut right) = connected();
+    let seal = |left: &mut Link| left.seal(&live(), 20).unwrap();
+    let (held, other, newer) = (seal(&mut left), seal(&mut left), seal(&mut left));
+    right.open(&other, 30).unwrap();
+    assert!(right.is_newest(2));
+    right.open(&newer, 30).unwrap();
+    assert!(right.is_newest(1) && right.is_newest(1), "all of a frame");
+    right.open(&held, 40).unwrap();
+    assert!(!right.is_newest(1) && !right.is_newest(2));
+    assert!(right.is_newest(3), "nothing newer came of this route");
+    // The other way between the two: the same session goes on, and so does its order.
+    left.connected(true, 50);
+    talk(&mut left, &mut right, 50);
+    right.open(&left.seal(&live(), 60).unwrap(), 60).unwrap();
+    assert!(right.is_newest(1));
+    // The sender starts again and counts from zero.
+    let mut left = link(("a", 1), ("b", 2), 9);
+    left.connected(true, 70);
+    talk(&mut left, &mut right, 70);
+    right.open(&left.seal(&live(), 80).unwrap(), 80).unwrap();
+    assert!(right.is_newest(1) && right.is_newest(2));
+}

@@ -35,6 +35,8 @@ pub(super) struct Wire {
     issued_ms: u64,
     publishers: Vec<Publisher>,
     #[serde(default)]
+    signatures: BTreeMap<String, String>,
+    #[serde(default)]
     relays: Vec<RelayAccess>,
     #[serde(default)]
     serves: Vec<ServedRelay>,
@@ -47,6 +49,10 @@ pub(super) struct Wire {
     topics: Vec<Entry<TopicRoute>>,
     #[serde(default)]
     brokers: Vec<RelayAccess>,
+    #[serde(default)]
+    lives: Option<BTreeMap<String, u64>>,
+    #[serde(default)]
+    ended: Vec<String>,
 }
 
 impl From<Wire> for Assignment {
@@ -59,6 +65,7 @@ impl From<Wire> for Assignment {
             number: wire.number,
             issued_ms: wire.issued_ms,
             publishers: wire.publishers,
+            signatures: wire.signatures,
             relays: wire.relays,
             serves: wire.serves,
             link_key_generation: wire.link_key_generation,
@@ -67,7 +74,15 @@ impl From<Wire> for Assignment {
             routes: Vec::with_capacity(wire.routes.len()),
             topics: Vec::with_capacity(wire.topics.len()),
             brokers: wire.brokers,
+            lives: wire.lives,
+            ended: wire.ended,
         };
+        if let Some(lives) = &assignment.lives {
+            for microservice in &mut assignment.microservices {
+                let life = lives.get(&microservice.name.to_string());
+                microservice.life = Some(life.copied().unwrap_or(0));
+            }
+        }
         for entry in wire.routes {
             assignment.note(&entry.ends, &entry.unknown);
             assignment.routes.extend(entry.value);
@@ -157,6 +172,7 @@ impl<'de> Deserialize<'de> for Entry<TopicRoute> {
         let content_type = parts.needed("content_type")?;
         let delivery = parts.needed("delivery")?.unwrap_or(Delivery::Durable);
         let backlog = parts.part("backlog", "key `backlog.");
+        let retained = parts.value("retained");
         let value = topic
             .zip(content_type)
             .map(|(topic, content_type)| TopicRoute {
@@ -168,6 +184,7 @@ impl<'de> Deserialize<'de> for Entry<TopicRoute> {
                 content_type,
                 delivery,
                 backlog,
+                retained,
             });
         Ok(Self {
             value,
@@ -196,6 +213,7 @@ impl<'de> Deserialize<'de> for Microservice {
             inlet_history: parts.part("inlet_history", "key `inlet_history."),
             outlet_history: parts.part("outlet_history", "key `outlet_history."),
             unknown: parts.finish(),
+            life: None,
         })
     }
 }

@@ -117,6 +117,11 @@ impl fmt::Display for Number {
 }
 
 impl Number {
+    /// Whether it is written as a whole number of 64 bits.
+    pub(super) fn is_integer(&self) -> bool {
+        self.0.parse::<i64>().is_ok()
+    }
+
     /// Compares by value: whole numbers exactly, others as 64-bit floating point.
     fn compared(&self, other: &Number) -> Ordering {
         match (self.0.parse::<i64>(), other.0.parse::<i64>()) {

@@ -10,6 +10,7 @@ mod relay;
 use crate::ids::MediaType;
 use crate::limits::Retention;
 use crate::log::Level;
+use crate::mqtt::Retained;
 
 use super::check::{CONFIGURATION_KEYS_MAX, LABELS_MAX, MICROSERVICES_MAX, PORTS_MAX, ROUTES_MAX};
 use super::errors::{KeyPath, Problem};
@@ -29,8 +30,11 @@ const LEVELS: [(&str, Level); 6] = [
 ];
 
 /// Decodes the document that stands in `root`, or says everything that is wrong with it.
-pub(super) fn decode(root: &Node) -> Result<Document, Vec<(Problem, Mark)>> {
-    let mut decoder = Decoder::default();
+pub(super) fn decode(root: &Node, is_json: bool) -> Result<Document, Vec<(Problem, Mark)>> {
+    let mut decoder = Decoder {
+        is_json,
+        ..Decoder::default()
+    };
     let document = match is_relay(root) {
         true => decoder
             .relay(root)
@@ -183,12 +187,24 @@ impl Decoder {
         let fields = self.fields(
             node,
             at,
-            &["from", "to", "relay", "retain", "delivery", "backlog"],
+            &[
+                "from", "to", "relay", "retain", "retained", "will", "delivery", "backlog",
+            ],
         )?;
         let from = self.required(&fields, "from", Self::formed);
         let to = self.required(&fields, "to", Self::formed);
         let relay = self.optional(&fields, "relay", Self::formed);
         let retain = self.optional(&fields, "retain", Self::boolean);
+        let retained = self.optional(&fields, "retained", |this, node, at| {
+            let choices = [
+                ("first", Retained::First),
+                ("each-connection", Retained::EachConnection),
+                ("none", Retained::None),
+                ("clear-on-delete", Retained::ClearOnDelete),
+            ];
+            this.one_of(node, at, &choices)
+        });
+        let will = self.optional(&fields, "will", Self::text);
         let delivery = self.optional(&fields, "delivery", |this, node, at| {
             this.one_of(
                 node,
@@ -202,6 +218,8 @@ impl Decoder {
             to: to?,
             relay: relay?,
             retain: retain?.unwrap_or_default(),
+            retained: retained?,
+            will: will?,
             delivery: delivery?.unwrap_or_default(),
             backlog: backlog?,
         })

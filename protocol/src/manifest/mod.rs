@@ -26,6 +26,7 @@ use crate::grants::Grants;
 use crate::ids::Name;
 use crate::limits::{Backlog, Limits, RestartPolicy, RetryPolicy};
 use crate::log::Level;
+use crate::mqtt::Retained;
 use crate::quantity::ByteSize;
 
 pub use check::{
@@ -38,10 +39,13 @@ pub use ends::RouteEnd;
 pub use errors::{ManifestError, ManifestErrors};
 pub use parse::{Document, MANIFEST_BYTES_MAX, parse, parse_document};
 pub use ports::Port;
-pub use relay::{CREDENTIAL_BYTES_MAX, Credentials, EMBEDDED_PREFERENCE, Relay, RelayKind};
+pub use relay::{
+    CREDENTIAL_BYTES_MAX, ClientCertificate, Credentials, EMBEDDED_PREFERENCE, Relay, RelayKind,
+};
 pub use routes::warnings;
 #[cfg(feature = "schema")]
 pub use schema::{json_schema, relay_json_schema};
+pub use suggest::nearest;
 
 /// One application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +221,18 @@ pub struct Route {
     /// Whether the broker keeps the last message to the topic for later subscribers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retain: bool,
+    /// What becomes of messages that the broker retains. At `from`: `each-connection` (usual) brings
+    /// them with each connection of the node unless it has the same already, `first` with a new
+    /// session only, `none` never. At `to`, with `retain`: `clear-on-delete` has the broker forget
+    /// its own when the route is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Retained"))]
+    pub retained: Option<Retained>,
+    /// What the broker publishes at `to` when the node is gone: its connection is lost, its agent
+    /// has ended, or the route is deleted. One route of a node at a relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub will: Option<String>,
     /// How messages are kept on their way.
     #[serde(default)]
     pub delivery: Delivery,

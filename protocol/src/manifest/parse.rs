@@ -80,7 +80,7 @@ pub fn parse_document(text: &str, file: &str) -> Result<Document, ManifestErrors
     let located = |problem: Problem, mark: Mark| {
         at(mark, problem.at.to_string(), problem.message, problem.hint)
     };
-    let document = decode(&root).map_err(|problems| {
+    let document = decode(&root, text.trim_start().starts_with('{')).map_err(|problems| {
         ManifestErrors::new(
             problems
                 .into_iter()

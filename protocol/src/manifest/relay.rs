@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
+use crate::quantity::Millis;
 use crate::relay::{EMBEDDED, HostPort, RelayRole, RelayUrl};
 
 use super::errors::{KeyPath, Problem};
@@ -16,10 +18,15 @@ use super::{ApiVersion, Place};
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
 /// Longest CA certificate, in bytes.
 pub(super) const CA_BYTES_MAX: usize = 32 * 1024;
+/// How a certificate in PEM begins.
+const CERTIFICATE_LINE: &str = "-----BEGIN CERTIFICATE-----";
 /// The preference of a relay of which nothing else is said.
 pub(super) const PREFERENCE: u16 = 100;
 /// The same of the controller's own: behind the others.
 pub const EMBEDDED_PREFERENCE: u16 = 1_000;
+
+/// How long brokers keep sessions for devices: milliseconds.
+const SESSION_EXPIRY_MS: RangeInclusive<u64> = 1_000..=30 * 86_400_000;
 
 /// One relay of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +60,23 @@ pub struct Relay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Credentials"))]
     pub credentials: Option<Credentials>,
+    /// The certificate that nodes and the controller show to a broker which wants one in TLS, beside
+    /// their `credentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "ClientCertificate"))]
+    pub client_certificate: Option<ClientCertificate>,
     /// What passes over it: `everything`; `links` for messages between nodes only, where the
     /// controller does not reach it; `topics` for plain MQTT devices only. A neighbourhood relay
     /// carries links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "RelayRole"))]
     pub carries: Option<RelayRole>,
+    /// How long the broker keeps a node's session for plain MQTT devices after its connection, with
+    /// what waits in it: from 1s to 30d. A day when left out; a minute on nodes with shared
+    /// subscriptions (`$share`), whose messages others take when the session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Millis"))]
+    pub session_expiry: Option<Millis>,
     /// The node that runs it for its neighbours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Name"))]
@@ -79,6 +97,23 @@ pub struct Relay {
 pub enum RelayKind {
     /// A relay.
     Relay,
+}
+
+/// A certificate that TLS clients show.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
+pub struct ClientCertificate {
+    /// The certificate in PEM, followed by those between it and its authority.
+    pub certificate: String,
+    /// Its private key in PEM: PKCS #8, SEC1 or PKCS #1.
+    pub key: String,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ClientCertificate(..)")
+    }
 }
 
 /// How nodes and the controller tell a broker who they are.
@@ -226,6 +261,23 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
             "use mqtts, or a loopback address",
         );
     }
+    let url = relay.url.as_ref().map(|url| &url.address);
+    for (key, address) in [("url", url), ("address", relay.address.as_ref())] {
+        if address.is_some_and(HostPort::is_nowhere) {
+            wrong(
+                key,
+                "names no machine that anybody could connect to",
+                "write the name or the address of the machine in its network; `listen: 0.0.0.0:PORT` says that a node listens on every interface",
+            );
+        }
+    }
+    if relay.listen.is_some_and(|listen| listen.port() == 0) {
+        wrong(
+            "listen",
+            "has the port 0: nobody would know which one it is",
+            "write the port that its neighbours reach, or leave `listen` out",
+        );
+    }
     if relay.node.is_some() && relay.address.is_none() {
         wrong(
             "node",
@@ -236,7 +288,9 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
     let of_url = [
         ("ca", relay.ca.is_some()),
         ("credentials", relay.credentials.is_some()),
+        ("client_certificate", relay.client_certificate.is_some()),
         ("carries", relay.carries.is_some()),
+        ("session_expiry", relay.session_expiry.is_some()),
     ];
     for (key, _) in of_url
         .iter()
@@ -257,13 +311,30 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
     if relay
         .ca
         .as_ref()
-        .is_some_and(|ca| ca.len() > CA_BYTES_MAX || !ca.contains("-----BEGIN CERTIFICATE-----"))
+        .is_some_and(|ca| ca.len() > CA_BYTES_MAX || !ca.contains(CERTIFICATE_LINE))
     {
         wrong(
             "ca",
             "is not a certificate in PEM",
             "write `ca: |` and the certificate below it, indented",
         );
+    }
+    if let Some(ClientCertificate { certificate, key }) = &relay.client_certificate {
+        let is_bad = |text: &str, word: &str| text.len() > CA_BYTES_MAX || !text.contains(word);
+        if is_bad(certificate, CERTIFICATE_LINE) || is_bad(key, "PRIVATE KEY-----") {
+            wrong(
+                "client_certificate",
+                "is not a certificate and its private key in PEM",
+                "write `certificate: |` and `key: |`, each with the PEM text below it, indented",
+            );
+        }
+        if relay.url.as_ref().is_some_and(|url| !url.encrypted) {
+            wrong(
+                "client_certificate",
+                "is shown in TLS only",
+                "use mqtts, or remove it",
+            );
+        }
     }
     if let Some(Credentials::Given { user, password }) = &relay.credentials {
         let is_bad = |text: &str| text.is_empty() || text.len() > CREDENTIAL_BYTES_MAX;
@@ -274,6 +345,15 @@ pub(super) fn check(relay: &Relay) -> Vec<Problem> {
                 "write `credentials: {user: NAME, password: SECRET}`",
             );
         }
+    }
+    if let Some(expiry) = relay.session_expiry
+        && !SESSION_EXPIRY_MS.contains(&expiry.0)
+    {
+        wrong(
+            "session_expiry",
+            "is less than a second, or more than 30 days",
+            "write how long the broker keeps what waits for a node that is away, such as `1h`",
+        );
     }
     if relay.nodes.count.is_some() {
         wrong(

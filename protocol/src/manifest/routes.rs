@@ -4,12 +4,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::ids::{MediaType, Name, PortName};
+use crate::mqtt::Retained;
 use crate::relay::EMBEDDED;
 
 use super::check::ranges::check_backlog;
 use super::errors::{KeyPath, PROBLEMS_MAX, Problem};
 use super::suggest;
 use super::{Delivery, Manifest, Microservice, Port, Route, RouteEnd};
+
+/// Longest will, in bytes.
+const WILL_BYTES_MAX: usize = 1_024;
 
 /// Which end of a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,7 @@ impl End {
 }
 
 pub(super) fn check_routes(manifest: &Manifest, problems: &mut Vec<Problem>) {
+    check_wills(manifest, problems);
     let mut by_name: HashMap<&str, &Microservice> = HashMap::new();
     for microservice in &manifest.microservices {
         by_name
@@ -144,6 +149,66 @@ fn check_topics(route: &Route, at: &KeyPath, problems: &mut Vec<Problem>) {
     if route.retain && to.is_none() {
         let message = "only the broker of a topic at `to` retains messages".to_owned();
         wrong("retain", message, "remove it");
+    }
+    check_retained(route, &mut wrong);
+    if let Some(will) = &route.will {
+        if to.is_none() {
+            let message = "a broker publishes it to a topic at `to`".to_owned();
+            wrong("will", message, "remove it");
+        } else if will.is_empty() || will.len() > WILL_BYTES_MAX {
+            let message = format!("has {} bytes, and not 1 to {WILL_BYTES_MAX}", will.len());
+            wrong("will", message, "write a word, such as `offline`");
+        }
+    }
+}
+
+/// What each end can say of messages that a broker retains.
+fn check_retained(route: &Route, wrong: &mut impl FnMut(&str, String, &str)) {
+    let Some(retained) = route.retained else {
+        return;
+    };
+    let clears = retained == Retained::ClearOnDelete;
+    match (route.from.topic(), route.to.topic()) {
+        (None, None) => {
+            let message = "neither end is a topic: no broker retains messages".to_owned();
+            wrong("retained", message, "remove it");
+        }
+        (Some(_), _) if clears => {
+            let message = "a node clears its own messages only, at `to`".to_owned();
+            let hint = "write `first`, `each-connection` or `none`";
+            wrong("retained", message, hint);
+        }
+        (Some(from), _) if from.group().is_some() => {
+            let message = format!("brokers send no retained messages to `mqtt:{from}`");
+            wrong("retained", message, "remove it, or the group");
+        }
+        (None, Some(_)) if !clears => {
+            let message = "says what comes from a topic, and this one is at `to`".to_owned();
+            wrong("retained", message, "write `clear-on-delete`, or remove it");
+        }
+        (None, Some(_)) if !route.retain => {
+            let message = "there is nothing to clear".to_owned();
+            wrong("retained", message, "add `retain: true`");
+        }
+        _ => {}
+    }
+}
+
+/// One connection has one will.
+fn check_wills(manifest: &Manifest, problems: &mut Vec<Problem>) {
+    let mut first: HashMap<(&Name, &Option<Name>), usize> = HashMap::new();
+    let routes = manifest.routes.iter().enumerate();
+    for (index, route) in routes.filter(|(_, route)| route.will.is_some()) {
+        let Some(from) = route.from.port() else {
+            continue;
+        };
+        if let Some(other) = first.insert((&from.microservice, &route.relay), index) {
+            problems.push(Problem::with_hint(
+                &KeyPath::default().key("routes").index(index).key("will"),
+                format!("routes[{other}] of the microservice has a will at the relay"),
+                "keep one: a connection to a broker has one will",
+            ));
+        }
     }
 }
 

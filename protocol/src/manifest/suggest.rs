@@ -27,7 +27,8 @@ pub(super) fn hint<'a>(
     }
 }
 
-fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The one of `known` that is most like `written`, if any is like it.
+pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     // Names are at most 63 characters: whatever is much longer is near none.
     if written.len() > 100 {
         return None;

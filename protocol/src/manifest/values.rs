@@ -18,6 +18,9 @@ const FORMED_TEXT_BYTES_MAX: usize = 512;
 #[derive(Default)]
 pub(super) struct Decoder {
     pub(super) problems: Vec<(Problem, Mark)>,
+    /// The document is JSON, as the API writes manifests: then numbers and booleans of configurations are
+    /// texts in quotes.
+    pub(super) is_json: bool,
 }
 
 /// `None` always means that a problem was reported.

@@ -31,6 +31,8 @@ pub struct Publishers<'a> {
     pub of_site: &'a [PublicKey],
     /// Those that the owner of the device demands; none when the owner leaves it to the site.
     pub of_owner: Option<&'a [PublicKey]>,
+    /// Signatures of the module that are not in its file: they came later.
+    pub later: Option<&'a Signatures>,
 }
 
 /// One of them. It counts only when it is good.
@@ -81,6 +83,34 @@ impl Signatures {
         })
     }
 
+    /// These with those of `others` that are of the same content and not among them.
+    #[must_use]
+    pub fn with(mut self, others: &Self) -> Self {
+        if self.is_of_same_content(others) {
+            for one in &others.each {
+                if !self.each.contains(one) {
+                    self.each.push(one.clone());
+                }
+            }
+        }
+        self
+    }
+
+    /// Whether both are of the same code: files that differ in who has signed them, and in nothing else.
+    pub fn is_of_same_content(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.each.len()
+    }
+
+    /// Whether a file could have all of them.
+    pub fn fit(&self) -> bool {
+        self.count() <= SIGNATURES_MAX as usize
+    }
+
     /// Which of `trusted` have signed. Never empty.
     ///
     /// # Errors
@@ -111,9 +141,13 @@ impl Signatures {
     /// # Errors
     /// `Untrusted` when none of the site's publishers has, `NotAllowed` when none of the owner's has.
     pub fn check(&self, publishers: Publishers<'_>) -> Result<(), ModuleError> {
-        let signers = self.verify(publishers.of_site)?;
+        let all = match publishers.later {
+            Some(later) => &self.clone().with(later),
+            None => self,
+        };
+        let signers = all.verify(publishers.of_site)?;
         match publishers.of_owner {
-            Some(of_owner) if self.verify(of_owner).is_err() => Err(ModuleError::NotAllowed {
+            Some(of_owner) if all.verify(of_owner).is_err() => Err(ModuleError::NotAllowed {
                 signers: signers.into_iter().copied().collect(),
             }),
             _ => Ok(()),
@@ -130,6 +164,16 @@ impl Signatures {
             bytes.extend_from_slice(&one.signature);
         }
         bytes
+    }
+
+    /// [`Signatures::to_bytes`] in hexadecimal digits, as an assignment has it.
+    pub fn to_text(&self) -> String {
+        hex::encode(self.to_bytes())
+    }
+
+    /// What [`Signatures::to_text`] has written. None when it has not.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::from_bytes(&hex::decode(text).ok()?)
     }
 
     /// What [`Signatures::to_bytes`] has written. None when it has not.
@@ -183,13 +227,13 @@ fn default_key_id(key: &PublicKey) -> [u8; KEY_ID_BYTES] {
 }
 
 /// One signature of a file, as it claims.
-struct Claim<'a> {
-    hash: &'a [u8],
-    key_id: &'a [u8],
-    signature: [u8; 64],
+pub(super) struct Claim<'a> {
+    pub(super) hash: &'a [u8],
+    pub(super) key_id: &'a [u8],
+    pub(super) signature: [u8; 64],
 }
 
-fn claims(payload: &[u8]) -> Result<Vec<Claim<'_>>, ModuleError> {
+pub(super) fn claims(payload: &[u8]) -> Result<Vec<Claim<'_>>, ModuleError> {
     let mut reader = Reader(payload);
     if reader.take(3)? != PREAMBLE {
         return Err(ModuleError::UnknownSignature(

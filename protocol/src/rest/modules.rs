@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Digest, Name};
 use crate::keys::PublicKey;
 
-/// A key whose modules the site runs.
+/// A key whose modules the site runs. A publisher with several keys is several of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrustedPublisher {
@@ -17,7 +17,7 @@ pub struct TrustedPublisher {
     pub added_ms: u64,
 }
 
-/// Trusts a key.
+/// Trusts a key in the place of those that the publisher has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PublisherRequest {
@@ -61,6 +61,9 @@ pub struct ModuleCode {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Where there is none yet: how far it is, such as `compiling for 12 s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
 }
 
 /// How much of an upload has arrived.

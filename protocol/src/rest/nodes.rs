@@ -7,10 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Name, NodeId, SiteId};
 use crate::keys::PublicKey;
 use crate::limits::Budget;
+use crate::rest::{Counted, Health, Observation};
 use crate::status::{
     BacklogStatus, EngineStatus, FlashStatus, MicroserviceStatus, Omitted, PolicyStatus,
     RefusedAssignment, RelayStatus, RouteStatus, ServedStatus, StoreStatus,
 };
+
+/// What labels may be, as [`check_label`](crate::ids::check_label) has it.
+#[cfg(feature = "schema")]
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let text = serde_json::json!({ "type": "string", "pattern": r"^[A-Za-z0-9._/-]{1,63}$" });
+    schemars::json_schema!({
+        "type": "object",
+        "propertyNames": text,
+        "additionalProperties": text,
+    })
+}
 
 /// A device asks to join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +38,7 @@ pub struct EnrolmentRequest {
     pub name: Option<Name>,
     /// Labels that it brings; those of the token win.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "labels"))]
     pub labels: BTreeMap<String, String>,
     /// What it has to give.
     pub budget: Budget,
@@ -62,9 +75,11 @@ pub struct TokenRequest {
     pub name: Option<Name>,
     /// Labels that the node gets.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "labels"))]
     pub labels: BTreeMap<String, String>,
     /// How long it may be used, in seconds; an hour when left out.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 31_536_000)))]
     pub expires_in_s: Option<u64>,
 }
 
@@ -90,8 +105,17 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Whether it is connected now, as the relay knows.
     pub online: bool,
-    /// When something was last heard of it: milliseconds since the Unix epoch.
+    /// When it last said something: milliseconds since the Unix epoch by the controller's clock.
     pub last_seen_ms: Option<u64>,
+    /// How it does now. What follows from `applied` on is what it last said, however long ago.
+    #[serde(default)]
+    pub health: Health,
+    /// When its last status was received: milliseconds since the Unix epoch by the controller's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_ms: Option<u64>,
+    /// What the site has noticed of it, beside what it reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observations: Vec<Observation>,
     /// Number of the newest assignment made for it; 0 when there is none.
     pub assignment: u64,
     /// Number of the assignment that it has applied.
@@ -128,6 +152,9 @@ pub struct NodeDetail {
     /// The engine that runs modules there, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineStatus>,
+    /// Where the memory of its budget comes from, for people, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_source: Option<String>,
     /// What its owner allows the site, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
@@ -135,6 +162,10 @@ pub struct NodeDetail {
     pub status_sequence: Option<u64>,
     /// Statuses that never arrived.
     pub statuses_missed: u64,
+    /// Over which time it has counted what it reports; none before its first status. What was put in
+    /// force later has counted from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
     /// What it reported to run.
     pub microservices: Vec<MicroserviceStatus>,
     /// Its counters per route.
@@ -149,6 +180,15 @@ pub struct NodeDetail {
     /// The relays that it attaches to, the most preferred first; none for the controller's alone.
     #[serde(default)]
     pub relays: Vec<RelayStatus>,
+    /// The brokers of plain MQTT devices that its routes need.
+    #[serde(default)]
+    pub brokers: Vec<RelayStatus>,
+    /// Messages of devices that it dropped because no route takes them.
+    #[serde(default)]
+    pub device_messages_dropped: u64,
+    /// User properties of devices' messages that did not become headers there.
+    #[serde(default)]
+    pub device_properties_dropped: u64,
     /// The relays that it runs for its neighbours.
     #[serde(default)]
     pub serves: Vec<ServedStatus>,

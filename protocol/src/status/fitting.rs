@@ -99,10 +99,8 @@ fn with_short_reasons(status: &mut Status, omitted: &mut Omitted) {
     let refused = status.refused.iter_mut().map(|refused| &mut refused.reason);
     let microservices = status.microservices.iter_mut();
     let microservices = microservices.filter_map(|one| one.reason.as_mut());
-    let relays = status
-        .relays
-        .iter_mut()
-        .filter_map(|one| one.reason.as_mut());
+    let relays = status.relays.iter_mut().chain(&mut status.brokers);
+    let relays = relays.filter_map(|one| one.reason.as_mut());
     let serves = status
         .serves
         .iter_mut()

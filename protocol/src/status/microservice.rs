@@ -21,11 +21,18 @@ pub struct MicroserviceStatus {
     pub state: State,
     /// Why it is in this state, for a person: the cause of a failure or refusal.
     pub reason: Option<String>,
-    /// The module of a change that was refused, for `reason`, while what ran before it goes on.
+    /// The module of a change that was refused, for `reason`, while what ran before it goes on. Its own
+    /// module when its `configuration-changed` refused other values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_module: Option<Digest>,
+    /// True while it has not answered yet to other values of its configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub configuring: bool,
     /// Since when: milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// How many seconds after the agent's start its counters began.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub counted_after_s: u64,
     /// How often it was started again after a failure.
     pub restarts: u64,
     /// How often it hibernated, since the agent started.
@@ -35,6 +42,10 @@ pub struct MicroserviceStatus {
     pub calls: u64,
     /// Calls that trapped, ran out of fuel or time, or were rejected.
     pub failures: u64,
+    /// Messages that were discarded for good: its handler said so, or they are larger than it takes.
+    /// They are among `failures`, too.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub discarded: u64,
     /// Fuel burnt.
     pub fuel: u64,
     /// Linear memory in bytes.

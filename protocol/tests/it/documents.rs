@@ -29,6 +29,7 @@ fn a_log_batch_keeps_its_form() {
         stream,
         context: context.to_owned(),
         text: text.to_owned(),
+        gap: None,
     };
     let lines = vec![
         line(1, Level::Info, Stream::Log, "sensor", "ready"),

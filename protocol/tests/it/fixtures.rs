@@ -10,6 +10,8 @@ use haar_protocol::ids::{Digest, MediaType, Name, NodeId, PortName, RouteId, Sit
 use haar_protocol::keys::{LinkKey, SecretKey};
 use haar_protocol::limits::{Budget, Limits};
 use haar_protocol::manifest::{Delivery, Manifest};
+use haar_protocol::module::{self, Signatures};
+use haar_protocol::mqtt::Retained;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
 use haar_protocol::status::{
@@ -22,6 +24,11 @@ use haar_protocol::status::{
 pub(crate) const FULL_MANIFEST: &str = include_str!("../golden/full.yaml");
 /// A moment: 2026-01-02 03:04:05.678 UTC.
 pub(crate) const NOW_MS: u64 = 1_767_323_045_678;
+
+fn later_signatures() -> String {
+    let file = module::sign(&crate::modules::small_component(), &key(5)).unwrap();
+    Signatures::of(&file).unwrap().to_text()
+}
 
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed([seed; 32])
@@ -99,6 +106,7 @@ pub(crate) fn assignment() -> Assignment {
             name: name("acme"),
             key: key(4).public(),
         }],
+        signatures: BTreeMap::from([(Digest::of(b"module").to_string(), later_signatures())]),
         relays: relays(),
         serves: vec![],
         link_key_generation: 3,
@@ -121,6 +129,7 @@ pub(crate) fn assignment() -> Assignment {
                     access: Access::ReadOnly,
                     quota: None,
                     optional: false,
+                    mount: Default::default(),
                 }],
                 ..Grants::default()
             },
@@ -133,6 +142,7 @@ pub(crate) fn assignment() -> Assignment {
             inlet_history: BTreeMap::new(),
             outlet_history: BTreeMap::new(),
             unknown: Vec::new(),
+            life: Some(4_711),
         }],
         routes: vec![Route {
             id: route_id(),
@@ -144,6 +154,8 @@ pub(crate) fn assignment() -> Assignment {
         }],
         topics: vec![topic_route()],
         brokers: vec![relays().remove(0)],
+        lives: Some(BTreeMap::from([(microservice_name().to_string(), 4_711)])),
+        ended: vec!["plant-monitor/collector".to_owned()],
     }
 }
 
@@ -154,12 +166,14 @@ fn topic_route() -> TopicRoute {
         topic: TopicEnd::To(TopicTarget {
             topic: "plant/alerts".parse().unwrap(),
             retain: true,
+            will: Some("offline".to_owned()),
         }),
         microservice: microservice_name(),
         port: name("readings"),
         content_type: media_type(),
         delivery: Delivery::Durable,
         backlog: Default::default(),
+        retained: Some(Retained::ClearOnDelete),
     }
 }
 
@@ -172,6 +186,8 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         reason: Some("it trapped: unreachable".to_owned()),
         since_ms: NOW_MS - 1_000,
         restarts: 3,
+        counted_after_s: 60,
+        discarded: 2,
         hibernations: 3,
         calls: 1_000,
         failures: 4,
@@ -186,6 +202,7 @@ pub(crate) fn microservice_status() -> MicroserviceStatus {
         exceeded: Default::default(),
         last_failure: None,
         refused_module: None,
+        configuring: false,
     }
 }
 
@@ -194,10 +211,13 @@ pub(crate) fn route_status() -> RouteStatus {
         id: route_id(),
         peer: name("gateway-03"),
         topic: None,
+        counted_after_s: 0,
         sent: 10,
         delivered: 0,
         handled: 0,
         dropped: 1,
+        waiting: 3,
+        problem: None,
     }
 }
 
@@ -240,6 +260,8 @@ pub(crate) fn status() -> Status {
         sequence: 42,
         sent_ms: NOW_MS,
         started_ms: NOW_MS - 60_000,
+        uptime_ms: Some(60_000),
+        interval_ms: Some(10_000),
         start: None,
         agent_version: "0.1.0".to_owned(),
         target: "aarch64-unknown-linux-musl".to_owned(),
@@ -254,6 +276,7 @@ pub(crate) fn status() -> Status {
         link_key: Some(LinkKey::from_bytes([2; 32])),
         link_key_generation: 3,
         budget: budget(),
+        memory_source: Some("half of 256MiB: the machine's memory".into()),
         policy: Some(policy()),
         resident_bytes: 9_000_000,
         flash: Some(FlashStatus {
@@ -263,6 +286,8 @@ pub(crate) fn status() -> Status {
         }),
         store: Some(StoreStatus {
             problem: Some("database or disk is full".to_owned()),
+            since_ms: Some(NOW_MS - 8),
+            free_bytes: Some(4_096),
             damage: Some(StoreDamage {
                 found_ms: NOW_MS - 90_000,
                 reason: "database disk image is malformed".to_owned(),
@@ -274,12 +299,20 @@ pub(crate) fn status() -> Status {
         microservices: vec![microservice_status()],
         routes: vec![route_status()],
         backlogs: vec![backlog_status()],
+        discarded: Overflow {
+            episodes: 1,
+            messages: 47,
+        },
         frames_refused: 5,
         relays: vec![RelayStatus {
             name: name("plant"),
             connected: false,
             reason: Some("the relay can't be reached: no answer in time".to_owned()),
+            since_ms: Some(NOW_MS - 60_000),
         }],
+        brokers: vec![],
+        device_messages_dropped: 0,
+        device_properties_dropped: 0,
         serves: vec![],
         omitted: None,
     }
@@ -292,6 +325,8 @@ fn relays() -> Vec<RelayAccess> {
         url: Some("mqtts://192.0.2.9:8883".parse().unwrap()),
         ca_pem: None,
         credentials: NodeCredentials::Generated,
+        session_expiry_s: None,
+        client: None,
     };
     let embedded = RelayAccess {
         name: name("controller"),
@@ -299,6 +334,8 @@ fn relays() -> Vec<RelayAccess> {
         url: None,
         ca_pem: None,
         credentials: NodeCredentials::Proof,
+        session_expiry_s: None,
+        client: None,
     };
     vec![plant, embedded]
 }

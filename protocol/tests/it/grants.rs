@@ -1,8 +1,8 @@
 //! Which imports of a component are offered.
 
-use haar_protocol::grants::{Grants, SystemPart, grant_for, lacking};
+use haar_protocol::grants::{Grants, SystemPart, advice_for, denied, grant_for, lacking};
 
-const OFFERED: [&str; 22] = [
+const OFFERED: [&str; 24] = [
     "haar:local/types@0.1.0",
     "haar:local/messaging@0.1.0",
     "haar:local/messaging@0.1.7",
@@ -25,11 +25,14 @@ const OFFERED: [&str; 22] = [
     "haar:local/history@0.1.0",
     "haar:local/node@0.1.0",
     "wasi:logging/logging@0.1.0-draft",
+    "wasi:sockets/tcp@0.2.6",
+    "wasi:sockets/instance-network@0.2.9",
 ];
 
-const LACKING: [&str; 31] = [
+const LACKING: [&str; 32] = [
     // Nobody offers them.
-    "wasi:sockets/tcp@0.2.6",
+    "wasi:sockets/other@0.2.6",
+    "wasi:sockets/tcp@0.3.0",
     "wasi:http/outgoing-handler@0.2.6",
     "wasi:io/other@0.2.0",
     "haar:local/other@0.1.0",
@@ -81,6 +84,16 @@ fn imports(lists: &[&[&str]]) -> Vec<String> {
 fn an_interface_is_offered_by_its_name_and_a_compatible_version_only() {
     let imports = imports(&[&OFFERED, &LACKING]);
     assert_eq!(lacking(&imports, &Grants::default()), LACKING);
+}
+
+#[test]
+fn what_is_offered_and_denied_with_every_call_is_named() {
+    let said = denied(&imports(&[&OFFERED])).unwrap();
+    assert!(said.contains("wasi:sockets"), "{said}");
+    assert_eq!(denied(&imports(&[&["wasi:io/poll@0.2.6"]])), None);
+    let advice = advice_for("wasi:http/types@0.2.10").unwrap();
+    assert!(advice.contains("--disable http"), "{advice}");
+    assert_eq!(advice_for("acme:unknown/thing@1.0.0"), None);
 }
 
 #[test]

@@ -112,10 +112,29 @@ fn a_flipped_bit_in_a_file_that_wasmsign2_signed_with_key_id_is_refused() {
 }
 
 #[test]
-fn each_side_replaces_the_signature_of_the_other() {
+fn a_signature_of_ours_stands_beside_one_of_theirs_and_both_sides_take_both() {
     let file = real_component();
-    let ours = sign(&signed_by_them(&file, &key(4), None), &key(5)).unwrap();
-    assert_eq!(ours, sign(&file, &key(5)).unwrap());
+    let key_id = theirs(&key(4)).1.attach_default_key_id().key_id().cloned();
+    for key_id in [None, key_id.as_ref()] {
+        let both = sign(&signed_by_them(&file, &key(4), key_id), &key(5)).unwrap();
+        let trusted = [key(4).public(), key(5).public()];
+        assert_eq!(verify(&both, &trusted), Ok(vec![&trusted[0], &trusted[1]]));
+        for one in [4, 5] {
+            theirs(&key(one))
+                .1
+                .verify(&mut both.as_slice(), None)
+                .unwrap();
+        }
+        // They add as we do, and write the same bytes.
+        let module = wasmsign2::Module::deserialize(&mut &*signed_by_them(&file, &key(4), key_id));
+        let (added, _) = theirs(&key(5))
+            .0
+            .sign_multi(module.unwrap(), None, false, false)
+            .unwrap();
+        let mut theirs = Vec::new();
+        added.serialize(&mut theirs).unwrap();
+        assert_eq!(hex::encode(&both), hex::encode(theirs));
+    }
     let trusted = [key(4).public()];
     let theirs = signed_by_them(&sign(&file, &key(5)).unwrap(), &key(4), None);
     assert_eq!(verify(&theirs, &trusted), Ok(vec![&trusted[0]]));

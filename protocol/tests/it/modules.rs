@@ -2,7 +2,8 @@
 
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::module::{
-    COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError, Publishers, Signatures, sign, verify,
+    COMPONENT_HEADER, MODULE_BYTES_MAX, ModuleError, Publishers, Signatures, check_version, sign,
+    sign_alone, verify,
 };
 use proptest::prelude::*;
 
@@ -79,12 +80,27 @@ proptest! {
     }
 
     #[test]
-    fn a_second_signing_replaces_the_first(sections in sections()) {
+    fn a_second_signature_stands_beside_the_first_unless_it_is_to_be_alone(sections in sections()) {
         let file = component(&sections);
-        let twice = sign(&sign(&file, &key(4)).unwrap(), &key(5)).unwrap();
-        prop_assert_eq!(&twice, &sign(&file, &key(5)).unwrap());
-        let first = keys(&[4]);
-        prop_assert_eq!(verify(&twice, &first), Err(ModuleError::Untrusted));
+        let once = sign(&file, &key(4)).unwrap();
+        prop_assert_eq!(&sign(&once, &key(4)).unwrap(), &once);
+        let twice = sign(&once, &key(5)).unwrap();
+        let trusted = keys(&[4, 5]);
+        prop_assert_eq!(verify(&twice, &trusted), Ok(vec![&trusted[0], &trusted[1]]));
+        let (first, both) = (Signatures::of(&once).unwrap(), Signatures::of(&twice).unwrap());
+        prop_assert!(first.is_of_same_content(&both));
+        prop_assert_eq!((first.count(), both.count()), (1, 2));
+        prop_assert_eq!(sign_alone(&twice, &key(5)).unwrap(), sign(&file, &key(5)).unwrap());
+    }
+
+    #[test]
+    fn signatures_of_other_content_are_taken_out(sections in sections(), more: u8) {
+        let signed = sign(&component(&sections), &key(4)).unwrap();
+        let changed = [signed, custom("more", &[more])].concat();
+        let again = sign(&changed, &key(5)).unwrap();
+        let trusted = keys(&[4, 5]);
+        prop_assert_eq!(verify(&again, &trusted), Ok(vec![&trusted[1]]));
+        prop_assert_eq!(Signatures::of(&again).unwrap().count(), 1);
     }
 
     #[test]
@@ -235,6 +251,16 @@ fn more_than_16_signatures_are_refused_before_any_is_checked() {
     let signature = key(4).sign(&message(&content));
     let with = |count| signed_by(&content, &vec![(b"".as_slice(), signature); count]);
     assert!(verify(&with(16), &keys(&[4])).is_ok());
+    assert_eq!(
+        sign(&with(16), &key(5)),
+        Err(ModuleError::TooManySignatures)
+    );
+    assert_eq!(sign(&with(16), &key(4)), Ok(with(16)));
+    assert!(sign_alone(&with(16), &key(5)).is_ok());
+    assert!(matches!(
+        sign(&with(17), &key(5)),
+        Err(ModuleError::UnknownSignature(_))
+    ));
     assert!(matches!(
         verify(&with(17), &keys(&[4])),
         Err(ModuleError::UnknownSignature(_))
@@ -306,6 +332,7 @@ fn a_module_needs_a_publisher_of_the_site_and_one_of_the_owner_where_the_owner_n
         Signatures::of(file).unwrap().check(Publishers {
             of_site: &of_site,
             of_owner: of_owner.as_deref(),
+            later: None,
         })
     };
     assert_eq!(check(&once, &[4, 6], None), Ok(()));
@@ -316,6 +343,50 @@ fn a_module_needs_a_publisher_of_the_site_and_one_of_the_owner_where_the_owner_n
     assert_eq!(check(&once, &[4], Some(&[])), not_allowed);
     // The owner's word does not stand for the site's.
     assert_eq!(check(&once, &[6], Some(&[4])), Err(ModuleError::Untrusted));
+}
+
+#[test]
+fn signatures_that_came_after_the_file_count_like_those_in_it() {
+    let file = sign(&small_component(), &key(4)).unwrap();
+    let later = Signatures::of(&sign_alone(&file, &key(5)).unwrap()).unwrap();
+    let later = Signatures::from_text(&later.to_text()).unwrap();
+    let other = Signatures::of(&sign(&component(&[custom("x", b"")]), &key(5)).unwrap()).unwrap();
+    let check = |of_site: &[u8], of_owner: Option<&[u8]>, later: Option<&Signatures>| {
+        let (of_site, of_owner) = (keys(of_site), of_owner.map(keys));
+        Signatures::of(&file).unwrap().check(Publishers {
+            of_site: &of_site,
+            of_owner: of_owner.as_deref(),
+            later,
+        })
+    };
+    assert_eq!(check(&[5], None, None), Err(ModuleError::Untrusted));
+    assert_eq!(check(&[5], None, Some(&later)), Ok(()));
+    assert_eq!(check(&[4], Some(&[5]), Some(&later)), Ok(()));
+    assert_eq!(check(&[6], None, Some(&later)), Err(ModuleError::Untrusted));
+    // Those of another module are not taken for it.
+    assert_eq!(check(&[5], None, Some(&other)), Err(ModuleError::Untrusted));
+}
+
+#[test]
+fn one_release_has_one_version() {
+    for good in [
+        "1.4.2",
+        "0.0.0",
+        "2.0.0-rc.1",
+        "1.0.0-alpha-x.7.z+build.001",
+        "10.20.30+exp",
+    ] {
+        assert_eq!(check_version(good), Ok(()), "{good}");
+    }
+    let long = format!("1.0.0-{}", "a".repeat(60));
+    let mut answers = String::new();
+    for bad in [
+        "", "1", "1.0", "v1.0", "v1.0.0", "01.1.", "1.01.0", "../..", "1.0.0-01", "1.0.0-",
+        "1.0.0+", "1.0.0.0", "1.0.0 ", "1.0.0\n", "a.b.c", &long,
+    ] {
+        answers += &format!("{bad:?}: {}\n", check_version(bad).unwrap_err());
+    }
+    crate::golden::check("versions.txt", &answers);
 }
 
 proptest! {

@@ -13,6 +13,27 @@ use crate::fixtures::{
 };
 use crate::golden;
 
+fn health() -> Health {
+    Health {
+        hint: Some("bring it back".to_owned()),
+        since_ms: Some(NOW_MS - 7),
+        age_ms: Some(5),
+        ..Health::because(HealthState::Unknown, Cause::NotReached, "it is away")
+    }
+}
+
+fn unplaced() -> Unplaced {
+    Unplaced {
+        microservice: name("sampler"),
+        node: Some(name("gateway-03")),
+        instances: 1,
+        code: "over_budget".to_owned(),
+        reason: "it does not fit".to_owned(),
+        hint: None,
+        since_ms: NOW_MS,
+    }
+}
+
 fn a_node() -> Node {
     Node {
         name: name("gateway-02"),
@@ -20,6 +41,15 @@ fn a_node() -> Node {
         labels: texts(&[("role", "gateway")]),
         online: true,
         last_seen_ms: Some(NOW_MS),
+        health: health(),
+        reported_ms: Some(NOW_MS - 5),
+        observations: vec![Observation {
+            kind: "relay_refused".to_owned(),
+            code: "clock".to_owned(),
+            message: "its clock is 2 h behind".to_owned(),
+            since_ms: NOW_MS - 9,
+            last_ms: NOW_MS - 6,
+        }],
         assignment: 8,
         applied: 7,
         refused: Some(refused()),
@@ -41,6 +71,9 @@ fn microservice() -> Microservice {
         module: digest(),
         module_label: "sampler@1.4.2".to_owned(),
         wanted: true,
+        counted: None,
+        health: health(),
+        reported_ms: Some(NOW_MS - 5),
         status: Some(microservice_status()),
         omitted: false,
     }
@@ -57,10 +90,20 @@ fn route() -> Route {
         delivery: Delivery::Live,
         from_nodes: vec![name("gateway-02")],
         to_nodes: vec![name("gateway-03")],
+        counted: BTreeMap::from([(
+            name("gateway-02"),
+            Counted {
+                since_ms: NOW_MS - 9_000,
+                until_ms: NOW_MS,
+            },
+        )]),
+        uncounted: vec![name("gateway-03")],
         sent: 4,
         delivered: 3,
         handled: 2,
         dropped: 1,
+        waiting: 0,
+        problems: Vec::new(),
     }
 }
 
@@ -71,6 +114,13 @@ fn application() -> Application {
         applied_ms: NOW_MS,
         instances: 2,
         running: 1,
+        without_place: 1,
+        count: HealthCount {
+            healthy: 1,
+            failed: 1,
+            ..HealthCount::default()
+        },
+        health: health(),
     }
 }
 
@@ -84,6 +134,18 @@ fn bodies_about_the_site_and_its_people_keep_their_form() {
             key: key(1).public(),
             version: "0.1.0".to_owned(),
             ca_sha256: "ab".repeat(32),
+            time_ms: NOW_MS,
+        },
+    );
+    golden::check_json(
+        "rest-health.json",
+        &SiteHealth {
+            name: name("plant"),
+            health: health(),
+            nodes: HealthCount::from_iter([HealthState::Healthy, HealthState::Unknown]),
+            applications: HealthCount::from_iter([HealthState::Degraded]),
+            instances: application().count,
+            relays: HealthCount::from_iter([HealthState::Healthy]),
             time_ms: NOW_MS,
         },
     );
@@ -135,14 +197,22 @@ fn bodies_about_nodes_keep_their_form() {
             node: a_node(),
             enrolled_ms: NOW_MS - 1,
             engine: crate::fixtures::status().engine,
+            memory_source: crate::fixtures::status().memory_source,
             policy: Some(crate::fixtures::policy()),
             status_sequence: Some(42),
             statuses_missed: 1,
+            counted: Some(Counted {
+                since_ms: NOW_MS - 7_000,
+                until_ms: NOW_MS,
+            }),
             microservices: vec![microservice_status()],
             routes: vec![route_status()],
             backlogs: vec![backlog_status()],
             frames_refused: 2,
             relays: Vec::new(),
+            brokers: Vec::new(),
+            device_messages_dropped: 3,
+            device_properties_dropped: 0,
             serves: Vec::new(),
             omitted: None,
         },
@@ -220,6 +290,7 @@ fn bodies_about_applications_keep_their_form() {
             application: application(),
             manifest: manifest(),
             microservices: vec![microservice()],
+            unplaced: vec![unplaced()],
             routes: vec![route()],
         },
     );
@@ -234,6 +305,16 @@ fn bodies_about_applications_keep_their_form() {
                 microservice: name("sampler"),
                 node: name("gateway-02"),
             }],
+            losses: vec![Loss {
+                kind: LossKind::Messages,
+                subject: "sampler.readings -> collector.in".to_owned(),
+                nodes: vec![name("gateway-02")],
+                count: 47,
+                known_ms: Some(NOW_MS),
+                message: "47 messages waiting on `sampler.readings` -> `collector.in` will be lost"
+                    .to_owned(),
+            }],
+            unplaced: vec![unplaced()],
             warnings: vec!["no route leads to the inlet `a.b`".to_owned()],
             assignments: BTreeMap::from([(name("gateway-02"), 8)]),
         },
@@ -250,6 +331,7 @@ fn bodies_about_applications_keep_their_form() {
                 stream: Stream::Stdout,
                 context: String::new(),
                 text: "ready".to_owned(),
+                gap: None,
             },
         },
     );
@@ -261,6 +343,7 @@ fn an_answer_of_a_newer_release_is_understood() {
         application: application(),
         manifest: manifest(),
         microservices: vec![microservice()],
+        unplaced: vec![unplaced()],
         routes: vec![route()],
     };
     let mut json = serde_json::to_value(&detail).unwrap();
@@ -285,4 +368,15 @@ fn an_instance_that_no_node_has_spoken_of_is_being_prepared() {
         .state(),
         State::Preparing
     );
+}
+
+#[test]
+fn what_a_controller_of_another_release_says_of_health_is_understood_or_unknown() {
+    let mut json = serde_json::to_value(application()).unwrap();
+    json["health"] = serde_json::json!({"state": "degraded", "cause": "moonlight"});
+    let newer: Application = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(newer.health.cause, Some(Cause::Other));
+    json.as_object_mut().unwrap().remove("health");
+    let older: Application = serde_json::from_value(json).unwrap();
+    assert_eq!(older.health.state, HealthState::Unknown);
 }

@@ -33,21 +33,28 @@ pub(super) struct Claim<'a> {
     pub(super) will: Option<(&'a str, bool)>,
 }
 
-/// Why a client was refused.
+/// Why a relay refused a client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// It speaks an older MQTT.
     #[error("it does not speak MQTT 5")]
     Protocol,
+    /// It does not say who it is.
     #[error("it has no user name and password, or its user name is not its client id")]
     NoIdentity,
+    /// Nobody knows it.
     #[error("no such node or site is known here")]
     Unknown,
+    /// Its proof is not good.
     #[error("{0}")]
     Proof(#[from] ProofError),
+    /// Its proof was good, and was used before.
     #[error("its proof was used before")]
     Replayed,
+    /// Its proof is good, and one too many.
     #[error("it connected too often within minutes")]
     TooOften,
+    /// Its will is not its own.
     #[error("its will is on a topic that it may not publish to")]
     ForeignWill,
 }

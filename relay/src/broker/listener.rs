@@ -18,7 +18,7 @@ use mqtt5::broker::transport::BrokerTransport;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
@@ -53,7 +53,8 @@ pub(super) struct Parts {
 /// The listening socket and every connection that came through it.
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// What the next connection is shown.
+    pub(super) tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     pub(super) parts: Parts,
     pub(super) stop: CancellationToken,
 }
@@ -113,7 +114,7 @@ impl Listener {
             tracing::debug!(%peer, %error, "no TCP_NODELAY");
         }
         let connection = Connection {
-            tls: self.tls.clone(),
+            tls: self.tls.borrow().clone(),
             parts: self.parts.clone(),
             goodbye: goodbye.subscribe(),
             stop: self.stop.clone(),

@@ -25,14 +25,18 @@ use mqtt5::broker::BrokerConfig;
 use mqtt5::broker::resource_monitor::{ResourceLimits, ResourceMonitor};
 use mqtt5::broker::storage::StorageBackend as _;
 use mqtt5::broker::sys_topics::BrokerStats;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{PACKET_BYTES_MAX, tls};
+pub use admission::Refusal;
 use listener::{Listener, Parts};
-pub use options::{BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, ServerTls};
+pub use options::{
+    BrokerError, BrokerLimits, BrokerOptions, NodeDirectory, RefusedNode, ServerTls,
+};
 use provider::Gatekeeper;
 use store::Store;
 pub use store::remove_earlier_state;
@@ -57,6 +61,7 @@ pub struct Broker {
     address: SocketAddr,
     store: Store,
     nodes: watch::Receiver<Arc<NodeDirectory>>,
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -68,10 +73,7 @@ impl Broker {
     /// See [`BrokerError`].
     pub async fn start(options: BrokerOptions) -> Result<Broker, BrokerError> {
         let tls = match &options.tls {
-            Some(tls) => {
-                let config = tls::server_config(&tls.cert_pem, &tls.key_pem);
-                Some(Arc::new(config.map_err(BrokerError::Tls)?))
-            }
+            Some(tls) => Some(config(tls)?),
             None if options.listen.ip().is_loopback() => None,
             None => return Err(BrokerError::Plaintext(options.listen)),
         };
@@ -98,6 +100,7 @@ impl Broker {
                 ..ResourceLimits::default()
             })),
         };
+        let (tls, shown) = watch::channel(tls);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_house(store.clone(), gatekeeper, traffic, stop.clone()));
@@ -109,7 +112,7 @@ impl Broker {
         tasks.spawn(
             Listener {
                 socket,
-                tls,
+                tls: shown,
                 parts,
                 stop: stop.clone(),
             }
@@ -119,6 +122,7 @@ impl Broker {
             address,
             store,
             nodes: options.nodes,
+            tls,
             stop,
             tasks,
         })
@@ -127,6 +131,15 @@ impl Broker {
     /// Where it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Shows another certificate from the next connection on; those that are there stay.
+    ///
+    /// # Errors
+    /// `Tls` when it can't be used: the one before is shown on.
+    pub fn set_certificate(&self, tls: &ServerTls) -> Result<(), BrokerError> {
+        self.tls.send_replace(Some(config(tls)?));
+        Ok(())
     }
 
     /// Forgets a node: cuts its connection and drops its session and what waits for it. The relay
@@ -156,6 +169,11 @@ impl Broker {
             self.store.router.cancel_pending_will(node.as_str());
         }
     }
+}
+
+fn config(tls: &ServerTls) -> Result<Arc<ServerConfig>, BrokerError> {
+    let config = tls::server_config(&tls.cert_pem, &tls.key_pem);
+    Ok(Arc::new(config.map_err(BrokerError::Tls)?))
 }
 
 fn broker_config(limits: &BrokerLimits, traffic: &Arc<Traffic>) -> BrokerConfig {

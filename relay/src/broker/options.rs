@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use haar_protocol::ids::{Name, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::admission::Refusal;
 use crate::pace::Rate;
 
 /// Which nodes the site knows, and their keys. A complete snapshot.
@@ -32,6 +33,20 @@ pub struct BrokerOptions {
     pub nodes: watch::Receiver<Arc<NodeDirectory>>,
     /// How much of everything.
     pub limits: BrokerLimits,
+    /// Who hears of clients that said they are nodes and were refused. When it is full, some are
+    /// left out: they come back.
+    pub refusals: Option<mpsc::Sender<RefusedNode>>,
+}
+
+/// A client that said it is a node of the site was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedNode {
+    /// The node that it said it is.
+    pub node: NodeId,
+    /// Where it connected from.
+    pub peer: SocketAddr,
+    /// Why.
+    pub refusal: Refusal,
 }
 
 /// A certificate chain and its key.

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use haar_protocol::ids::{Name, SiteId};
+use haar_protocol::ids::{Name, NodeId, SiteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::proof::ProofError;
 use mqtt5::broker::{AuthProvider, AuthResult};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Claim, Principal, Refusal, SeenProofs};
-use super::{BrokerOptions, NodeDirectory};
+use super::{BrokerOptions, NodeDirectory, RefusedNode};
 use crate::clock::unix_time_ms;
 use crate::door::{Door, DoorLimits};
 
@@ -28,6 +28,7 @@ pub(super) struct Gatekeeper {
     name: Option<Name>,
     nodes: watch::Receiver<Arc<NodeDirectory>>,
     pub(super) door: Arc<Door>,
+    refusals: Option<mpsc::Sender<RefusedNode>>,
     /// Connections take it to record their proof, housekeeping to forget old ones.
     seen: Mutex<SeenProofs>,
 }
@@ -46,6 +47,7 @@ impl Gatekeeper {
                 strangers_max: limits.strangers_max,
                 strangers_per_address_max: limits.strangers_per_address_max,
             }),
+            refusals: options.refusals.clone(),
             seen: Mutex::new(SeenProofs::default()),
         }
     }
@@ -88,8 +90,25 @@ impl Gatekeeper {
             Ok(_) => AuthResult::fail(ReasonCode::ServerBusy),
             Err(refusal) => {
                 report(&refusal, &connect.client_id, peer);
+                self.tell(&refusal, &connect.client_id, &nodes, peer);
                 AuthResult::fail(code(&refusal))
             }
+        }
+    }
+
+    /// Passes on that a node of the site was refused, to whoever wants to know.
+    fn tell(&self, refusal: &Refusal, client_id: &str, nodes: &NodeDirectory, peer: SocketAddr) {
+        let (Some(refusals), Ok(node)) = (&self.refusals, client_id.parse::<NodeId>()) else {
+            return;
+        };
+        if nodes.contains_key(&node) {
+            let refusal = refusal.clone();
+            // One that is left out is refused again soon.
+            let _ = refusals.try_send(RefusedNode {
+                node,
+                peer,
+                refusal,
+            });
         }
     }
 

@@ -53,7 +53,10 @@ pub(super) fn cost(publish: &Publish) -> u32 {
         let pairs: usize = pairs
             .map(|(name, value)| 64 + name.len() + value.len())
             .sum();
-        pairs + properties.content_type.as_ref().map_or(0, String::len)
+        let texts = [&properties.content_type, &properties.response_topic];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let correlation = properties.correlation_data.as_ref();
+        pairs + texts + 2 * correlation.map_or(0, bytes::Bytes::len)
     });
     let bytes = MESSAGE_BYTES + 2 * publish.topic.len() + publish.payload.len() + properties;
     u32::try_from(bytes).unwrap_or(u32::MAX)

@@ -2,33 +2,34 @@
 //! subscriptions as they are wanted, hands publishes over as the window allows, and has the session
 //! forgotten in the end. Only [`super::DeviceSession`] starts it.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use haar_protocol::mqtt::TopicFilter;
-use rumqttc::v5::mqttbytes::v5::{
-    Filter, PublishProperties, RetainForwardRule, SubscribeProperties,
-};
 use rumqttc::v5::{AsyncClient, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::poller::{Note, Poller, Terms};
+use super::former::Phase;
+use super::open::{Open, Step, at, forbidden, last_will};
+use super::poller::{Note, Poller};
 use super::{
-    DeviceEvent, DeviceOptions, DevicePublish, DeviceSubscription, Outcome, Receipt,
-    SESSION_EXPIRY_S, Submitted, packet_bytes,
+    DeviceEvent, DeviceOptions, DeviceSubscription, DeviceWants, Outcome, Receipt, Submitted,
 };
 use crate::backoff::Backoff;
-use crate::connection::{IN_FLIGHT_MAX, mqtt_options, quality};
+use crate::connection::{IN_FLIGHT_MAX, mqtt_options};
 use crate::driver::{ended, random};
 use crate::reason::DisconnectReason;
-use crate::session::SessionOptions;
+use crate::session::{Identity, SessionOptions};
 use crate::window::{HANDED_MAX, Window};
 
-/// How long a session that ends waits for what was published, and then for the broker to close.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Subscriptions that were refused are asked for again after this time.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// How long a broker keeps the session of which an agent has asked whether there is one.
+const LOOKING_EXPIRY_S: u32 = 300;
 const NOTES_MAX: usize = 64;
 /// Acknowledgements that are handed to rumqttc before it reports that it took one.
 const ACKNOWLEDGING_MAX: usize = 16;
@@ -36,14 +37,19 @@ const ACKNOWLEDGING_MAX: usize = 16;
 /// The owner of the session's state.
 pub(super) struct Driver {
     pub(super) options: DeviceOptions,
+    pub(super) phase: Phase,
+    /// Whether the broker keeps a session of agents before.
+    pub(super) has_former: bool,
     pub(super) events: mpsc::Sender<DeviceEvent>,
     pub(super) submitted: mpsc::Receiver<Submitted>,
     pub(super) given: mpsc::Receiver<Receipt>,
-    pub(super) wanted: watch::Receiver<Vec<DeviceSubscription>>,
+    pub(super) wanted: watch::Receiver<DeviceWants>,
     /// What the broker's session may hold of former connections.
     pub(super) known: Vec<TopicFilter>,
     pub(super) connection: u64,
     pub(super) budget: Budget,
+    /// Whether the broker takes a will that it is to retain.
+    pub(super) retains_will: bool,
     /// Whether the broker is asked to number subscriptions.
     pub(super) numbers_subscriptions: bool,
     pub(super) closing: CancellationToken,
@@ -51,31 +57,13 @@ pub(super) struct Driver {
     pub(super) stop: CancellationToken,
 }
 
-/// The connection that is open now.
-struct Open {
-    client: AsyncClient,
-    notes: mpsc::Receiver<Note>,
-    window: Window<u64>,
-    /// Acknowledgements in rumqttc's request queue.
-    acknowledging: usize,
-    terms: Option<Terms>,
-    /// What the broker holds because of this connection.
-    subscribed: Vec<DeviceSubscription>,
-    /// The one step that it has not answered yet.
-    asked: Option<Step>,
-    /// What it refused, and when that is asked for again.
-    refused: Vec<DeviceSubscription>,
-    again_at: Option<Instant>,
-    /// When a closing connection is given up.
-    deadline: Option<Instant>,
-    disconnecting: bool,
-}
-
-/// What is asked of the broker, one thing at a time.
-#[derive(Debug, Clone)]
-enum Step {
-    Subscribe(DeviceSubscription),
-    Unsubscribe(TopicFilter),
+/// How a connection ended.
+enum Ending {
+    /// It was there to ask for a session, and its owner has not heard of it.
+    Looked,
+    /// The session needs another one at once.
+    Again,
+    Failed(DisconnectReason),
 }
 
 impl Driver {
@@ -83,11 +71,18 @@ impl Driver {
         let mut backoff = Backoff::default();
         while !self.closing.is_cancelled() {
             let started = Instant::now();
-            let reason = self.connect_once().await;
+            let ending = self.connect_once().await;
             if self.closing.is_cancelled() {
                 break;
             }
-            let delay = backoff.after(&reason, started.elapsed(), random());
+            let (reason, delay) = match ending {
+                Ending::Looked => continue,
+                Ending::Again => (None, Duration::ZERO),
+                Ending::Failed(reason) => {
+                    let delay = backoff.after(&reason, started.elapsed(), random());
+                    (Some(reason), delay)
+                }
+            };
             let event = DeviceEvent::Disconnected { reason };
             tokio::select! {
                 biased;
@@ -105,10 +100,13 @@ impl Driver {
         }
     }
 
-    pub(super) fn mqtt(&self) -> Result<MqttOptions, DisconnectReason> {
+    /// The options of a connection, as agents before or as itself.
+    pub(super) fn mqtt(&self, is_former: bool) -> Result<MqttOptions, DisconnectReason> {
+        let former = self.options.former.as_ref().filter(|_| is_former);
+        let identity: &Identity = former.unwrap_or(&self.options.identity);
         let options = SessionOptions {
             endpoint: self.options.endpoint.clone(),
-            identity: self.options.identity.clone(),
+            identity: identity.clone(),
             will: None,
             subscriptions: Vec::new(),
             queue_messages: 1,
@@ -116,24 +114,42 @@ impl Driver {
         mqtt_options(&options)
     }
 
-    async fn connect_once(&mut self) -> DisconnectReason {
-        let mut mqtt = match self.mqtt() {
+    async fn connect_once(&mut self) -> Ending {
+        let phase = self.phase;
+        let mut mqtt = match self.mqtt(phase != Phase::Own) {
             Ok(mqtt) => mqtt,
-            Err(reason) => return reason,
+            Err(reason) => return Ending::Failed(reason),
         };
+        let wants = self.wanted.borrow_and_update().clone();
         mqtt.set_clean_start(false).set_manual_acks(true);
-        mqtt.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
+        let mut expiry_s = wants.expiry_s;
+        match phase {
+            // Where there is none, looking for a session begins one.
+            Phase::Looking => expiry_s = expiry_s.min(LOOKING_EXPIRY_S),
+            Phase::Draining => {
+                let wanted = wants.subscriptions.iter();
+                self.known = wanted.map(|one| one.filter.clone()).collect();
+            }
+            Phase::Own | Phase::Before => {
+                let will = wants.will.as_ref();
+                will.map(|will| mqtt.set_last_will(last_will(will, self.retains_will)));
+            }
+        }
+        mqtt.set_session_expiry_interval(Some(expiry_s));
         // Room for the window, acknowledgements, one step and the DISCONNECT: so a `try_` call never
         // finds it full.
         let capacity = usize::from(IN_FLIGHT_MAX) + ACKNOWLEDGING_MAX + HANDED_MAX + 2;
         let (client, event_loop) = AsyncClient::new(mqtt, capacity);
         let (notes_in, notes) = mpsc::channel(NOTES_MAX);
         self.connection += 1;
+        let unacknowledged = Arc::new(AtomicUsize::new(0));
         let poller = Poller {
             event_loop,
             connection: self.connection,
+            expiry_s: wants.expiry_s,
+            phase: self.phase,
             numbers_subscriptions: self.numbers_subscriptions,
-            unacknowledged: 0,
+            unacknowledged: Arc::clone(&unacknowledged),
             has_exceeded: false,
             budget: self.budget.clone(),
             notes: notes_in,
@@ -142,20 +158,8 @@ impl Driver {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(poller.run());
-        let mut open = Open {
-            client,
-            notes,
-            window: Window::new(IN_FLIGHT_MAX),
-            acknowledging: 0,
-            terms: None,
-            subscribed: Vec::new(),
-            asked: None,
-            refused: Vec::new(),
-            again_at: None,
-            deadline: None,
-            disconnecting: false,
-        };
-        let reason = self.serve(&mut open, &mut tasks).await;
+        let mut open = Open::new(client, notes, unacknowledged);
+        let reason = self.serve(&mut open, &mut tasks, &wants).await;
         tasks.shutdown().await;
         while let Ok(note) = open.notes.try_recv() {
             self.apply(&mut open, note).await; // PUBACKs that were still read
@@ -165,21 +169,56 @@ impl Driver {
                 self.known.push(subscription.filter);
             }
         }
-        reason
+        self.retains_will &= reason != DisconnectReason::WillRefused;
+        if open.terms.is_none() && self.options.former.is_some() {
+            self.enter(phase.failed(&reason));
+        }
+        if open.is_done {
+            self.drain().await;
+        }
+        match open.disconnecting {
+            _ if phase == Phase::Looking && open.terms.is_some() => Ending::Looked,
+            true => Ending::Again,
+            false => Ending::Failed(reason),
+        }
+    }
+
+    /// The present session has its subscriptions; or the former one is empty.
+    async fn drain(&mut self) {
+        if self.phase != Phase::Draining {
+            self.phase = Phase::Draining;
+            return;
+        }
+        self.forget_one(true).await;
+        self.known.clear();
+        self.enter((Phase::Own, Some(false)));
+    }
+
+    fn enter(&mut self, (phase, has_former): (Phase, Option<bool>)) {
+        self.phase = phase;
+        self.has_former = has_former.unwrap_or(self.has_former);
     }
 
     async fn serve(
         &mut self,
         open: &mut Open,
         tasks: &mut JoinSet<DisconnectReason>,
+        wants: &DeviceWants,
     ) -> DisconnectReason {
         loop {
             if !open.disconnecting {
-                self.advance(open);
+                self.advance(open).await;
             }
             let settled = open.terms.is_some() && open.asked.is_none() && self.step(open).is_none();
-            let room = settled && open.deadline.is_none() && open.window.has_room();
             let is_closing = open.deadline.is_some();
+            let room = settled && !is_closing && open.window.has_room();
+            let has_former = self.has_former && self.phase != Phase::Before;
+            let is_done = has_former && open.silent_at.is_none();
+            if settled && is_done && !is_closing {
+                open.is_done = true;
+                open.close();
+                continue;
+            }
             tokio::select! {
                 note = open.notes.recv() => match note {
                     Some(note) => self.apply(open, note).await,
@@ -191,22 +230,27 @@ impl Driver {
                 Some(submitted) = self.submitted.recv(), if room => {
                     self.hand_over(open, submitted).await;
                 }
-                Ok(()) = self.wanted.changed(), if !is_closing => {}
+                Ok(()) = self.wanted.changed(), if !is_closing => {
+                    if !self.wanted.borrow().has_terms_of(wants) {
+                        open.close();
+                    }
+                }
                 () = self.closing.cancelled(), if !is_closing => {
                     if open.terms.is_none() {
                         return DisconnectReason::Closed("stopped".into());
                     }
-                    open.deadline = Some(Instant::now() + FLUSH_TIMEOUT);
+                    open.close();
                 }
                 () = at(open.again_at), if !is_closing => {
                     open.again_at = None;
                     open.refused.clear();
                 }
+                () = at(open.silent_at), if !is_closing => open.silent(self.phase),
                 () = at(open.deadline), if is_closing => {
                     if open.disconnecting {
                         return DisconnectReason::Closed("the broker did not close".into());
                     }
-                    disconnect(open);
+                    open.disconnect();
                 }
             }
         }
@@ -214,39 +258,54 @@ impl Driver {
 
     /// Asks the next thing of the broker, or says goodbye. Packet ids of subscriptions come from
     /// rumqttc's ring, so that nothing may be on its way then.
-    fn advance(&mut self, open: &mut Open) {
+    async fn advance(&mut self, open: &mut Open) {
         if !open.window.is_empty() || open.terms.is_none() {
             return;
         }
         if open.deadline.is_some() {
             if self.given.is_empty() && open.acknowledging == 0 {
-                disconnect(open);
+                open.disconnect();
             }
             return;
         }
-        if open.asked.is_some() {
-            return;
+        while open.asked.is_none() {
+            let Some(step) = self.step(open) else {
+                return;
+            };
+            open.asked = Some(step.clone());
+            let asked = match &step {
+                Step::Subscribe(one) => {
+                    let why = open.terms.and_then(|terms| forbidden(&terms, &one.filter));
+                    if let Some(why) = why {
+                        self.subscribed(open, Err(why.to_owned())).await;
+                        continue;
+                    }
+                    let numbers = open.terms.is_some_and(|terms| terms.numbers_subscriptions);
+                    open.subscribe(one, numbers && self.numbers_subscriptions)
+                }
+                Step::Unsubscribe(filter) => open.client.try_unsubscribe(filter.as_str()).is_ok(),
+            };
+            if !asked {
+                tracing::debug!("the connection ended before a subscription");
+            }
         }
-        let Some(step) = self.step(open) else {
-            return;
-        };
-        let asked = match &step {
-            Step::Subscribe(subscription) => self.subscribe(open, subscription),
-            Step::Unsubscribe(filter) => open.client.try_unsubscribe(filter.as_str()).is_ok(),
-        };
-        if !asked {
-            tracing::debug!("the connection ended before a subscription");
-        }
-        open.asked = Some(step);
     }
+
     /// What the broker's subscriptions lack to be as they are wanted.
     fn step(&self, open: &Open) -> Option<Step> {
-        let wanted = self.wanted.borrow();
+        let wants = self.wanted.borrow();
+        let wanted: &[DeviceSubscription] = match self.phase {
+            Phase::Looking | Phase::Draining => &[],
+            Phase::Own | Phase::Before => &wants.subscriptions,
+        };
         let is_wanted = |filter: &TopicFilter| wanted.iter().any(|one| &one.filter == filter);
         let held = open.subscribed.iter().map(|one| &one.filter);
         let mut held = held.chain(&self.known);
         if let Some(filter) = held.find(|filter| !is_wanted(filter)) {
             return Some(Step::Unsubscribe(filter.clone()));
+        }
+        if open.silent_at.is_some() {
+            return None;
         }
         let is_missing = |one: &&DeviceSubscription| {
             !open.subscribed.contains(one) && !open.refused.contains(one)
@@ -254,35 +313,18 @@ impl Driver {
         wanted.iter().find(is_missing).cloned().map(Step::Subscribe)
     }
 
-    fn subscribe(&self, open: &Open, subscription: &DeviceSubscription) -> bool {
-        let quality = quality(subscription.at_least_once);
-        let filter = Filter {
-            // A connection must not bring again what the broker retains: only a subscription does.
-            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-            ..Filter::new(subscription.filter.as_str(), quality)
-        };
-        let numbers = open.terms.is_some_and(|terms| terms.numbers_subscriptions);
-        let number = subscription.filter.subscription_id() as usize;
-        let properties = SubscribeProperties {
-            id: (numbers && self.numbers_subscriptions).then_some(number),
-            user_properties: Vec::new(),
-        };
-        let client = &open.client;
-        client
-            .try_subscribe_many_with_properties([filter], properties)
-            .is_ok()
-    }
-
     async fn apply(&mut self, open: &mut Open, note: Note) {
         match note {
             Note::Accepted(terms) => {
                 open.window = Window::new(terms.packet_ids);
                 open.terms = Some(terms);
-                if !terms.session_present {
-                    self.known.clear();
+                match terms.session_present {
+                    true => open.heard(self.phase),
+                    false => self.known.clear(),
                 }
+                self.enter(self.phase.accepted(terms.session_present));
             }
-            Note::Subscribed(refused) => self.subscribed(open, refused).await,
+            Note::Subscribed(granted) => self.subscribed(open, granted).await,
             Note::Unsubscribed => {
                 if let Some(Step::Unsubscribe(filter)) = open.asked.take() {
                     self.known.retain(|known| known != &filter);
@@ -290,7 +332,12 @@ impl Driver {
                 }
             }
             Note::Sent(packet_id) => open.window.sent(packet_id),
-            Note::Acknowledged => open.acknowledging = open.acknowledging.saturating_sub(1),
+            Note::Acknowledged => {
+                open.acknowledging = open.acknowledging.saturating_sub(1);
+                if open.silent_at.is_some() {
+                    open.heard(self.phase);
+                }
+            }
             Note::Answered(packet_id, outcome) => {
                 if let Some(token) = open.window.acknowledged(packet_id) {
                     self.tell(token, outcome).await;
@@ -300,43 +347,36 @@ impl Driver {
         }
     }
 
-    async fn subscribed(&mut self, open: &mut Open, refused: Option<String>) {
+    async fn subscribed(&mut self, open: &mut Open, granted: Result<bool, String>) {
         let Some(Step::Subscribe(subscription)) = open.asked.take() else {
             return;
         };
         let filter = subscription.filter.clone();
         open.subscribed.retain(|one| one.filter != filter);
-        match refused {
-            None => open.subscribed.push(subscription),
-            Some(why) => {
+        let problem = match granted {
+            Ok(at_least_once) => {
+                let is_less = subscription.at_least_once && !at_least_once;
+                open.subscribed.push(subscription);
+                is_less
+                    .then(|| "it sends with QoS 0 only: what it can't deliver is lost".to_owned())
+            }
+            Err(why) => {
                 open.refused.push(subscription);
                 open.again_at = Some(Instant::now() + REFUSED_PAUSE);
-                let event = DeviceEvent::SubscriptionRefused { filter, why };
-                drop(self.events.send(event).await);
+                Some(format!("it refuses the subscription: {why}"))
             }
-        }
+        };
+        let event = DeviceEvent::Subscribed { filter, problem };
+        drop(self.events.send(event).await);
     }
 
     async fn hand_over(&self, open: &mut Open, submitted: Submitted) {
-        let Submitted {
-            connection,
-            token,
-            message,
-        } = submitted;
-        if connection != self.connection {
+        if submitted.connection != self.connection {
             return; // its caller has heard of the end of that connection
         }
-        let limit = open.terms.map_or(0, |terms| terms.packet_bytes_max);
-        let bytes = packet_bytes(&message);
-        if bytes > usize::try_from(limit).unwrap_or(usize::MAX) {
-            let why = format!("{bytes} bytes are more than the {limit} that it takes");
-            return self.tell(token, Outcome::Never(why)).await;
+        if let Err(outcome) = open.hand_over(submitted.message, submitted.token) {
+            self.tell(submitted.token, outcome).await;
         }
-        let is_acknowledged = message.at_least_once;
-        if !publish(&open.client, message) {
-            tracing::debug!("the connection ended before a message");
-        }
-        open.window.handed(is_acknowledged.then_some(token));
     }
 
     fn acknowledge(&self, open: &mut Open, receipt: &Receipt) {
@@ -352,37 +392,5 @@ impl Driver {
     async fn tell(&self, token: u64, outcome: Outcome) {
         let event = DeviceEvent::Published { token, outcome };
         drop(self.events.send(event).await); // or the owner has ended
-    }
-}
-
-/// Says goodbye.
-fn disconnect(open: &mut Open) {
-    if open.client.try_disconnect().is_err() {
-        tracing::debug!("the connection ended before its DISCONNECT");
-    }
-    open.disconnecting = true;
-    open.deadline = Some(Instant::now() + FLUSH_TIMEOUT);
-}
-
-fn publish(client: &AsyncClient, message: DevicePublish) -> bool {
-    let properties = PublishProperties {
-        content_type: Some(message.content_type),
-        user_properties: message.user_properties,
-        ..PublishProperties::default()
-    };
-    let taken = client.try_publish_with_properties(
-        message.topic.as_str(),
-        quality(message.at_least_once),
-        message.retain,
-        message.payload,
-        properties,
-    );
-    taken.is_ok()
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

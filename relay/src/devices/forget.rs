@@ -4,8 +4,8 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::SESSION_EXPIRY_S;
 use super::driver::Driver;
+use super::former::Phase;
 use crate::backoff;
 use crate::driver::random;
 
@@ -16,15 +16,21 @@ impl Driver {
     /// Begins a session that the broker forgets when it ends, in place of the one that it keeps. Tries
     /// until the broker has forgotten that one by itself.
     pub(super) async fn forget(self) {
-        let expired = Instant::now() + Duration::from_secs(SESSION_EXPIRY_S.into());
+        let expiry_s = self.wanted.borrow().expiry_s;
+        let expired = Instant::now() + Duration::from_secs(expiry_s.into());
         let mut failures = 0;
-        while Instant::now() < expired {
-            let forgotten = timeout(FORGET_TIMEOUT, self.forget_once());
+        loop {
+            let forgotten = async {
+                let is_former = self.has_former || self.phase != Phase::Own;
+                let former = is_former && self.forget_one(true).await;
+                // One of the two is refused where the broker knows other users.
+                self.forget_one(false).await || former
+            };
             let forgotten = tokio::select! {
-                forgotten = forgotten => forgotten.unwrap_or(false),
+                forgotten = forgotten => forgotten,
                 () = self.stop.cancelled() => return,
             };
-            if forgotten {
+            if forgotten || Instant::now() >= expired {
                 return;
             }
             failures += 1;
@@ -35,8 +41,14 @@ impl Driver {
         }
     }
 
-    async fn forget_once(&self) -> bool {
-        let Ok(mut mqtt) = self.mqtt() else {
+    /// One attempt, for the present session or that of agents before. False when it failed.
+    pub(super) async fn forget_one(&self, is_former: bool) -> bool {
+        let forgotten = timeout(FORGET_TIMEOUT, self.end_session(is_former));
+        forgotten.await.unwrap_or(false)
+    }
+
+    async fn end_session(&self, is_former: bool) -> bool {
+        let Ok(mut mqtt) = self.mqtt(is_former) else {
             return false;
         };
         mqtt.set_clean_start(true);

@@ -1,6 +1,9 @@
 //! The task that only polls rumqttc for one connection of a session for devices, until the first
 //! error. What it reads of packets goes to the driver; messages go straight to the session's owner.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason, Publish, SubscribeReasonCode};
 use rumqttc::v5::{Event, EventLoop};
@@ -8,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, cost};
-use super::{DeviceEvent, DeviceMessage, Outcome, Receipt};
+use super::former::Phase;
+use super::{DeviceEvent, DeviceMessage, DeviceTerms, MessageProperties, Outcome, Receipt};
 use crate::PACKET_BYTES_MAX;
 use crate::connection::{IN_FLIGHT_MAX, KEEP_ALIVE};
 use crate::reason::DisconnectReason;
@@ -18,8 +22,9 @@ use crate::reason::DisconnectReason;
 pub(super) enum Note {
     /// The broker accepted the identity.
     Accepted(Terms),
-    /// It has answered the one subscription that was asked for; why not, when it refused.
-    Subscribed(Option<String>),
+    /// It has answered the one subscription that was asked for; why not, when it refused, or else
+    /// whether with QoS 1.
+    Subscribed(Result<bool, String>),
     /// It has answered the one filter that was withdrawn.
     Unsubscribed,
     /// The next publish was written, under this packet id; 0 for one without PUBACK.
@@ -43,15 +48,26 @@ pub(super) struct Terms {
     pub(super) packet_bytes_max: u32,
     /// Whether it says for which subscription a message came.
     pub(super) numbers_subscriptions: bool,
+    /// Whether it takes filters with wildcards.
+    pub(super) takes_wildcards: bool,
+    /// Whether it takes shared subscriptions.
+    pub(super) takes_shared: bool,
+    /// What its owner hears of.
+    pub(super) told: DeviceTerms,
 }
 
 pub(super) struct Poller {
     pub(super) event_loop: EventLoop,
     pub(super) connection: u64,
+    /// How long the broker is asked to keep the session.
+    pub(super) expiry_s: u32,
+    /// One that only looks for a session ends when the broker has answered, and its owner does not
+    /// hear of it.
+    pub(super) phase: Phase,
     /// Whether the numbers of subscriptions are to be believed.
     pub(super) numbers_subscriptions: bool,
     /// Messages that were received and are not acknowledged.
-    pub(super) unacknowledged: usize,
+    pub(super) unacknowledged: Arc<AtomicUsize>,
     /// Whether they were more than the window allows, and that was reported.
     pub(super) has_exceeded: bool,
     pub(super) budget: Budget,
@@ -63,11 +79,14 @@ pub(super) struct Poller {
 impl Poller {
     /// Runs until the connection ends, and says why.
     pub(super) async fn run(mut self) -> DisconnectReason {
+        let mut is_answered = false;
         loop {
             let event = match self.event_loop.poll().await {
                 Ok(event) => event,
-                Err(error) => return error.into(),
+                Err(error) if is_answered => return error.into(),
+                Err(error) => return DisconnectReason::from(error).without_answer(),
             };
+            is_answered |= matches!(event, Event::Incoming(Packet::ConnAck(_)));
             if let Err(reason) = self.handle(event).await {
                 return reason;
             }
@@ -77,16 +96,23 @@ impl Poller {
     async fn handle(&mut self, event: Event) -> Result<(), DisconnectReason> {
         match event {
             Event::Incoming(Packet::ConnAck(answer)) => {
-                self.note(Note::Accepted(terms(&answer))).await?;
-                let connection = self.connection;
-                self.emit(DeviceEvent::Connected { connection }).await;
+                let terms = terms(&answer, self.expiry_s);
+                self.note(Note::Accepted(terms)).await?;
+                if self.phase == Phase::Looking {
+                    return Err(DisconnectReason::Closed("it was looked for".to_owned()));
+                }
+                let (connection, terms) = (self.connection, terms.told);
+                self.emit(DeviceEvent::Connected { connection, terms })
+                    .await;
                 Ok(())
             }
             Event::Incoming(Packet::SubAck(answer)) => {
-                let mut codes = answer.return_codes.iter();
-                let refused = codes.find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-                let refused = refused.map(|code| format!("{code:?}"));
-                self.note(Note::Subscribed(refused)).await
+                let granted = match answer.return_codes.first() {
+                    Some(SubscribeReasonCode::Success(quality)) => Ok(*quality != QoS::AtMostOnce),
+                    Some(code) => Err(format!("{code:?}")),
+                    None => Err("an empty answer".to_owned()),
+                };
+                self.note(Note::Subscribed(granted)).await
             }
             Event::Incoming(Packet::UnsubAck(_)) => self.note(Note::Unsubscribed).await,
             Event::Incoming(Packet::Publish(publish)) => self.receive(publish).await,
@@ -98,7 +124,8 @@ impl Poller {
                 self.note(Note::Sent(packet_id)).await
             }
             Event::Outgoing(rumqttc::Outgoing::PubAck(_) | rumqttc::Outgoing::PubRec(_)) => {
-                self.unacknowledged = self.unacknowledged.saturating_sub(1);
+                // Only of what was received.
+                self.unacknowledged.fetch_sub(1, Ordering::Relaxed);
                 self.note(Note::Acknowledged).await
             }
             _ => Ok(()),
@@ -118,8 +145,8 @@ impl Poller {
             packet_id: publish.pkid,
             quality: publish.qos,
         });
-        let properties = publish.properties.unwrap_or_default();
-        let numbers = &properties.subscription_identifiers;
+        let mut properties = publish.properties.unwrap_or_default();
+        let numbers = std::mem::take(&mut properties.subscription_identifiers);
         if numbers.len() > 1 && self.numbers_subscriptions {
             self.note(Note::Merged).await?;
             let why = "it sends one message for several subscriptions: they are made anew";
@@ -142,8 +169,7 @@ impl Poller {
             payload: publish.payload,
             retained: publish.retain,
             duplicate: publish.dup,
-            content_type: properties.content_type,
-            user_properties: properties.user_properties,
+            properties: MessageProperties::from(properties),
             subscription: number.and_then(|number| u32::try_from(*number).ok()),
             receipt,
             held,
@@ -154,8 +180,8 @@ impl Poller {
 
     /// Counts a message to be acknowledged. False when the receive maximum does not allow it yet.
     async fn is_in_window(&mut self) -> bool {
-        self.unacknowledged += 1;
-        let is_in_window = self.unacknowledged <= usize::from(IN_FLIGHT_MAX);
+        let before = self.unacknowledged.fetch_add(1, Ordering::Relaxed);
+        let is_in_window = before < usize::from(IN_FLIGHT_MAX);
         if !is_in_window && !self.has_exceeded {
             self.has_exceeded = true;
             let messages = IN_FLIGHT_MAX;
@@ -184,18 +210,26 @@ fn no_room() -> DisconnectReason {
     DisconnectReason::Closed(why.to_owned())
 }
 
-fn terms(answer: &ConnAck) -> Terms {
-    let properties = answer.properties.as_ref();
-    let receive_max = properties.and_then(|properties| properties.receive_max);
-    let packet_bytes_max = properties.and_then(|properties| properties.max_packet_size);
-    let numbers = properties.and_then(|properties| properties.subscription_identifiers_available);
+fn terms(answer: &ConnAck, expiry_s: u32) -> Terms {
+    let said = answer.properties.as_ref();
+    let flag = |flag: Option<u8>| flag != Some(0);
+    let receive_max = said.and_then(|said| said.receive_max);
+    let packet_bytes_max = said.and_then(|said| said.max_packet_size);
+    let keeps_s = said.and_then(|said| said.session_expiry_interval);
     Terms {
         session_present: answer.session_present,
         packet_ids: receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX),
         packet_bytes_max: packet_bytes_max
             .unwrap_or(PACKET_BYTES_MAX)
             .min(PACKET_BYTES_MAX),
-        numbers_subscriptions: numbers != Some(0),
+        numbers_subscriptions: flag(said.and_then(|said| said.subscription_identifiers_available)),
+        takes_wildcards: flag(said.and_then(|said| said.wildcard_subscription_available)),
+        takes_shared: flag(said.and_then(|said| said.shared_subscription_available)),
+        told: DeviceTerms {
+            retains: flag(said.and_then(|said| said.retain_available)),
+            acknowledges: flag(said.and_then(|said| said.max_qos)),
+            keeps_s: keeps_s.unwrap_or(expiry_s),
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Starting the relay: where it listens, what it refuses, what it begins with.
 
-use haar_relay::{Broker, BrokerError};
+use haar_relay::{Broker, BrokerError, ServerTls};
 
 use crate::support::{Retained as _, Site, certificates, free_address, message, soon};
 use haar_protocol::topics::Topic;
@@ -53,6 +53,32 @@ async fn a_certificate_with_another_key_is_an_error() {
     }
     let error = Broker::start(options).await.unwrap_err();
     assert!(matches!(error, BrokerError::Tls(_)), "{error}");
+}
+
+#[tokio::test]
+async fn another_certificate_is_shown_to_newcomers_and_cuts_nobody_off() {
+    let mut site = Site::start().await;
+    let topic = site.text(&Topic::Assignment(site.one.id.clone()));
+    let controller = site.connect_site().await;
+    let mut before = site.connect_node(&site.one).await;
+    site.certificates = certificates();
+    let wrong = ServerTls {
+        cert_pem: "nothing".to_owned(),
+        ..site.certificates.server.clone()
+    };
+    let error = site.broker.set_certificate(&wrong).unwrap_err();
+    assert!(matches!(error, BrokerError::Tls(_)), "{error}");
+    site.broker
+        .set_certificate(&site.certificates.server)
+        .unwrap();
+    // It trusts the new authority only.
+    let _newcomer = site.connect_node(&site.two).await;
+    controller
+        .session
+        .publish(message(&topic, "assignment 1"))
+        .await
+        .unwrap();
+    before.message_is(&topic, "assignment 1").await;
 }
 
 #[tokio::test]

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
+use haar_protocol::mqtt::Retained;
 use haar_relay::{
-    DeviceEvent, DeviceMessage, DeviceOptions, DeviceSession, DeviceSubscription, SessionEvent,
-    SessionOptions,
+    DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DeviceSession, DeviceSubscription,
+    DeviceWants, MessageProperties, Outcome, SessionEvent, SessionOptions,
 };
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, PubRel, Publish};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAckProperties, Packet, PubRel, Publish, SubAck, SubscribeReasonCode,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,17 +29,28 @@ struct Receiver {
 
 impl Receiver {
     fn start(broker: &Scripted) -> Self {
+        Self::start_with(broker, &["plant/#"])
+    }
+
+    fn start_with(broker: &Scripted, filters: &[&str]) -> Self {
         let options = DeviceOptions {
             endpoint: broker.endpoint(),
             identity: Scripted::identity(),
+            former: None,
         };
-        let everything = DeviceSubscription {
-            filter: "plant/#".parse().unwrap(),
+        let subscriptions = filters.iter().map(|filter| DeviceSubscription {
+            filter: filter.parse().unwrap(),
             at_least_once: true,
+            retained: Retained::First,
+        });
+        let wants = DeviceWants {
+            subscriptions: subscriptions.collect(),
+            expiry_s: 3_600,
+            will: None,
         };
         let (sender, events) = mpsc::channel(64);
         let stop = CancellationToken::new();
-        let (session, task) = DeviceSession::start(options, vec![everything], sender, stop);
+        let (session, task) = DeviceSession::start(options, wants, sender, stop);
         let mut tasks = JoinSet::new();
         tasks.spawn(task);
         Self {
@@ -226,6 +240,100 @@ async fn a_repeat_is_marked_and_a_message_of_qos_2_is_answered_as_such() {
         "{answer:?}"
     );
     receiver.end().await;
+}
+
+fn publish_of(at_least_once: bool) -> DevicePublish {
+    DevicePublish {
+        topic: "plant/1/t".parse().unwrap(),
+        payload: "on".into(),
+        retain: true,
+        properties: MessageProperties::default(),
+        at_least_once,
+    }
+}
+
+/// Brokers end the connection of a client that asks for it all the same.
+#[tokio::test]
+async fn what_a_broker_says_that_it_does_not_take_is_not_sent() {
+    let broker = Scripted::start().await;
+    let filters = ["$share/all/plant/1", "plant/+", "plant/1"];
+    let mut receiver = Receiver::start_with(&broker, &filters);
+    let (_, mut connection) = broker.client().await;
+    let properties = ConnAckProperties {
+        max_qos: Some(0),
+        retain_available: Some(0),
+        wildcard_subscription_available: Some(0),
+        shared_subscription_available: Some(0),
+        ..no_properties()
+    };
+    connection.greet(false, Some(properties)).await;
+    let Packet::Subscribe(subscribe) = connection.packet().await else {
+        panic!("no SUBSCRIBE");
+    };
+    assert_eq!(subscribe.filters[0].path, "plant/1");
+    let answer = SubAck {
+        pkid: subscribe.pkid,
+        return_codes: vec![SubscribeReasonCode::Success(QoS::AtMostOnce)],
+        properties: None,
+    };
+    connection.send(&[Packet::SubAck(answer)]).await;
+    let mut problems = Vec::new();
+    let mut number = 0;
+    while problems.len() < 3 {
+        match receiver.event().await {
+            DeviceEvent::Connected { connection, terms } => {
+                assert!(!terms.retains && !terms.acknowledges);
+                number = connection;
+            }
+            DeviceEvent::Subscribed { filter, problem } => {
+                problems.push((filter.to_string(), problem.is_some()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let all = filters.map(|filter| (filter.to_owned(), true));
+    assert_eq!(problems, all);
+    for (token, at_least_once) in [(1, true), (2, false)] {
+        let message = publish_of(at_least_once);
+        receiver.session.publish(number, token, message).unwrap();
+    }
+    let event = receiver.event().await;
+    let is_refused = matches!(
+        &event,
+        DeviceEvent::Published {
+            token: 1,
+            outcome: Outcome::Refused(_)
+        }
+    );
+    assert!(is_refused, "{event:?}");
+    let packet = connection.packet().await;
+    assert!(
+        matches!(&packet, Packet::Publish(message) if !message.retain && message.pkid == 0),
+        "{packet:?}"
+    );
+    receiver.end().await;
+}
+
+fn no_properties() -> ConnAckProperties {
+    ConnAckProperties {
+        session_expiry_interval: None,
+        receive_max: None,
+        max_qos: None,
+        retain_available: None,
+        max_packet_size: None,
+        assigned_client_identifier: None,
+        topic_alias_max: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        wildcard_subscription_available: None,
+        subscription_identifiers_available: None,
+        shared_subscription_available: None,
+        server_keep_alive: None,
+        response_information: None,
+        server_reference: None,
+        authentication_method: None,
+        authentication_data: None,
+    }
 }
 
 /// The sessions of nodes and sites acknowledge by themselves.

@@ -12,6 +12,7 @@ mod devices;
 mod floods;
 mod hostile;
 mod identity;
+mod refusals;
 mod revocation;
 mod rights;
 mod session;

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use haar_relay::{Credentials, Endpoint, Identity};
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PingResp, Publish,
-    SubAck, SubscribeReasonCode,
+    ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet,
+    PingResp, Publish, SubAck, SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{Error, QoS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -43,14 +43,8 @@ impl Scripted {
 
     /// The next client, greeted, with one subscription that is granted.
     pub(crate) async fn subscriber(&self, session_present: bool) -> Connection {
-        let (stream, _) = soon("a client", self.listener.accept()).await.unwrap();
-        let mut connection = Connection {
-            stream,
-            read: BytesMut::new(),
-        };
-        let connect = connection.packet().await;
-        assert!(matches!(connect, Packet::Connect(..)), "{connect:?}");
-        connection.greet(session_present).await;
+        let (_, mut connection) = self.client().await;
+        connection.greet(session_present, None).await;
         let Packet::Subscribe(subscribe) = connection.packet().await else {
             panic!("no SUBSCRIBE");
         };
@@ -63,6 +57,19 @@ impl Scripted {
         connection.send(&[Packet::SubAck(answer)]).await;
         connection
     }
+
+    /// The next client and its id, not greeted yet.
+    pub(crate) async fn client(&self) -> (String, Connection) {
+        let (stream, _) = soon("a client", self.listener.accept()).await.unwrap();
+        let mut connection = Connection {
+            stream,
+            read: BytesMut::new(),
+        };
+        match connection.packet().await {
+            Packet::Connect(connect, ..) => (connect.client_id, connection),
+            other => panic!("no CONNECT: {other:?}"),
+        }
+    }
 }
 
 /// One client.
@@ -72,11 +79,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    async fn greet(&mut self, session_present: bool) {
+    pub(crate) async fn greet(
+        &mut self,
+        session_present: bool,
+        properties: Option<ConnAckProperties>,
+    ) {
         let answer = ConnAck {
             session_present,
             code: ConnectReturnCode::Success,
-            properties: None,
+            properties,
         };
         self.send(&[Packet::ConnAck(answer)]).await;
     }

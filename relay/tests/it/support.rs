@@ -112,6 +112,7 @@ impl Site {
             site_key: key.public(),
             nodes: nodes.subscribe(),
             limits,
+            refusals: None,
         };
         let broker = Broker::start(options).await.unwrap();
         Site {
@@ -135,6 +136,7 @@ impl Site {
             site_key: self.key.public(),
             nodes: self.nodes.subscribe(),
             limits: BrokerLimits::default(),
+            refusals: None,
         }
     }
 

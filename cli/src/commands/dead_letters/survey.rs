@@ -52,6 +52,10 @@ pub(super) fn list(node: Option<&Name>, filter: &Filter, options: &Options) -> R
         }
         None => everywhere(&client, filter)?,
     };
+    if survey.items.is_empty() && survey.unheard.is_empty() {
+        let (application, microservice) = (&filter.application, &filter.microservice);
+        client.check_names(application.as_ref(), microservice.as_ref(), node)?;
+    }
     if options.is_json() {
         return output::json(&survey);
     }

@@ -5,6 +5,7 @@ use haar_protocol::grants::Access;
 use haar_protocol::rest::NodeDetail;
 use haar_protocol::status::{FlashStatus, PolicyStatus, StoreStatus};
 
+use super::relay;
 use crate::commands::get;
 use crate::output::{self, facts};
 
@@ -16,14 +17,22 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         || "never".to_owned(),
         |seen| format!("{} ago", output::age(now, seen)),
     );
+    let reported = node.reported_ms.map_or_else(
+        || "none yet".to_owned(),
+        |reported| {
+            format!(
+                "{} ago: what follows is as it was then",
+                output::age(now, reported)
+            )
+        },
+    );
     let mut pairs = vec![
         ("Node", node.name.to_string()),
         ("Id", node.id.to_string()),
-        (
-            "State",
-            if node.online { "online" } else { "offline" }.to_owned(),
-        ),
+        ("State", get::node_state(node)),
+        ("Health", get::health(&node.health, now)),
         ("Last seen", seen),
+        ("Last status", reported),
         ("Labels", get::labels(&node.labels)),
         ("Joined", output::timestamp(detail.enrolled_ms)),
         (
@@ -53,8 +62,15 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         (
             "Gives",
             format!(
-                "{} of memory, {} of cpu, {} of storage, for at most {} microservices",
+                "{} of memory{}, {} of cpu, {} of storage, for at most {} microservices",
                 node.budget.memory,
+                detail
+                    .memory_source
+                    .as_ref()
+                    .map_or_else(String::new, |source| format!(
+                        " ({})",
+                        output::printable(source)
+                    )),
                 bounded(node.budget.cpu_percent < u32::MAX, || {
                     format!("{}%", node.budget.cpu_percent)
                 }),
@@ -73,6 +89,12 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             ),
         ),
     ];
+    if let Some(counted) = &detail.counted {
+        let since = output::timestamp(counted.since_ms);
+        let age = output::age(now, counted.since_ms);
+        let text = format!("since {since}, for {age}: from its agent's start on");
+        pairs.push(("Counts", text));
+    }
     if let Some(engine) = &detail.engine {
         let compiled = match (engine.precompiled, engine.compiler) {
             (true, _) => "compiled by the controller",
@@ -101,17 +123,24 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         ));
     }
     if let Some(skew) = node.clock_skew_ms {
-        let remark =
-            get::clock_remark(node).map_or_else(String::new, |remark| format!(": it {remark}"));
-        pairs.push(("Clock", format!("{skew} ms from the controller's{remark}")));
+        pairs.push(("Clock", format!("{skew} ms from the controller's")));
     }
-    for relay in &detail.relays {
-        let state = match (relay.connected, &relay.reason) {
-            (true, _) => "connected".to_owned(),
-            (false, Some(reason)) => format!("not connected: {}", output::printable(reason)),
-            (false, None) => "not connected yet".to_owned(),
-        };
-        pairs.push(("Relay", format!("{}: {state}", relay.name)));
+    for seen in &node.observations {
+        let text = format!(
+            "{}; first {}, last {} ago",
+            output::printable(&seen.message),
+            output::timestamp(seen.since_ms),
+            output::age(now, seen.last_ms)
+        );
+        pairs.push(("Noticed", text));
+    }
+    for status in &detail.relays {
+        let state = relay::state(status, now);
+        pairs.push(("Relay", format!("{}: {state}", status.name)));
+    }
+    for status in &detail.brokers {
+        let state = relay::state(status, now);
+        pairs.push(("Devices at", format!("{}: {state}", status.name)));
     }
     for relay in &detail.serves {
         let state = relay.reason.as_ref().map_or_else(
@@ -138,6 +167,18 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         let text = format!("{} frames of other nodes", detail.frames_refused);
         pairs.push(("Refused", text));
     }
+    if detail.device_messages_dropped > 0 {
+        let count = detail.device_messages_dropped;
+        let text = format!("{count} messages of devices: no route takes them");
+        pairs.push(("Dropped", text));
+    }
+    if detail.device_properties_dropped > 0 {
+        let count = detail.device_properties_dropped;
+        let text = format!(
+            "{count} user properties of devices' messages: more than 64, or named `mqtt-…`"
+        );
+        pairs.push(("Dropped", text));
+    }
     let mut table = output::Table::new(&[
         "MICROSERVICE",
         "STATE",
@@ -146,6 +187,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
         "CALLS",
         "FAILURES",
         "RESTARTS",
+        "DISCARDED",
     ]);
     for microservice in &detail.microservices {
         table.row([
@@ -156,6 +198,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
             microservice.calls.to_string(),
             microservice.failures.to_string(),
             microservice.restarts.to_string(),
+            microservice.discarded.to_string(),
         ]);
     }
     format!(
@@ -207,10 +250,13 @@ fn written_today(flash: FlashStatus) -> String {
 
 /// What is wrong with the agent's database, and what was.
 fn database(store: &StoreStatus, now_ms: u64) -> String {
-    let problem = store
-        .problem
-        .as_ref()
-        .map(|problem| format!("can't be used: {}", output::printable(problem)));
+    let problem = store.problem.as_ref().map(|problem| {
+        let what = match store.free_bytes {
+            Some(free) => format!("the disk is full, {} are free", output::bytes(free)),
+            None => "can't be used".to_owned(),
+        };
+        format!("{what}: {}", output::printable(problem))
+    });
     let damage = store.damage.as_ref().map(|damage| {
         let missing = match damage.missing.is_empty() {
             true => "everything was copied".to_owned(),

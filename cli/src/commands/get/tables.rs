@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::Delivery;
-use haar_protocol::proof::CLOCK_SKEW_MS;
 use haar_protocol::relay::{RelayInfo, RelayRole, RelaySort};
 use haar_protocol::rest::{
-    Application, Event, Microservice, Module, Node, Route, TrustedPublisher,
+    Application, Event, Health, HealthState, Microservice, Module, Node, TrustedPublisher,
 };
 
+use super::routes::counted;
 use crate::output::{self, Table};
 
 pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
@@ -28,7 +27,7 @@ pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
     for node in nodes {
         table.row([
             node.name.to_string(),
-            if node.online { "online" } else { "offline" }.to_owned(),
+            node_state(node),
             node.last_seen_ms
                 .map_or_else(|| "never".into(), |seen| output::age(now, seen)),
             labels(&node.labels),
@@ -38,38 +37,66 @@ pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
             output::printable(&node.agent_version),
             output::printable(&node.target),
         ]);
-        // Writing to a string never fails.
-        if let Some(refused) = &node.refused {
-            let _ = writeln!(
-                remarks,
-                "{} refused its assignment: {}",
-                node.name,
-                output::printable(&refused.reason)
-            );
-        }
-        if let Some(remark) = clock_remark(node) {
-            let _ = writeln!(remarks, "{} {remark}", node.name);
-        }
+        remark(&mut remarks, &node.name, &node.health, now);
     }
-    let table = table.render("No nodes. Let one join: `haar node token`.");
-    if remarks.is_empty() {
-        table
-    } else {
-        format!("{table}\n{remarks}")
+    with_remarks(
+        table.render("No nodes. Let one join: `haar node token`."),
+        &remarks,
+    )
+}
+
+/// Whether a relay has a connection to a node, and how it does where that is not all.
+pub(crate) fn node_state(node: &Node) -> String {
+    let state = node.health.state;
+    match (node.online, state) {
+        (false, _) => "offline".to_owned(),
+        (true, HealthState::Healthy) => "online".to_owned(),
+        (true, _) => format!("online, {state}"),
     }
 }
 
-/// What to tell of a node's clock, when it is too far from the controller's.
-pub(in crate::commands) fn clock_remark(node: &Node) -> Option<String> {
-    let skew = node
-        .clock_skew_ms
-        .filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_MS / 2)?;
-    let direction = if skew > 0 { "ahead of" } else { "behind" };
+/// What is wrong with something, on a line of its own below a table; nothing where all is well.
+fn remark(remarks: &mut String, what: &impl std::fmt::Display, health: &Health, now: u64) {
+    if let Some(reason) = &health.reason {
+        let since = since(health, now).map_or_else(String::new, |since| format!(" ({since})"));
+        let _ = writeln!(remarks, "{what}: {}{since}", output::printable(reason)); // never fails
+    }
+    if let Some(hint) = &health.hint {
+        let _ = writeln!(remarks, "  Hint: {}", output::printable(hint));
+    }
+}
+
+/// Since when something is as it is.
+pub(in crate::commands) fn since(health: &Health, now: u64) -> Option<String> {
+    let since_ms = health.since_ms?;
     Some(format!(
-        "has a clock {} {direction} the controller's: above {} it can't connect",
-        output::duration(skew.unsigned_abs()),
-        output::duration(CLOCK_SKEW_MS)
+        "since {}, {} ago",
+        output::timestamp(since_ms),
+        output::age(now, since_ms)
     ))
+}
+
+/// The health of something, for `describe`.
+pub(in crate::commands) fn health(health: &Health, now: u64) -> String {
+    let reason = health
+        .reason
+        .as_ref()
+        .map(|reason| output::printable(reason));
+    let rests = health
+        .age_ms
+        .filter(|_| health.is_healthy())
+        .map(|age_ms| format!("as reported {} ago", output::duration(age_ms)));
+    let hint = health
+        .hint
+        .as_ref()
+        .map(|hint| format!("hint: {}", output::printable(hint)));
+    let parts = [since(health, now), rests, reason, hint]
+        .into_iter()
+        .flatten();
+    std::iter::once(health.state.to_string())
+        .chain(parts)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// `3`, or `2 of 3` while the node has not applied the newest.
@@ -108,16 +135,47 @@ pub(super) fn modules(modules: &[Module], now: u64) -> String {
 }
 
 pub(super) fn applications(applications: &[Application], now: u64) -> String {
-    let mut table = Table::new(&["NAME", "REVISION", "RUNNING", "APPLIED"]);
+    let mut table = Table::new(&["NAME", "REVISION", "HEALTH", "RUNNING", "APPLIED"]);
+    let mut remarks = String::new();
     for application in applications {
         table.row([
             application.name.to_string(),
             application.revision.to_string(),
-            format!("{} of {}", application.running, application.instances),
+            application.health.state.to_string(),
+            running(application),
             output::age(now, application.applied_ms),
         ]);
+        remark(&mut remarks, &application.name, &application.health, now);
     }
-    table.render("No applications. Apply one: `haar apply -f FILE`.")
+    with_remarks(
+        table.render("No applications. Apply one: `haar apply -f FILE`."),
+        &remarks,
+    )
+}
+
+/// How many instances run, and of how many nothing is known or which have no place.
+pub(in crate::commands) fn running(application: &Application) -> String {
+    let others = [
+        (application.count.unknown, "unknown"),
+        (application.without_place, "without a place"),
+    ];
+    let others = others.iter().filter(|(count, _)| *count > 0);
+    let others: Vec<String> = others
+        .map(|(count, what)| format!(", {count} {what}"))
+        .collect();
+    format!(
+        "{} of {}{}",
+        application.running,
+        application.instances,
+        others.concat()
+    )
+}
+
+pub(in crate::commands) fn with_remarks(table: String, remarks: &str) -> String {
+    match remarks.is_empty() {
+        true => table,
+        false => format!("{table}\n{remarks}"),
+    }
 }
 
 /// Instances as a table.
@@ -131,9 +189,10 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
         "CALLS",
         "FAILURES",
         "RESTARTS",
+        "DISCARDED",
+        "COUNTED",
         "MEMORY",
     ]);
-    let mut remarks = String::new();
     for microservice in microservices {
         let status = microservice.status.as_ref();
         let number = |value: fn(&haar_protocol::status::MicroserviceStatus) -> u64| {
@@ -143,83 +202,56 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
             microservice.name.to_string(),
             microservice.node.to_string(),
             state(microservice),
-            status.map_or_else(|| "-".into(), |status| output::age(now, status.since_ms)),
+            since_age(microservice, now),
             output::printable(&microservice.module_label),
             number(|status| status.calls),
             number(|status| status.failures),
             number(|status| status.restarts),
+            number(|status| status.discarded),
+            counted(microservice.counted.as_ref(), now),
             status.map_or_else(|| "-".into(), |status| output::bytes(status.memory_bytes)),
         ]);
-        if let Some(reason) = status.and_then(|status| status.reason.as_deref()) {
-            let _ = writeln!(
-                remarks,
-                "{} on {}: {}",
-                microservice.name,
-                microservice.node,
-                output::printable(reason)
-            );
-        }
     }
     let table = table.render("No microservices. Apply an application: `haar apply -f FILE`.");
-    if remarks.is_empty() {
-        table
-    } else {
-        format!("{table}\n{remarks}")
-    }
+    with_remarks(table, &remarks(microservices, now))
 }
 
-/// The state of an instance with what a person must know to trust it.
+/// What is wrong with instances, a line or two for each.
+pub(in crate::commands) fn remarks(microservices: &[Microservice], now: u64) -> String {
+    let mut remarks = String::new();
+    for one in microservices {
+        let what = format!("{} on {}", one.name, one.node);
+        remark(&mut remarks, &what, &one.health, now);
+    }
+    remarks
+}
+
+/// The instances of these applications that are in no table of instances: they have no place.
+pub(super) fn without_place(applications: &[Application]) -> String {
+    let lacking = applications.iter().filter(|one| one.without_place > 0);
+    let lines = lacking.map(|one| {
+        let (name, count) = (&one.name, one.without_place);
+        format!("{name}: {count} without a place: `haar describe application {name}` says why\n")
+    });
+    lines.collect()
+}
+
+/// How long an instance is as it is.
+pub(in crate::commands) fn since_age(microservice: &Microservice, now: u64) -> String {
+    let since_ms = microservice.health.since_ms;
+    since_ms.map_or_else(|| "-".into(), |since_ms| output::age(now, since_ms))
+}
+
+/// The state of an instance: as reported while that is known to be true, otherwise what is known.
 pub(crate) fn state(microservice: &Microservice) -> String {
-    if microservice.omitted {
-        return "no room in the status".to_owned();
+    let known = match microservice.health.state {
+        HealthState::Unknown => "unknown".to_owned(),
+        _ => microservice.state().to_string(),
+    };
+    match microservice.wanted {
+        true => known,
+        false => format!("{known} (not wanted)"),
     }
-    let state = microservice.state();
-    match (microservice.wanted, microservice.node_online) {
-        (true, true) => state.to_string(),
-        (true, false) => format!("{state} (node offline)"),
-        (false, _) => format!("{state} (not wanted)"),
-    }
-}
-
-/// One end of a route with where it is: the nodes with instances, or the relay that has the topic.
-fn end(route: &Route, end: &str, nodes: &[Name]) -> String {
-    match &route.relay {
-        Some(relay) if end.starts_with("mqtt:") => {
-            format!("{} (relay {relay})", output::printable(end))
-        }
-        _ => format!("{end} ({})", names(nodes)),
-    }
-}
-
-pub(super) fn routes(routes: &[Route]) -> String {
-    let mut table = Table::new(&[
-        "APPLICATION",
-        "FROM",
-        "TO",
-        "DELIVERY",
-        "SENT",
-        "DELIVERED",
-        "HANDLED",
-        "DROPPED",
-        "TYPE",
-    ]);
-    for route in routes {
-        table.row([
-            route.application.to_string(),
-            end(route, &route.from, &route.from_nodes),
-            end(route, &route.to, &route.to_nodes),
-            match route.delivery {
-                Delivery::Durable => "durable".to_owned(),
-                Delivery::Live => "live".to_owned(),
-            },
-            route.sent.to_string(),
-            route.delivered.to_string(),
-            route.handled.to_string(),
-            route.dropped.to_string(),
-            route.content_type.to_string(),
-        ]);
-    }
-    table.render("No routes.")
 }
 
 pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
@@ -237,50 +269,65 @@ pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
 pub(super) fn relays(relays: &[RelayInfo]) -> String {
     let mut table = Table::new(&[
         "NAME",
+        "HEALTH",
         "PLACE",
         "ADDRESS",
         "CARRIES",
         "PREFERENCE",
         "CONTROLLER",
-        "NODES",
+        "CONNECTED NODES",
     ]);
     let mut remarks = String::new();
     for relay in relays {
         table.row([
             relay.name.to_string(),
-            match (relay.place, &relay.node) {
-                (RelaySort::Embedded, _) => "controller".to_owned(),
-                (RelaySort::External, _) => "broker".to_owned(),
-                (RelaySort::Neighbourhood, Some(node)) => format!("node {node}"),
-                (RelaySort::Neighbourhood, None) => "node".to_owned(),
-            },
+            relay.health.state.to_string(),
+            relay_place(relay),
             relay
                 .url
                 .as_ref()
                 .map_or_else(|| "-".into(), ToString::to_string),
-            match relay.carries {
-                RelayRole::Everything => "everything",
-                RelayRole::Links => "links",
-                RelayRole::Topics => "topics",
-            }
-            .to_owned(),
+            relay_role(relay.carries).to_owned(),
             relay.preference.to_string(),
-            match relay.controller_connected {
-                Some(true) => "connected",
-                Some(false) => "not connected",
-                None => "-",
-            }
-            .to_owned(),
-            format!("{} of {}", relay.nodes_connected, relay.nodes),
+            relay_controller(relay).to_owned(),
+            match relay.nodes_unknown {
+                0 => format!("{} of {}", relay.nodes_connected, relay.nodes),
+                unknown => format!(
+                    "{} of {}, {unknown} unknown",
+                    relay.nodes_connected, relay.nodes
+                ),
+            },
         ]);
-        if let Some(problem) = &relay.problem {
-            let _ = writeln!(remarks, "{}: {}", relay.name, output::printable(problem));
-        }
+        remark(&mut remarks, &relay.name, &relay.health, output::now_ms());
     }
-    let table = table.render("No relays.");
-    match remarks.is_empty() {
-        true => table,
-        false => format!("{table}\n{remarks}"),
+    with_remarks(table.render("No relays."), &remarks)
+}
+
+/// Where a relay is.
+pub(in crate::commands) fn relay_place(relay: &RelayInfo) -> String {
+    match (relay.place, &relay.node) {
+        (RelaySort::Embedded, _) => "controller".to_owned(),
+        (RelaySort::External, _) => "broker".to_owned(),
+        (RelaySort::Neighbourhood, Some(node)) => format!("node {node}"),
+        (RelaySort::Neighbourhood, None) => "node".to_owned(),
+    }
+}
+
+/// What passes over a relay.
+pub(in crate::commands) fn relay_role(role: RelayRole) -> &'static str {
+    match role {
+        RelayRole::Everything => "everything",
+        RelayRole::Links => "links",
+        RelayRole::Topics => "topics",
+    }
+}
+
+/// Whether the controller is connected to a relay.
+pub(in crate::commands) fn relay_controller(relay: &RelayInfo) -> &'static str {
+    match relay.controller_connected {
+        Some(true) => "connected",
+        Some(false) => "not connected",
+        None => "-",
     }
 }
 
@@ -297,7 +344,7 @@ pub(super) fn events(events: &[Event]) -> String {
     table.render("No events.")
 }
 
-fn names(names: &[Name]) -> String {
+pub(super) fn names(names: &[Name]) -> String {
     if names.is_empty() {
         return "-".into();
     }

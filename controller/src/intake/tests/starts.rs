@@ -45,7 +45,9 @@ fn two_agents_with_one_identity_are_told_once_an_hour_with_both_addresses() {
     assert_eq!(note(of_start("1", 1_001, 100, 200), 0), None);
     assert_eq!(note(of_start("2", 1_001, 300, 400), 0), None, "a restart");
     assert_eq!(note(of_start("2", 1_002, 300, 500), 0), None);
-    let told = note(of_start("1", 1_002, 100, 2_600), 0).unwrap();
+    let clash = note(of_start("1", 1_002, 100, 2_600), 0).unwrap();
+    assert!(clash.is_due);
+    let told = clash.told;
     assert_eq!(
         (told.kind, told.subject.as_str()),
         ("identity_in_use", "gw")
@@ -54,9 +56,14 @@ fn two_agents_with_one_identity_are_told_once_an_hour_with_both_addresses() {
         told.message,
         "two agents run with the identity of node `gw`: one at 10.0.0.2 (up 0 s), one at 10.0.0.1 (up 2 s); stop one of them"
     );
-    assert_eq!(note(of_start("2", 1_003, 300, 2_700), 1_000), None);
-    assert_eq!(note(of_start("1", 1_003, 100, 2_800), 3_599_999), None);
-    assert!(note(of_start("2", 1_004, 300, 2_900), 3_600_000).is_some());
+    let mut is_due = |status, now_ms| note(status, now_ms).map(|clash| clash.is_due);
+    assert_eq!(is_due(of_start("2", 1_003, 300, 2_700), 1_000), Some(false));
+    let last = of_start("1", 1_003, 100, 2_800);
+    assert_eq!(is_due(last, 3_599_999), Some(false));
+    assert_eq!(
+        is_due(of_start("2", 1_004, 300, 2_900), 3_600_000),
+        Some(true)
+    );
 }
 
 #[test]

@@ -25,7 +25,10 @@ fn module() -> Module {
         digest: Digest::of(b"module"),
         name: name("module"),
         version: "1.0.0".into(),
+        resigned: Vec::new(),
+        later: None,
         bytes: 10,
+        memory_bytes: None,
         signers: vec![SecretKey::from_seed([1; 32]).public()],
         imports: Vec::new(),
         exports: vec!["haar:local/handler@0.1.0".into()],
@@ -104,6 +107,8 @@ pub(super) fn application(
                 to: format!("m{to}.in").parse().unwrap(),
                 relay: None,
                 retain: false,
+                retained: None,
+                will: None,
                 delivery: match backlog {
                     Some(_) => Delivery::Durable,
                     None => Delivery::Live,
@@ -133,6 +138,8 @@ pub(super) fn fleet(nodes: Vec<(NodeId, Node)>, applications: Vec<(Name, Applica
         modules: BTreeMap::from([(Digest::of(b"module"), module())]),
         applications: applications.into_iter().collect(),
         placements: Placements::new(),
+        lives: BTreeMap::new(),
+        ended: BTreeMap::new(),
     }
 }
 

@@ -32,6 +32,8 @@ fn broker(text: &str, preference: u16, nodes: Place) -> Relay {
                 user: "haar".into(),
                 password: "secret".into(),
             },
+            session_expiry_s: None,
+            client: None,
             issued_until_ms: None,
         },
     }

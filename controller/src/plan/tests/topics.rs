@@ -22,6 +22,8 @@ fn external(text: &str) -> Relay {
             url: "mqtt://127.0.0.1:1".parse().unwrap(),
             ca_pem: None,
             credentials: Credentials::Generated,
+            session_expiry_s: None,
+            client: None,
             issued_until_ms: None,
         },
         role: RelayRole::Links,
@@ -35,6 +37,8 @@ fn route(from: &str, to: &str, relay: &str) -> Route {
         to: to.parse().unwrap(),
         relay: Some(name(relay)),
         retain: false,
+        retained: None,
+        will: None,
         delivery: Delivery::Durable,
         backlog: None,
     }
@@ -134,4 +138,42 @@ fn a_route_names_a_relay_that_devices_can_reach() {
     manifest.routes[0].relay = Some(name("controller"));
     let problems = relay_problems(&manifest, &fleet.relays);
     assert_eq!(problems[0].code, "relay_without_devices");
+}
+
+#[test]
+fn filters_of_every_name_are_for_brokers_over_which_nothing_of_haar_passes() {
+    let (fleet, _) = planned();
+    let mut manifest = fleet.applications[&name("app")].manifest.clone();
+    manifest.routes[0].from = "mqtt:+/events/rpc".parse().unwrap();
+    manifest.routes[1].to = "mqtt:$aws/things/7/shadow/update".parse().unwrap();
+    let at = |role: RelayRole, others: &[Relay]| {
+        let plant = Relay {
+            role,
+            ..external("plant")
+        };
+        let relays = [&[plant, Relay::embedded()], others].concat();
+        let problems = relay_problems(&manifest, &relays).into_iter();
+        problems.map(|problem| problem.code).collect::<Vec<_>>()
+    };
+    let elsewhere = |role: RelayRole| {
+        let mut hall = Relay {
+            role,
+            ..external("hall")
+        };
+        if let RelayPlace::External { url, .. } = &mut hall.place {
+            url.address.host = "Hall.example".to_owned();
+        }
+        hall
+    };
+    let hall = elsewhere(RelayRole::Everything);
+    assert!(at(RelayRole::Topics, std::slice::from_ref(&hall)).is_empty());
+    for role in [RelayRole::Everything, RelayRole::Links] {
+        let problems = at(role, std::slice::from_ref(&hall));
+        assert_eq!(problems, ["takes_own_topics"]);
+        let same_broker = Relay {
+            role,
+            ..external("hall")
+        };
+        assert_eq!(at(RelayRole::Topics, &[same_broker]), ["takes_own_topics"]);
+    }
 }

@@ -6,7 +6,7 @@ use haar_protocol::module;
 use wasm_encoder::{
     Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
     ComponentInstanceSection, ComponentNameSection, ComponentTypeRef, ComponentTypeSection,
-    CustomSection, InstanceType,
+    CustomSection, InstanceType, MemorySection, MemoryType, Module, ModuleSection,
 };
 
 pub(crate) const HANDLER: &str = "haar:local/handler@0.1.0";
@@ -20,6 +20,8 @@ pub(crate) struct Recipe {
     pub(crate) exports: Vec<String>,
     /// Bytes that only make it larger.
     pub(crate) padding: usize,
+    /// Pages of memory that it starts with.
+    pub(crate) pages: u64,
 }
 
 /// A component that handles messages.
@@ -30,6 +32,7 @@ pub(crate) fn recipe(name: &str, version: &str) -> Recipe {
         imports: vec!["haar:local/messaging@0.1.0".into()],
         exports: vec![HANDLER.into()],
         padding: 0,
+        pages: 0,
     }
 }
 
@@ -45,6 +48,19 @@ impl Recipe {
             component.section(&custom("version", version.as_bytes()));
         }
         component.section(&custom("padding", &vec![7; self.padding]));
+        if self.pages > 0 {
+            let mut memories = MemorySection::new();
+            memories.memory(MemoryType {
+                minimum: self.pages,
+                maximum: None,
+                memory64: false,
+                shared: false,
+                page_size_log2: None,
+            });
+            let mut module = Module::new();
+            module.section(&memories);
+            component.section(&ModuleSection(&module));
+        }
         let mut types = ComponentTypeSection::new();
         types.instance(&InstanceType::new());
         component.section(&types);

@@ -98,7 +98,10 @@ impl Arriving {
             }
         };
         match decode(&frame) {
-            Ok(Frame::Live(messages)) => self.bus.receive(&self.node, &messages),
+            Ok(Frame::Live(messages)) => {
+                let is_newest = |route| link.is_newest(route);
+                self.bus.receive(&self.node, &messages, is_newest);
+            }
             Ok(Frame::Acks(acks)) => return acks,
             Ok(Frame::Probe) => link.asked(),
             Ok(Frame::Batches(batches)) => {

@@ -56,6 +56,7 @@ fn around(session: Session, plan: LinkPlan) -> (Around, PeerLink) {
         connected: true,
         connections: 1,
         reason: None,
+        since_ms: 0,
     };
     let (relays, to_relays) = watch::channel(Arc::new(vec![attachment]));
     let (shared, to_shared) = watch::channel(vec![]);

@@ -71,7 +71,7 @@ impl<'a> Builder<'a> {
     pub(in crate::bus) fn add_outlets(&mut self, microservice: &Microservice) {
         for outlet in microservice.outlets.keys() {
             let key = (microservice.name.clone(), outlet.clone());
-            let sequence = Arc::clone(self.registry.sequences.entry(key.clone()).or_default());
+            let sequence = self.registry.sequence(key.clone());
             let source = self.source(&self.assignment.node_name, &microservice.name, outlet);
             let history = self
                 .registry

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use haar_protocol::grants::{Access, DirectoryGrant};
+use haar_protocol::grants::{Access, DirectoryGrant, Mount};
 use haar_protocol::log::Level;
 use rustix::fs::{Mode, OFlags};
 use wasmtime::component::{HasData, Linker, ResourceTable};
@@ -42,7 +42,8 @@ use self::thread::FileThread;
 use self::view::FilesView;
 use super::logging::Logger;
 use super::state::State;
-use crate::policy::Policy;
+use crate::policy::mounts::is_mount_point;
+use crate::policy::{Policy, Refusal};
 use crate::runtime::guest::Counters;
 
 /// Resources of `wasi:*` that an instance may hold. One more ends it.
@@ -56,6 +57,8 @@ const LISTED_ENTRIES_MAX: usize = 20_000;
 pub struct Files {
     /// The granted directories, in the order of the grants.
     roots: Vec<Root>,
+    /// Which directories stood at their paths when they were opened, but for its own.
+    seen: Vec<(Granted, Option<Identity>)>,
     /// The thread that waits for disks.
     thread: Arc<FileThread>,
     /// The account of each descriptor, by the number of its resource.
@@ -63,6 +66,9 @@ pub struct Files {
     /// How many entries each open listing holds, by the number of its resource.
     listings: HashMap<u32, usize>,
 }
+
+/// Which directory it is, by the numbers of its file system and of itself.
+type Identity = (u64, u64);
 
 /// A granted directory that is open.
 struct Root {
@@ -84,6 +90,8 @@ pub struct Granted {
     pub quota: Option<u64>,
     /// The instance runs without it where there is none.
     pub is_optional: bool,
+    /// A directory at which nothing is mounted is none.
+    pub is_mount: bool,
     /// True for the microservice's own, which is made when there is none.
     pub is_private: bool,
 }
@@ -100,6 +108,7 @@ impl Granted {
                 Access::ReadWrite => grant.quota.map(|quota| quota.0),
             },
             is_optional: grant.optional,
+            is_mount: grant.mount == Mount::Required,
             is_private: false,
         }
     }
@@ -112,6 +121,7 @@ impl Granted {
             access: Access::ReadWrite,
             quota: Some(quota),
             is_optional: false,
+            is_mount: false,
             is_private: true,
         }
     }
@@ -130,15 +140,22 @@ impl Files {
         counters: &Arc<Counters>,
         logger: &Logger,
     ) -> anyhow::Result<Self> {
-        let mut roots = Vec::new();
+        let (mut roots, mut seen) = (Vec::new(), Vec::new());
         for granted in directories {
             let host = granted.host.display().to_string();
             let (open, policy) = (granted.clone(), Arc::clone(policy));
             // Looking at what was opened may wait for a file server, too.
             let opened = thread.call("open", &host, move || Ok(open_allowed(&open, &policy)));
-            let Some(root) = opened.await?? else {
-                let guest = &granted.guest;
-                let text = format!("this node has no directory {host}: it runs without {guest}");
+            let opened = opened.await??;
+            if !granted.is_private {
+                let identity = opened.as_ref().map(|(_, identity)| *identity);
+                seen.push((granted.clone(), identity));
+            }
+            let Some((root, _)) = opened else {
+                let (guest, what) = (&granted.guest, what(&granted));
+                let text = format!(
+                    "this node has no {what} {host}: it runs without {guest}, and starts again when there is one"
+                );
                 logger.agent(Level::Info, &text);
                 continue;
             };
@@ -168,10 +185,42 @@ impl Files {
         }
         Ok(Self {
             roots,
+            seen,
             thread,
             descriptors: HashMap::new(),
             listings: HashMap::new(),
         })
+    }
+
+    /// True when it has directories that may be made, mounted or removed meanwhile.
+    pub fn may_change(&self) -> bool {
+        !self.seen.is_empty()
+    }
+
+    /// What has become of a directory since it was opened, for people; none when all are as they were.
+    /// Whoever began with a directory goes on in it when another one is mounted above it, and sees no
+    /// directory that is made later: it has to begin again. What can't be found out has not changed.
+    pub async fn changed(&self, policy: &Arc<Policy>) -> Option<String> {
+        for (granted, before) in &self.seen {
+            let host = granted.host.display().to_string();
+            let (open, policy) = (granted.clone(), Arc::clone(policy));
+            let look = move || Ok(open_allowed(&open, &policy));
+            let now = match self.thread.call("open", &host, look).await.ok()? {
+                Ok(opened) => opened.map(|(_, identity)| identity),
+                Err(error) if error.is::<Refusal>() || is_absent(&error) => None,
+                Err(_) => continue,
+            };
+            let what = what(granted);
+            match (before, now) {
+                (None, Some(_)) => return Some(format!("the {what} {host} is there now")),
+                (Some(_), None) => return Some(format!("the {what} {host} can't be had any more")),
+                (Some(before), Some(now)) if *before != now => {
+                    return Some(format!("another {what} is at {host} now"));
+                }
+                _ => {}
+            }
+        }
+        None
     }
 
     /// The file operation that was begun and has not ended, for people.
@@ -187,8 +236,28 @@ impl Files {
     }
 }
 
+fn what(granted: &Granted) -> &'static str {
+    match granted.is_mount {
+        true => "mounted directory",
+        false => "directory",
+    }
+}
+
+/// Nothing is mounted at a directory where something must be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nothing is mounted at the granted directory {0} of this node, and the grant says `mount: required`: it starts when something is"
+)]
+struct NotMounted(String);
+
+/// True for an error that says that a directory is not there.
+fn is_absent(error: &anyhow::Error) -> bool {
+    let is_not_found = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    error.is::<NotMounted>() || error.downcast_ref().is_some_and(is_not_found)
+}
+
 /// Opens a granted directory that `policy` allows; none when it is optional and not there.
-fn open_allowed(granted: &Granted, policy: &Policy) -> anyhow::Result<Option<File>> {
+fn open_allowed(granted: &Granted, policy: &Policy) -> anyhow::Result<Option<(File, Identity)>> {
     let host = granted.host.display();
     let opened = open_root(granted);
     let opened = opened
@@ -199,10 +268,17 @@ fn open_allowed(granted: &Granted, policy: &Policy) -> anyhow::Result<Option<Fil
     if !granted.is_private {
         policy.check(&root, &granted.host, granted.access)?;
     }
+    if granted.is_mount && !is_mount_point(&root)? {
+        return match granted.is_optional {
+            true => Ok(None),
+            false => Err(NotMounted(host.to_string()).into()),
+        };
+    }
     admission::admit(&root).with_context(|| {
         format!("the granted directory {host} can't be opened: it shows the memory of processes or the kernel, and no guest gets it; the grant `system` has what the node measures")
     })?;
-    Ok(Some(root))
+    let about = rustix::fs::fstat(&root)?;
+    Ok(Some((root, (about.st_dev, about.st_ino))))
 }
 
 /// Opens a directory; none when it is optional and not there.

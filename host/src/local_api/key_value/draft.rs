@@ -65,7 +65,7 @@ impl store::HostBucket for State {
         bucket: Resource<Bucket>,
         cursor: Option<u64>,
     ) -> Result<store::KeyResponse> {
-        let name = self.table.get(&bucket)?.name.clone();
+        let name = self.key_value.table.get(&bucket)?.name.clone();
         let after = cursor
             .map(|cursor| self.key_value.recall(&name, cursor))
             .transpose()?;

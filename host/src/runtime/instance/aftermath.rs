@@ -47,7 +47,7 @@ impl Instance<'_> {
     async fn bury(&mut self, delivery: Delivery, reason: &str) {
         let reason = text::paragraph(reason, REASON_BYTES_MAX);
         let (inlet, attempts) = (&delivery.entry.inlet, delivery.attempt);
-        self.logger.agent(
+        self.logger.about_message(
             Level::Warn,
             &format!("inlet `{inlet}`: a dead letter after {attempts} attempts: {reason}"),
         );
@@ -69,7 +69,7 @@ impl Instance<'_> {
         let inlet = &delivery.entry.inlet;
         match rejection {
             Rejection::Retry(reason) if delivery.attempt < self.retry.attempts => {
-                self.logger.agent(
+                self.logger.about_message(
                     Level::Debug,
                     &format!("inlet `{inlet}`: to be retried: {reason}"),
                 );
@@ -94,10 +94,11 @@ impl Instance<'_> {
             }
             Rejection::Retry(reason) => self.bury(delivery, &reason).await,
             Rejection::Discard(reason) => {
-                self.logger.agent(
+                self.logger.about_message(
                     Level::Warn,
                     &format!("inlet `{inlet}`: discarded: {reason}"),
                 );
+                count(&self.counters.discarded);
                 count(&delivery.entry.counters.dropped);
                 done(&delivery);
             }

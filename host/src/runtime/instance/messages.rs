@@ -56,15 +56,17 @@ impl Instance<'_> {
     }
 
     async fn handle(&mut self, delivery: Delivery) -> Result<(), Failure> {
-        if let Some(place) = &delivery.place {
-            if place.stream.is_closed() {
-                return Ok(()); // withdrawn: its messages went with it
-            }
-            if delivery.is_expired(self.guest.state().surroundings.store.ages()) {
-                count(&delivery.entry.counters.dropped);
+        if let Some(place) = &delivery.place
+            && place.stream.is_closed()
+        {
+            return Ok(()); // withdrawn: its messages went with it
+        }
+        if delivery.is_expired(self.guest.state().surroundings.store.ages()) {
+            count(&delivery.entry.counters.dropped);
+            if let Some(place) = &delivery.place {
                 place.stream.done(place.position);
-                return Ok(());
             }
+            return Ok(());
         }
         let (bytes, most) = (
             delivery.message.body.len(),

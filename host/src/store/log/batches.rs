@@ -99,6 +99,19 @@ impl Batches {
         Ok(&mut self.index)
     }
 
+    /// A log goes with its owner, see [`rows::retire`].
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub(in crate::store) fn retire(
+        &mut self,
+        connection: &Connection,
+        log: i64,
+    ) -> anyhow::Result<()> {
+        let index = self.index(connection)?;
+        rows::retire(connection, index, LogId(log))
+    }
+
     /// Forgets the runs of logs that are gone.
     pub(super) fn forget_own_runs(&mut self) {
         let logs = &self.index.logs;

@@ -3,13 +3,14 @@
 use anyhow::{Context as _, ensure};
 use haar_link::runs::{Runs, epoch_after};
 use haar_protocol::assignment::MicroserviceName;
+use haar_protocol::status::Overflow;
 use rusqlite::Connection;
 
 use super::batches::Batches;
 use super::index::{Index, Indexed};
 use super::{Advance, Consumer, Dropped, LogId, LogName, OpenLog, POSITION_BITS, WantedLog, runs};
 use crate::store::owners::{ensure as owner_id, find};
-use crate::store::{integer, natural};
+use crate::store::{integer, natural, past};
 
 /// SQLite has no unsigned numbers: the bits are kept.
 fn route(consumer: &Consumer) -> i64 {
@@ -93,8 +94,12 @@ pub(super) fn open(
         id.0 < 1 << (63 - POSITION_BITS),
         "a million logs were made on this node: enrol it anew"
     );
+    let begin = match is_made && is_own {
+        true => begin_above(connection, id)?,
+        false => 0,
+    };
     let log = index.logs.entry(id);
-    let log = log.or_insert_with(|| Indexed::new(epoch, 0, 0, 0));
+    let log = log.or_insert_with(|| Indexed::new(epoch, begin, begin, 0));
     follow_consumers(connection, id, log, &wanted.consumers)?;
     let deleted = delete_unneeded(connection, index, id)?;
     let log = index.logs.get_mut(&id).context("it was opened")?;
@@ -125,6 +130,19 @@ pub(super) fn open(
     Ok(opened)
 }
 
+/// Has a new log begin above every number that a message of this node may have had: who drops repeats
+/// by them must not drop what is new.
+fn begin_above(connection: &Connection, id: LogId) -> anyhow::Result<u64> {
+    let begin = past::retired(connection)?;
+    if begin > 0 {
+        connection.execute(
+            "UPDATE log SET head = ?2, sequence = ?2 WHERE id = ?1",
+            (id.0, integer(begin)),
+        )?;
+    }
+    Ok(begin)
+}
+
 /// Forgets who does not want the messages of a log any more. Who is new wants those that come from
 /// now on.
 fn follow_consumers(
@@ -133,8 +151,9 @@ fn follow_consumers(
     log: &mut Indexed,
     wanted: &[Consumer],
 ) -> anyhow::Result<()> {
-    for (known, _) in &log.consumers {
+    for (known, base) in &log.consumers {
         if !wanted.contains(known) {
+            past::discard(connection, waiting(log.head, *base))?;
             connection.execute(
                 "DELETE FROM consumer WHERE log = ?1 AND route = ?2 AND node = ?3",
                 (id.0, route(known), known.node.as_str()),
@@ -152,6 +171,30 @@ fn follow_consumers(
                 .execute((id.0, route(consumer), consumer.node.as_str(), integer(head)))?;
             log.consumers.push((consumer.clone(), head));
         }
+    }
+    Ok(())
+}
+
+/// What a consumer has not got of a log, as one route.
+fn waiting(head: u64, base: u64) -> Overflow {
+    Overflow {
+        episodes: 1,
+        messages: head.saturating_sub(base),
+    }
+}
+
+/// A log goes with what waits in it, which is counted; its numbers are not given again.
+pub(super) fn retire(connection: &Connection, index: &Index, id: LogId) -> anyhow::Result<()> {
+    let Some(log) = index.logs.get(&id) else {
+        return Ok(());
+    };
+    for (_, base) in &log.consumers {
+        past::discard(connection, waiting(log.head, *base))?;
+    }
+    // Positions in a log of another node's messages are nobody's numbers.
+    let is_own = "SELECT name NOT LIKE 'arrival %' FROM log WHERE id = ?1";
+    if connection.query_row(is_own, [id.0], |row| row.get(0))? {
+        past::retire(connection, log.head)?;
     }
     Ok(())
 }
@@ -189,6 +232,7 @@ pub(super) fn forget(
             if wanted.iter().any(|wanted| wanted.id == log) {
                 continue;
             }
+            retire(connection, index, log)?;
             connection.execute(
                 "DELETE FROM logged WHERE key > ?1 AND key < ?2",
                 (log.key(0), LogId(log.0 + 1).key(0)),

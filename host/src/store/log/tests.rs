@@ -289,7 +289,15 @@ async fn a_withdrawn_route_and_a_withdrawn_log_take_their_messages_along() {
     assert_ne!(other.id, log.id);
     assert_eq!(left().await, 0);
     let again = open_one(&store, &outlet(&[1])).await;
-    assert!(again.id > other.id && again.head == 0, "{again:?}");
+    assert!(
+        again.id > other.id && again.consumers == [(4, 0)],
+        "{again:?}"
+    );
+    assert_eq!(again.head, 4, "its numbers go on");
+    let past = store.past(0, None).await.unwrap();
+    // Four when route 2 was withdrawn, one of route 1 with the log.
+    let discarded = (past.discarded.episodes, past.discarded.messages);
+    assert_eq!((past.retired, discarded), (4, (2, 5)));
     assert!(
         append(&store, log.id, vec![body(1)]).await.is_err(),
         "it is gone"

@@ -1,6 +1,7 @@
 //! A node on whose files microservices work as a test tells them, in words of the guest `files`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Microservice};
@@ -24,8 +25,18 @@ pub(super) struct Office {
 impl Office {
     /// Microservices called as given, each with what `grant` gives it.
     pub(super) async fn open(names: &[&str], grant: impl Fn(&mut Microservice)) -> Self {
+        Self::looking(names, Duration::from_secs(60), grant).await
+    }
+
+    /// The same, and they look at their directories again after a pause.
+    pub(super) async fn looking(
+        names: &[&str],
+        pause: Duration,
+        grant: impl Fn(&mut Microservice),
+    ) -> Self {
         let site = Site::start().await;
         let (mut node, other) = (Node::enrol(&site, "one"), Node::enrol(&site, "other"));
+        node.look_pause = pause;
         let module = node.install(&artifacts::read(artifacts::FILES), &site.publisher);
         let mut assignment = node.assignment(&site, 1);
         for name in names {

@@ -59,6 +59,7 @@ impl Scene {
             access: Access::ReadWrite,
             quota: None,
             optional: false,
+            mount: Default::default(),
         });
         let mut assignment = node.assignment(site, 1);
         assignment.microservices = vec![journal];

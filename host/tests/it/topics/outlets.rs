@@ -11,13 +11,17 @@ use crate::mosquitto::Mosquitto;
 use crate::node::{Node, TYPE, configured, microservice};
 use crate::site::Site;
 
-fn to(topic: &str, retain: bool) -> TopicEnd {
+pub(super) fn to(topic: &str, retain: bool) -> TopicEnd {
     let topic = topic.parse().unwrap();
-    TopicEnd::To(TopicTarget { topic, retain })
+    TopicEnd::To(TopicTarget {
+        topic,
+        retain,
+        will: None,
+    })
 }
 
 /// Readings go through an echo to another topic, with their properties.
-fn echoing(node: &Node, site: &Site, access: RelayAccess) -> Assignment {
+pub(super) fn echoing(node: &Node, site: &Site, access: RelayAccess) -> Assignment {
     let mut assignment = node.assignment(site, 1);
     let module = node.install(&artifacts::read(artifacts::ECHO), &site.publisher);
     assignment.microservices = vec![microservice("echo", module, &["out"], &["in"])];
@@ -35,7 +39,7 @@ async fn what_an_outlet_publishes_reaches_devices_with_its_properties_and_is_ret
                      use_username_as_clientid true\n";
     let site = Site::start().await;
     let mut node = Node::enrol(&site, "one");
-    let user = device_user(&node.id);
+    let user = device_user(&node.id, &"plant".parse().unwrap());
     let secret = site.key.shared_with(&node.key.public());
     let password = secret.relay_password(&"plant".parse().unwrap());
     let broker = Mosquitto::start_with(generated, |folder| {
@@ -143,7 +147,10 @@ async fn a_live_route_carries_readings_in_and_out() {
     };
     site.status(&node.id, running).await;
     reading(&broker, "21").await;
-    let words = format!("Received PUBLISH from {}", device_user(&node.id));
+    let words = format!(
+        "Received PUBLISH from {}",
+        device_user(&node.id, &"plant".parse().unwrap())
+    );
     broker.logged(1, |line| line.contains(&words)).await;
     let printed = broker.subscribe(&["-t", "plant/echo", "-C", "1"]).await;
     assert_eq!(printed, "21\n");

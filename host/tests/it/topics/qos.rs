@@ -23,7 +23,7 @@ async fn publish(broker: &Mosquitto, quality: &str, text: &str) {
 }
 
 /// A node whose microservice does not run: its module is aside.
-async fn deaf(when_full: WhenFull) -> (Site, Mosquitto, Node, [PathBuf; 2]) {
+pub(super) async fn deaf(when_full: WhenFull) -> (Site, Mosquitto, Node, [PathBuf; 2]) {
     let site = Site::start().await;
     let broker = Mosquitto::start().await;
     let mut node = Node::enrol(&site, "one");
@@ -47,7 +47,7 @@ fn long(number: u32) -> String {
     format!("{number}{}", "x".repeat(999))
 }
 
-fn counts(sent: u64, dropped: u64) -> impl Fn(&Status) -> bool {
+pub(super) fn counts(sent: u64, dropped: u64) -> impl Fn(&Status) -> bool {
     move |status| {
         let mut routes = status.routes.iter();
         routes.any(|route| (route.sent, route.dropped) == (sent, dropped))

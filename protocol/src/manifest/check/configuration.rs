@@ -31,8 +31,17 @@ fn check_key(schema: &ConfigurationKey, at: &KeyPath, problems: &mut Vec<Problem
         Problem::with_hint(&at.key(key), message, "leave it out")
     };
     for (key, bound) in [("minimum", &schema.minimum), ("maximum", &schema.maximum)] {
-        if bound.is_some() && !is_number {
+        let Some(bound) = bound else {
+            continue;
+        };
+        if !is_number {
             problems.push(only_for(key, "integers and numbers"));
+        } else if schema.value_type == ConfigurationType::Integer && !bound.is_integer() {
+            problems.push(Problem::with_hint(
+                &at.key(key),
+                format!("`{bound}` is not an integer, and what it bounds is"),
+                "write a whole number, or `type: number`",
+            ));
         }
     }
     if schema.max_length.is_some() && schema.value_type != ConfigurationType::String {

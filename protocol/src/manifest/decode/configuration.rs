@@ -2,8 +2,8 @@
 
 use super::super::check::CONFIGURATION_CHOICES_MAX;
 use super::super::configuration::{ConfigurationKey, ConfigurationType};
-use super::super::errors::KeyPath;
-use super::super::tree::Node;
+use super::super::errors::{KeyPath, Problem};
+use super::super::tree::{Node, Value};
 use super::super::values::{Decoded, Decoder};
 
 const TYPES: [(&str, ConfigurationType); 4] = [
@@ -34,11 +34,18 @@ impl Decoder {
             this.one_of(node, at, &TYPES)
         });
         let required = self.optional(&fields, "required", Self::boolean);
-        let default = self.optional(&fields, "default", Self::text);
-        let minimum = self.optional(&fields, "minimum", Self::formed);
-        let maximum = self.optional(&fields, "maximum", Self::formed);
+        let typed = |this: &mut Self, node: &Node, at: &KeyPath| this.typed(node, at, value_type);
+        let default = self.optional(&fields, "default", typed);
+        let minimum = self.optional(&fields, "minimum", |this, node, at| {
+            typed(this, node, at)?;
+            this.formed(node, at)
+        });
+        let maximum = self.optional(&fields, "maximum", |this, node, at| {
+            typed(this, node, at)?;
+            this.formed(node, at)
+        });
         let one_of = self.optional(&fields, "one_of", |this, node, at| {
-            this.list(node, at, CONFIGURATION_CHOICES_MAX, Self::text)
+            this.list(node, at, CONFIGURATION_CHOICES_MAX, typed)
         });
         let max_length = self.optional(&fields, "max_length", Self::number);
         let description = self.optional(&fields, "description", Self::text);
@@ -52,5 +59,26 @@ impl Decoder {
             max_length: max_length?,
             description: description?,
         })
+    }
+
+    /// A value of the kind that the schema names: quotes make it a text.
+    fn typed(
+        &mut self,
+        node: &Node,
+        at: &KeyPath,
+        value_type: Option<ConfigurationType>,
+    ) -> Decoded<String> {
+        let text = self.text(node, at)?;
+        let is_quoted = !self.is_json && matches!(node.value, Value::Scalar { plain: false, .. });
+        match value_type {
+            Some(kind) if is_quoted && kind != ConfigurationType::String => {
+                let message = format!("is a text in quotes, and not {kind}");
+                let hint = "write it without quotes, or `type: string`";
+                self.problems
+                    .push((Problem::with_hint(at, message, hint), node.mark));
+                None
+            }
+            _ => Some(text),
+        }
     }
 }

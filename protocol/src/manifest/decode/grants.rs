@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::grants::{Access, DirectoryGrant, Grants, SystemPart};
+use crate::grants::{Access, DirectoryGrant, Grants, Mount, SystemPart};
 
 use super::super::check::DIRECTORIES_MAX;
 use super::super::errors::KeyPath;
@@ -47,7 +47,7 @@ impl Decoder {
     }
 
     fn directory(&mut self, node: &Node, at: &KeyPath) -> Decoded<DirectoryGrant> {
-        let known = ["host", "guest", "access", "quota", "optional"];
+        let known = ["host", "guest", "access", "quota", "optional", "mount"];
         let fields = self.fields(node, at, &known)?;
         let host = self.required(&fields, "host", Self::text);
         let guest = self.required(&fields, "guest", Self::text);
@@ -63,12 +63,20 @@ impl Decoder {
         });
         let quota = self.optional(&fields, "quota", Self::formed);
         let optional = self.optional(&fields, "optional", Self::boolean);
+        let mount = self.optional(&fields, "mount", |this, node, at| {
+            this.one_of(
+                node,
+                at,
+                &[("any", Mount::Any), ("required", Mount::Required)],
+            )
+        });
         Some(DirectoryGrant {
             host: host?,
             guest: guest?,
             access: access?.unwrap_or_default(),
             quota: quota?,
             optional: optional?.unwrap_or_default(),
+            mount: mount?.unwrap_or_default(),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::relay::RelayRole;
 
 use super::super::ApiVersion;
 use super::super::errors::{KeyPath, Problem};
-use super::super::relay::{Credentials, Relay, RelayKind, everywhere};
+use super::super::relay::{ClientCertificate, Credentials, Relay, RelayKind, everywhere};
 use super::super::tree::{Node, Value};
 use super::super::values::{Decoded, Decoder};
 
@@ -22,7 +22,9 @@ impl Decoder {
             "url",
             "ca",
             "credentials",
+            "client_certificate",
             "carries",
+            "session_expiry",
             "node",
             "address",
             "listen",
@@ -37,6 +39,8 @@ impl Decoder {
         let url = self.optional(&fields, "url", Self::formed);
         let ca = self.optional(&fields, "ca", Self::text);
         let credentials = self.optional(&fields, "credentials", Self::credentials);
+        let client_certificate =
+            self.optional(&fields, "client_certificate", Self::client_certificate);
         let carries = self.optional(&fields, "carries", |this, node, at| {
             let choices = [
                 ("everything", RelayRole::Everything),
@@ -45,6 +49,7 @@ impl Decoder {
             ];
             this.one_of(node, at, &choices)
         });
+        let session_expiry = self.optional(&fields, "session_expiry", Self::formed);
         let host = self.optional(&fields, "node", Self::formed);
         let address = self.optional(&fields, "address", Self::formed);
         let listen = self.optional(&fields, "listen", Self::socket_address);
@@ -57,7 +62,9 @@ impl Decoder {
             url: url?,
             ca: ca?,
             credentials: credentials?,
+            client_certificate: client_certificate?,
             carries: carries?,
+            session_expiry: session_expiry?,
             node: host?,
             address: address?,
             listen: listen?,
@@ -79,6 +86,16 @@ impl Decoder {
         Some(Credentials::Given {
             user: user?,
             password: password?,
+        })
+    }
+
+    fn client_certificate(&mut self, node: &Node, at: &KeyPath) -> Decoded<ClientCertificate> {
+        let fields = self.fields(node, at, &["certificate", "key"])?;
+        let certificate = self.required(&fields, "certificate", Self::text);
+        let key = self.required(&fields, "key", Self::text);
+        Some(ClientCertificate {
+            certificate: certificate?,
+            key: key?,
         })
     }
 

@@ -1,0 +1,114 @@
+//! What a node tells the broker of devices in the name of a route, beside the messages of its outlet:
+//! that it is gone (the payload that its will has), or that what the broker retains is to be
+//! forgotten (an empty message that is to be retained, MQTT 5.0 section 3.3.1.3).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use haar_protocol::ids::Name;
+use haar_protocol::mqtt::TopicName;
+use haar_relay::{DevicePublish, DeviceSession, DeviceTerms, MessageProperties, Outcome};
+
+use crate::bus::topics::OutgoingTopic;
+
+/// Messages that the broker has not taken yet. They are sent on each connection until it has.
+#[derive(Debug, Default)]
+pub(super) struct Errands(Vec<(Arc<DevicePublish>, Option<u64>)>);
+
+impl Errands {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The route is withdrawn.
+    pub(super) fn withdrawn(&mut self, route: &OutgoingTopic) {
+        if route.clears && route.target.retain {
+            let topic = route.target.topic.clone();
+            self.add(message(topic, Bytes::new(), true));
+        } else {
+            self.leave(route);
+        }
+    }
+
+    /// The node leaves, in order: then the broker does not publish the will.
+    pub(super) fn leave(&mut self, route: &OutgoingTopic) {
+        if let Some(will) = will(route) {
+            self.add(will);
+        }
+    }
+
+    fn add(&mut self, message: DevicePublish) {
+        self.cancel(&message.topic);
+        self.0.push((Arc::new(message), None));
+    }
+
+    /// A route publishes to the topic.
+    pub(super) fn cancel(&mut self, topic: &TopicName) {
+        self.0.retain(|(message, _)| &message.topic != topic);
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        for (_, token) in &mut self.0 {
+            *token = None;
+        }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.iter().any(|(_, token)| token.is_none())
+    }
+
+    /// Sends the next one. False when there is none.
+    pub(super) fn send(
+        &mut self,
+        session: &DeviceSession,
+        connection: u64,
+        token: u64,
+        terms: DeviceTerms,
+    ) -> bool {
+        let Some(index) = self.0.iter().position(|(_, token)| token.is_none()) else {
+            return false;
+        };
+        let mut message = DevicePublish::clone(&self.0[index].0);
+        message.at_least_once = terms.acknowledges;
+        if session.publish(connection, token, message).is_ok() {
+            self.0[index].1 = Some(token);
+            if !terms.acknowledges {
+                self.0.remove(index);
+            }
+        }
+        true
+    }
+
+    /// The broker has answered one of them. False when it was another message.
+    pub(super) fn published(&mut self, relay: &Name, token: u64, outcome: &Outcome) -> bool {
+        let Some(index) = self.0.iter().position(|(_, sent)| *sent == Some(token)) else {
+            return false;
+        };
+        let (message, _) = self.0.remove(index);
+        if let Outcome::Refused(why) | Outcome::Never(why) = outcome {
+            let topic = &message.topic;
+            tracing::warn!(%relay, %topic, "what the broker retains of a withdrawn route stays there: {why}");
+        }
+        true
+    }
+}
+
+/// What the broker publishes for a route when the node is gone. QoS 0: brokers refuse a connection
+/// over a will of a quality that they do not take, and say which only on connections.
+pub(super) fn will(route: &OutgoingTopic) -> Option<DevicePublish> {
+    let text = route.target.will.as_ref()?;
+    let payload = Bytes::from(text.clone());
+    let mut will = message(route.target.topic.clone(), payload, route.target.retain);
+    will.properties.content_type = Some(route.content_type.clone());
+    Some(will)
+}
+
+fn message(topic: TopicName, payload: Bytes, retain: bool) -> DevicePublish {
+    DevicePublish {
+        topic,
+        payload,
+        retain,
+        properties: MessageProperties::default(),
+        at_least_once: false,
+    }
+}

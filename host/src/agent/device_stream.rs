@@ -1,0 +1,195 @@
+//! One route on its way to a topic: what of its log was read, what the broker has not acknowledged, and
+//! what the broker does not do for it. [`super::device_output`] shares a connection among them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use haar_protocol::ids::Name;
+use haar_relay::{DevicePublish, DeviceTerms};
+use tokio::time::Instant;
+
+use crate::bus::log::Reader;
+use crate::bus::message::{self, Message, count};
+use crate::bus::topic_queue::TopicQueue;
+use crate::bus::topics::{self, OutgoingTopic, Supply};
+use crate::store::Store;
+use crate::store::log::Logged;
+
+/// Bytes that are read from a log at a time.
+const READ_BYTES: u64 = 64 << 10;
+/// See [`DeviceTerms::acknowledges`].
+const NO_ACKNOWLEDGEMENTS: &str =
+    "takes QoS 0 only: a durable route waits for another broker, `delivery: live` does with QoS 0";
+/// See [`DeviceTerms::retains`].
+const NO_RETAINING: &str =
+    "does not retain messages: they reach those who listen now, and nobody later";
+
+/// A route on its way out.
+pub(super) struct Stream {
+    pub(super) route: OutgoingTopic,
+    /// Position of the last message that was read.
+    pub(super) read_to: u64,
+    pub(super) ready: VecDeque<Logged>,
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// The broker has refused a message.
+    pub(super) refused: Option<(Instant, Duration)>,
+    /// What the broker does not do for the route on this connection.
+    pub(super) lack: Option<&'static str>,
+    /// The last message of a route with a will, which is sent again when the will may be in its place.
+    pub(super) last: Option<Arc<Message>>,
+    pub(super) is_last_due: bool,
+}
+
+pub(super) struct InFlight {
+    pub(super) token: u64,
+    pub(super) position: u64,
+    pub(super) is_done: bool,
+}
+
+impl Stream {
+    pub(super) fn new(route: OutgoingTopic) -> Self {
+        let read_to = match &route.supply {
+            Supply::Log { reader, .. } => reader.base(),
+            Supply::Queue(_) => 0,
+        };
+        Self {
+            route,
+            read_to,
+            ready: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            refused: None,
+            lack: None,
+            last: None,
+            is_last_due: false,
+        }
+    }
+
+    pub(super) fn reader(&self) -> Option<&Arc<Reader>> {
+        match &self.route.supply {
+            Supply::Log { reader, .. } => Some(reader),
+            Supply::Queue(_) => None,
+        }
+    }
+
+    pub(super) fn queue(&self) -> Option<&Arc<TopicQueue>> {
+        match &self.route.supply {
+            Supply::Log { .. } => None,
+            Supply::Queue(queue) => Some(queue),
+        }
+    }
+
+    /// From the first message that is not acknowledged.
+    pub(super) fn begin_again(&mut self) {
+        self.ready.clear();
+        self.in_flight.clear();
+        self.read_to = self.reader().map_or(0, |reader| reader.base());
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.lack == Some(NO_ACKNOWLEDGEMENTS)
+            || self
+                .refused
+                .is_some_and(|(until, _)| until > Instant::now())
+    }
+
+    /// Says what the broker does not do for the route.
+    pub(super) fn connected(&mut self, relay: &Name, terms: DeviceTerms) {
+        self.lack = if !terms.acknowledges && self.reader().is_some() {
+            Some(NO_ACKNOWLEDGEMENTS)
+        } else if !terms.retains && self.route.target.retain {
+            Some(NO_RETAINING)
+        } else {
+            None
+        };
+        self.is_last_due = self.last.is_some();
+        self.report(relay, self.lack);
+    }
+
+    pub(super) fn report(&self, relay: &Name, problem: Option<&str>) {
+        let problem = problem.map(|why| format!("the broker of relay `{relay}` {why}"));
+        let is_new = self.route.counters.report(problem.clone());
+        if let Some(problem) = problem.filter(|_| is_new) {
+            let topic = &self.route.target.topic;
+            tracing::warn!(%topic, "{problem}");
+        }
+    }
+
+    /// Keeps what a broker that has published the will is sent again.
+    pub(super) fn sent(&mut self, message: &Arc<Message>) {
+        if self.route.target.will.is_some() {
+            self.last = Some(Arc::clone(message));
+            self.is_last_due = false;
+        }
+    }
+
+    /// The log lets go of what is done with.
+    pub(super) fn advance(&mut self) {
+        let mut base = 0;
+        while let Some(first) = self.in_flight.pop_front_if(|first| first.is_done) {
+            base = first.position;
+        }
+        if self.in_flight.is_empty() && self.ready.is_empty() {
+            base = self.read_to; // also what has expired
+        }
+        if let Some(reader) = self.reader().filter(|reader| base > reader.base()) {
+            reader.advance(base);
+        }
+    }
+
+    /// Reads on where a stream has nothing ready. What has expired is passed over, and counted once.
+    pub(super) async fn read(&mut self, store: &Store) -> anyhow::Result<()> {
+        let Supply::Log { reader, expiry_ms } = self.route.supply.clone() else {
+            return Ok(());
+        };
+        // What made room for newer messages is gone.
+        self.read_to = self.read_to.max(reader.base());
+        if !self.ready.is_empty() || self.read_to >= reader.log.head() {
+            return Ok(());
+        }
+        let messages = reader.log.read(store, self.read_to, READ_BYTES).await?;
+        let now_ms = store.ages().now_ms();
+        for logged in messages {
+            self.read_to = logged.position;
+            let expiry_ms = expiry_ms
+                .into_iter()
+                .chain(message::expiry_ms(&logged.message.headers));
+            let is_expired = expiry_ms
+                .min()
+                .is_some_and(|age| logged.is_older(age, now_ms));
+            if !is_expired {
+                self.ready.push_back(logged);
+                continue;
+            }
+            if reader.expired(logged.position) {
+                count(&self.route.counters.dropped);
+            }
+        }
+        self.advance();
+        Ok(())
+    }
+}
+
+/// What a message is for devices when this node has had it for some time; none when it has expired.
+pub(super) fn publish(
+    route: &OutgoingTopic,
+    message: &Message,
+    waited_ms: u64,
+    at_least_once: bool,
+) -> Option<DevicePublish> {
+    let mut properties = topics::properties(&route.content_type, &message.headers);
+    // Brokers may look whether it is.
+    properties.is_text &= std::str::from_utf8(&message.body).is_ok();
+    if let Some(seconds) = properties.expiry_s {
+        let left_ms = (u64::from(seconds) * 1_000).checked_sub(waited_ms)?;
+        properties.expiry_s = u32::try_from(left_ms.div_ceil(1_000)).ok();
+    }
+    Some(DevicePublish {
+        topic: route.target.topic.clone(),
+        payload: Bytes::from(message.body.clone()),
+        retain: route.target.retain,
+        properties,
+        at_least_once,
+    })
+}

@@ -1,0 +1,86 @@
+//! What outlives logs and microservices: which numbers of messages must not be given again, and how
+//! many messages were discarded because somebody changed or deleted what they waited for.
+//!
+//! ```text
+//! numbers   1 …… retired            nothing of these is there any more, or they were skipped
+//!           1 …… reserved           an outlet without a log may have given these; after a start, and
+//!                                   until it is told more exactly, it is taken to have given all
+//! ```
+
+use haar_protocol::status::Overflow;
+use rusqlite::Connection;
+
+use super::{Store, ages, integer, natural};
+
+const RETIRED: &str = "numbers_retired";
+const RESERVED: &str = "numbers_reserved";
+const DISCARDED_ROUTES: &str = "discarded_routes";
+const DISCARDED_MESSAGES: &str = "discarded_messages";
+
+/// See the head of this file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Past {
+    /// No new log begins below this number.
+    pub retired: u64,
+    /// Outlets without a log may have given numbers up to this one.
+    pub reserved: u64,
+    /// What was discarded: of how many routes, and how many messages.
+    pub discarded: Overflow,
+}
+
+impl Store {
+    /// Has no new log begin below `retired`, and lets outlets without a log give numbers up to
+    /// `reserved`; either one is left as it is without a number. Returns what is known of the past.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub async fn past(&self, retired: u64, reserved: Option<u64>) -> anyhow::Result<Past> {
+        self.run(move |connection| {
+            retire(connection, retired)?;
+            if let Some(reserved) = reserved {
+                ages::put(connection, RESERVED, Some(integer(reserved)))?;
+            }
+            Ok(Past {
+                retired: self::retired(connection)?,
+                reserved: read(connection, RESERVED)?,
+                discarded: Overflow {
+                    episodes: read(connection, DISCARDED_ROUTES)?,
+                    messages: read(connection, DISCARDED_MESSAGES)?,
+                },
+            })
+        })
+        .await
+    }
+}
+
+fn read(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+    Ok(ages::get(connection, name)?.map_or(0, natural))
+}
+
+/// Where a new log begins.
+pub(super) fn retired(connection: &Connection) -> rusqlite::Result<u64> {
+    read(connection, RETIRED)
+}
+
+/// Has no new log begin below this number.
+pub(super) fn retire(connection: &Connection, number: u64) -> rusqlite::Result<()> {
+    match number > retired(connection)? {
+        true => ages::put(connection, RETIRED, Some(integer(number))),
+        false => Ok(()),
+    }
+}
+
+/// Counts messages that were discarded on so many routes.
+pub(super) fn discard(connection: &Connection, discarded: Overflow) -> rusqlite::Result<()> {
+    if discarded.messages == 0 {
+        return Ok(());
+    }
+    for (name, more) in [
+        (DISCARDED_ROUTES, discarded.episodes),
+        (DISCARDED_MESSAGES, discarded.messages),
+    ] {
+        let count = read(connection, name)?.saturating_add(more);
+        ages::put(connection, name, Some(integer(count)))?;
+    }
+    Ok(())
+}

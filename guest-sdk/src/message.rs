@@ -28,7 +28,7 @@ pub struct Message {
     pub inlet: Text,
     /// Who published it. Shared by all messages of the source.
     pub source: Arc<Source>,
-    /// Its number among the messages of its source's outlet, from 1 up. It never goes back, and may skip
+    /// Its number among the messages of its source's outlet, upwards. It never goes back, and may skip
     /// numbers where the agent of the source has restarted.
     pub sequence: u64,
     /// When it was published: milliseconds since 1970-01-01T00:00:00Z, by the publishing node's

@@ -3,7 +3,7 @@
 use crate::agent;
 
 /// Publishes `body` to every route of `outlet`, with headers as pairs of name and value. Returns
-/// the sequence that the message was given, counted per outlet from 1 up. Sequences of an outlet never go
+/// the sequence that the message was given, counted per outlet, upwards. Sequences of an outlet never go
 /// back; where the agent has restarted, or a route was changed, some may be skipped.
 ///
 /// A message on a `live` route may be dropped on its way when a receiver is slower than the sender.

@@ -14,7 +14,7 @@ typedef struct guest_string_t {
   size_t len;
 } guest_string_t;
 
-// Counts the messages of one outlet, from 1 up.
+// Counts the messages of one outlet, upwards.
 typedef uint64_t haar_local_types_sequence_t;
 
 // Milliseconds since 1970-01-01T00:00:00Z, by the publishing node's clock.

@@ -101,6 +101,9 @@ impl Workspace {
         if target.is_static() {
             flags.push("-Clink-arg=--icf=all".into()); // functions with the same code are one
         }
+        // Code that occurs again and again becomes a function of its own, which takes some 35 bytes of
+        // tables for unwinding: LLVM counts the instructions alone, and would do so for 4 bytes.
+        flags.push("-Cllvm-args=-outliner-benefit-threshold=48".into());
         flags.join("\u{1f}")
     }
 }

@@ -7,6 +7,7 @@ mod modules;
 
 mod build;
 mod command_line;
+mod dead_letters;
 mod keys;
 mod manifests;
 mod naming;

@@ -23,6 +23,7 @@ mod link_keys;
 mod numbers;
 mod process;
 mod pushing;
+mod naming;
 mod relays;
 mod reporting;
 mod restarting;

@@ -13,7 +13,7 @@ use crate::support::site::{TestSite, publisher};
 use crate::support::wait::until;
 
 /// Nothing of a refused file may be left.
-fn assert_store_is_empty(site: &TestSite) {
+pub(crate) fn assert_store_is_empty(site: &TestSite) {
     for folder in ["modules", "uploads"] {
         let entries: Vec<_> = std::fs::read_dir(site.directory.path().join(folder))
             .unwrap()
@@ -114,42 +114,6 @@ fn without_a_publisher_the_refusal_says_to_trust_one() {
         .put(&content_path(&file), &file)
         .refused(422, "untrusted");
     assert!(text.contains("haar publisher trust"), "{text}");
-}
-
-#[test]
-fn a_version_that_commands_could_not_name_is_refused_with_the_one_that_is_meant() {
-    let site = TestSite::with_publisher();
-    for (version, meant) in [
-        ("1.0", "`1.0.0`"),
-        ("v1.0.0", "`1.0.0`"),
-        ("01.1.", "1.4.2"),
-        ("../..", "1.4.2"),
-        ("1.0.0 beta", "1.4.2"),
-    ] {
-        let file = recipe("sampler", version).signed(&publisher());
-        let reply = site.client.put(&content_path(&file), &file);
-        let text = reply.refused(422, "bad_version");
-        assert!(text.contains(meant), "{text}");
-        assert_store_is_empty(&site);
-    }
-    site.push(&recipe("sampler", "2.0.0-rc.1+build.7"));
-}
-
-#[test]
-fn a_component_of_a_newer_wasi_is_refused_with_the_reason() {
-    let site = TestSite::with_publisher();
-    let mut newer = recipe("sampler", "1.0.0");
-    newer.imports.push("wasi:cli/stdin@0.3.0".into());
-    let file = newer.signed(&publisher());
-    let text = site
-        .client
-        .put(&content_path(&file), &file)
-        .refused(422, "newer_wasi");
-    assert!(
-        text.contains("wasi:cli/stdin@0.3.0") && text.contains("wasm32-wasip2"),
-        "{text}"
-    );
-    assert_store_is_empty(&site);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod identities;
 mod requests;
 mod rest;
 mod modules;
+mod versions;
 mod interoperability;
 #[cfg(feature = "schema")]
 mod schema;

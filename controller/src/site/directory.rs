@@ -4,10 +4,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
 use super::modes;
+
+/// A controller that was stopped or killed may hold the directory for so long: a child that it has just
+/// begun to start has its files, too, until it is a program of its own.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Holds the directory for this process; released when dropped, also by a crash.
 #[derive(Debug)]
@@ -43,13 +50,17 @@ pub(super) fn claim(directory: &Path) -> anyhow::Result<Lock> {
                 path.display()
             )
         })?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => bail!(
-            "the data directory {shown} is in use by another controller: stop that one, or give another directory with --data"
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("locking {}", path.display()))
+    let until = Instant::now() + ENDS_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => bail!(
+                "the data directory {shown} is in use by another controller: stop that one, or give another directory with --data"
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
         }
     }
 }

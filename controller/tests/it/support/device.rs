@@ -104,7 +104,6 @@ impl Device {
 
     pub(crate) fn connect(&self, site: &TestSite) -> Link {
         let (events, received) = mpsc::channel(256);
-        let stop = CancellationToken::new();
         let options = SessionOptions {
             endpoint: Endpoint::parse(&site.relay_url(), Some(&site.context.ca_pem)).unwrap(),
             identity: Identity::of_key(self.id.to_string(), self.site.clone(), self.key.clone()),
@@ -112,15 +111,14 @@ impl Device {
             subscriptions: topics::node_subscriptions(&self.site, &self.id),
             queue_messages: 64,
         };
-        let (session, task) = Session::start(options, events, stop.clone());
+        let (session, task) = Session::start(options, events, CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn_on(task, site.runtime.handle());
         let handle = site.runtime.handle().clone();
         let mut link = Link {
             session,
             received,
-            stop,
-            _tasks: tasks,
+            tasks,
             handle,
             key: site.key,
         };
@@ -211,8 +209,7 @@ impl Device {
 pub(crate) struct Link {
     pub(crate) session: Session,
     received: mpsc::Receiver<SessionEvent>,
-    stop: CancellationToken,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     handle: tokio::runtime::Handle,
     key: haar_protocol::keys::PublicKey,
 }
@@ -266,7 +263,9 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.stop.cancel();
+        // A device that dies says nothing any more. A session that is told to stop would still leave in
+        // order, and then nobody publishes its will.
+        self.tasks.abort_all();
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn read(site: &Site, name: &str) -> anyhow::Result<Claims> {
 /// Applies a manifest and reads what it said at the end of a wait of `wait`.
 pub(super) fn apply(site: &Site, file: &str, wait: &str) -> anyhow::Result<Applied> {
     let wait = format!("--wait={wait}");
-    let output = site.haar(&["apply", "-f", file, &wait, "--output", "json"])?;
+    let output = site.haar(&["apply", "-f", file, &wait, "--yes", "--output", "json"])?;
     let value = output
         .json()
         .with_context(|| format!("apply: {}", output.stderr))?;

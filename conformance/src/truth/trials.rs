@@ -72,7 +72,7 @@ impl<'s> Trials<'s> {
         trials.write_manifest()?;
         trials
             .site
-            .haar(&["apply", "-f", "truth.yaml", "--wait=150s"])?
+            .haar(&["apply", "-f", "truth.yaml", "--wait=150s", "--yes"])?
             .ok()?;
         Ok(trials)
     }
@@ -169,7 +169,9 @@ impl<'s> Trials<'s> {
         (self.world.instances, self.world.unplaced) = (5, 1);
         self.settle("a node has no room")?;
         self.applied("a node has no room", 4)?;
-        self.site.haar(&["delete", "node", "small"])?.ok()?;
+        self.site
+            .haar(&["delete", "node", "small", "--yes"])?
+            .ok()?;
         small.kill()?;
         self.world.nodes.remove("small");
         (self.world.instances, self.world.unplaced) = (4, 0);
@@ -229,13 +231,15 @@ impl<'s> Trials<'s> {
         disk.free()?;
         self.serves("full");
         self.settle("its disk has room again")?;
-        self.site.haar(&["delete", "node", "full"])?.ok()?;
+        self.site.haar(&["delete", "node", "full", "--yes"])?.ok()?;
         self.world.nodes.remove("full");
         agent.kill()
     }
 
     fn deleted(&mut self) -> anyhow::Result<()> {
-        self.site.haar(&["delete", "node", "three"])?.ok()?;
+        self.site
+            .haar(&["delete", "node", "three", "--yes"])?
+            .ok()?;
         self.world.nodes.remove("three");
         self.world.unplaced = 1;
         self.settle("a node is deleted")?;

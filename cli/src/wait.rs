@@ -17,7 +17,7 @@ use crate::progress::Progress;
 
 /// The site is asked again after this pause, then after twice as much, and so on.
 const FIRST_POLL: Duration = Duration::from_millis(20);
-const LAST_POLL: Duration = Duration::from_millis(320);
+const LAST_POLL: Duration = Duration::from_secs(1);
 /// A refusal must have been said for so long before it is believed: a module may still be on its way.
 const REFUSED_FOR: Duration = Duration::from_millis(1_200);
 

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, App, Checks, Parts};
+use crate::change;
 use crate::cli::RunArguments;
 use crate::compilation::Compilation;
 use crate::config;
@@ -52,6 +53,7 @@ impl Controller {
         let known = db::modules::digests(&connection)?;
         let modules = ModuleStore::open(&site.directory, &known)?;
         db::modules::complete(&connection, &modules)?;
+        change::begin_first_lives(&connection)?;
         let compilation = Compilation::open(
             &site.directory,
             &known,

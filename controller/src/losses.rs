@@ -12,6 +12,7 @@ use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::ByteSize;
 use haar_protocol::rest::{Loss, LossKind};
 use haar_protocol::status::{MicroserviceStatus, RouteStatus};
+use haar_protocol::text::duration;
 
 use crate::overview::View;
 use crate::plan::{self, Fleet};
@@ -30,8 +31,18 @@ pub(crate) fn between(before: &View, after: &Fleet, now_ms: u64) -> Vec<Loss> {
     };
     [change.stops(), change.messages(), change.data()]
         .into_iter()
-        .flat_map(|losses| losses.into_iter().take(TOLD_MAX))
+        .flat_map(cut)
         .collect()
+}
+
+/// The first of them; the last one says how many more there are.
+fn cut(mut losses: Vec<Loss>) -> Vec<Loss> {
+    let more = losses.len().saturating_sub(TOLD_MAX);
+    losses.truncate(TOLD_MAX);
+    if let Some(last) = losses.last_mut().filter(|_| more > 0) {
+        last.message += &format!("; and {more} more like this");
+    }
+    losses
 }
 
 struct Change<'a> {
@@ -112,6 +123,9 @@ impl Change<'_> {
                 }
             }
         }
+        if lost.is_empty() {
+            return Vec::new();
+        }
         let names: BTreeMap<RouteId, String> = self
             .before
             .routes(None)
@@ -158,36 +172,79 @@ impl Change<'_> {
     fn data(&self) -> Vec<Loss> {
         let mut losses = Vec::new();
         for (name, nodes) in &self.before.fleet.placements {
-            for node in nodes {
-                let Some(status) = self.reported(name, node) else {
-                    continue;
-                };
-                let text = stored(status);
-                if text.is_empty() || !self.ends(name, node) {
+            for (what, is_deleted) in [("is deleted", true), ("is left behind", false)] {
+                let has_more = |node: &&NodeId| self.after.nodes.contains_key(*node) == is_deleted;
+                let ends = nodes.iter().filter(has_more).filter_map(|node| {
+                    let status = self.reported(name, node)?;
+                    let is_lost = !stored(status).is_empty() && self.ends(name, node);
+                    is_lost.then_some((node, status))
+                });
+                let ends: Vec<_> = ends.collect();
+                if ends.is_empty() {
                     continue;
                 }
-                let nodes = BTreeSet::from([node]);
+                let sum = |count: fn(&MicroserviceStatus) -> u64| {
+                    ends.iter()
+                        .fold(0, |sum: u64, (_, status)| sum.saturating_add(count(status)))
+                };
+                let together = MicroserviceStatus {
+                    key_value_bytes: sum(|status| status.key_value_bytes),
+                    files_bytes: sum(|status| status.files_bytes),
+                    dead_letters: sum(|status| status.dead_letters),
+                    ..ends[0].1.clone()
+                };
+                let nodes: BTreeSet<&NodeId> = ends.iter().map(|(node, _)| *node).collect();
                 let (known_ms, age) = self.known(&nodes);
                 let nodes = self.before_names(&nodes);
-                let what = match self.after.nodes.contains_key(node) {
-                    true => "is deleted",
-                    false => "is left behind",
-                };
                 losses.push(Loss {
                     kind: LossKind::Data,
                     subject: name.to_string(),
-                    count: status.key_value_bytes.saturating_add(status.files_bytes),
+                    count: together
+                        .key_value_bytes
+                        .saturating_add(together.files_bytes),
                     known_ms,
                     message: format!(
                         "what {name} has stored on {} {what}: {}{age}",
                         listed(&nodes),
-                        text.join(", ")
+                        stored(&together).join(", ")
                     ),
                     nodes,
                 });
             }
         }
+        losses.extend(self.kept());
         losses
+    }
+
+    /// What was kept for microservices that are not there, and is deleted: a module of another publisher
+    /// takes the name.
+    fn kept(&self) -> Vec<Loss> {
+        let mut kept: BTreeMap<&String, BTreeSet<&NodeId>> = BTreeMap::new();
+        for (node, names) in &self.after.ended {
+            let known = self.before.fleet.ended.get(node);
+            let is_new = |name: &&String| known.is_none_or(|known| !known.contains(*name));
+            for name in names.iter().filter(is_new) {
+                kept.entry(name).or_default().insert(node);
+            }
+        }
+        let placements = self.before.fleet.placements.keys();
+        let placed: BTreeSet<String> = placements.map(ToString::to_string).collect();
+        let kept = kept.into_iter().filter(|(name, _)| !placed.contains(*name));
+        kept.map(|(name, nodes)| {
+            let nodes = self.before_names(&nodes);
+            Loss {
+                kind: LossKind::Data,
+                subject: name.clone(),
+                count: 0,
+                known_ms: None,
+                message: format!(
+                    "what was kept for {name} on {} is deleted: it is of another publisher",
+                    listed(&nodes)
+                ),
+                nodes,
+            }
+        })
+        .collect()
     }
 
     /// True when what a microservice has stored on a node is nobody's any more.
@@ -205,20 +262,15 @@ impl Change<'_> {
         status.microservices.iter().find(|one| &one.name == name)
     }
 
-    /// When the nodes were last heard of, and the same for people.
+    /// When the oldest of the nodes' reports came, and the same for people.
     fn known(&self, nodes: &BTreeSet<&NodeId>) -> (Option<u64>, String) {
-        let rows = self.before.nodes.iter();
-        let rows = rows.filter(|row| nodes.contains(&row.id));
-        let known_ms = rows.filter_map(|row| row.last_seen_ms).min();
+        let reports = nodes
+            .iter()
+            .filter_map(|node| self.before.statuses.get(*node));
+        let known_ms = reports.map(|row| row.received_ms).min();
         let age = known_ms.map_or_else(String::new, |known_ms| {
-            let seconds = self.now_ms.saturating_sub(known_ms) / 1_000;
-            let (number, unit) = match seconds {
-                0..120 => (seconds, "s"),
-                120..7_200 => (seconds / 60, "min"),
-                7_200..172_800 => (seconds / 3_600, "h"),
-                _ => (seconds / 86_400, "days"),
-            };
-            format!(" (as of {number} {unit} ago)")
+            let age = duration(self.now_ms.saturating_sub(known_ms));
+            format!(" (as of {age} ago)")
         });
         (known_ms, age)
     }

@@ -67,6 +67,8 @@ struct Sums {
     /// Sent, delivered, handled, dropped, waiting.
     counts: [u64; 5],
     counted: BTreeMap<Name, Counted>,
+    /// What nodes say of a route that does not do all that its manifest says, one each.
+    problems: Vec<RouteProblem>,
 }
 
 /// The site as it should be and as it was last reported.
@@ -262,6 +264,16 @@ impl View {
                 let counted = counted(row, route.counted_after_s);
                 let longest = sums.counted.entry(node.name.clone()).or_insert(counted);
                 longest.since_ms = longest.since_ms.min(counted.since_ms);
+                let is_told = sums
+                    .problems
+                    .last()
+                    .is_some_and(|one| one.node == node.name);
+                if let Some(problem) = route.problem.clone().filter(|_| !is_told) {
+                    sums.problems.push(RouteProblem {
+                        node: node.name.clone(),
+                        problem,
+                    });
+                }
             }
         }
         let applications = self
@@ -285,7 +297,11 @@ impl View {
     ) -> Option<Route> {
         let content_type = route.content_type(manifest)?.clone();
         let id = self.fleet.route_id(&manifest.name, route, &content_type);
-        let Sums { counts, counted } = sums.get(&id).cloned().unwrap_or_default();
+        let Sums {
+            counts,
+            counted,
+            problems,
+        } = sums.get(&id).cloned().unwrap_or_default();
         let [sent, delivered, handled, dropped, waiting] = counts;
         let from_nodes = self.nodes_of(&manifest.name, &route.from);
         let to_nodes = self.nodes_of(&manifest.name, &route.to);
@@ -315,22 +331,8 @@ impl View {
             counted,
             uncounted,
             waiting,
-            problems: self.problems_of(id),
+            problems,
         })
-    }
-
-    /// What nodes say of a route that does not do all that its manifest says.
-    fn problems_of(&self, id: RouteId) -> Vec<RouteProblem> {
-        let nodes = self.nodes.iter();
-        let problems = nodes.filter_map(|node| {
-            let status = &self.statuses.get(&node.id)?.status;
-            let mut routes = status.routes.iter().filter(|route| route.id == id);
-            Some(RouteProblem {
-                node: node.name.clone(),
-                problem: routes.find_map(|route| route.problem.clone())?,
-            })
-        });
-        problems.collect()
     }
 
     /// The nodes with an instance of a port's microservice.

@@ -74,25 +74,25 @@ fn detail(
             (RelaySort::Neighbourhood, Some(url), Some(node.clone()))
         }
     };
-    for row in &view.nodes {
+    let rows: BTreeMap<&Name, &NodeRow> = view.nodes.iter().map(|row| (&row.name, row)).collect();
+    for its in sessions.chunk_by(|one, other| one.node == other.node) {
+        let Some(row) = its.first().and_then(|session| rows.get(&session.node)) else {
+            continue;
+        };
         let is_at = presence
             .get(&row.id)
             .is_some_and(|at| at.contains(&relay.name));
-        let its = sessions.iter().filter(|session| session.node == row.name);
         let standing = |session: &RelaySession| {
             let seen =
                 (facts.controller_connected == Some(true) && !session.devices).then_some(is_at);
             standing(view, row, session, seen)
         };
-        let Some(worst) = its.map(standing).max() else {
-            continue;
-        };
         facts.nodes += 1;
-        match worst {
-            Standing::Connected => facts.nodes_connected += 1,
-            Standing::Offline => {}
-            Standing::Unknown => facts.nodes_unknown += 1,
-            Standing::Away => facts.nodes_away += 1,
+        match its.iter().map(standing).max() {
+            Some(Standing::Connected) => facts.nodes_connected += 1,
+            Some(Standing::Offline) | None => {}
+            Some(Standing::Unknown) => facts.nodes_unknown += 1,
+            Some(Standing::Away) => facts.nodes_away += 1,
         }
     }
     let of_controller = facts.controller_reason.as_ref();

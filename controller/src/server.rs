@@ -2,6 +2,7 @@
 //! accept loop, so a silent client locks nobody out; nor do many of them, because a connection that
 //! has not proved who it is gives way to a newcomer. Ends by draining its connections.
 
+mod unread;
 mod visitor;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use axum::Router;
 use haar_relay::{Door, DoorLimits, Place, Progress, Source};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::EXPECT;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -199,7 +201,18 @@ async fn converse(
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(visitor.clone());
-        router.call(request)
+        // Who waits for `100 Continue` has not begun to write.
+        let waits = request.headers().contains_key(EXPECT);
+        let (parts, body) = request.into_parts();
+        let (body, rest) = unread::lend(body);
+        let answer = router.call(Request::from_parts(parts, body));
+        async move {
+            let answer = answer.await;
+            if !waits {
+                rest.read().await;
+            }
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

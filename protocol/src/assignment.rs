@@ -204,8 +204,8 @@ pub struct Microservice {
     /// not run. Empty on the side that writes the assignment.
     #[serde(skip)]
     pub unknown: Vec<String>,
-    /// The life that its data belong to, see [`Assignment::lives`]; none when the site does not tell.
-    /// Empty on the side that writes the assignment.
+    /// The life that its data belong to; none when the site does not tell. It crosses in
+    /// [`Assignment::lives`].
     #[serde(skip)]
     pub life: Option<u64>,
 }

@@ -66,8 +66,9 @@ pub(super) async fn apply(
     let manifest = read(&yaml, &name)?;
     let site = Arc::clone(&app.site);
     let work = move |write: &db::Write<'_>| {
-        // A new one takes nothing from anybody.
-        let is_new = db::applications::get(&write.sql, manifest.name.as_str())?.is_none();
+        // One of a name that nothing was ever kept for takes nothing from anybody.
+        let is_new = db::applications::get(&write.sql, manifest.name.as_str())?.is_none()
+            && db::lives::of_application(&write.sql, &manifest.name)?.is_empty();
         let care = match is_new {
             true => Care::None,
             false => query.care(Care::MayStop),

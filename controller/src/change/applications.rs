@@ -66,7 +66,9 @@ pub(crate) fn apply(
     if changed {
         row.revision += 1;
         db::applications::put(&write.sql, &row)?;
-        let missing: u32 = missing.iter().map(|one| one.instances).sum();
+        let missing: u32 = missing
+            .iter()
+            .fold(0, |sum, one| sum.saturating_add(one.instances));
         let without = match missing {
             0 => String::new(),
             missing => format!(", and {missing} without a place"),

@@ -1,4 +1,5 @@
-//! Changes that people are asked about: what a change takes away is told before it is made, or instead.
+//! Changes that need confirmation: reports what a change would take away, before making it or instead of
+//! making it.
 
 use haar_protocol::rest::{Loss, LossKind};
 

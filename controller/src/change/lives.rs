@@ -62,6 +62,29 @@ pub(super) fn end(
     leave(write, Some(before), name, gone, keeps_data)
 }
 
+/// Notes whose the data of microservices are that an earlier release has applied, while those keys are
+/// still trusted that were then.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) fn begin_first(connection: &Connection) -> Result<(), Failure> {
+    let publishers = load_publishers(connection)?;
+    for row in db::applications::list(connection)? {
+        for (microservice, module) in &row.modules {
+            let name = named(&row.manifest.name, microservice);
+            if lives::get(connection, &name)?.is_none() {
+                lives::put(
+                    connection,
+                    &name,
+                    0,
+                    &tenant(connection, &publishers, module)?,
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Has microservices of an application leave.
 fn leave(
     write: &Write<'_>,

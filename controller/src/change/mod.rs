@@ -25,6 +25,7 @@ use rusqlite::Connection;
 pub(crate) use applications::{apply, delete_application};
 pub(crate) use careful::{Care, careful};
 pub(crate) use enrolments::{check_labels, clipped, enrol, proof_failure};
+pub(crate) use lives::begin_first as begin_first_lives;
 pub(crate) use modules::{delete_module, keep_module};
 pub(crate) use named::{
     check_names, unknown_application, unknown_node, unknown_publisher, unknown_relay,
@@ -258,9 +259,10 @@ fn assign(
         )
         .hint("delete the node, and let its device enrol with another key"));
     }
-    for name in changed_in(write, site, id, &content)? {
-        db::applications::set_placement_number(&write.sql, id, name, number)?;
-    }
+    let changed: Vec<MicroserviceName> = changed_in(write, site, id, &content)?
+        .into_iter()
+        .cloned()
+        .collect();
     let modules: BTreeSet<Digest> = content
         .microservices
         .iter()
@@ -286,6 +288,9 @@ fn assign(
         content_hash: Some(hash),
     };
     db::assignments::put(write, id, &made, &modules, &envelope)?;
+    for name in &changed {
+        db::applications::set_placement_number(&write.sql, id, name, number)?;
+    }
     Ok(Some(number))
 }
 

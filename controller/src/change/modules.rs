@@ -22,8 +22,17 @@ const RESIGNED_MAX: usize = 16;
 pub(crate) fn keep_module(
     write: &Write<'_>,
     site: &Site,
-    row: ModuleRow,
+    mut row: ModuleRow,
 ) -> Result<ModuleRow, Failure> {
+    // A key that was trusted while the file was looked at counts, too.
+    if let Some(signatures) = &row.signatures {
+        let trusted = db::publishers::list(&write.sql)?
+            .into_iter()
+            .map(|one| one.key);
+        row.signers = trusted
+            .filter(|key| signatures.verify(&[*key]).is_ok())
+            .collect();
+    }
     if let Some(before) = db::modules::by_version(&write.sql, &row.name, &row.version)? {
         return resign(write, site, before, &row);
     }

@@ -101,7 +101,10 @@ pub(crate) fn distrust(
             _ => unknown_publisher(&write.sql, name),
         });
     }
-    db::lives::forget_publisher(&write.sql, name)?;
+    let keys_left = db::publishers::list(&write.sql)?;
+    if !keys_left.iter().any(|one| &one.name == name) {
+        db::lives::forget_publisher(&write.sql, name)?;
+    }
     replan(write, site, None)?;
     let message = match key {
         None => "modules that only it has signed no longer run".to_owned(),

@@ -2,7 +2,8 @@
 //! have while a fleet is being updated. Each says of itself for which engine and which targets.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use haar_engine::compiler::{Description, Program};
@@ -14,11 +15,16 @@ use crate::failure::{Failure, Kind};
 /// command, `haar` as a command of a role.
 const PREFIXES: [&[&str]; 2] = [&[], &["controller"]];
 
+/// A program that could not be asked is asked again after this time at the earliest.
+const ASK_PAUSE: Duration = Duration::from_secs(10);
+
 /// Programs with what they say of themselves.
 #[derive(Debug)]
 pub(super) struct Compilers {
     /// This program, once it could be asked.
     own: Option<(Program, OnceLock<Description>)>,
+    /// When it was last asked. Taken while it is: whoever comes meanwhile does without.
+    asked: Mutex<Option<Instant>>,
     others: Vec<(Program, Description)>,
 }
 
@@ -42,6 +48,7 @@ impl Compilers {
         let own = settings.own.clone();
         let compilers = Self {
             own: own.map(|program| (program, OnceLock::new())),
+            asked: Mutex::default(),
             others,
         };
         compilers.ask_own();
@@ -60,6 +67,14 @@ impl Compilers {
         let Some((program, description)) = &self.own else {
             return;
         };
+        // One at a time, and not at the pace of those who ask for code.
+        let Ok(mut asked) = self.asked.try_lock() else {
+            return;
+        };
+        if asked.is_some_and(|at| at.elapsed() < ASK_PAUSE) {
+            return;
+        }
+        *asked = Some(Instant::now());
         match program.describe() {
             Ok(found) => drop(description.set(found)), // or another one has just asked
             Err(error) => tracing::error!("this program can't compile modules for nodes: {error}"),

@@ -157,7 +157,7 @@ impl Compilation {
         if let Some(kept) = self.0.store.get(digest, &platform) {
             return found(digest, kept);
         }
-        if self.0.compilers.is_incomplete() {
+        if self.0.compilers.of(&platform).is_none() && self.0.compilers.is_incomplete() {
             let this = self.clone();
             let asked = tokio::task::spawn_blocking(move || this.0.compilers.ask_own());
             asked.await.map_err(Failure::internal)?;

@@ -110,6 +110,7 @@ impl Turns {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             if self.jobs().begin(job, self.at_once) {
+                self.changed.notify_waiters(); // the next in line may have looked before
                 return;
             }
             changed.await;

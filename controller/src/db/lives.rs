@@ -13,9 +13,10 @@ use crate::failure::Failure;
 
 /// Rows of microservices that are gone; the oldest are forgotten when there are more.
 const GONE_MAX: u32 = 10_000;
-/// How long, and for how many microservices, a node that was away is told what has ended.
+/// How long a node that was away is told what has ended, and of how many microservices: the newest, and
+/// no fewer than it may have.
 const ENDED_MS_MAX: u64 = 30 * 86_400_000;
-const ENDED_MAX: u32 = 64;
+const ENDED_MAX: u32 = 256;
 
 /// The life of a microservice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -182,6 +183,13 @@ pub(crate) fn end_on_nodes(
         "DELETE FROM ended_lives WHERE ended_ms < ?1",
         [now_ms.saturating_sub(ENDED_MS_MAX)],
     )?;
+    connection.execute(
+        "DELETE FROM ended_lives WHERE (node, application, microservice) IN
+             (SELECT node, application, microservice FROM
+                 (SELECT *, row_number() OVER (PARTITION BY node ORDER BY ended_ms DESC) AS place FROM ended_lives)
+              WHERE place > ?1)",
+        [ENDED_MAX],
+    )?;
     Ok(())
 }
 
@@ -199,11 +207,9 @@ pub(crate) fn forget_placed(connection: &Connection) -> Result<(), Failure> {
 /// What each node is told to delete, as `APPLICATION/MICROSERVICE`.
 pub(crate) fn ended(connection: &Connection) -> Result<BTreeMap<NodeId, Vec<String>>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT node, application || '/' || microservice FROM
-             (SELECT *, row_number() OVER (PARTITION BY node ORDER BY ended_ms DESC) AS place FROM ended_lives)
-         WHERE place <= ?1 ORDER BY 1, 2",
+        "SELECT node, application || '/' || microservice FROM ended_lives ORDER BY 1, 2",
     )?;
-    let rows = statement.query_map([ENDED_MAX], |row| {
+    let rows = statement.query_map([], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
     })?;
     let mut ended: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();

@@ -97,9 +97,7 @@ fn keep_copy(connection: &Connection, path: &Path) -> anyhow::Result<()> {
     }
     let file = path.display();
     let (copy, part) = (format!("{file}{COPY}"), format!("{file}{COPY}.part"));
-    for old in [&copy, &part] {
-        let _ = std::fs::remove_file(old); // or there is none
-    }
+    let _ = std::fs::remove_file(&part); // or there is none
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
     let bytes = number("page_count")?.saturating_mul(number("page_size")?);
     let space = rustix::fs::statvfs(path).with_context(|| format!("can't look at {file}"))?;

@@ -199,6 +199,10 @@ pub(crate) fn complete(connection: &Connection, store: &ModuleStore) -> Result<(
             continue;
         }
         let file = std::fs::read(store.path(module.digest)).unwrap_or_default();
+        if Digest::of(&file) != module.digest {
+            tracing::warn!("the file of {} is missing or damaged", module.label());
+            continue;
+        }
         match Signatures::of(&file) {
             Ok(signatures) => {
                 module.signatures = Some(signatures);

@@ -14,16 +14,7 @@ pub(crate) fn site(
     let nodes: HealthCount = nodes.iter().map(|node| node.health.state).collect();
     let mut instances = HealthCount::default();
     for application in applications {
-        let count = &application.count;
-        for (state, more) in [
-            (HealthState::Healthy, count.healthy),
-            (HealthState::Progressing, count.progressing),
-            (HealthState::Degraded, count.degraded),
-            (HealthState::Failed, count.failed),
-            (HealthState::Unknown, count.unknown),
-        ] {
-            instances.add(state, more);
-        }
+        instances.merge(&application.count);
     }
     let applications: HealthCount = applications.iter().map(|one| one.health.state).collect();
     let parts = [

@@ -92,7 +92,8 @@ fn routes(before: Option<&Status>, after: &Status, node: &Name) -> Vec<Told> {
         let found = routes.find(|one| (one.id, &one.peer) == (like.id, &like.peer))?;
         found.problem.clone()
     };
-    let changed = after.routes.iter().filter_map(|route| {
+    let of_topics = after.routes.iter().filter(|route| route.topic.is_some());
+    let changed = of_topics.filter_map(|route| {
         let last = before.and_then(|before| problem_of(before, route));
         let topic = route.topic.as_deref().unwrap_or_default();
         let (kind, what) = match &route.problem {

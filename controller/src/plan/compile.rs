@@ -106,8 +106,10 @@ fn microservices_on(
             let module = fleet
                 .modules
                 .get(application.modules.get(&microservice.name)?)?;
+            let name = full_name(application, &microservice.name);
             Some(Microservice {
-                name: full_name(application, &microservice.name),
+                life: Some(fleet.life(&name)),
+                name,
                 module: module.digest,
                 module_bytes: module.bytes,
                 module_label: module.label(),
@@ -122,7 +124,6 @@ fn microservices_on(
                 inlet_history: histories(&microservice.inlets),
                 outlet_history: histories(&microservice.outlets),
                 unknown: Vec::new(),
-                life: None,
             })
         })
         .collect()

@@ -208,7 +208,7 @@ impl<'f> Placer<'f> {
         for (at, more) in self.demands(id, name, microservice) {
             let node = &self.fleet.nodes[at];
             let shortages = node.budget.shortages(&self.used(at), &more);
-            // Each is called as the option.
+            // Each resource has the name of its option of `haar-agent enrol`.
             options.extend(shortages.iter().map(|one| format!("`--{}`", one.what)));
             texts.extend(shortages.iter().map(|shortage| match at == id {
                 true => shortage.to_string(),

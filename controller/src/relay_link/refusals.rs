@@ -45,7 +45,7 @@ pub(super) async fn run(
             return;
         }
         let batch = std::mem::take(&mut arrived);
-        let mut known = std::mem::take(&mut told);
+        let mut known = told.clone();
         let work = move |write: &Write<'_>| {
             for refusal in &batch {
                 note(write, refusal, &mut known)?;

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, put};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -66,6 +67,7 @@ async fn start(stall_timeout: Duration) -> Fixture {
             "/large",
             get(|| async { Body::from(vec![b'x'; LARGE_BYTES]) }),
         )
+        .route("/refuse", put(|| async { (StatusCode::BAD_REQUEST, "no") }))
         .route(
             "/enter",
             get(
@@ -230,5 +232,29 @@ async fn a_client_that_reads_nothing_is_cut_and_one_that_reads_slowly_is_not() {
         }
     }
     assert!(rest < LARGE_BYTES, "it got everything");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn who_is_refused_before_all_was_read_reads_why_and_may_go_on() {
+    let server = start(STALL_TIMEOUT).await;
+    let mut stream = server.tls(1).await;
+    let head = "PUT /refuse HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // In many pieces: the server has long known what it answers when the last one comes.
+    for _ in 0..200 {
+        stream.write_all(&[b'x'; 1_000]).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    ask(&mut stream, "/small").await;
+    let mut answers = Vec::new();
+    let read = async {
+        while !answers.ends_with(b"small") {
+            assert_ne!(stream.read_buf(&mut answers).await.unwrap(), 0, "cut");
+        }
+    };
+    soon("both answers", read).await;
+    assert!(String::from_utf8_lossy(&answers).starts_with("HTTP/1.1 400"));
     server.end().await;
 }

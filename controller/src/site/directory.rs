@@ -11,8 +11,8 @@ use anyhow::{Context as _, bail};
 
 use super::modes;
 
-/// A controller that was stopped or killed may hold the directory for so long: a child that it has just
-/// begun to start has its files, too, until it is a program of its own.
+/// How long to wait for the lock. A child that is between `fork` and `exec` still holds the lock of a
+/// controller that has just ended.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 

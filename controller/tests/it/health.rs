@@ -119,6 +119,31 @@ fn what_ran_on_a_node_that_died_is_unknown_since_then_and_runs_elsewhere_once_th
 }
 
 #[test]
+fn what_a_change_does_not_touch_stays_healthy_before_its_node_has_taken_the_change() {
+    let (site, module) = site();
+    let device = Device::join(&site, 1, "gw-1", &[]);
+    let yaml = |more: &str| {
+        let one_and_two = [one("one", "place: {node: gw-1}"), one("two", more)];
+        format!("{HEAD}{}", one_and_two.concat())
+    };
+    site.apply("app", &yaml("place: {node: gw-1}"));
+    site.apply("app", &yaml("place: {node: gw-1}, limits: {memory: 4MiB}"));
+    let taken = number(&site, "gw-1");
+    let _link = report(&site, &device, taken, &["one", "two"], module);
+    until("both run", || {
+        Some(application(&site)).filter(|detail| detail.application.running == 2)
+    });
+    site.apply("app", &yaml("place: {node: gw-1}, limits: {memory: 2MiB}"));
+    assert!(number(&site, "gw-1") > taken);
+    let causes: Vec<_> = application(&site)
+        .microservices
+        .iter()
+        .map(|one| one.health.cause)
+        .collect();
+    assert_eq!(causes, [None, Some(Cause::AssignmentPending)]);
+}
+
+#[test]
 fn after_a_node_is_deleted_what_was_to_run_there_is_missing_and_named() {
     let (site, module) = site();
     let first = Device::join(&site, 1, "gw-1", &[]);

@@ -308,6 +308,16 @@ fn data_belong_to_a_publisher_through_rotations_of_its_key_and_to_no_other() {
     scene.site.trust("acme", &other_publisher());
     push(&scene, "1.1.0", &[other_publisher()]);
     assert_eq!(lives(&mut scene, "1.1.0"), 0);
+    // The orderly way: both keys for a while, then the older one goes.
+    let fresh = SecretKey::from_seed([80; 32]);
+    let add = format!("/publishers/acme/keys/{}", fresh.public());
+    assert_eq!(scene.site.client.put(&add, b"{}").status, 200);
+    let old = format!("/publishers/acme/keys/{}", other_publisher().public());
+    scene.site.client.delete(&old).done();
+    push(&scene, "1.1.1", std::slice::from_ref(&fresh));
+    assert_eq!(lives(&mut scene, "1.1.1"), 0);
+    scene.site.trust("acme", &other_publisher());
+    assert_eq!(lives(&mut scene, "1.1.0"), 0);
     // Another publisher, with a name of its own.
     let third = SecretKey::from_seed([79; 32]);
     scene.site.trust("third", &third);

@@ -256,6 +256,19 @@ impl HealthCount {
         *count = count.saturating_add(more);
     }
 
+    /// Counts what another one has counted.
+    pub fn merge(&mut self, other: &HealthCount) {
+        for (state, more) in [
+            (HealthState::Healthy, other.healthy),
+            (HealthState::Progressing, other.progressing),
+            (HealthState::Degraded, other.degraded),
+            (HealthState::Failed, other.failed),
+            (HealthState::Unknown, other.unknown),
+        ] {
+            self.add(state, more);
+        }
+    }
+
     /// How many there are.
     pub fn all(&self) -> u32 {
         [

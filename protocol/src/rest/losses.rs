@@ -24,7 +24,7 @@ pub struct Loss {
     pub nodes: Vec<Name>,
     /// Instances, messages, or bytes; as far as the nodes have reported them.
     pub count: u64,
-    /// When the last of the nodes was heard of that reported them: milliseconds since the Unix epoch.
+    /// When the oldest report that this rests on was received: milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_ms: Option<u64>,
     /// The same for people.

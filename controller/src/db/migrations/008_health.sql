@@ -1,7 +1,10 @@
 -- What must be known to say how something does, and since when. Times are of the controller's clock.
 
--- When the last status of a node was received. Of those from before this is not known.
+-- When the last status of a node was received. Of those from before it is known that it was no later
+-- than the node was last seen.
 ALTER TABLE statuses ADD COLUMN received_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE statuses SET received_ms =
+    coalesce((SELECT last_seen_ms FROM nodes WHERE nodes.id = statuses.node), 0);
 
 -- The assignment in which an instance was last changed: what its node says rests on it only once the
 -- node has applied it.

@@ -1,6 +1,5 @@
 //! A person's HTTP client: the site's CA and nothing else, and a bearer token.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,16 +109,7 @@ impl Client {
         headers: &[(&str, String)],
         body: &[u8],
     ) -> Reply {
-        // What is refused before its body is read is answered on a connection that is then closed:
-        // whoever still writes then may see that first. Nothing was done, so it is asked again.
-        let is_cut = |error: &ureq::Error| matches!(error, ureq::Error::Io(error) if error.kind() == ErrorKind::BrokenPipe);
-        for _ in 0..5 {
-            match self.try_send(method, path, headers, body) {
-                Err(error) if is_cut(&error) => {}
-                sent => return sent.unwrap(),
-            }
-        }
-        panic!("{method} {path}: cut off five times");
+        self.try_send(method, path, headers, body).unwrap()
     }
 
     pub(crate) fn try_send(

@@ -21,6 +21,7 @@ mod adoption;
 mod renewal;
 mod requests;
 mod external;
+mod leaving;
 mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -46,6 +47,7 @@ use crate::failure::Failure;
 use crate::site::Site;
 use adoption::Adoption;
 use external::{Externals, Sessions};
+pub(crate) use leaving::{device_sessions, end as end_device_sessions};
 use presence::Presence;
 use reports::{Reports, Shared};
 use requests::Requests;

@@ -37,6 +37,13 @@ pub fn device_user(node: &NodeId, relay: &Name) -> String {
     format!("{}.{relay}", former_device_user(node))
 }
 
+/// The client id of a node, or of the site, at a relay where its user name is not its own. Such a
+/// broker cannot tell two relay resources apart that are one broker, so the id contains the relay's
+/// name: else each session would end the other.
+pub fn client_among_many(who: &impl fmt::Display, relay: &Name) -> String {
+    format!("{who}.{relay}")
+}
+
 /// The same of agents of earlier releases, for all relays.
 pub fn former_device_user(node: &NodeId) -> String {
     format!("{node}.devices")

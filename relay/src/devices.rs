@@ -33,6 +33,7 @@ use crate::session::Identity;
 use budget::Budget;
 pub use budget::Held;
 use driver::Driver;
+pub use forget::end_session;
 use former::Phase;
 pub use message::{DeviceMessage, DevicePublish, MessageProperties, Outcome, Receipt};
 

@@ -42,7 +42,7 @@ pub use descriptors::raise_descriptor_limit;
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
     DeviceSubscription, DeviceTask, DeviceTerms, DeviceWants, Held, MessageProperties, Outcome,
-    Receipt,
+    Receipt, end_session,
 };
 #[cfg(feature = "broker")]
 pub use door::{Door, DoorLimits, Full, Place, Progress, Source};

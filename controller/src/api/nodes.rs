@@ -17,7 +17,7 @@ use super::changing::ChangeQuery;
 use crate::change::Care;
 use crate::db::statuses::StatusRow;
 use crate::health::NodeFacts;
-use crate::{change, clock, db, overview};
+use crate::{change, clock, db, overview, relay_link};
 
 /// `GET /nodes`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<Node>>> {
@@ -130,11 +130,22 @@ pub(super) async fn revoke(
             return Ok(Json(Preview { losses }).into_response());
         }
     }
+    let (site, of) = (Arc::clone(&app.site), name.clone());
+    let sessions = app
+        .database
+        .read(move |sql| relay_link::device_sessions(sql, &site, &of))
+        .await
+        .unwrap_or_else(|failure| {
+            tracing::error!(%failure, "what brokers keep for the node is not known");
+            Vec::new()
+        });
+    let of = name.clone();
     let node = app
         .database
         .write(move |write| change::revoke(write, &name))
         .await?;
     app.relay.revoke(node.clone()).await;
+    relay_link::end_device_sessions(sessions, of, &app.database);
     let site = Arc::clone(&app.site);
     let cleared = app
         .database

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haar_protocol::ids::Name;
+use haar_protocol::keys::PublicKey;
 use haar_protocol::manifest::{ClientCertificate, Credentials};
-use haar_protocol::relay::{EMBEDDED, RelayRole, RelayUrl};
+use haar_protocol::relay::{EMBEDDED, RelayRole, RelayUrl, client_among_many};
 use haar_protocol::topics;
 use haar_relay::{Credentials as Proof, Endpoint, Identity, Session, SessionOptions};
 use tokio::sync::watch;
@@ -94,11 +95,12 @@ impl Sessions {
 
 /// What a session depends on; with another it is started anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
+pub(super) struct Target {
     url: RelayUrl,
     ca_pem: Option<String>,
     credentials: Credentials,
     client: Option<ClientCertificate>,
+    role: RelayRole,
 }
 
 /// A session with a relay that is not ours.
@@ -165,6 +167,7 @@ impl Externals {
             Err(failure) => return tracing::error!(%failure, "the relays could not be read"),
         };
         let mut wanted: BTreeMap<Name, Target> = relays.into_iter().filter_map(target).collect();
+        wanted.retain(|_, target| target.role == RelayRole::Everything);
         let is_known = |name: &Name| self.held.contains_key(name) || name.as_str() == EMBEDDED;
         self.sessions.lock().retain(|name, _| is_known(name));
         let names: Vec<Name> = self.held.keys().cloned().collect();
@@ -228,7 +231,8 @@ impl Externals {
     }
 }
 
-fn target(relay: Relay) -> Option<(Name, Target)> {
+/// What it takes to connect to a relay that is not ours.
+pub(super) fn target(relay: Relay) -> Option<(Name, Target)> {
     match relay.place {
         RelayPlace::External {
             url,
@@ -236,16 +240,47 @@ fn target(relay: Relay) -> Option<(Name, Target)> {
             credentials,
             client,
             ..
-        } if relay.role == RelayRole::Everything => {
+        } => {
             let target = Target {
                 url,
                 ca_pem,
                 credentials,
                 client,
+                role: relay.role,
             };
             Some((relay.name, target))
         }
         _ => None,
+    }
+}
+
+/// Where it is, and whom to trust there.
+///
+/// # Errors
+/// When its certificates can't be used.
+pub(super) fn endpoint(site: &Site, target: &Target) -> Result<Endpoint, haar_relay::RelayError> {
+    let ca = target.ca_pem.as_deref().unwrap_or(&site.ca_pem);
+    Endpoint::new(&target.url, Some(ca))?.showing(target.client.as_ref().map(change::shown))
+}
+
+/// What whoever has `key` shows there, as `user` where there are users of their own.
+pub(super) fn credentials(
+    site: &Site,
+    relay: &Name,
+    target: &Target,
+    user: &str,
+    key: &PublicKey,
+) -> Proof {
+    match &target.credentials {
+        Credentials::Generated => Proof::Password {
+            user: user.to_owned(),
+            password: site.key.shared_with(key).relay_password(relay),
+        },
+        Credentials::Given { user, password } => Proof::Password {
+            user: user.clone(),
+            password: password.clone(),
+        },
+        Credentials::Anonymous => Proof::Anonymous,
     }
 }
 
@@ -254,27 +289,17 @@ fn session_options(
     relay: &Name,
     target: &Target,
 ) -> Result<SessionOptions, haar_relay::RelayError> {
-    let ca = target.ca_pem.as_deref().unwrap_or(&site.ca_pem);
-    let credentials = match &target.credentials {
-        Credentials::Generated => Proof::Password {
-            user: site.id.to_string(),
-            password: site
-                .key
-                .shared_with(&site.key.public())
-                .relay_password(relay),
-        },
-        Credentials::Given { user, password } => Proof::Password {
-            user: user.clone(),
-            password: password.clone(),
-        },
-        Credentials::Anonymous => Proof::Anonymous,
-    };
+    let user = site.id.to_string();
     Ok(SessionOptions {
-        endpoint: Endpoint::new(&target.url, Some(ca))?
-            .showing(target.client.as_ref().map(change::shown))?,
+        endpoint: endpoint(site, target)?,
         identity: Identity {
-            client_id: site.id.to_string(),
-            credentials,
+            credentials: credentials(site, relay, target, &user, &site.key.public()),
+            client_id: match target.credentials {
+                Credentials::Generated => user,
+                Credentials::Given { .. } | Credentials::Anonymous => {
+                    client_among_many(&user, relay)
+                }
+            },
         },
         will: None,
         subscriptions: topics::site_subscriptions(&site.id),

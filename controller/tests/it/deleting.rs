@@ -1,6 +1,11 @@
 //! Deleting and revoking.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
 use haar_protocol::ids::Digest;
+use haar_protocol::relay::device_user;
 use haar_relay::{DisconnectReason, SessionEvent};
 
 use crate::support::device::{Device, post, token};
@@ -99,4 +104,58 @@ fn a_revoked_device_that_may_come_back_gets_a_higher_number() {
     until("the node is listed with it", || {
         (site.client.get("/nodes/gw").json()["assignment"] == after.number).then_some(())
     });
+}
+
+/// Ends with the test.
+struct Mosquitto(Child);
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_session_of_a_revoked_node_at_a_broker_of_devices_is_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = folder.path().join("mosquitto.conf");
+    let text =
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\nlog_type all\n");
+    std::fs::write(&configuration, text).unwrap();
+    let mut command = Command::new("mosquitto");
+    command.arg("-c").arg(&configuration).stderr(Stdio::piped());
+    let missing = "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto";
+    let mut broker = Mosquitto(command.spawn().expect(missing));
+    let mut log = BufReader::new(broker.0.stderr.take().unwrap()).lines();
+    let mut logged = |text: &str| {
+        let found = log
+            .by_ref()
+            .map(Result::unwrap)
+            .any(|line| line.contains(text));
+        assert!(found, "{text}");
+    };
+    logged(" running");
+
+    let site = TestSite::with_publisher();
+    site.push(&recipe("sampler", "1.0.0"));
+    let device = Device::join(&site, 1, "gw", &[]);
+    let relay = format!(
+        "api_version: haar/v1\nkind: Relay\nname: plant\nurl: mqtt://127.0.0.1:{port}\ncarries: topics\ncredentials: anonymous\n"
+    );
+    site.client.put("/relays/plant", relay.as_bytes()).done();
+    site.apply("app", "api_version: haar/v1\nkind: Application\nname: app\nmicroservices:\n- {name: one, module: sampler@1.0.0, place: {node: gw}, inlets: {in: text/plain}}\nroutes:\n- {from: \"mqtt:plant/#\", to: one.in, relay: plant}\n");
+    let user = device_user(&device.id, &"plant".parse().unwrap());
+    let session = format!("-p {port} -c -i {user} -V 5 -x 3600 -q 1 -t plant/# -E");
+    let subscribed = Command::new("mosquitto_sub")
+        .args(session.split(' '))
+        .status();
+    assert!(subscribed.unwrap().success());
+    logged(&format!("Client {user} disconnected"));
+    site.client.delete("/nodes/gw").done();
+    logged(&format!("as {user} (p5, c1"));
+    logged(&format!("Client {user} disconnected"));
 }

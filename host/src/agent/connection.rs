@@ -7,6 +7,7 @@ use haar_protocol::ids::{NodeId, SiteId};
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::relay::{
     CLIENT_PURPOSE, ClientAccess, NodeCredentials, PASSWORD_PURPOSE, RelayAccess, RelayRole,
+    client_among_many,
 };
 use haar_protocol::topics::{self, Topic};
 use haar_relay::{
@@ -117,9 +118,13 @@ pub(super) fn connect(
 ) -> anyhow::Result<(Session, SessionTask, mpsc::Receiver<SessionEvent>)> {
     let (site, node) = (&account.site, &account.node);
     let sees_site = access.role == RelayRole::Everything;
+    let mut identity = account.identity(access, node.to_string())?;
+    if let NodeCredentials::Given { .. } | NodeCredentials::Anonymous = access.credentials {
+        identity.client_id = client_among_many(node, &access.name);
+    }
     let options = SessionOptions {
         endpoint: account.endpoint(access)?,
-        identity: account.identity(access, node.to_string())?,
+        identity,
         will: sees_site.then(|| alive(site, node, "offline")),
         subscriptions: match sees_site {
             true => topics::node_subscriptions(site, node),

@@ -22,6 +22,7 @@ use super::{
 use crate::backoff::Backoff;
 use crate::connection::{IN_FLIGHT_MAX, mqtt_options};
 use crate::driver::{ended, random};
+use crate::endpoint::Endpoint;
 use crate::reason::DisconnectReason;
 use crate::session::{Identity, SessionOptions};
 use crate::window::{HANDED_MAX, Window};
@@ -55,6 +56,20 @@ pub(super) struct Driver {
     pub(super) closing: CancellationToken,
     pub(super) forgetting: CancellationToken,
     pub(super) stop: CancellationToken,
+}
+
+/// The options of a connection.
+pub(super) fn device_mqtt(
+    endpoint: &Endpoint,
+    identity: &Identity,
+) -> Result<MqttOptions, DisconnectReason> {
+    mqtt_options(&SessionOptions {
+        endpoint: endpoint.clone(),
+        identity: identity.clone(),
+        will: None,
+        subscriptions: Vec::new(),
+        queue_messages: 1,
+    })
 }
 
 /// How a connection ended.
@@ -100,23 +115,16 @@ impl Driver {
         }
     }
 
-    /// The options of a connection, as agents before or as itself.
-    pub(super) fn mqtt(&self, is_former: bool) -> Result<MqttOptions, DisconnectReason> {
+    /// As whom to connect: as agents before, or as itself.
+    pub(super) fn identity(&self, is_former: bool) -> &Identity {
         let former = self.options.former.as_ref().filter(|_| is_former);
-        let identity: &Identity = former.unwrap_or(&self.options.identity);
-        let options = SessionOptions {
-            endpoint: self.options.endpoint.clone(),
-            identity: identity.clone(),
-            will: None,
-            subscriptions: Vec::new(),
-            queue_messages: 1,
-        };
-        mqtt_options(&options)
+        former.unwrap_or(&self.options.identity)
     }
 
     async fn connect_once(&mut self) -> Ending {
         let phase = self.phase;
-        let mut mqtt = match self.mqtt(phase != Phase::Own) {
+        let mut mqtt = match device_mqtt(&self.options.endpoint, self.identity(phase != Phase::Own))
+        {
             Ok(mqtt) => mqtt,
             Err(reason) => return Ending::Failed(reason),
         };

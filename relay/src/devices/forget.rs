@@ -4,10 +4,13 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::driver::Driver;
+use super::driver::{Driver, device_mqtt};
 use super::former::Phase;
 use crate::backoff;
 use crate::driver::random;
+use crate::endpoint::Endpoint;
+use crate::reason::DisconnectReason;
+use crate::session::Identity;
 
 /// One attempt.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(20);
@@ -43,27 +46,35 @@ impl Driver {
 
     /// One attempt, for the present session or that of agents before. False when it failed.
     pub(super) async fn forget_one(&self, is_former: bool) -> bool {
-        let forgotten = timeout(FORGET_TIMEOUT, self.end_session(is_former));
-        forgotten.await.unwrap_or(false)
+        let (endpoint, identity) = (&self.options.endpoint, self.identity(is_former));
+        end_session(endpoint, identity).await.is_ok()
     }
+}
 
-    async fn end_session(&self, is_former: bool) -> bool {
-        let Ok(mut mqtt) = self.mqtt(is_former) else {
-            return false;
-        };
-        mqtt.set_clean_start(true);
-        mqtt.set_session_expiry_interval(Some(0));
-        let (client, mut event_loop) = AsyncClient::new(mqtt, 1);
-        let mut is_forgotten = false;
+/// Has a broker end the session of a client id, with what waits in it: begins one in its place that
+/// ends with its connection. One attempt.
+///
+/// # Errors
+/// Why the broker did not accept the connection.
+pub async fn end_session(endpoint: &Endpoint, identity: &Identity) -> Result<(), DisconnectReason> {
+    let mut mqtt = device_mqtt(endpoint, identity)?;
+    mqtt.set_clean_start(true);
+    mqtt.set_session_expiry_interval(Some(0));
+    let (client, mut event_loop) = AsyncClient::new(mqtt, 1);
+    let ended = async {
+        let mut is_accepted = false;
         loop {
             match event_loop.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    is_forgotten = true;
+                    is_accepted = true;
                     drop(client.try_disconnect());
                 }
                 Ok(_) => {}
-                Err(_) => return is_forgotten,
+                Err(_) if is_accepted => return Ok(()),
+                Err(error) => return Err(DisconnectReason::from(error).without_answer()),
             }
         }
-    }
+    };
+    let ended = timeout(FORGET_TIMEOUT, ended).await;
+    ended.unwrap_or(Err(DisconnectReason::Unanswered))
 }

@@ -10,6 +10,7 @@ use super::{READINGS, listening, reading, says, scene, texts, topic_route};
 use crate::mosquitto::Mosquitto;
 use crate::node::Node;
 use crate::site::Site;
+use crate::supervised;
 
 const TOPIC: [&str; 3] = ["-r", "-t", "plant/7/temperature"];
 
@@ -151,19 +152,25 @@ async fn a_topic_is_cleared_with_the_last_route_at_its_broker() {
     node.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_topic_says_that_its_node_is_gone_and_what_it_said_before_when_it_is_back() {
-    let site = Site::start().await;
-    let mut broker = Mosquitto::start().await;
-    let mut node = Node::enrol(&site, "one");
+/// What the node last read, on a topic that says when it is gone.
+fn reporting(node: &Node, site: &Site, broker: &Mosquitto) -> Assignment {
     let access = broker.access(NodeCredentials::Anonymous);
-    let mut assignment = echoing(&node, &site, access);
+    let mut assignment = echoing(node, site, access);
     let target = TopicTarget {
         topic: "plant/state".parse().unwrap(),
         retain: true,
         will: Some("offline".to_owned()),
     };
     assignment.topics[1] = topic_route(TopicEnd::To(target), "echo", "out");
+    assignment
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_says_that_its_node_is_gone_and_what_it_said_before_when_it_is_back() {
+    let site = Site::start().await;
+    let mut broker = Mosquitto::start().await;
+    let mut node = Node::enrol(&site, "one");
+    let assignment = reporting(&node, &site, &broker);
     node.start();
     site.assign(&assignment).await;
     broker.subscribed(&node.id, 1).await;
@@ -175,4 +182,21 @@ async fn a_topic_says_that_its_node_is_gone_and_what_it_said_before_when_it_is_b
     node.stop().await;
     let topic = ["-t", "plant/state", "-C", "1"];
     assert_eq!(broker.subscribe(&topic).await, "offline\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_says_that_its_node_is_gone_after_a_power_cut() {
+    let site = Site::start().await;
+    let broker = Mosquitto::start().await;
+    let node = Node::enrol(&site, "one");
+    node.write_enrolment();
+    let assignment = reporting(&node, &site, &broker);
+    let mut agent = supervised::start(&node, &[]);
+    site.assign(&assignment).await;
+    broker.subscribed(&node.id, 1).await;
+    reading(&broker, "online").await;
+    retained(&broker, &node, "plant/state", 6).await;
+    agent.kill().await.unwrap();
+    let topic = ["-t", "plant/state", "-C", "2"];
+    assert_eq!(broker.subscribe(&topic).await, "online\noffline\n");
 }

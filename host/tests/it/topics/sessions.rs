@@ -44,6 +44,27 @@ async fn two_relays_that_are_one_broker_do_not_end_each_others_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_relays_for_links_that_are_one_broker_do_not_end_each_others_sessions() {
+    let site = Site::start().await;
+    let broker = Mosquitto::start().await;
+    let mut node = Node::enrol(&site, "one");
+    let access = broker.access(NodeCredentials::Anonymous);
+    let mut other = access.clone();
+    other.name = "plant-2".parse().unwrap();
+    let mut assignment = node.assignment(&site, 1);
+    assignment.relays.extend([access, other]);
+    node.start();
+    site.assign(&assignment).await;
+    broker
+        .logged(2, |line| line.contains("Sending SUBACK"))
+        .await;
+    let log = broker.log();
+    let ended = log.iter().any(|line| line.contains("already connected"));
+    assert!(!ended, "{log:#?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_broker_kept_for_an_agent_of_an_earlier_release_is_taken_over_in_order() {
     let site = Site::start().await;
     let broker = Mosquitto::start_with("allow_anonymous true\nmax_queued_messages 0\n", |_| {});

@@ -1,4 +1,4 @@
-//! What a node tells the broker of devices in the name of a route, beside the messages of its outlet:
+//! What a node tells a broker of devices in the name of a route, beside the messages of its outlet:
 //! that it is gone (the payload that its will has), or that what the broker retains is to be
 //! forgotten (an empty message that is to be retained, MQTT 5.0 section 3.3.1.3).
 
@@ -87,7 +87,14 @@ impl Errands {
         let (message, _) = self.0.remove(index);
         if let Outcome::Refused(why) | Outcome::Never(why) = outcome {
             let topic = &message.topic;
-            tracing::warn!(%relay, %topic, "what the broker retains of a withdrawn route stays there: {why}");
+            match message.payload.is_empty() {
+                true => {
+                    tracing::warn!(%relay, %topic, "the broker did not clear the topic of a withdrawn route: {why}");
+                }
+                false => {
+                    tracing::warn!(%relay, %topic, "the broker did not take the message that says that the node is gone: {why}");
+                }
+            }
         }
         true
     }

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// A relay of the site, or the address of any broker: mqtts://HOST:PORT, or mqtt:// on this machine
     #[arg(value_name = "NAME|URL")]
     broker: String,
-    /// Try nothing, and say how this node fares with the relay, as it reports itself
+    /// Run no trial; show what this node reports of its own session with the relay
     #[arg(long, value_name = "NAME", conflicts_with_all = ["ca", "user", "password_file", "client_certificate"])]
     node: Option<Name>,
     /// The certificate of the broker's authority, or the broker's own, in PEM; for a URL

@@ -215,8 +215,8 @@ fn password_line(user: &RelayUser, salt: &[u8]) -> String {
 /// without a user keep what they had, but for what is Haar's own.
 fn acl(credentials: &RelayCredentials) -> String {
     let mut text = format!(
-        "# Written by `haar relay credentials {}`; it is written anew each time.\n\
-         # Clients without a user, where the broker lets any in:\n\
+        "# Written by `haar relay credentials {}`, which replaces it each time.\n\
+         # Clients without a user, if the broker lets them in:\n\
          topic readwrite #\n\
          topic read $SYS/#\n\
          topic readwrite $haar-check/#\n\

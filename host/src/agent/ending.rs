@@ -59,8 +59,7 @@ impl Agent {
             self.assignment(&envelope).await;
         }
         self.end_lives().await;
-        let are_given = self.node.registry.gives_numbers();
-        self.reserve_numbers(are_given).await;
+        self.reserve_numbers().await;
         if self.lacks_logs {
             self.open_logs_again().await;
         }
@@ -77,6 +76,14 @@ impl Agent {
         }
         self.count_dead_letters().await;
         self.send_status().await;
+    }
+
+    /// Keeps numbers for messages ahead of those that were given, where any are given.
+    pub(super) async fn reserve_numbers(&mut self) {
+        if self.node.registry.gives_numbers() {
+            let registry = &self.node.registry;
+            self.numbers.reserve(&self.store, registry).await;
+        }
     }
 
     /// Where the disk does not answer, the status says so and goes without.
@@ -188,10 +195,9 @@ impl Agent {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
-        if self.node.is_idle() && self.reserved > 1 {
-            // Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
-            let highest = self.node.registry.highest_number();
-            let _ = self.store.past(0, Some(highest)).await;
+        if self.node.is_idle() {
+            let registry = &self.node.registry;
+            self.numbers.end(&self.store, registry).await;
         }
         if let Err(error) = self.store.keep_ages().await
             && !self.store.is_known_to_fail()

@@ -4,6 +4,7 @@
 mod pauses;
 pub mod slot;
 pub mod node;
+mod numbers;
 mod actions;
 mod replay;
 mod view;

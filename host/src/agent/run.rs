@@ -28,6 +28,7 @@ use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper::LogShipper;
 use super::node::Node;
+use super::numbers::Numbers;
 use super::relays::{Relays, Uplink};
 use super::reports::Reports;
 use super::requests::{Desk, QUEUE_REQUESTS};
@@ -122,8 +123,7 @@ pub struct Agent {
     pub(super) unstored: Option<Bytes>,
     /// An assignment in force of which a part waits for the end of these instances.
     pub(super) ending: Option<(Bytes, Held)>,
-    /// Outlets without logs may give numbers up to here; 0 before that is known.
-    pub(super) reserved: u64,
+    pub(super) numbers: Numbers,
     /// Its data directory.
     pub(super) data: PathBuf,
     /// Since when something is wrong with its database.
@@ -259,7 +259,7 @@ impl Agent {
             lacks_logs: false,
             unstored: None,
             ending: None,
-            reserved: 0,
+            numbers: Numbers::default(),
             data: data.to_owned(),
             store_since: None,
             link_key_generation: 0,

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+use super::node::Effect;
 use super::pauses;
 use crate::bus::inbox::Inbox;
 use crate::local_api::files::thread::FileThread;
@@ -75,6 +76,9 @@ pub struct Slot {
     pub last: Option<(Arc<Microservice>, InstancePre<State>)>,
     /// What was refused.
     pub refused: Option<Arc<Microservice>>,
+    /// What runs was verified with another trust than there is now. Nothing is kept that could be started
+    /// without another look.
+    pub unverified: bool,
     /// What waits for its time.
     pub waiting: Option<Waiting>,
     /// What was wanted when that began.
@@ -112,6 +116,7 @@ impl Slot {
             ready: None,
             last: None,
             refused: None,
+            unverified: false,
             waiting: None,
             waits_for: None,
             stop_deadline: None,
@@ -136,6 +141,15 @@ impl Slot {
             self.failures = 0;
             self.reason = None;
         }
+    }
+
+    /// Begins to prepare `wanted`, unless something is being prepared.
+    pub fn prepare(&mut self, wanted: &Arc<Microservice>) -> Option<Effect> {
+        if self.preparing.is_some() {
+            return None; // the answer leads on
+        }
+        self.preparing = Some(Arc::clone(wanted));
+        Some(Effect::Prepare(Arc::clone(wanted)))
     }
 
     /// Waits until the next start, or the next attempt to get the module, of `spec`.
@@ -194,6 +208,16 @@ impl Slot {
         }
     }
 
+    /// Other publishers or signatures are trusted than before: what was prepared has to be prepared again
+    /// before it starts. What was refused may be good now, and what runs may not be.
+    pub fn distrust(&mut self) {
+        self.unverified = true;
+        self.refused = None;
+        self.preparing = None;
+        self.ready = None;
+        self.last = None;
+    }
+
     /// A change that was refused is not wanted any more, and what ran before it goes on: nothing is left
     /// of the refusal.
     pub fn forget_refusal_unless_of(&mut self, wanted: &Microservice) {
@@ -248,6 +272,7 @@ impl Slot {
             held_bytes: self.held_bytes(),
             refused: self.refused.clone(),
             backing_off: self.waiting.is_some(),
+            unverified: self.unverified && self.running.is_some(),
             stopping: self.stop_deadline.is_some() && self.ready.is_none(),
         }
     }

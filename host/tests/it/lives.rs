@@ -276,7 +276,8 @@ async fn numbers_of_a_live_outlet_go_on_after_a_restart_of_the_agent() {
     let mut scene = Numbers::start(Delivery::Live).await;
     let first = scene.say().await;
     let at_the_cut = tempfile::tempdir().unwrap();
-    for file in ["agent.db", "agent.db-wal"] {
+    const FILES: [&str; 3] = ["agent.db", "agent.db-wal", "message-numbers"];
+    for file in FILES {
         let path = scene.node.data.path().join(file);
         std::fs::copy(path, at_the_cut.path().join(file)).unwrap();
     }
@@ -290,7 +291,7 @@ async fn numbers_of_a_live_outlet_go_on_after_a_restart_of_the_agent() {
 
     // A power cut: the database is as it was while the first messages were said.
     scene.node.stop().await;
-    for file in ["agent.db", "agent.db-wal"] {
+    for file in FILES {
         let path = scene.node.data.path().join(file);
         std::fs::copy(at_the_cut.path().join(file), path).unwrap();
     }

@@ -90,7 +90,7 @@ impl Scene {
 
     /// Cuts the power: what is on the disk now is what the next agent finds.
     async fn cut_power(&mut self) {
-        const FILES: [&str; 2] = ["agent.db", "agent.db-wal"];
+        const FILES: [&str; 3] = ["agent.db", "agent.db-wal", "message-numbers"];
         let path = |file: &str| self.node.data.path().join(file);
         let at_the_cut = FILES.map(|file| std::fs::read(path(file)).unwrap());
         self.node.stop().await;

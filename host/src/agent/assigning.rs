@@ -8,12 +8,10 @@ use haar_protocol::ids::Digest;
 use haar_protocol::signed;
 use haar_protocol::status::RefusedAssignment;
 
-use super::connection::fresh_epoch;
 use super::housekeeping::{self, Kept};
 use super::node::Effect;
 use super::run::Agent;
 use crate::accept::{self, Verdict};
-use crate::bus::logs;
 use crate::enrol::random_seed;
 use crate::identity::LinkSecret;
 use crate::local_api::state::now_ms;
@@ -229,37 +227,9 @@ impl Agent {
 
     /// Opens the logs of its durable routes, and takes them into use.
     pub(super) async fn open_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
-        let opened = self.open_wanted_logs(assignment).await;
-        if opened.is_err() {
-            self.numbers.lost(&self.store, &mut self.node.registry);
-        }
-        let mut microservices = assignment.microservices.iter();
-        let has_outlets = microservices.any(|one| !one.outlets.is_empty());
-        if has_outlets || !assignment.topics.is_empty() {
-            let registry = &self.node.registry;
-            self.numbers.reserve(&self.store, registry).await;
-        }
-        opened
-    }
-
-    async fn open_wanted_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
-        let wanted = logs::wanted(assignment);
-        let registry = &mut self.node.registry;
-        self.numbers.begin(&self.store, registry, &wanted).await?;
-        // What is handled is not counted among what goes with a route.
-        registry.logs.bases().store(&self.store).await?;
-        let owners = assignment.microservices.iter();
-        let owners = owners.map(|one| one.name.clone()).collect();
-        let opened = self
-            .store
-            .open_logs(owners, wanted.clone(), fresh_epoch())
-            .await?;
-        let registry = &mut self.node.registry;
-        registry.logs.follow(wanted, opened, assignment);
+        let (numbers, registry) = (&mut self.numbers, &mut self.node.registry);
+        self.node.discarded = numbers.open_logs(&self.store, registry, assignment).await?;
         self.lacks_logs = false;
-        let past = self.store.past(0, None).await?;
-        self.numbers.follow_retired(registry, past.retired);
-        self.node.discarded = past.discarded;
         Ok(())
     }
 

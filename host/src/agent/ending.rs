@@ -59,7 +59,6 @@ impl Agent {
             self.assignment(&envelope).await;
         }
         self.end_lives().await;
-        self.reserve_numbers().await;
         if self.lacks_logs {
             self.open_logs_again().await;
         }
@@ -76,14 +75,6 @@ impl Agent {
         }
         self.count_dead_letters().await;
         self.send_status().await;
-    }
-
-    /// Keeps numbers for messages ahead of those that were given, where any are given.
-    pub(super) async fn reserve_numbers(&mut self) {
-        if self.node.registry.gives_numbers() {
-            let registry = &self.node.registry;
-            self.numbers.reserve(&self.store, registry).await;
-        }
     }
 
     /// Where the disk does not answer, the status says so and goes without.

@@ -10,12 +10,23 @@
 //!                        bound is below that of the file is an older copy, and its logs know too little
 //! ```
 
+use std::time::Duration;
+
+use haar_protocol::assignment::Assignment;
+use haar_protocol::status::Overflow;
+use tokio::time::Instant;
+
+use super::connection::fresh_epoch;
+use crate::bus::logs;
 use crate::bus::registry::Registry;
 use crate::store::Store;
 use crate::store::log::WantedLog;
 
 /// How many numbers are kept ahead of those that were given.
 const AHEAD: u64 = 1 << 21;
+
+/// How often is looked whether more must be kept: no outlet gives half of those in this time.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the control loop knows of them.
 #[derive(Debug, Default)]
@@ -26,14 +37,58 @@ pub(super) struct Numbers {
     bound: u64,
     /// What the registry knows of the numbers whose logs are gone.
     retired: u64,
+    /// When it is looked next whether more must be kept.
+    look: Option<Instant>,
 }
 
 impl Numbers {
-    /// Has outlets that get a log only now go on above the numbers that they have given.
+    /// Opens the logs of the durable routes of an assignment, and takes them into use. Outlets go on above the
+    /// numbers that they have given. Returns what was discarded on this node, with what is now.
     ///
     /// # Errors
-    /// When the database can't be read or written: see [`lost`](Self::lost).
-    pub(super) async fn begin(
+    /// When the database can't be read or written. Then outlets without logs go on above all numbers of the
+    /// node, as far as these are known.
+    pub(super) async fn open_logs(
+        &mut self,
+        store: &Store,
+        registry: &mut Registry,
+        assignment: &Assignment,
+    ) -> anyhow::Result<Overflow> {
+        let opened = self.open_wanted(store, registry, assignment).await;
+        if opened.is_err() {
+            self.lost(store, registry);
+        }
+        let mut microservices = assignment.microservices.iter();
+        let has_outlets = microservices.any(|one| !one.outlets.is_empty());
+        if has_outlets || !assignment.topics.is_empty() {
+            self.reserve(store, registry).await;
+        }
+        opened
+    }
+
+    async fn open_wanted(
+        &mut self,
+        store: &Store,
+        registry: &mut Registry,
+        assignment: &Assignment,
+    ) -> anyhow::Result<Overflow> {
+        let wanted = logs::wanted(assignment);
+        self.begin(store, registry, &wanted).await?;
+        // What is handled is not counted among what goes with a route.
+        registry.logs.bases().store(store).await?;
+        let owners = assignment.microservices.iter();
+        let owners = owners.map(|one| one.name.clone()).collect();
+        let opened = store
+            .open_logs(owners, wanted.clone(), fresh_epoch())
+            .await?;
+        registry.logs.follow(wanted, opened, assignment);
+        let past = store.past(0, None).await?;
+        self.follow_retired(registry, past.retired);
+        Ok(past.discarded)
+    }
+
+    /// Has outlets that get a log only now go on above the numbers that they have given.
+    async fn begin(
         &mut self,
         store: &Store,
         registry: &mut Registry,
@@ -55,7 +110,7 @@ impl Numbers {
     }
 
     /// Logs were opened, and others forgotten: what outlets give without a log is above these.
-    pub(super) fn follow_retired(&mut self, registry: &mut Registry, retired: u64) {
+    fn follow_retired(&mut self, registry: &mut Registry, retired: u64) {
         if retired > self.retired {
             self.retired = retired;
             registry.floor = registry.floor.max(retired);
@@ -63,7 +118,7 @@ impl Numbers {
     }
 
     /// Logs could not be opened: outlets that go on without one begin above all numbers of the node.
-    pub(super) fn lost(&self, store: &Store, registry: &mut Registry) {
+    fn lost(&self, store: &Store, registry: &mut Registry) {
         let bound = self.bound.max(store.numbers_in_file().unwrap_or(0));
         match self.reserved {
             // What they have given since the start may be anything.
@@ -72,8 +127,14 @@ impl Numbers {
         }
     }
 
-    /// Keeps numbers ahead of those that were given. What can't be kept is tried again with every status.
+    /// When to [`reserve`](Self::reserve) again.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.look
+    }
+
+    /// Keeps numbers ahead of those that were given. What can't be kept is tried again with the next look.
     pub(super) async fn reserve(&mut self, store: &Store, registry: &Registry) {
+        self.look = registry.gives_numbers().then(|| Instant::now() + LOOK_PAUSE);
         let Some(reserved) = self.reserved else {
             return; // what the last start has reserved is not known, and must not become less
         };
@@ -111,3 +172,6 @@ fn complain(store: &Store, error: &anyhow::Error) {
         tracing::error!("numbers of messages can't be reserved: {error:#}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,6 +316,11 @@ impl Agent {
                 () = tokio::time::sleep_until(self.report_at) => {
                     service_manager.wait_for_disk(pin!(self.report())).await;
                 }
+                () = sleep_until(self.numbers.wake()) => {
+                    let registry = &self.node.registry;
+                    let reserved = self.numbers.reserve(&self.store, registry);
+                    service_manager.wait_for_disk(pin!(reserved)).await;
+                }
                 () = sleep_until(service_manager.wake()) => {} // told below, as after every turn
             }
             while self.work.try_join_next().is_some() {} // finished side work

@@ -7,7 +7,8 @@ use haar_protocol::assignment::{Assignment, Route};
 use haar_protocol::ids::RouteId;
 use haar_protocol::log::LogLine;
 use haar_protocol::manifest::Delivery;
-use haar_protocol::quantity::ByteSize;
+use haar_protocol::quantity::{ByteSize, Millis};
+use haar_protocol::signed;
 use haar_protocol::status::{State, Status};
 
 use crate::driver::Driver;
@@ -158,6 +159,85 @@ async fn what_was_deleted_is_gone_at_once_and_what_was_moved_stays() {
     scene.assign(5, None).await;
     assert_eq!(scene.tell("exists colour").await, "false");
     assert!(!file.exists());
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_life_without_an_instance_does_not_reach_the_next_one() {
+    let mut scene = Scene::start().await;
+    let guest = scene.assignment.microservices[0].clone();
+    // It fails at its start, and messages wait for the next one.
+    let trap = artifacts::read(artifacts::TRAP);
+    let trap = scene.node.install(&trap, &scene.site.publisher);
+    let it = &mut scene.assignment.microservices[0];
+    (it.module, it.module_bytes) = trap;
+    it.configuration = [("start".to_owned(), "panic".to_owned())].into();
+    it.restart.pauses = vec![Millis(3_600_000)];
+    scene.assignment.number = 2;
+    scene.site.assign(&scene.assignment).await;
+    let waits = |status: &Status| {
+        let it = of(status, "it");
+        it.is_some_and(|it| it.state == State::BackOff && it.inbox_messages > 0)
+    };
+    let waits = scene.site.status(&scene.node.id, waits);
+    tokio::pin!(waits);
+    loop {
+        let command = "set colour grey";
+        scene.driver.send(&scene.node, scene.route, command).await;
+        let soon = tokio::time::timeout(Duration::from_secs(1), &mut waits).await;
+        if soon.is_ok() {
+            break;
+        }
+    }
+
+    scene.assignment.microservices[0] = guest;
+    scene.assign(3, Some(17)).await;
+    assert_eq!(scene.tell("get colour").await, "none");
+    let it = scene.site.status(&scene.node.id, |status| {
+        of(status, "it").is_some_and(|it| it.calls > 0)
+    });
+    let it = of(&it.await, "it").unwrap().clone();
+    assert_eq!((it.failures, it.last_failure.is_none()), (0, true));
+    scene.node.stop().await;
+}
+
+/// The disk is full when a node that is back learns of another life.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_can_not_begin_does_not_run_on_the_data_of_the_one_before() {
+    let mut scene = Scene::start().await;
+    assert_eq!(scene.tell("set colour grey").await, "done");
+    scene.node.stop().await;
+    scene.assignment.number = 2;
+    scene.assignment.lives = Some([(name("it").to_string(), 17)].into());
+    let mut beside = scene.assignment.microservices[0].clone();
+    beside.name = name("beside");
+    scene.assignment.microservices.push(beside);
+    scene.site.assign(&scene.assignment).await;
+    let data = scene.node.data.path();
+    let envelope = signed::seal(&scene.assignment, &scene.site.key).unwrap();
+    std::fs::write(data.join("assignment"), envelope).unwrap();
+    let database = rusqlite::Connection::open(data.join("agent.db")).unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE OF application ON owner
+                BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    database.execute_batch(full).unwrap();
+    scene.node.start();
+    let waits = |status: &Status| {
+        let beside = of(status, "beside");
+        let reason = status.refused.as_ref().map(|refused| &*refused.reason);
+        status.applied == 2
+            && beside.is_some_and(|beside| beside.state == State::Running)
+            && reason.is_some_and(|reason| reason.contains("the disk is full"))
+    };
+    let status = scene.site.status(&scene.node.id, waits).await;
+    assert_eq!(of(&status, "it"), None);
+
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    scene.runs(2).await;
+    assert_eq!(scene.tell("get colour").await, "none");
+    scene
+        .site
+        .status(&scene.node.id, |status| status.refused.is_none())
+        .await;
     scene.node.stop().await;
 }
 

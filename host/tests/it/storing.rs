@@ -92,11 +92,14 @@ impl Scene {
     async fn cut_power(&mut self) {
         const FILES: [&str; 3] = ["agent.db", "agent.db-wal", "message-numbers"];
         let path = |file: &str| self.node.data.path().join(file);
-        let at_the_cut = FILES.map(|file| std::fs::read(path(file)).unwrap());
+        let at_the_cut = FILES.map(|file| std::fs::read(path(file)).ok());
         self.node.stop().await;
         let path = |file: &str| self.node.data.path().join(file);
         for (file, bytes) in FILES.into_iter().zip(at_the_cut) {
-            std::fs::write(path(file), bytes).unwrap();
+            match bytes {
+                Some(bytes) => std::fs::write(path(file), bytes).unwrap(),
+                None => drop(std::fs::remove_file(path(file))), // it was not there
+            }
         }
         let stopped = |status: &Status| status.microservices.is_empty();
         self.site.status(&self.node.id, stopped).await;

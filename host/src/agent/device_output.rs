@@ -98,7 +98,7 @@ impl Output {
         refused.chain(paused).min()
     }
 
-    /// The agent ends, or no route needs the broker any more.
+    /// Prepares the last messages to the broker: the agent ends, or no route needs the broker any more.
     pub(super) fn leave(&mut self, is_withdrawn: bool) {
         if is_withdrawn {
             self.follow(&BrokerPlan::default());
@@ -108,12 +108,12 @@ impl Output {
         }
     }
 
-    /// True when the broker has yet to be told of a route that is gone.
+    /// True while messages about withdrawn routes wait for the broker.
     pub(super) fn has_errands(&self) -> bool {
         !self.errands.is_empty()
     }
 
-    /// There is a connection.
+    /// Begins a connection.
     pub(super) fn connected(&mut self, terms: DeviceTerms) {
         self.terms = Some(terms);
         for stream in &mut self.streams {
@@ -178,7 +178,7 @@ impl Output {
                 let last =
                     last.and_then(|last| publish(&stream.route, last, 0, terms.acknowledges));
                 if let Some(last) = last {
-                    // Nothing comes of an error: the connection has ended, and the next one sees to it.
+                    // An error means that the connection has ended. The next connection sends it again.
                     let _ = session.publish(connection, token, last);
                     return;
                 }

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 
-/// Topics of which that is known, at most. Retained messages of others come with each connection.
+/// How many topics are remembered. Retained messages of others arrive again with each connection.
 const TOPICS_MAX: usize = 4_096;
 
-/// A topic, as one subscription has it: each has copies of its own.
+/// A topic within one subscription: the broker sends each subscription its own copy.
 pub(super) type Topic<'a> = (&'a str, Option<u32>);
 
-/// The last message of each topic that retains one, as hashes under a random key.
+/// The last retained message of each topic, as a hash under a random key.
 #[derive(Debug, Default)]
 pub(super) struct States {
     hasher: RandomState,
@@ -20,8 +20,8 @@ pub(super) struct States {
 }
 
 impl States {
-    /// Notes a message. True when the broker had retained it, and it is the last one that was noted
-    /// of its topic.
+    /// Remembers a message. Returns true when the broker had retained it and it is the one that is already
+    /// remembered for its topic.
     pub(super) fn is_repeat(
         &mut self,
         topic: Topic<'_>,
@@ -40,12 +40,12 @@ impl States {
         }
     }
 
-    /// The last message of the topic was not kept.
+    /// Forgets the last message of the topic, which was not stored.
     pub(super) fn forget(&mut self, topic: Topic<'_>) {
         self.last.remove(&self.hasher.hash_one(topic));
     }
 
-    /// Other routes have had nothing yet.
+    /// Forgets everything, because other routes have received nothing yet.
     pub(super) fn clear(&mut self) {
         self.last.clear();
     }

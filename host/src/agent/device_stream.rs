@@ -33,9 +33,9 @@ pub(super) struct Stream {
     pub(super) read_to: u64,
     pub(super) ready: VecDeque<Logged>,
     pub(super) in_flight: VecDeque<InFlight>,
-    /// The broker has refused a message.
+    /// Until when the route pauses because the broker has refused a message, and the length of that pause.
     pub(super) refused: Option<(Instant, Duration)>,
-    /// What the broker does not do for the route on this connection.
+    /// What the route needs and the broker does not support on this connection.
     pub(super) lack: Option<&'static str>,
     /// The last message of a route with a will, which is sent again when the will may be in its place.
     pub(super) last: Option<Arc<Message>>,
@@ -94,7 +94,7 @@ impl Stream {
                 .is_some_and(|(until, _)| until > Instant::now())
     }
 
-    /// Says what the broker does not do for the route.
+    /// Notes what the route needs and the broker of this connection does not support, and reports it.
     pub(super) fn connected(&mut self, relay: &Name, terms: DeviceTerms) {
         self.lack = if !terms.acknowledges && self.reader().is_some() {
             Some(NO_ACKNOWLEDGEMENTS)
@@ -124,7 +124,7 @@ impl Stream {
         }
     }
 
-    /// The log lets go of what is done with.
+    /// Lets the log delete what is finished.
     pub(super) fn advance(&mut self) {
         let mut base = 0;
         while let Some(first) = self.in_flight.pop_front_if(|first| first.is_done) {
@@ -138,7 +138,7 @@ impl Stream {
         }
     }
 
-    /// Reads on where a stream has nothing ready. What has expired is passed over, and counted once.
+    /// Reads more when nothing is ready. Expired messages are skipped, and counted once.
     pub(super) async fn read(&mut self, store: &Store) -> anyhow::Result<()> {
         let Supply::Log { reader, expiry_ms } = self.route.supply.clone() else {
             return Ok(());
@@ -148,7 +148,11 @@ impl Stream {
         if !self.ready.is_empty() || self.read_to >= reader.log.head() {
             return Ok(());
         }
+        let head = reader.log.head();
         let messages = reader.log.read(store, self.read_to, READ_BYTES).await?;
+        if messages.is_empty() {
+            self.read_to = self.read_to.max(head); // the last ones are lost: nothing comes up to here
+        }
         let now_ms = store.ages().now_ms();
         for logged in messages {
             self.read_to = logged.position;
@@ -171,7 +175,7 @@ impl Stream {
     }
 }
 
-/// What a message is for devices when this node has had it for some time; none when it has expired.
+/// A message as it is published to devices after it has waited here; none when it has expired.
 pub(super) fn publish(
     route: &OutgoingTopic,
     message: &Message,

@@ -74,7 +74,7 @@ impl Agent {
         };
         logger.follow(&spec); // it may have changed while nothing ran
         logger.begin_instance();
-        counters.memory_bytes.store(0, Ordering::Relaxed); // that of the last one is given back
+        counters.memory_bytes.store(0, Ordering::Relaxed); // the last instance has freed its own
         let setup = Setup {
             pre,
             spec: Arc::clone(&spec),

@@ -63,7 +63,7 @@ impl Agent {
             self.open_logs_again().await;
         }
         if self.store.is_known_to_fail() {
-            // Nobody else may write for long: whether it works again is seen by trying.
+            // Nothing else may write for a long time: only a write shows that it works again.
             let store = self.store.clone();
             self.work
                 .spawn(async move { drop(store.keep_ages().await) });
@@ -77,7 +77,7 @@ impl Agent {
         self.send_status().await;
     }
 
-    /// Where the disk does not answer, the status says so and goes without.
+    /// A disk that does not answer must not hold up the status, which then lacks these counts.
     async fn count_dead_letters(&mut self) {
         if self.store.slow_for().is_some() {
             return;

@@ -121,10 +121,10 @@ pub(super) async fn delete_unowned(
     }
 }
 
-/// Directories that are to be deleted are called so, and no application is.
+/// The prefix of directories that wait for their deletion. No application's name begins with it.
 const ASIDE: &str = ".ended.";
 
-/// Takes the private directories of microservices away: nobody finds them any more, and the next look
+/// Renames the private directories of microservices, so that nothing finds them any more. The next look
 /// deletes them.
 pub(super) fn set_aside(
     surroundings: &Surroundings,

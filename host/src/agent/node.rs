@@ -53,7 +53,7 @@ pub struct Node {
     pub(super) slots: BTreeMap<MicroserviceName, Slot>,
     /// Inboxes, sequences, counters.
     pub registry: Registry,
-    /// What was discarded because its routes are gone, as the store counts it.
+    /// Messages that were discarded with their routes, as the store counts them.
     pub discarded: Overflow,
     /// True when the status says something else than the last one that was sent.
     pub changed: bool,
@@ -215,8 +215,8 @@ impl Node {
         }
     }
 
-    /// An instance has started: its `start` returned; or it has answered to other values of its
-    /// configuration. What changed while it was prepared is told to it now.
+    /// An instance has started (its `start` returned), or has answered `configuration-changed`. It gets what
+    /// has changed since it was prepared.
     pub fn answered(
         &mut self,
         name: &MicroserviceName,

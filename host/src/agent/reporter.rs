@@ -33,7 +33,7 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
-    /// The same by the clock that never steps.
+    /// The same by the monotonic clock.
     pub(super) began: Instant,
     /// How long it pauses between statuses at most.
     pub(super) interval_ms: u64,
@@ -49,7 +49,7 @@ pub(super) struct Frame {
     pub(super) policy: PolicyStatus,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
-    /// The brokers of plain devices that it talks to.
+    /// Its sessions with brokers of devices.
     pub(super) brokers: Vec<RelayStatus>,
     /// The relays that it runs.
     pub(super) serves: Vec<ServedStatus>,
@@ -57,7 +57,7 @@ pub(super) struct Frame {
     pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
-    /// Where the budget's memory comes from.
+    /// How the budget's memory was determined.
     pub(super) memory_source: Option<String>,
     /// What is wrong with its database.
     pub(super) store: Option<StoreStatus>,

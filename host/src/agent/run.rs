@@ -81,7 +81,7 @@ pub struct Options {
     pub precompiled: Precompiled,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
-    /// After this time microservices look at their directories again.
+    /// How often microservices look at their directories again.
     pub look_pause: Duration,
 }
 
@@ -126,7 +126,7 @@ pub struct Agent {
     pub(super) numbers: Numbers,
     /// Its data directory.
     pub(super) data: PathBuf,
-    /// Since when something is wrong with its database.
+    /// When its database began to fail; none while it works.
     pub(super) store_since: Option<u64>,
     /// The least generation of its key for links that the site wants.
     pub(super) link_key_generation: u64,

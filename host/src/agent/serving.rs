@@ -149,8 +149,8 @@ impl Serving {
     }
 }
 
-/// Who may connect may change while a relay runs, and its certificate: it is another one when the host
-/// of its address is, or a year before its end. Everything else makes it another relay.
+/// True when a running relay can follow the change: only who may connect or its certificate differs. The
+/// certificate changes with the host of its address, and a year before it expires.
 fn is_same(one: &ServedRelay, other: &ServedRelay) -> bool {
     (&one.name, one.listen) == (&other.name, other.listen)
 }

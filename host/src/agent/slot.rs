@@ -81,7 +81,7 @@ pub struct Slot {
     pub unverified: bool,
     /// What waits for its time.
     pub waiting: Option<Waiting>,
-    /// What was wanted when that began.
+    /// For which wanted microservice.
     pub waits_for: Option<Arc<Microservice>>,
     /// When an instance that was asked to stop is ended by force.
     pub stop_deadline: Option<Instant>,
@@ -101,7 +101,7 @@ pub struct Slot {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
-    /// Since when.
+    /// When counting began.
     pub counted_from: Instant,
     /// Where its instances wait for disks.
     pub file_thread: Arc<FileThread>,
@@ -133,8 +133,8 @@ impl Slot {
         }
     }
 
-    /// Something else is wanted than what failed here, or could not be had: it does not wait out the
-    /// pauses of the other, and nothing is shown of it.
+    /// Forgets failures and their pause, unless they are of `wanted`: another module or revision starts at
+    /// once, and shows no reason of the last one.
     pub fn forget_failures_unless_of(&mut self, wanted: &Microservice) {
         if self.waiting.is_some() && self.waits_for.as_deref() != Some(wanted) {
             self.waiting = None;
@@ -242,7 +242,7 @@ impl Slot {
         });
     }
 
-    /// Bytes of memory that its instance has.
+    /// Bytes of memory that its running instance holds.
     fn held_bytes(&self) -> u64 {
         match self.running {
             Some(_) => self.counters.memory_bytes.load(Ordering::Relaxed),
@@ -250,7 +250,7 @@ impl Slot {
         }
     }
 
-    /// True when what runs can't become what is wanted without a restart.
+    /// True when the running instance must be restarted to become `wanted`.
     pub fn must_restart(&self, wanted: &Microservice) -> bool {
         let running = self.running.as_ref();
         running.is_some_and(|running| needs_restart(&running.spec, wanted))
@@ -309,7 +309,7 @@ impl Slot {
         waiting.into_iter().chain(self.stop_deadline).min()
     }
 
-    /// What the node's status says of it. `began`: the agent.
+    /// Its part of the node's status. `began` is when the agent started.
     pub fn status(
         &self,
         name: &MicroserviceName,

@@ -70,7 +70,7 @@ impl Node {
         }
     }
 
-    /// What the status says of the microservices. `began`: the agent.
+    /// The microservices in the status. `began` is when the agent started.
     pub fn microservices(&self, began: Instant) -> Vec<MicroserviceStatus> {
         self.slots
             .iter()

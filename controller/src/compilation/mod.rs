@@ -277,9 +277,7 @@ impl Compilation {
         match self.0.turns.pauses(&job) {
             // A node that has a compiler need not wait for this one.
             true => Failure::new(Kind::Overloaded, NOT_COMPILED, text).hint(LOOK_AT_THE_MACHINE),
-            false => {
-                Failure::new(Kind::Overloaded, "compiling", text).hint("ask again in a while")
-            }
+            false => Failure::new(Kind::Overloaded, "compiling", text).hint("ask again in a while"),
         }
     }
 }

@@ -105,8 +105,8 @@ pub enum CompileError {
     /// The module is at fault: it takes too much, or the engine does not take it.
     #[error("the module can't be compiled{0}")]
     Module(String),
-    /// The machine is: no room on the disk, no processes, or a compiler that somebody killed. It is worth another
-    /// attempt.
+    /// The machine is: no room on the disk, no processes to be had, or somebody killed the compiler. Another
+    /// attempt may succeed.
     #[error("the module is not compiled: {0}")]
     Machine(String),
 }
@@ -230,9 +230,9 @@ impl Program {
 fn exited(code: i32, complaint: &str) -> CompileError {
     match code {
         THE_MODULE | PANIC => CompileError::Module(format!(": {complaint}")),
-        _ if complaint.is_empty() => {
-            CompileError::Machine(format!("its compiler exited with {code} and without a reason"))
-        }
+        _ if complaint.is_empty() => CompileError::Machine(format!(
+            "its compiler exited with {code} and without a reason"
+        )),
         _ => CompileError::Machine(complaint.to_owned()),
     }
 }

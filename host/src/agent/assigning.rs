@@ -62,8 +62,7 @@ impl Agent {
                     Ok(held) => (held, None),
                     Err(error) => (self.strangers(&assignment).await, Some(error)),
                 };
-                let (number, assignment) =
-                    (assignment.number, without(*assignment, &held.0));
+                let (number, assignment) = (assignment.number, without(*assignment, &held.0));
                 // A disk that is full must not keep the node from running what needs none.
                 if let Err(error) = self.open_logs(&assignment).await {
                     tracing::error!(
@@ -165,7 +164,11 @@ impl Agent {
             return Held::default();
         }
         let lives = Lives::of(assignment);
-        let all = lives.assigned.iter().map(|(name, _)| name.clone()).collect();
+        let all = lives
+            .assigned
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
         Held(self.store.strangers(lives).await.unwrap_or(all))
     }
 

@@ -134,7 +134,9 @@ impl Numbers {
 
     /// Keeps numbers ahead of those that were given. What can't be kept is tried again with the next look.
     pub(super) async fn reserve(&mut self, store: &Store, registry: &Registry) {
-        self.look = registry.gives_numbers().then(|| Instant::now() + LOOK_PAUSE);
+        self.look = registry
+            .gives_numbers()
+            .then(|| Instant::now() + LOOK_PAUSE);
         let Some(reserved) = self.reserved else {
             return; // what the last start has reserved is not known, and must not become less
         };

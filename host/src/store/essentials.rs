@@ -201,7 +201,8 @@ impl StatusSequence {
 
     async fn keep(&mut self, store: &Store) {
         let (essentials, end) = (store.essentials.clone(), self.end);
-        let kept = tokio::task::spawn_blocking(move || essentials.set_number(STATUS_SEQUENCE, end)).await;
+        let kept =
+            tokio::task::spawn_blocking(move || essentials.set_number(STATUS_SEQUENCE, end)).await;
         let kept = kept.map_err(anyhow::Error::from).and_then(|kept| kept);
         if let Err(error) = &kept
             && !self.has_complained

@@ -111,8 +111,8 @@ fn expect_ok(connection: &Connection, check: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Reports a database that is gone: a node that has had an assignment has had a database. Returns what is wrong
-/// with one that is an older copy: its logs do not know which numbers messages have had since.
+/// Reports a database that is gone: a node that has had an assignment has had a database. Returns what is
+/// wrong with one that is an older copy: its logs do not know which numbers messages have had since.
 fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<Option<String>> {
     let essentials = Essentials::new(data);
     let numbers = essentials.number(MESSAGE_NUMBERS).unwrap_or(0);

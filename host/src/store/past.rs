@@ -72,7 +72,8 @@ impl Store {
             Ok(noted)
         });
         let (noted, essentials) = (noted.await?, self.essentials.clone());
-        tokio::task::spawn_blocking(move || essentials.set_number(MESSAGE_NUMBERS, noted)).await??;
+        tokio::task::spawn_blocking(move || essentials.set_number(MESSAGE_NUMBERS, noted))
+            .await??;
         Ok(noted)
     }
 

@@ -69,7 +69,8 @@ pub(super) fn copy(
         damage.missing = vec!["everything".to_owned()];
     }
     let connection = &copy.fresh;
-    (damage.messages, damage.messages_missing) = log::salvage::settle(connection, now_ms(), numbers)?;
+    (damage.messages, damage.messages_missing) =
+        log::salvage::settle(connection, now_ms(), numbers)?;
     connection.execute(
         "UPDATE owner SET key_value_bytes =
          (SELECT coalesce(sum(length(CAST(key AS BLOB)) + length(value) + ?1), 0)

@@ -91,7 +91,10 @@ async fn a_module_that_can_not_be_verified_again_does_not_start_again() {
     victim.restart.pauses = vec![Millis(1)];
     let mut assignment = node.assignment(&site, 1);
     assignment.microservices = vec![victim];
-    assignment.routes = vec![route(other.port("driver", "out"), node.port("victim", "in"))];
+    assignment.routes = vec![route(
+        other.port("driver", "out"),
+        node.port("victim", "in"),
+    )];
     assignment.peers = vec![other.peer()];
     node.start();
     site.assign(&assignment).await;
@@ -120,8 +123,9 @@ async fn a_module_that_can_not_be_verified_again_does_not_start_again() {
     site.status(&node.id, |status| status.applied == 3).await;
 
     // It fails.
-    let failed =
-        |status: &Status| of(status, "victim").is_some_and(|one| one.failures == 1 && !runs(status));
+    let failed = |status: &Status| {
+        of(status, "victim").is_some_and(|one| one.failures == 1 && !runs(status))
+    };
     let failed = site.status(&node.id, failed);
     tokio::pin!(failed);
     loop {

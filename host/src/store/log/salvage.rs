@@ -118,7 +118,8 @@ fn number_above(connection: &Connection, numbers: u64) -> rusqlite::Result<()> {
 
 /// Brings logs in line with the messages that are there. The newest ones of an outlet may be missing, and
 /// others have seen their sequences: so its log becomes another one, whose messages are all new and numbered
-/// above `numbers`, which no message has reached. Returns how many messages that somebody needs are there, and how many are missing at least.
+/// above `numbers`, which no message has reached. Returns how many messages that somebody needs are there,
+/// and how many are missing at least.
 ///
 /// # Errors
 /// When the database can't be written.

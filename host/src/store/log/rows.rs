@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::batches::Batches;
 use super::index::{Index, Indexed};
-use super::{Advance, Consumer, Dropped, LogId, LogName, OpenLog, POSITION_BITS, WantedLog, runs};
+use super::{Advance, Consumer, Dropped, LogId, OpenLog, POSITION_BITS, WantedLog, runs};
 use crate::store::owners::{ensure as owner_id, find};
 use crate::store::{integer, natural, past};
 

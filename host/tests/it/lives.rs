@@ -180,14 +180,16 @@ async fn what_waited_for_a_life_without_an_instance_does_not_reach_the_next_one(
         let it = of(status, "it");
         it.is_some_and(|it| it.state == State::BackOff && it.inbox_messages > 0)
     };
-    let waits = scene.site.status(&scene.node.id, waits);
-    tokio::pin!(waits);
-    loop {
-        let command = "set colour grey";
-        scene.driver.send(&scene.node, scene.route, command).await;
-        let soon = tokio::time::timeout(Duration::from_secs(1), &mut waits).await;
-        if soon.is_ok() {
-            break;
+    {
+        let waits = scene.site.status(&scene.node.id, waits);
+        tokio::pin!(waits);
+        loop {
+            let command = "set colour grey";
+            scene.driver.send(&scene.node, scene.route, command).await;
+            let soon = tokio::time::timeout(Duration::from_secs(1), &mut waits).await;
+            if soon.is_ok() {
+                break;
+            }
         }
     }
 

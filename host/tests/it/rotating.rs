@@ -126,7 +126,8 @@ async fn a_module_that_can_not_be_verified_again_does_not_start_again() {
     let failed = |status: &Status| {
         of(status, "victim").is_some_and(|one| one.failures == 1 && !runs(status))
     };
-    let failed = site.status(&node.id, failed);
+    let id = node.id.clone();
+    let failed = site.status(&id, failed);
     tokio::pin!(failed);
     loop {
         driver.send(&node, assignment.routes[0].id, "panic").await;

@@ -37,7 +37,7 @@ fn port(node: NodeId, port: &str) -> Port {
 }
 
 fn microservice(life: u64) -> Microservice {
-    let types = |names: [&str; 2]| names.map(|name| (name, "text/plain"));
+    let types = |names: [&'static str; 2]| names.map(|name| (name, "text/plain"));
     let json = serde_json::json!({
         "application": "app",
         "microservice": "it",

@@ -3,6 +3,7 @@
 use haar_conformance_artifacts as artifacts;
 use haar_protocol::assignment::{Assignment, Route};
 use haar_protocol::manifest::Delivery;
+use haar_protocol::status::Status;
 
 use crate::node::{Node, configured, microservice, route};
 use crate::site::Site;

@@ -223,7 +223,14 @@ fn the_child_is_the_first_that_a_kernel_without_memory_ends() {
     let input = folder.path().join("in");
     std::fs::write(&input, artifacts::compile_bomb()).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_haar-agent"))
-        .args(["compile-module", "--memory", "4GiB", "--time", "600s", "--in"])
+        .args([
+            "compile-module",
+            "--memory",
+            "4GiB",
+            "--time",
+            "600s",
+            "--in",
+        ])
         .arg(&input)
         .arg("--out")
         .arg(folder.path().join("out"))

@@ -20,11 +20,11 @@ use crate::config::Supervision;
 /// may be full.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A disk that has not answered for so long is reported.
+/// A disk that has not answered for this long is reported.
 pub const DISK_IS_SLOW: Duration = Duration::from_secs(10);
 
-/// So long a control loop that waits for a disk is told to be well. Cards and disks that fail answer
-/// after a minute or two, or never.
+/// For this long the service manager hears that a control loop which waits for a disk is alive. Cards and
+/// disks that fail answer after a minute or two, or never.
 const DISK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The service manager, if there is one.
@@ -113,9 +113,9 @@ impl ServiceManager {
         }
     }
 
-    /// Goes on with a turn of the control loop that may wait for the disk, and for nothing else. Whoever
-    /// waits gives the thread away, so a loop that hangs tells nothing, and one that waits tells that it
-    /// is there: for [`DISK_PATIENCE`] at most.
+    /// Runs a turn of the control loop that may wait for the disk, and for nothing else. A turn that waits
+    /// yields its thread, so the service manager goes on hearing of it, for [`DISK_PATIENCE`] at most; it
+    /// hears nothing of a loop that blocks its thread.
     pub async fn wait_for_disk(&mut self, mut turn: Pin<&mut dyn Future<Output = ()>>) {
         let began = Instant::now();
         let (patient_until, mut complain) = (began + DISK_PATIENCE, began + DISK_IS_SLOW);

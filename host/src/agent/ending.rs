@@ -131,6 +131,8 @@ impl Agent {
         let sequence = self.reports.number(&self.store).await;
         let now_ms = now_ms();
         let written = flash::written_bytes();
+        let measurements = Arc::clone(&self.surroundings.measurements);
+        let free = measurements.free_bytes(&self.data).await;
         let frame = Frame {
             sequence,
             now_ms,
@@ -149,7 +151,7 @@ impl Agent {
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
             memory_source: self.options.membership.memory_source.clone(),
-            store: reporter::store(&self.store, &self.data, &mut self.store_since, now_ms),
+            store: reporter::store(&self.store, free, &mut self.store_since, now_ms),
         };
         let membership = &self.options.membership;
         let (bus, key) = (&self.surroundings.bus, &self.options.key);

@@ -168,6 +168,11 @@ async fn look(
     let Kept { owners, histories } = now_kept;
     let store = &surroundings.store;
     store.follow_histories(owners.clone(), histories).await?;
+    if let Err(error) = store.remove_old_copy().await
+        && !store.is_known_to_fail()
+    {
+        tracing::warn!("the old copy of the database stays: {error:#}");
+    }
     let private = surroundings.private_directories.clone();
     tokio::task::spawn_blocking(move || delete_set_aside(&private)).await?;
     for name in store.follow_owners(owners).await? {

@@ -242,6 +242,7 @@ impl Node {
         };
         self.changed = true;
         slot.stop_deadline = None;
+        slot.logger.end_instance();
         if !self.wanted.contains_key(name) {
             self.slots.remove(name);
             return self.reconcile(now_ms);

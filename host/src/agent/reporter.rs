@@ -1,7 +1,6 @@
 //! Makes the node's status: a complete, sequenced snapshot.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use haar_engine::configuration;
@@ -120,16 +119,14 @@ pub(super) fn status(
     }
 }
 
-/// What there is to tell of the database. `data` is the directory that it is in; `since` is kept by
-/// the caller.
+/// What a status says of the database; nothing when all is well. `free` are the free bytes of its file
+/// system, where they are known; `since` is kept by the caller.
 pub(super) fn store(
     store: &Store,
-    data: &Path,
+    free: Option<u64>,
     since: &mut Option<u64>,
     now_ms: u64,
 ) -> Option<StoreStatus> {
-    let space = rustix::fs::statvfs(data).ok();
-    let free = space.map(|space| space.f_bavail.saturating_mul(space.f_frsize));
     let slow = || {
         let seconds = store.slow_for()?.as_secs();
         Some(format!("the disk has not answered for {seconds} s"))
@@ -143,7 +140,7 @@ pub(super) fn store(
     (status != StoreStatus::default()).then_some(status)
 }
 
-/// What is wrong: why the database fails, or that there is too little room for it to go on.
+/// What is wrong: the reason why the database fails, or that the disk is too full for it to go on.
 fn trouble(
     failing: Option<String>,
     free: Option<u64>,
@@ -163,7 +160,7 @@ fn trouble(
 
 fn routes(node: &Node, began: Instant) -> Vec<RouteStatus> {
     let waiting = waiting(node);
-    // A route of a topic has one end here, and the other at the relay that `peer` names.
+    // A route from or to a topic has one end here; `peer` names the relay where the other one is.
     let waits = |counters: &RouteCounters, peer: &Name| {
         let ends = waiting.get(&counters.id.to_u64())?.iter();
         let is_its = |other: &Option<&Name>| counters.topic.is_some() || *other == Some(peer);

@@ -80,7 +80,7 @@ pub struct Options {
     pub precompiled: Precompiled,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
-    /// After this time microservices look at their directories again.
+    /// How often an instance looks whether its granted directories have changed.
     pub look_pause: Duration,
 }
 

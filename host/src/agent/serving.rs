@@ -295,9 +295,11 @@ mod tests {
             ca_pem: String::new(),
         };
         let mut serving = Serving::new(account, directory.path());
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = free.local_addr().unwrap();
-        drop(free);
+        // The system gives the port to nobody else as long as this socket, which does not listen, has it.
+        let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listen = reserved.local_addr().unwrap();
         serving.run(&[relay("hall", listen, "192.0.2.1")]);
         assert_eq!(next(&mut serving).await, None);
         let ended = serving.served[0].ended.clone();

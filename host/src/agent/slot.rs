@@ -101,6 +101,8 @@ pub struct Slot {
     pub counted_from: Instant,
     /// Where its instances wait for disks.
     pub file_thread: Arc<FileThread>,
+    /// Where its grants are checked: a directory may be on a file server that does not answer.
+    pub grant_thread: Arc<FileThread>,
 }
 
 impl Slot {
@@ -125,6 +127,7 @@ impl Slot {
             counters,
             counted_from: Instant::now(),
             file_thread: Arc::default(),
+            grant_thread: Arc::default(),
         }
     }
 

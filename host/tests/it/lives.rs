@@ -275,11 +275,14 @@ async fn numbers_never_go_back_when_a_durable_route_is_removed_and_put_back() {
 async fn numbers_of_a_live_outlet_go_on_after_a_restart_of_the_agent() {
     let mut scene = Numbers::start(Delivery::Live).await;
     let first = scene.say().await;
-    let at_the_cut = tempfile::tempdir().unwrap();
-    for file in ["agent.db", "agent.db-wal"] {
-        let path = scene.node.data.path().join(file);
-        std::fs::copy(path, at_the_cut.path().join(file)).unwrap();
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let at_the_cut = folder.path().join("agent.db");
+    let database = scene.node.data.path().join("agent.db");
+    // Of one moment, while the agent writes.
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    let vacuum = connection.execute("VACUUM INTO ?1", [at_the_cut.to_str().unwrap()]);
+    vacuum.unwrap();
+    drop(connection);
     scene.node.stop().await;
     scene.node.start();
     let next = scene.hears_after(first).await;
@@ -290,10 +293,10 @@ async fn numbers_of_a_live_outlet_go_on_after_a_restart_of_the_agent() {
 
     // A power cut: the database is as it was while the first messages were said.
     scene.node.stop().await;
-    for file in ["agent.db", "agent.db-wal"] {
-        let path = scene.node.data.path().join(file);
-        std::fs::copy(at_the_cut.path().join(file), path).unwrap();
+    for part in ["db-wal", "db-shm"] {
+        let _ = std::fs::remove_file(database.with_extension(part)); // or it went with the agent
     }
+    std::fs::copy(&at_the_cut, &database).unwrap();
     scene.node.start();
     scene.hears_after(next).await;
     scene.assert_ascending();

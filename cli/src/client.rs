@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use haar_protocol::context::Context;
 use haar_protocol::ids::Name;
-use haar_protocol::rest::{ErrorBody, List};
+use haar_protocol::quantity::Millis;
+use haar_protocol::rest::{ErrorBody, List, SiteInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http;
@@ -61,7 +62,17 @@ impl Client {
         Self::new(context, &file)
     }
 
+    /// The same for someone who does not wait: a request takes `time` at most.
+    pub(crate) fn within(time: Duration, options: &Options) -> Result<Self> {
+        let (context, file) = options.load_context()?;
+        Self::bounded(context, &file, Some(time))
+    }
+
     pub(crate) fn new(context: Context, context_file: &Path) -> Result<Self> {
+        Self::bounded(context, context_file, None)
+    }
+
+    fn bounded(context: Context, context_file: &Path, time: Option<Duration>) -> Result<Self> {
         check_url(&context.url, context_file)?;
         let certificates = certificates(&context.ca_pem, context_file)?;
         let tls = ureq::tls::TlsConfig::builder()
@@ -74,6 +85,7 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("haar/", env!("CARGO_PKG_VERSION")))
+            .timeout_global(time)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_per_read(Some(SILENCE_TIMEOUT))
@@ -165,6 +177,15 @@ impl Client {
             .into_with_config()
             .limit(u64::MAX)
             .reader())
+    }
+
+    /// The part of a query that asks for what is no older than `since`, by the controller's clock.
+    pub(crate) fn since(&self, since: Option<Millis>) -> Result<String> {
+        let Some(Millis(since_ms)) = since else {
+            return Ok(String::new());
+        };
+        let now_ms = self.get::<SiteInfo>("site")?.time_ms;
+        Ok(format!("since_ms={}&", now_ms.saturating_sub(since_ms)))
     }
 
     /// Reads a value from an answer.

@@ -8,15 +8,16 @@ use haar_protocol::context::Context;
 
 use crate::error::{CommandError, Exit, Result};
 use crate::files;
-use crate::output::Format;
+use crate::output::{Color, Format};
 use crate::progress::Progress;
 
 /// Options of every command.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Options {
-    /// How to write results and errors: `table` for people, `json` for programs
+    /// How to write results: `table` or `wide` for people, `json` (errors, too) or `yaml` for programs, `name` for what `get` lists
     #[arg(
         long,
+        short,
         global = true,
         value_name = "FORMAT",
         default_value = "table",
@@ -34,6 +35,17 @@ pub(crate) struct Options {
     )]
     pub(crate) context: Option<PathBuf>,
 
+    /// When to use colours: `auto`, `always` or `never`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Options of every command"
+    )]
+    pub(crate) color: Color,
+
     /// Show no progress
     #[arg(long, short, global = true, help_heading = "Options of every command")]
     pub(crate) quiet: bool,
@@ -45,9 +57,9 @@ impl Options {
         Progress::new(self.quiet)
     }
 
-    /// True when results are for programs.
+    /// True when results are documents for programs: JSON, or the same as YAML.
     pub(crate) fn is_json(&self) -> bool {
-        self.output == Format::Json
+        matches!(self.output, Format::Json | Format::Yaml)
     }
 
     /// True when tables have all their columns.

@@ -97,7 +97,7 @@ pub(crate) fn can_try(client: &Client) -> Result<()> {
 /// Shows what a change would take away.
 pub(crate) fn preview(client: &Client, options: &Options, answer: &str) -> Result<()> {
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(answer);
     }
     let Preview { losses } = client.parse(answer)?;
     if losses.is_empty() {

@@ -130,7 +130,7 @@ impl CommandError {
         // There is nobody left to tell when stderr is closed.
         let _ = match format {
             Format::Json => writeln!(stderr, "{}", self.to_json()),
-            Format::Table | Format::Wide => self.write_for_people(&mut stderr),
+            _ => self.write_for_people(&mut stderr),
         };
     }
 

@@ -1,11 +1,15 @@
 //! What commands print: tables and sentences for people, the API's JSON for programs. Results go
 //! to stdout, everything else to stderr. A reader that goes away (`| head`) ends the command
-//! without a word.
+//! without a word. Colours are for tables on a terminal; documents never have any.
+
+mod yaml;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use haar_protocol::rest::HealthState;
 use serde::Serialize;
 
 pub(crate) use haar_protocol::text::duration;
@@ -22,6 +26,42 @@ pub(crate) enum Format {
     Wide,
     /// For programs.
     Json,
+    /// The same, easier to read.
+    Yaml,
+    /// Only what things are called: KIND/NAME.
+    Name,
+}
+
+/// Whether what people read has colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Color {
+    /// On terminals that have them; `NO_COLOR`, `CLICOLOR` and `TERM=dumb` are respected.
+    #[default]
+    Auto,
+    /// Always, also in pipes.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How documents are written. Set once, by [`begin`].
+static FORMAT: OnceLock<Format> = OnceLock::new();
+/// True once a YAML document was written: another one needs a line between them.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Says how everything is written from now on. Called once, by `main`.
+pub(crate) fn begin(format: Format, color: Color) {
+    let _ = FORMAT.set(format); // a second call would change nothing
+    if format == Format::Json {
+        keep_warnings();
+    }
+    let is_colored = match color {
+        Color::Auto => return,
+        Color::Always => true,
+        Color::Never => false,
+    };
+    console::set_colors_enabled(is_colored);
+    console::set_colors_enabled_stderr(is_colored);
 }
 
 /// Writes `text` and a line end to stdout.
@@ -54,7 +94,7 @@ fn raw(text: &str, end: &str) -> Result<()> {
 static WAITING: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 /// From now on warnings stand in the JSON documents that are written.
-pub(crate) fn keep_warnings() {
+fn keep_warnings() {
     *WAITING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
 }
 
@@ -88,9 +128,12 @@ impl<T> WithWarnings<T> {
     }
 }
 
-/// Writes `value` as JSON to stdout; warnings that wait stand in it, when it is an object.
+/// Writes `value` as a document for programs to stdout; warnings that wait stand in it, when it is an object.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let failed = |error| CommandError::failure(format!("can't write the result: {error}"));
+    if is_yaml() {
+        return write_yaml(&serde_json::to_value(value).map_err(failed)?);
+    }
     let warnings = take_warnings();
     let text = match serde_json::to_value(value).map_err(failed)? {
         serde_json::Value::Object(_) if !warnings.is_empty() => {
@@ -99,6 +142,26 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
         _ => serde_json::to_string_pretty(value),
     };
     line(text.map_err(failed)?)
+}
+
+/// Writes the API's JSON as a document for programs to stdout, with what this release does not know.
+pub(crate) fn answer(json: &str) -> Result<()> {
+    match serde_json::from_str(json) {
+        Ok(value) if is_yaml() => write_yaml(&value),
+        _ => line(json.trim_end()),
+    }
+}
+
+fn is_yaml() -> bool {
+    FORMAT.get() == Some(&Format::Yaml)
+}
+
+fn write_yaml(value: &serde_json::Value) -> Result<()> {
+    let separator = match WRITTEN.swap(true, Ordering::Relaxed) {
+        true => "---\n",
+        false => "",
+    };
+    text(&format!("{separator}{}", yaml::document(value)))
 }
 
 /// A sentence on stderr that is not part of the result.
@@ -135,28 +198,46 @@ pub(crate) fn is_watched() -> bool {
     io::stdout().is_terminal()
 }
 
+/// A text in the colour of the state that it tells.
+pub(crate) fn colored(text: impl std::fmt::Display, state: HealthState) -> String {
+    let text = console::style(text);
+    match state {
+        HealthState::Healthy => text.green(),
+        HealthState::Progressing | HealthState::Degraded | HealthState::Unknown => text.yellow(),
+        HealthState::Failed => text.red(),
+    }
+    .to_string()
+}
+
 /// Rows under a header, in columns as wide as they need.
 #[derive(Debug)]
 pub(crate) struct Table {
-    header: &'static [&'static str],
+    header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     pub(crate) fn new(header: &'static [&'static str]) -> Self {
         Self {
-            header,
+            header: header.to_vec(),
             rows: Vec::new(),
         }
     }
 
-    pub(crate) fn row<const COLUMNS: usize>(&mut self, cells: [String; COLUMNS]) {
+    /// The same table with further columns, which wide tables have.
+    pub(crate) fn with(mut self, columns: &'static [&'static str]) -> Self {
+        self.header.extend(columns);
+        self
+    }
+
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
+        let cells = cells.into();
         debug_assert_eq!(
-            COLUMNS,
+            cells.len(),
             self.header.len(),
             "a row has a cell for each column"
         );
-        self.rows.push(cells.into());
+        self.rows.push(cells);
     }
 
     /// The table, every line with its end; `none` when it has no rows.
@@ -286,6 +367,20 @@ mod tests {
             "NAME     STATE\ngateway  up\na        down\n"
         );
         assert_eq!(Table::new(&["NAME"]).render("none yet"), "none yet\n");
+    }
+
+    #[test]
+    fn colours_take_no_place_in_a_column() {
+        let mut table = Table::new(&["STATE", "NAME"]);
+        let red = console::style("failed").force_styling(true).red();
+        table.row([red.to_string(), "a".into()]);
+        table.row(["up".into(), "b".into()]);
+        let rendered = table.render("none");
+        assert!(rendered.contains('\u{1b}'), "{rendered:?}");
+        assert_eq!(
+            console::strip_ansi_codes(&rendered),
+            "STATE   NAME\nfailed  a\nup      b\n"
+        );
     }
 
     #[test]

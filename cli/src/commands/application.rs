@@ -30,8 +30,8 @@ pub(crate) struct ApplyArguments {
     /// Keep what is stored for microservices that the manifest names no more
     #[arg(long)]
     keep_data: bool,
-    /// How long to wait until every instance runs
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = "30s", default_missing_value = "30s")]
+    /// How long to wait until every instance runs, such as 90s or 10m
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_value = "30s", default_missing_value = "30s")]
     wait: Millis,
     /// Do not wait until it runs
     #[arg(long, conflicts_with = "wait")]
@@ -90,7 +90,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         true => {
             output::take_warnings(); // the site says them in its answer
             if !waits {
-                output::line(answer.trim_end())?;
+                output::answer(&answer)?;
             } // else once it is known how it went
         }
         false => output::text(&describe(&result))?,
@@ -162,7 +162,7 @@ fn apply_relay(
     let path = format!("relays/{name}?dry_run={}", arguments.consent.dry_run);
     let answer = client.put_manifest(&path, text)?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let applied: RelayApplied = client.parse(&answer)?;
     output::line(match (applied.dry_run, applied.changed) {

@@ -1,15 +1,17 @@
 //! `haar describe`: everything about one thing.
 
+mod microservice;
 mod node;
 mod relay;
 
+pub(super) use microservice::runs_nowhere;
 pub(super) use relay::session;
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{ModuleReference, nearest};
 use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, ModuleCode, SiteHealth, TrustedPublisher,
+    ApplicationDetail, List, Module, ModuleCode, SiteHealth, TrustedPublisher,
 };
 use serde::de::DeserializeOwned;
 
@@ -17,6 +19,7 @@ use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
+use crate::kinds::DIGITS_MIN;
 use crate::output::{self, facts};
 
 /// Show everything about one thing
@@ -42,36 +45,12 @@ enum What {
     /// The instances of a microservice
     Microservice {
         /// APPLICATION/MICROSERVICE, or the microservice alone
-        name: MicroserviceArgument,
+        name: microservice::Argument,
     },
     /// A key whose modules run
     Publisher { name: Name },
     /// A broker between the site, its nodes and devices
     Relay { name: Name },
-}
-
-/// `APPLICATION/MICROSERVICE`, or one of them.
-#[derive(Debug, Clone)]
-struct MicroserviceArgument {
-    application: Option<Name>,
-    microservice: Name,
-}
-
-impl std::str::FromStr for MicroserviceArgument {
-    type Err = haar_protocol::ids::InvalidId;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        Ok(match text.split_once('/') {
-            Some((application, microservice)) => Self {
-                application: Some(application.parse()?),
-                microservice: microservice.parse()?,
-            },
-            None => Self {
-                application: None,
-                microservice: text.parse()?,
-            },
-        })
-    }
 }
 
 /// Runs `haar describe`.
@@ -95,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
             }
             output::text(&describe_module(&module))
         }
-        What::Microservice { name } => microservice(&client, options, name),
+        What::Microservice { name } => microservice::show(&client, options, name),
         What::Relay { name } => one(
             &client,
             options,
@@ -123,13 +102,13 @@ fn one<T: DeserializeOwned>(
 ) -> Result<()> {
     let answer = client.get_text(path)?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     output::text(&show(&client.parse(&answer)?))
 }
 
 /// The hint for a name that nothing has: what may be meant, else where all are listed.
-fn meant<'n>(written: &str, known: impl Iterator<Item = &'n str>, list: &str) -> String {
+pub(super) fn meant<'n>(written: &str, known: impl Iterator<Item = &'n str>, list: &str) -> String {
     let known: Vec<&str> = known.collect();
     match nearest(written, &known) {
         Some(near) => format!("Did you mean `{near}`?"),
@@ -162,7 +141,8 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
             .ok_or_else(not_found);
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_digest = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_digest =
+        digits.len() >= DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_digest {
         return Err(
             CommandError::usage(format!("`{text}` does not name a module"))
@@ -318,41 +298,6 @@ fn application(detail: &ApplicationDetail) -> String {
         instances::described(&detail.microservices, now),
         get::count_remarks(&detail.routes, now)
     )
-}
-
-fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgument) -> Result<()> {
-    let query = wanted
-        .application
-        .as_ref()
-        .map_or_else(String::new, |application| {
-            format!("?application={application}")
-        });
-    let answer = client.get_text(&format!("microservices{query}"))?;
-    let instances: Vec<Microservice> = client.parse::<List<Microservice>>(&answer)?.items;
-    let is_wanted = |instance: &Microservice| {
-        instance.name.microservice == wanted.microservice
-            && wanted
-                .application
-                .as_ref()
-                .is_none_or(|application| *application == instance.name.application)
-    };
-    let matching: Vec<Microservice> = instances.into_iter().filter(is_wanted).collect();
-    if matching.is_empty() {
-        client.check_names(
-            wanted.application.as_ref(),
-            Some(&wanted.microservice),
-            None,
-        )?;
-        return Err(CommandError::not_found(
-            "unknown_microservice",
-            format!("microservice `{}` runs on no node", wanted.microservice),
-        )
-        .hinted("`haar describe application NAME` says where it should run."));
-    }
-    if options.is_json() {
-        return output::json(&List { items: matching });
-    }
-    output::text(&instances::described(&matching, output::now_ms()))
 }
 
 fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {

@@ -38,7 +38,7 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
         table.row([
             microservice.name.to_string(),
             microservice.node.to_string(),
-            get::state(microservice),
+            get::state_cell(microservice),
             get::since_age(microservice, now),
             output::printable(&microservice.module_label),
             told(&|status| status.calls.to_string()),

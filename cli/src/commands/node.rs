@@ -83,7 +83,7 @@ fn token(
         },
     )?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let token: Token = client.parse(&answer)?;
     output::line(&token.token)?;
@@ -100,7 +100,7 @@ fn rotate_key(name: &Name, options: &Options) -> Result<()> {
     let client = Client::of(options)?;
     let answer = client.post_text(&format!("nodes/{name}/link-key/rotate"), &json!({}))?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let rotation: LinkKeyRotation = client.parse(&answer)?;
     output::line(format!(

@@ -94,7 +94,7 @@ fn trust(
         (false, false) => client.put_text(&format!("publishers/{name}/keys/{key}"), &json!({}))?,
     };
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let publisher: TrustedPublisher = client.parse(&answer)?;
     output::line(format!(

@@ -27,7 +27,7 @@ pub(crate) struct SignArguments {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// Write the signed module here and leave the original alone
-    #[arg(long = "out", short, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The name of a module that does not say one: `haar build` writes it, other tools may not
     #[arg(long)]

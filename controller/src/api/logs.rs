@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use haar_protocol::ids::Name;
+use haar_protocol::number::Number;
 use haar_protocol::rest::List;
 use serde::Deserialize;
 
@@ -22,6 +23,7 @@ pub(super) struct LogQuery {
     microservice: Option<Name>,
     node: Option<Name>,
     tail: Option<u32>,
+    since_ms: Option<Number>,
     #[serde(default)]
     follow: bool,
 }
@@ -36,14 +38,18 @@ pub(super) async fn list(
         microservice,
         node,
         tail,
+        since_ms,
         follow: follows,
     } = query;
+    let since_ms = since_ms.map(|Number(since_ms)| since_ms);
     let filter = Filter {
         application,
         microservice,
         node,
+        since_ms,
     };
-    let count = tail.unwrap_or(TAIL).min(TAIL_MAX);
+    let all = since_ms.map_or(TAIL, |_| TAIL_MAX);
+    let count = tail.unwrap_or(all).min(TAIL_MAX);
     let feed = app.database.feeds.logs.subscribe();
     let wanted = filter.clone();
     let tail = app
@@ -56,6 +62,7 @@ pub(super) async fn list(
                     application,
                     microservice,
                     node,
+                    since_ms: _,
                 } = &wanted;
                 let (application, microservice) = (application.as_ref(), microservice.as_ref());
                 change::check_names(sql, application, microservice, node.as_ref())?;

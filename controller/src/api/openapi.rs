@@ -120,7 +120,7 @@ fn parameter(name: &str, generator: &mut SchemaGenerator) -> Value {
         }
         "digest" => generator.subschema_for::<Digest>().to_value(),
         "key" => generator.subschema_for::<PublicKey>().to_value(),
-        "id" | "after" => whole(NUMBER_MAX),
+        "id" | "after" | "since_ms" => whole(NUMBER_MAX),
         "tail" | "limit" => whole(u32::MAX.into()),
         "follow" | "dry_run" | "careful" | "keep_data" | "certificate" => {
             json!({ "type": "boolean" })

@@ -39,6 +39,8 @@ pub(crate) struct Filter {
     pub(crate) microservice: Option<Name>,
     /// Lines of this node.
     pub(crate) node: Option<Name>,
+    /// Lines since this time: milliseconds since the Unix epoch by the clock of their node.
+    pub(crate) since_ms: Option<u64>,
 }
 
 impl Filter {
@@ -50,6 +52,9 @@ impl Filter {
         is(&self.application, &entry.line.name.application)
             && is(&self.microservice, &entry.line.name.microservice)
             && is(&self.node, &entry.node)
+            && self
+                .since_ms
+                .is_none_or(|since_ms| entry.line.time_ms >= since_ms)
     }
 }
 
@@ -174,6 +179,10 @@ pub(crate) fn tail(
     for (column, text) in &texts {
         sql.push_str(&format!(" AND {column} = ?"));
         values.push(text);
+    }
+    if let Some(since_ms) = &filter.since_ms {
+        sql.push_str(" AND logs.time_ms >= ?");
+        values.push(since_ms);
     }
     sql.push_str(" ORDER BY logs.id DESC LIMIT ?");
     values.push(&count);

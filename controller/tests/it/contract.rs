@@ -112,6 +112,8 @@ fn parameters_say_what_may_stand_there() {
         "/logs?tail=",
         "/logs?tail=-1",
         "/logs?tail=99999999999",
+        "/logs?since_ms=9007199254740992",
+        "/events?since_ms=yesterday",
         "/events?follow=yes",
         "/events?follow=",
         "/logs?application=",

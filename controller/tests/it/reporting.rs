@@ -266,6 +266,9 @@ fn log_lines_are_kept_once_and_filtered() {
         ["line 1", "line 2", "line 3", "line 4", "line 5", "last"]
     );
     assert_eq!(entries("tail=2").len(), 2);
+    assert_eq!(entries("since_ms=1005").len(), 2);
+    assert_eq!(entries("since_ms=1005&tail=1").len(), 1);
+    assert_eq!(entries("since_ms=1007").len(), 0);
     site.client
         .get("/logs?microservice=two")
         .refused(404, "unknown_microservice");

@@ -29,7 +29,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
     let mut pairs = vec![
         ("Node", node.name.to_string()),
         ("Id", node.id.to_string()),
-        ("State", get::node_state(node)),
+        ("State", get::node_cell(node)),
         ("Health", get::health(&node.health, now)),
         ("Last seen", seen),
         ("Last status", reported),

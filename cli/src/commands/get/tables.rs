@@ -12,7 +12,7 @@ use haar_protocol::rest::{
 use super::routes::counted;
 use crate::output::{self, Table};
 
-pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
+pub(super) fn nodes(nodes: &[Node], now: u64, wide: bool) -> String {
     let mut table = Table::new(&[
         "NAME",
         "STATE",
@@ -23,11 +23,14 @@ pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
         "AGENT",
         "TARGET",
     ]);
+    if wide {
+        table = table.with(&["ID", "GIVES", "INSTANCES", "STORAGE", "CLOCK"]);
+    }
     let mut remarks = String::new();
     for node in nodes {
-        table.row([
+        let mut cells = vec![
             node.name.to_string(),
-            node_state(node),
+            node_cell(node),
             node.last_seen_ms
                 .map_or_else(|| "never".into(), |seen| output::age(now, seen)),
             labels(&node.labels),
@@ -36,7 +39,21 @@ pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
                 .map_or_else(|| "?".into(), output::bytes),
             output::printable(&node.agent_version),
             output::printable(&node.target),
-        ]);
+        ];
+        if wide {
+            cells.extend([
+                node.id.to_string(),
+                output::bytes(node.budget.memory.0),
+                node.budget.microservices.to_string(),
+                match node.budget.storage.0 {
+                    u64::MAX => "unbounded".to_owned(),
+                    storage => output::bytes(storage),
+                },
+                node.clock_skew_ms
+                    .map_or_else(|| "?".into(), |skew| format!("{skew:+} ms")),
+            ]);
+        }
+        table.row(cells);
         remark(&mut remarks, &node.name, &node.health, now);
     }
     with_remarks(
@@ -53,6 +70,15 @@ pub(crate) fn node_state(node: &Node) -> String {
         (true, HealthState::Healthy) => "online".to_owned(),
         (true, _) => format!("online, {state}"),
     }
+}
+
+/// The same in its colour.
+pub(in crate::commands) fn node_cell(node: &Node) -> String {
+    let state = match node.online {
+        true => node.health.state,
+        false => HealthState::Failed,
+    };
+    output::colored(node_state(node), state)
 }
 
 /// What is wrong with something, on a line of its own below a table; nothing where all is well.
@@ -93,10 +119,15 @@ pub(in crate::commands) fn health(health: &Health, now: u64) -> String {
     let parts = [since(health, now), rests, reason, hint]
         .into_iter()
         .flatten();
-    std::iter::once(health.state.to_string())
+    std::iter::once(health_cell(health))
         .chain(parts)
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+/// The state of something in its colour.
+pub(in crate::commands) fn health_cell(health: &Health) -> String {
+    output::colored(health.state, health.state)
 }
 
 /// `3`, or `2 of 3` while the node has not applied the newest.
@@ -141,7 +172,7 @@ pub(super) fn applications(applications: &[Application], now: u64) -> String {
         table.row([
             application.name.to_string(),
             application.revision.to_string(),
-            application.health.state.to_string(),
+            health_cell(&application.health),
             running(application),
             output::age(now, application.applied_ms),
         ]);
@@ -201,7 +232,7 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
         table.row([
             microservice.name.to_string(),
             microservice.node.to_string(),
-            state(microservice),
+            state_cell(microservice),
             since_age(microservice, now),
             output::printable(&microservice.module_label),
             number(|status| status.calls),
@@ -254,6 +285,11 @@ pub(crate) fn state(microservice: &Microservice) -> String {
     }
 }
 
+/// The same in the colour of its health.
+pub(in crate::commands) fn state_cell(microservice: &Microservice) -> String {
+    output::colored(state(microservice), microservice.health.state)
+}
+
 pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
     let mut table = Table::new(&["NAME", "FINGERPRINT", "TRUSTED"]);
     for publisher in publishers {
@@ -281,7 +317,7 @@ pub(super) fn relays(relays: &[RelayInfo]) -> String {
     for relay in relays {
         table.row([
             relay.name.to_string(),
-            relay.health.state.to_string(),
+            health_cell(&relay.health),
             relay_place(relay),
             relay
                 .url

@@ -343,9 +343,8 @@ mod tests {
                 "sink",
             ),
             ("--context x get nodes edge-2", "edge-2"),
-            // None is a name of the site's.
+            // No name of the site.
             ("new ", ""),
-            ("key new ", ""),
         ] {
             assert_eq!(words(line), expected, "{line}");
         }
@@ -368,6 +367,7 @@ mod tests {
             ("--context ", "*"),
             ("apply -y ", "*"),
             ("publisher trust acme ", "*"),
+            ("key new ", "*"),
             ("nonsense ", ""),
         ] {
             assert_eq!(words(line), expected, "{line}");

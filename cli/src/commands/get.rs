@@ -128,6 +128,10 @@ impl Arguments {
                 Ok(())
             }
             Format::Table | Format::Wide => {
+                let is_named = !self.names.is_empty();
+                if is_named && client.parse::<List<Value>>(answer)?.items.is_empty() {
+                    return Ok(()); // the error says what there is not
+                }
                 // What has no place is told of the applications that were asked for.
                 let of = |name: &Name| match &self.application {
                     Some(application) => application == name,

@@ -92,6 +92,7 @@ fn things_are_got_by_their_names_in_every_form() {
         "{}",
         some.stderr
     );
+    assert_eq!(system.haar("get nodes two").stdout, "");
     let none = system.haar("get nodes two -o json");
     assert_eq!(
         (none.code, &none.json()["items"]),

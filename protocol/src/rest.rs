@@ -43,7 +43,7 @@
 //! DELETE /api/v1/applications/{name}?dry_run=&careful=&keep_data=
 //! GET    /api/v1/microservices?application=   List<Microservice>: one entry for every instance, desired and reported
 //! GET    /api/v1/routes?application=          List<Route>
-//! GET    /api/v1/logs?application=&microservice=&node=&tail=&follow=   List<LogEntry>, or server-sent events with follow=true
+//! GET    /api/v1/logs?application=&microservice=&node=&tail=&follow=   List<LogEntry>, or server-sent events with follow=true; Last-Event-ID is honoured
 //! GET    /api/v1/events?tail=&follow=         List<Event>, or server-sent events with follow=true
 //! ```
 //! A change with `dry_run=true` changes nothing and answers what it would do; one that takes something

@@ -73,20 +73,16 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         &mut |followed| match followed {
             Followed::Line(_, json) if options.is_json() => output::line(json),
             Followed::Line(entry, _) => output::line(line(entry)),
-            Followed::Missed(lines) if options.is_json() => {
-                let cause = GapCause::Reader;
-                output::json(&serde_json::json!({ "gap": LogGap { lines, cause } }))
-            }
+            Followed::Missed(lines) if options.is_json() => output::line(gap(lines)),
             Followed::Missed(Some(lines)) => {
                 output::warning(format!(
                     "{lines} lines came faster than they were read, and are left out"
                 ));
-                output::flush_warnings();
                 Ok(())
             }
             Followed::Missed(None) => {
                 output::warning(
-                    "lines are missing here: more came than are sent again after a cut connection",
+                    "lines are missing here: the site no longer has all that came while the connection was cut",
                 );
                 Ok(())
             }
@@ -114,6 +110,12 @@ fn filter(arguments: &Arguments) -> String {
         .collect()
 }
 
+/// What programs read in the place of missing lines: a document on one line, as that of each line.
+fn gap(lines: Option<u64>) -> String {
+    let cause = GapCause::Reader;
+    serde_json::json!({ "gap": LogGap { lines, cause } }).to_string()
+}
+
 /// One line for people.
 fn line(entry: &LogEntry) -> String {
     let log = &entry.line;
@@ -139,4 +141,20 @@ fn line(entry: &LogEntry) -> String {
         entry.node,
         output::printable(&log.text)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_one_line_for_programs() {
+        let text = gap(Some(7));
+        assert!(!text.contains('\n'), "{text}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({ "gap": { "cause": "reader", "lines": 7 } })
+        );
+    }
 }

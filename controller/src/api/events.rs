@@ -41,6 +41,7 @@ pub(super) async fn list(
     };
     let tail = events.into_iter().map(number).collect();
     Ok(follow(
+        None,
         tail,
         feed,
         move |event: &Event| Some(number(event.clone())),

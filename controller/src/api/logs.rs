@@ -1,7 +1,7 @@
 //! `/logs`: log lines of microservices.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use haar_protocol::ids::Name;
 use haar_protocol::rest::List;
@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::App;
 use super::answers::{Answer, Parameters, json};
-use super::following::{Numbered, TAIL_MAX, follow};
-use crate::db::logs::Filter;
+use super::following::{Numbered, TAIL_MAX, follow, lag, last_event_id, position};
+use crate::db::logs::{Filter, Found};
 use crate::{change, db};
 
 const TAIL: u32 = 100;
@@ -30,6 +30,7 @@ pub(super) struct LogQuery {
 pub(super) async fn list(
     State(app): State<App>,
     Parameters(query): Parameters<LogQuery>,
+    headers: HeaderMap,
 ) -> Answer<Response> {
     let LogQuery {
         application,
@@ -46,11 +47,16 @@ pub(super) async fn list(
     let count = tail.unwrap_or(TAIL).min(TAIL_MAX);
     let feed = app.database.feeds.logs.subscribe();
     let wanted = filter.clone();
-    let tail = app
+    let after = last_event_id(&headers).filter(|_| follows);
+    let (found, newest) = app
         .database
         .read(move |sql| {
-            let lines = db::logs::tail(sql, &wanted, count)?;
-            if lines.is_empty() {
+            let found = match after {
+                Some(id) => db::logs::after(sql, &wanted, id, TAIL_MAX)?,
+                None => Found::Whole(db::logs::tail(sql, &wanted, count)?),
+            };
+            let newest = db::logs::newest(sql)?;
+            if found.lines().is_empty() {
                 // What is gone may have left lines; what never was has none.
                 let Filter {
                     application,
@@ -60,15 +66,20 @@ pub(super) async fn list(
                 let (application, microservice) = (application.as_ref(), microservice.as_ref());
                 change::check_names(sql, application, microservice, node.as_ref())?;
             }
-            Ok(lines)
+            Ok((found, newest))
         })
         .await?;
+    let opening = match &found {
+        Found::Whole(lines) => lines.is_empty().then(|| position(newest)),
+        Found::Incomplete(_) => Some(lag(None)),
+        Found::Elsewhere(_) => Some(lag(None).id("0")),
+    };
+    let lines = found.into_lines().into_iter();
     if !follows {
-        let items = tail.into_iter().map(|line| line.entry).collect();
+        let items = lines.map(|line| line.entry).collect();
         return Ok(json(StatusCode::OK, List { items }));
     }
-    let tail = tail
-        .into_iter()
+    let tail = lines
         .map(|line| Numbered {
             id: line.id,
             entry: line.entry,
@@ -80,5 +91,5 @@ pub(super) async fn list(
             entry: line.entry.clone(),
         })
     };
-    Ok(follow(tail, feed, pick, app.stop.clone()))
+    Ok(follow(opening, tail, feed, pick, app.stop.clone()))
 }

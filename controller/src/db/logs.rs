@@ -2,13 +2,13 @@
 //! of them. When these are full, the node with the most bytes loses its oldest lines: one that has no
 //! more than an equal share never loses any to the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::log::LogLine;
 use haar_protocol::rest::LogEntry;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::{Write, meta, parse};
 use crate::failure::Failure;
@@ -20,6 +20,8 @@ pub(crate) const LINES_MAX: i64 = 2_000;
 const BYTES_MAX: u64 = 64 << 20;
 /// Lines that are removed in one step.
 const STEP_LINES: u32 = 32;
+/// Lines take at least `BYTES_MAX` less this after some were removed: a step, of long lines.
+const TRIMMED_BYTES_MAX: u64 = 1 << 20;
 
 /// A line with the number that the database gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,34 @@ impl Filter {
         is(&self.application, &entry.line.name.application)
             && is(&self.microservice, &entry.line.name.microservice)
             && is(&self.node, &entry.node)
+    }
+}
+
+/// The lines behind one that a follower has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// All of them.
+    Whole(Vec<StoredLine>),
+    /// What is left of them.
+    Incomplete(Vec<StoredLine>),
+    /// The newest lines: the follower's line has a number that this database did not give yet, as after a
+    /// backup was put back.
+    Elsewhere(Vec<StoredLine>),
+}
+
+impl Found {
+    /// Oldest first.
+    pub(crate) fn lines(&self) -> &[StoredLine] {
+        match self {
+            Found::Whole(lines) | Found::Incomplete(lines) | Found::Elsewhere(lines) => lines,
+        }
+    }
+
+    /// Oldest first.
+    pub(crate) fn into_lines(self) -> Vec<StoredLine> {
+        match self {
+            Found::Whole(lines) | Found::Incomplete(lines) | Found::Elsewhere(lines) => lines,
+        }
     }
 }
 
@@ -152,16 +182,81 @@ fn trim_total(connection: &Connection, bytes_max: u64) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The number of the newest line that was ever stored; 0 before the first.
+pub(crate) fn newest(connection: &Connection) -> Result<u64, Failure> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'logs'";
+    let newest = connection.query_row(sql, [], |row| row.get::<_, u64>(0));
+    Ok(newest.optional()?.unwrap_or(0))
+}
+
 /// The newest `count` lines that `filter` admits, oldest first.
 pub(crate) fn tail(
     connection: &Connection,
     filter: &Filter,
     count: u32,
 ) -> Result<Vec<StoredLine>, Failure> {
+    select(connection, filter, 0, count)
+}
+
+/// The lines behind the line `last` that `filter` admits, the newest `count` of them.
+pub(crate) fn after(
+    connection: &Connection,
+    filter: &Filter,
+    last: u64,
+    count: u32,
+) -> Result<Found, Failure> {
+    if last > newest(connection)? {
+        return Ok(Found::Elsewhere(tail(connection, filter, count)?));
+    }
+    let mut lines = select(connection, filter, last, count + 1)?;
+    let too_many = lines.len().saturating_sub(count as usize);
+    lines.drain(..too_many);
+    let is_whole = too_many == 0 && !is_trimmed(connection, &lines, last)?;
+    Ok(match is_whole {
+        true => Found::Whole(lines),
+        false => Found::Incomplete(lines),
+    })
+}
+
+/// True when lines between the line `last` and `lines` may have been removed. A microservice and a node lose
+/// their oldest lines first: one of which a line up to `last` is there has lost none behind it.
+fn is_trimmed(connection: &Connection, lines: &[StoredLine], last: u64) -> Result<bool, Failure> {
+    let mut counts: BTreeMap<_, i64> = BTreeMap::new();
+    for line in lines {
+        let of = (&line.entry.node, &line.entry.line.name);
+        *counts.entry(of).or_default() += 1;
+    }
+    if counts.values().any(|count| *count >= LINES_MAX) {
+        return Ok(true);
+    }
+    let bytes: u64 = connection.query_row("SELECT bytes FROM log_usage", [], |row| row.get(0))?;
+    if bytes < BYTES_MAX - TRIMMED_BYTES_MAX {
+        return Ok(false);
+    }
+    let nodes: BTreeSet<&Name> = counts.keys().map(|(node, _)| *node).collect();
+    for node in nodes {
+        let oldest: u64 = connection.query_row(
+            "SELECT min(logs.id) FROM logs JOIN nodes ON nodes.id = logs.node WHERE nodes.name = ?1",
+            [node.as_str()],
+            |row| row.get(0),
+        )?;
+        if oldest > last {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn select(
+    connection: &Connection,
+    filter: &Filter,
+    above: u64,
+    count: u32,
+) -> Result<Vec<StoredLine>, Failure> {
     let mut sql = String::from(
-        "SELECT logs.id, nodes.name, logs.line FROM logs JOIN nodes ON nodes.id = logs.node WHERE true",
+        "SELECT logs.id, nodes.name, logs.line FROM logs JOIN nodes ON nodes.id = logs.node WHERE logs.id > ?",
     );
-    let mut values: Vec<&dyn ToSql> = Vec::new();
+    let mut values: Vec<&dyn ToSql> = vec![&above];
     let columns = [
         ("logs.application", &filter.application),
         ("logs.microservice", &filter.microservice),
@@ -248,5 +343,55 @@ mod tests {
             })
             .unwrap();
         assert_eq!((lines(&connection, "quiet"), used), (0, 0));
+    }
+
+    #[test]
+    fn what_is_behind_a_line_is_whole_unless_lines_of_the_same_microservice_went() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = db::open_connection(&directory.path().join("a.db")).unwrap();
+        connection
+            .pragma_update(None, "foreign_keys", false)
+            .unwrap();
+        let node =
+            "INSERT INTO nodes (id, name, key, labels, budget, agent_version, target, enrolled_ms)
+                    VALUES ('n', 'gw', 'k', '{}', '{}', '', '', 1)";
+        connection.execute(node, []).unwrap();
+        let add = |microservice: &str, sequences: std::ops::RangeInclusive<i64>| {
+            for sequence in sequences {
+                let line = serde_json::json!({
+                    "application": "a", "microservice": microservice, "sequence": sequence, "time_ms": 1,
+                    "level": "info", "stream": "log", "text": ""
+                });
+                let sql =
+                    "INSERT INTO logs (node, application, microservice, sequence, time_ms, line)
+                           VALUES ('n', 'a', ?1, ?2, 1, ?3)";
+                let line = line.to_string();
+                connection
+                    .execute(sql, params![microservice, sequence, line])
+                    .unwrap();
+            }
+        };
+        let found = |last: u64, count: u32| {
+            let found = after(&connection, &Filter::default(), last, count).unwrap();
+            let ids: Vec<u64> = found.lines().iter().map(|line| line.id).collect();
+            let what = match found {
+                Found::Whole(_) => "whole",
+                Found::Incomplete(_) => "incomplete",
+                Found::Elsewhere(_) => "elsewhere",
+            };
+            (what, ids)
+        };
+        add("quiet", 1..=3);
+        assert_eq!(found(1, 10), ("whole", vec![2, 3]));
+        assert_eq!(found(3, 10), ("whole", vec![]));
+        assert_eq!(found(1, 1), ("incomplete", vec![3]));
+        assert_eq!(found(99, 2), ("elsewhere", vec![2, 3]));
+        add("loud", 4..=LINES_MAX + 3);
+        connection
+            .execute("DELETE FROM logs WHERE id = 1", [])
+            .unwrap();
+        let (what, ids) = found(2, 10_000);
+        assert_eq!((what, ids.len()), ("incomplete", 2_001));
+        assert_eq!(found(10, 10_000).0, "whole");
     }
 }

@@ -49,22 +49,22 @@ fn raw(text: &str, end: &str) -> Result<()> {
     }
 }
 
-/// Warnings that wait for a JSON document to stand in; none while they go to people. Taken for one
-/// look by whoever warns or writes.
+/// Warnings for the next JSON document; `None` while warnings go to people. Locked only while a warning
+/// is added or the document is written.
 static WAITING: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
-/// From now on warnings stand in the JSON documents that are written.
+/// From now on warnings are part of the JSON documents.
 pub(crate) fn keep_warnings() {
     *WAITING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
 }
 
-/// The warnings that no document has yet.
+/// Takes the warnings that are not in a document yet.
 pub(crate) fn take_warnings() -> Vec<String> {
     let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     waiting.as_mut().map(std::mem::take).unwrap_or_default()
 }
 
-/// Writes the warnings that no document has yet, as one of their own on stderr.
+/// Writes the remaining warnings to stderr, as a document of their own.
 pub(crate) fn flush_warnings() {
     let warnings = take_warnings();
     if !warnings.is_empty() {
@@ -88,7 +88,7 @@ impl<T> WithWarnings<T> {
     }
 }
 
-/// Writes `value` as JSON to stdout; warnings that wait stand in it, when it is an object.
+/// Writes `value` as JSON to stdout. An object includes the waiting warnings.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let failed = |error| CommandError::failure(format!("can't write the result: {error}"));
     let warnings = take_warnings();

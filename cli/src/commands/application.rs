@@ -120,7 +120,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     waited.result
 }
 
-/// What an apply did, and how the application was when the wait ended, for programs.
+/// What an apply did, and the application when the wait ended, for programs.
 #[derive(serde::Serialize)]
 struct AppliedAndSeen {
     #[serde(flatten)]

@@ -7,7 +7,7 @@ pub(super) use relay::session;
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::{ModuleReference, nearest};
+use haar_protocol::manifest::ModuleReference;
 use haar_protocol::rest::{
     ApplicationDetail, List, Microservice, Module, ModuleCode, SiteHealth, TrustedPublisher,
 };
@@ -128,15 +128,6 @@ fn one<T: DeserializeOwned>(
     output::text(&show(&client.parse(&answer)?))
 }
 
-/// The hint for a name that nothing has: what may be meant, else where all are listed.
-fn meant<'n>(written: &str, known: impl Iterator<Item = &'n str>, list: &str) -> String {
-    let known: Vec<&str> = known.collect();
-    match nearest(written, &known) {
-        Some(near) => format!("Did you mean `{near}`?"),
-        None => list.to_owned(),
-    }
-}
-
 /// The module that `text` names: by name and version (the newest), or by its digest or the
 /// beginning of it.
 pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
@@ -145,14 +136,7 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
         .iter()
         .map(|module| format!("{}@{}", module.name, module.version))
         .collect();
-    let not_found = || {
-        let message = format!("there is no module `{text}`");
-        CommandError::not_found("unknown_module", message).hinted(meant(
-            text,
-            labels.iter().map(String::as_str),
-            "`haar get modules` lists what was pushed.",
-        ))
-    };
+    let not_found = || CommandError::unknown("module", text, labels.iter().map(String::as_str));
     if let Ok(ModuleReference::Version { name, version }) = text.parse() {
         let matching = modules
             .into_iter()
@@ -361,14 +345,8 @@ fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {
         .into_iter()
         .partition(|publisher| publisher.name == *name);
     if items.is_empty() {
-        let message = format!("there is no publisher `{name}`");
-        return Err(
-            CommandError::not_found("unknown_publisher", message).hinted(meant(
-                name.as_str(),
-                others.iter().map(|other| other.name.as_str()),
-                "`haar get publishers` lists who is trusted.",
-            )),
-        );
+        let others = others.iter().map(|other| other.name.as_str());
+        return Err(CommandError::unknown("publisher", name.as_str(), others));
     }
     if options.is_json() {
         return output::json(&List { items });

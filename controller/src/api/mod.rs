@@ -156,7 +156,7 @@ fn routes() -> Vec<Route> {
         row("DELETE", "/publishers/{name}/keys/{key}", People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "No longer trusts one key of a publisher", || delete(publishers::remove_key)),
         row("GET",    "/relays",                   People, &[], none(), json::<rest::List<relay::RelayInfo>>(), "All relays", || get(relays::list)),
         row("GET",    "/relays/{name}",            People, &[], none(), json::<rest::RelayDetail>(), "A relay, and the sessions that nodes have with it", || get(relays::show)),
-        row("PUT",    "/relays/{name}",            People, &["dry_run"], Content::Yaml, json::<relay::RelayApplied>(), "Applies the manifest of a relay", || put(relays::apply)),
+        row("PUT",    "/relays/{name}",            People, &["dry_run", "careful"], Content::Yaml, json::<relay::RelayApplied>(), "Applies the manifest of a relay", || put(relays::apply)),
         row("DELETE", "/relays/{name}",            People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "Nodes leave a relay", || delete(relays::remove)),
         row("GET",    "/relays/{name}/credentials", People, &["certificate"], none(), json::<relay::RelayCredentials>(), "Who may do what at a broker that is not ours, with passwords", || get(relays::credentials)),
         row("GET",    "/relays/{name}/trial",      People, &[], none(), json::<rest::RelayTrial>(), "What it takes to try a broker that is not ours, with passwords", || get(relays::trial)),

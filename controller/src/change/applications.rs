@@ -5,9 +5,7 @@ use haar_protocol::manifest::{self, Manifest};
 use haar_protocol::rest::{ApplyResult, Placement};
 
 use super::relays::load_relays;
-use super::{
-    lives, load_publishers, planned_module, refuse, replan, unknown_application, unplaced,
-};
+use super::{lives, load_publishers, planned_module, refuse, replan, unknown_application};
 use crate::db::applications::ApplicationRow;
 use crate::db::{self, Write};
 use crate::failure::{Failure, Kind};
@@ -61,7 +59,7 @@ pub(crate) fn apply(
     lives::follow(write, before.as_ref(), &name, &row.modules, keeps_data)?;
     db::applications::put(&write.sql, &row)?;
     let replanned = replan(write, site, Some(&name))?;
-    let missing = unplaced::of(&db::unplaced::all(&write.sql)?, &name);
+    let missing = db::unplaced::of(&db::unplaced::all(&write.sql)?, &name);
     let changed = !is_same || replanned.moved;
     if changed {
         row.revision += 1;

@@ -1,4 +1,4 @@
-//! `haar relay credentials`: what a broker that is not ours must know of the site.
+//! `haar relay credentials`: users, rules and certificates for a broker that is not ours.
 
 use std::fmt::Write as _;
 use std::io;

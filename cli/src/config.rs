@@ -111,6 +111,23 @@ pub(crate) fn cargo() -> OsString {
     variable("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// True when the locale writes UTF-8: the first of the variables that is set decides (POSIX,
+/// "Internationalization Variables").
+pub(crate) fn is_utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(variable)
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// True when the terminal is not known to move its cursor.
+pub(crate) fn is_dumb_terminal() -> bool {
+    variable("TERM").is_none_or(|name| name == "dumb")
+}
+
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

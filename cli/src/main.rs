@@ -19,6 +19,7 @@ mod files;
 mod interrupt;
 mod output;
 mod progress;
+mod terminal;
 
 use std::process::ExitCode;
 

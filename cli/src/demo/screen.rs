@@ -90,7 +90,7 @@ pub(super) fn page(
 /// The whole state in one line.
 pub(super) fn line(view: &View) -> String {
     let running = running(view);
-    let rate: f64 = view.routes.iter().map(|route| route.rate).sum();
+    let rate = rate(view);
     let resident: u64 = view
         .nodes
         .iter()
@@ -114,4 +114,9 @@ fn running(view: &View) -> usize {
         .iter()
         .filter(|one| one.health.is_healthy());
     healthy.count()
+}
+
+/// Messages in a second, over all routes. From 0 up: the sum of nothing would be -0.
+fn rate(view: &View) -> f64 {
+    view.routes.iter().fold(0.0, |sum, route| sum + route.rate)
 }

@@ -10,7 +10,7 @@ use super::super::spike::{Shown, State};
 use super::super::watch::{NodeView, View};
 use super::super::words;
 use super::look::Look;
-use super::{NAME_MOST, running};
+use super::{NAME_MOST, rate, running};
 use crate::commands::get;
 use crate::output;
 
@@ -29,7 +29,7 @@ pub(super) struct Page<'a> {
 impl Page<'_> {
     pub(super) fn title(&self) -> String {
         let view = self.view;
-        let rate: f64 = view.routes.iter().map(|route| route.rate).sum();
+        let rate = rate(view);
         let (running, wanted) = (running(view), view.microservices.len());
         let style = match running == wanted {
             true => Style::new().green(),
@@ -80,7 +80,10 @@ impl Page<'_> {
             lines.push(self.look.paint(Style::new().dim(), "   none yet"));
         }
         for message in alerts.latest.iter().rev().take(rows) {
-            let age = output::age(self.view.now_ms, message.time_ms.min(self.view.now_ms));
+            let age = match self.view.now_ms.saturating_sub(message.time_ms) / 1_000 {
+                0 => "now".to_owned(),
+                seconds => format!("{} ago", output::duration(seconds * 1_000)),
+            };
             let (sign, style) = match words::is_left(&message.value) {
                 true => ("!", Style::new().red().bold()),
                 false => (" ", Style::new().green()),
@@ -91,7 +94,6 @@ impl Page<'_> {
                 self.look.pad(&node, self.node_columns),
                 words::alert(&message.value)
             );
-            let age = format!("{age} ago");
             lines.push(format!(
                 "{sign} {age:>NUMBER$}  {}",
                 self.look.paint(style, text)

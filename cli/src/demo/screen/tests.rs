@@ -56,9 +56,11 @@ fn fleet(alerts: u32) -> View {
             _ => ("returned", 0.3),
         };
         let alert = json!({"node": "sensor", "quantity": "load", "change": change, "value": value, "mean": 0.31, "band": 1.0});
-        recorded
-            .alerts
-            .add("sensor".into(), 90_000 + u64::from(index) * 4_000, alert);
+        recorded.alerts.add(
+            "sensor".into(),
+            90_000 + u64::from(index) * 4_000 / 3,
+            alert,
+        );
     }
     View {
         context: "/tmp/haar-demo-abcdef/controller/context.toml".into(),

@@ -118,11 +118,11 @@ impl Drop for Screen {
 pub(crate) fn give_back() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(modes) = before {
+        modes.put_back();
         // A terminal that is gone needs nothing back.
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(END.as_bytes());
         let _ = stdout.flush();
-        modes.put_back();
     }
 }
 

@@ -159,6 +159,14 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// Takes away the first column.
+    pub(crate) fn drop_first(&mut self) {
+        self.header = &self.header[1..];
+        for row in &mut self.rows {
+            row.remove(0);
+        }
+    }
+
     /// The table, every line with its end; `none` when it has no rows.
     pub(crate) fn render(&self, none: &str) -> String {
         if self.rows.is_empty() {
@@ -237,6 +245,18 @@ pub(crate) fn age(now_ms: u64, then_ms: u64) -> String {
         return "in the future".into();
     }
     duration(now_ms.saturating_sub(then_ms))
+}
+
+/// How long ago these times were, the shortest and the longest: `3 d`, or `12 s to 3 d`.
+pub(crate) fn ages(now_ms: u64, then_ms: impl Iterator<Item = u64>) -> String {
+    let times: Vec<u64> = then_ms.collect();
+    let (Some(last), Some(first)) = (times.iter().max(), times.iter().min()) else {
+        return "-".into();
+    };
+    match [last, first].map(|then_ms| age(now_ms, *then_ms)) {
+        [shortest, longest] if shortest == longest => shortest,
+        [shortest, longest] => format!("{shortest} to {longest}"),
+    }
 }
 
 /// A point in time in UTC, RFC 3339 with milliseconds.

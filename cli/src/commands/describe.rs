@@ -1,7 +1,9 @@
 //! `haar describe`: everything about one thing.
 
+mod module;
 mod node;
 mod relay;
+mod route;
 
 pub(super) use relay::session;
 
@@ -9,7 +11,7 @@ use clap::Subcommand;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{ModuleReference, nearest};
 use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, ModuleCode, SiteHealth, TrustedPublisher,
+    ApplicationDetail, List, Microservice, Module, SiteHealth, TrustedPublisher,
 };
 use serde::de::DeserializeOwned;
 
@@ -40,14 +42,26 @@ enum What {
     /// The site as a whole
     Site,
     /// The instances of a microservice
+    #[command(alias = "instance")]
     Microservice {
         /// APPLICATION/MICROSERVICE, or the microservice alone
         name: MicroserviceArgument,
+        /// Only its instance on this node
+        #[arg(long, value_name = "NAME")]
+        node: Option<Name>,
     },
     /// A key whose modules run
     Publisher { name: Name },
     /// A broker between the site, its nodes and devices
     Relay { name: Name },
+    /// Ways of messages, pair by pair
+    Route {
+        /// APPLICATION/FROM, such as plant/filter.out or plant/mqtt:hall/+/t; an application, a microservice
+        /// or an id stands for all of its routes
+        name: String,
+        /// The other end
+        to: Option<String>,
+    },
 }
 
 /// `APPLICATION/MICROSERVICE`, or one of them.
@@ -89,13 +103,14 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         What::Module { module } => {
             let module = find_module(&client, module)?;
             let code = client.list(&format!("modules/{}/code", module.digest))?;
-            let module = ModuleWithCode { module, code };
+            let module = module::ModuleWithCode { module, code };
             if options.is_json() {
                 return output::json(&module);
             }
-            output::text(&describe_module(&module))
+            output::text(&module::described(&module))
         }
-        What::Microservice { name } => microservice(&client, options, name),
+        What::Microservice { name, node } => microservice(&client, options, name, node.as_ref()),
+        What::Route { name, to } => route::run(&client, options, name, to.as_deref()),
         What::Relay { name } => one(
             &client,
             options,
@@ -104,14 +119,6 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         ),
         What::Publisher { name } => publisher(&client, options, name),
     }
-}
-
-/// A module, and what the controller has compiled of it.
-#[derive(serde::Serialize)]
-struct ModuleWithCode {
-    #[serde(flatten)]
-    module: Module,
-    code: Vec<ModuleCode>,
 }
 
 /// Shows what `path` answers: as it is for programs, by `show` for people.
@@ -225,55 +232,6 @@ fn site(site: &SiteHealth) -> String {
     format!("{about}\n{}", table.render(""))
 }
 
-fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
-    let publishers: Vec<&str> = module.publishers.iter().map(Name::as_str).collect();
-    let list = |names: &[String]| {
-        if names.is_empty() {
-            "(none)".to_owned()
-        } else {
-            output::printable(&names.join(", "))
-        }
-    };
-    let about = facts(&[
-        (
-            "Module",
-            format!("{}@{}", module.name, output::printable(&module.version)),
-        ),
-        ("Digest", module.digest.to_string()),
-        ("Size", output::bytes(module.bytes)),
-        (
-            "Publishers",
-            if publishers.is_empty() {
-                "(none that is trusted now)".into()
-            } else {
-                publishers.join(", ")
-            },
-        ),
-        ("Pushed", output::timestamp(module.pushed_ms)),
-        ("Imports", list(&module.imports)),
-        ("Exports", list(&module.exports)),
-    ]);
-    let mut table = output::Table::new(&["TARGET", "ENGINE", "SIZE"]);
-    for one in code {
-        table.row([
-            output::printable(&one.target),
-            one.engine.get(..12).unwrap_or_default().to_owned(),
-            match (
-                one.packed_bytes,
-                one.refused.as_ref().or(one.progress.as_ref()),
-            ) {
-                (Some(bytes), _) => output::bytes(bytes),
-                (None, Some(why)) => output::printable(why),
-                (None, None) => String::new(),
-            },
-        ]);
-    }
-    format!(
-        "{about}\n{}",
-        table.render("Not compiled yet: no node has asked for it.")
-    )
-}
-
 fn application(detail: &ApplicationDetail) -> String {
     let (application, now) = (&detail.application, output::now_ms());
     let pairs = facts(&[
@@ -320,7 +278,12 @@ fn application(detail: &ApplicationDetail) -> String {
     )
 }
 
-fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgument) -> Result<()> {
+fn microservice(
+    client: &Client,
+    options: &Options,
+    wanted: &MicroserviceArgument,
+    node: Option<&Name>,
+) -> Result<()> {
     let query = wanted
         .application
         .as_ref()
@@ -331,6 +294,7 @@ fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgumen
     let instances: Vec<Microservice> = client.parse::<List<Microservice>>(&answer)?.items;
     let is_wanted = |instance: &Microservice| {
         instance.name.microservice == wanted.microservice
+            && node.is_none_or(|node| *node == instance.node)
             && wanted
                 .application
                 .as_ref()
@@ -341,11 +305,14 @@ fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgumen
         client.check_names(
             wanted.application.as_ref(),
             Some(&wanted.microservice),
-            None,
+            node,
         )?;
         return Err(CommandError::not_found(
             "unknown_microservice",
-            format!("microservice `{}` runs on no node", wanted.microservice),
+            match node {
+                Some(node) => format!("`{}` does not run on `{node}`", wanted.microservice),
+                None => format!("microservice `{}` runs on no node", wanted.microservice),
+            },
         )
         .hinted("`haar describe application NAME` says where it should run."));
     }

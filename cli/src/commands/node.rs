@@ -123,7 +123,7 @@ fn warn_of_clocks(expires_ms: u64, life_ms: u64, asked_ms: u64) {
 }
 
 /// Reads `NAME=VALUE`.
-fn parse_label(text: &str) -> std::result::Result<(String, String), InvalidId> {
+pub(super) fn parse_label(text: &str) -> std::result::Result<(String, String), InvalidId> {
     let invalid = || {
         InvalidId(format!(
             "`{text}` is not a label: write NAME=VALUE, such as role=gateway"

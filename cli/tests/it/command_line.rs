@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::haar::Workplace;
 
 /// Every command that has a help text of ours, in the order of `haar --help`.
-const COMMANDS: [&str; 36] = [
+const COMMANDS: [&str; 37] = [
     "new",
     "build",
     "key",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 36] = [
     "describe node",
     "describe module",
     "describe microservice",
+    "describe route",
     "logs",
     "dead-letters",
     "dead-letters list",
@@ -58,6 +59,37 @@ fn help_is_what_people_expect() {
 }
 
 #[test]
+fn each_kind_that_is_listed_is_described_and_the_other_way_round() {
+    let place = Workplace::new();
+    let text = place.haar("get --help").ok().stdout;
+    let kinds = text.lines().filter_map(|line| {
+        let (kind, _) = line.trim().strip_prefix("- ")?.split_once(':')?;
+        (kind.ends_with('s') && line.starts_with("          ")).then(|| kind.to_owned())
+    });
+    let kinds: BTreeSet<String> = kinds.collect();
+    assert!(
+        kinds.contains("routes") && kinds.contains("instances"),
+        "{text}"
+    );
+    // A list tells all of an event.
+    for kind in kinds.iter().filter(|kind| *kind != "events") {
+        let one = kind.trim_end_matches('s');
+        place.haar(&format!("describe {one} --help")).ok();
+    }
+    // There is one site.
+    let text = place.haar("describe --help").ok().stdout;
+    let all = text.split("Commands:").nth(1).unwrap();
+    let described = all
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with("  "));
+    let words = described.filter_map(|line| line.split_whitespace().next());
+    for one in words.filter(|word| !["site", "help"].contains(word)) {
+        assert!(kinds.contains(&format!("{one}s")), "{one}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_a_usage_error() {
     let workplace = Workplace::new();
     for line in [
@@ -76,6 +108,9 @@ fn a_wrong_command_line_is_a_usage_error() {
         "dead-letters drop --all --node one",
         "dead-letters drop --all --application a --microservice b --node one",
         "dead-letters list --microservice b",
+        "get nodes --state wrong",
+        "get nodes -l role",
+        "describe route",
     ] {
         assert_eq!(workplace.haar(line).code, 2, "{line}");
     }

@@ -192,7 +192,8 @@ impl DeviceLink {
         }
         let mut problems = plan.incoming.iter();
         let first = problems.find_map(|route| route.entry.counters.problem.load_full());
-        self.health.set(true, first.as_deref().map(String::as_str));
+        self.health
+            .set(true, first.as_deref().map(|problem| problem.why.as_str()));
     }
 
     /// A broker may keep sessions for less time than it is asked to.

@@ -173,21 +173,24 @@ fn routes(node: &Node, began: Instant) -> Vec<RouteStatus> {
                 .sum(),
         )
     };
-    node.registry
-        .counters()
-        .map(|(peer, counters)| RouteStatus {
+    let after_s = |then: Instant| then.saturating_duration_since(began).as_secs();
+    let route = |(peer, counters): (&Name, &RouteCounters)| {
+        let problem = counters.problem.load();
+        RouteStatus {
             id: counters.id,
             peer: peer.clone(),
             topic: counters.topic.clone(),
-            counted_after_s: counters.began.saturating_duration_since(began).as_secs(),
+            counted_after_s: after_s(counters.began),
             sent: counters.sent.load(Ordering::Relaxed),
             delivered: counters.delivered.load(Ordering::Relaxed),
             handled: counters.handled.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
             waiting: waits(counters, peer).unwrap_or(0),
-            problem: counters.problem.load().as_deref().cloned(),
-        })
-        .collect()
+            problem: problem.as_deref().map(|problem| problem.why.clone()),
+            problem_after_s: problem.as_deref().map(|problem| after_s(problem.began)),
+        }
+    };
+    node.registry.counters().map(route).collect()
 }
 
 /// How many messages wait on durable routes, by the route's number, each with the name of the node at

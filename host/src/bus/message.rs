@@ -156,8 +156,17 @@ pub struct RouteCounters {
     pub handled: AtomicU64,
     /// Messages that were dropped here.
     pub dropped: AtomicU64,
-    /// Why a route from or to a topic does not do all that its manifest says, for a person.
-    pub problem: ArcSwapOption<String>,
+    /// Why a route from or to a topic does not do all that its manifest says.
+    pub problem: ArcSwapOption<RouteProblem>,
+}
+
+/// Why a route does not do all that its manifest says.
+#[derive(Debug)]
+pub struct RouteProblem {
+    /// For a person.
+    pub why: String,
+    /// Since when.
+    pub began: Instant,
 }
 
 impl RouteCounters {
@@ -187,9 +196,11 @@ impl RouteCounters {
     /// Says why the route does not do all that its manifest says, or that it does. False when that
     /// was said before.
     pub fn report(&self, problem: Option<String>) -> bool {
-        let differs = self.problem.load().as_deref() != problem.as_ref();
+        let differs = self.problem.load().as_deref().map(|known| &known.why) != problem.as_ref();
         if differs {
-            self.problem.store(problem.map(Arc::new));
+            let began = Instant::now();
+            let problem = problem.map(|why| Arc::new(RouteProblem { why, began }));
+            self.problem.store(problem);
         }
         differs
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use haar_protocol::context::Context;
 use haar_protocol::ids::Name;
-use haar_protocol::rest::{ErrorBody, List};
+use haar_protocol::quantity::Millis;
+use haar_protocol::rest::{ErrorBody, List, SiteInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http;
@@ -38,6 +39,8 @@ pub(crate) struct Client {
 #[derive(Debug, Clone, Copy)]
 enum Body<'a> {
     None,
+    /// None; a stream goes on behind this event.
+    Stream(Option<u64>),
     Json(&'a str),
     Yaml(&'a str),
     /// Bytes of a file of `total` bytes, from `offset` on.
@@ -61,7 +64,17 @@ impl Client {
         Self::new(context, &file)
     }
 
+    /// The same for someone who does not wait: a request takes `time` at most.
+    pub(crate) fn within(time: Duration, options: &Options) -> Result<Self> {
+        let (context, file) = options.load_context()?;
+        Self::bounded(context, &file, Some(time))
+    }
+
     pub(crate) fn new(context: Context, context_file: &Path) -> Result<Self> {
+        Self::bounded(context, context_file, None)
+    }
+
+    fn bounded(context: Context, context_file: &Path, time: Option<Duration>) -> Result<Self> {
         check_url(&context.url, context_file)?;
         let certificates = certificates(&context.ca_pem, context_file)?;
         let tls = ureq::tls::TlsConfig::builder()
@@ -74,6 +87,7 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("haar/", env!("CARGO_PKG_VERSION")))
+            .timeout_global(time)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_per_read(Some(SILENCE_TIMEOUT))
@@ -118,8 +132,7 @@ impl Client {
             .map(|answer| answer.text)
     }
 
-    /// Puts a value; the text that the API answers.
-    /// Fails when the site has no such application, microservice or node: with the name that may be meant.
+    /// Fails when the site has no such application, microservice or node, and suggests the nearest name.
     pub(crate) fn check_names(
         &self,
         application: Option<&Name>,
@@ -136,35 +149,49 @@ impl Client {
             .iter()
             .filter_map(|(key, name)| name.map(|name| format!("{key}={name}&")))
             .collect();
-        // What is restricted to names and finds nothing says which of them there is not.
+        // A query that finds nothing reports which of its names does not exist.
         self.get_text(&format!("logs?{query}tail=0")).map(drop)
     }
 
+    /// Puts a value. Returns the text of the answer.
     pub(crate) fn put_text(&self, path: &str, value: &impl Serialize) -> Result<String> {
         self.call("PUT", path, Body::Json(&to_json(value)?))
             .map(|answer| answer.text)
     }
 
-    /// Puts a manifest; the text that the API answers.
+    /// Puts a manifest. Returns the text of the answer.
     pub(crate) fn put_manifest(&self, path: &str, yaml: &str) -> Result<String> {
         self.call("PUT", path, Body::Yaml(yaml))
             .map(|answer| answer.text)
     }
 
-    /// Deletes something; the text that the API answers.
+    /// Deletes something. Returns the text of the answer.
     pub(crate) fn delete(&self, path: &str) -> Result<String> {
         self.call("DELETE", path, Body::None)
             .map(|answer| answer.text)
     }
 
-    /// Opens a stream of server-sent events.
-    pub(crate) fn open_stream(&self, path: &str) -> Result<ureq::BodyReader<'static>> {
-        let response = self.send("GET", path, Body::None, "text/event-stream")?;
+    /// Opens a stream of server-sent events, behind the event `last` when there is one.
+    pub(crate) fn open_stream(
+        &self,
+        path: &str,
+        last: Option<u64>,
+    ) -> Result<ureq::BodyReader<'static>> {
+        let response = self.send("GET", path, Body::Stream(last), "text/event-stream")?;
         Ok(response
             .into_body()
             .into_with_config()
             .limit(u64::MAX)
             .reader())
+    }
+
+    /// The part of a query that asks for what is no older than `since`, by the controller's clock.
+    pub(crate) fn since(&self, since: Option<Millis>) -> Result<String> {
+        let Some(Millis(since_ms)) = since else {
+            return Ok(String::new());
+        };
+        let now_ms = self.get::<SiteInfo>("site")?.time_ms;
+        Ok(format!("since_ms={}&", now_ms.saturating_sub(since_ms)))
     }
 
     /// Reads a value from an answer.
@@ -197,7 +224,11 @@ impl Client {
             .header("Accept", accept)
             .header("Authorization", format!("Bearer {}", self.context.token));
         let content = match body {
-            Body::None => None,
+            Body::None | Body::Stream(None) => None,
+            Body::Stream(Some(last)) => {
+                request = request.header("Last-Event-ID", last.to_string());
+                None
+            }
             Body::Json(text) => Some(("application/json", text.as_bytes())),
             Body::Yaml(text) => Some(("application/yaml", text.as_bytes())),
             Body::Part {

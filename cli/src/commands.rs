@@ -25,7 +25,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Options;
-use crate::error::{EXIT_CODES_HELP, Result};
+use crate::error::{CommandError, EXIT_CODES_HELP, Result};
+use crate::output::Format;
 use crate::{demo, interrupt, roles};
 
 /// Signed WebAssembly microservices on fleets of small gateways.
@@ -70,12 +71,18 @@ pub(crate) enum Command {
     // About the tool itself.
     Schema(application::SchemaArguments),
     Completions(completions::Arguments),
+    Complete(completions::CompleteArguments),
     Version(version::Arguments),
 }
 
 /// Runs one command.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { command, options } = arguments;
+    if options.output == Format::Name && !matches!(command, Command::Get(_)) {
+        return Err(CommandError::usage(
+            "`--output name` goes with `haar get` only",
+        ));
+    }
     // The roles have their own way of ending in order: their signals are theirs.
     match command {
         Command::Controller(arguments) => return roles::run_controller(arguments),
@@ -102,6 +109,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments, &options),
         Command::Schema(arguments) => application::schema(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
+        Command::Complete(arguments) => return completions::complete(&arguments),
         Command::Version(arguments) => version::run(&arguments, &options),
         Command::Controller(_) | Command::Agent(_) => unreachable!("returned above"),
     }

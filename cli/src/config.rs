@@ -8,15 +8,16 @@ use haar_protocol::context::Context;
 
 use crate::error::{CommandError, Exit, Result};
 use crate::files;
-use crate::output::Format;
+use crate::output::{Color, Format};
 use crate::progress::Progress;
 
 /// Options of every command.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Options {
-    /// How to write results and errors: `table` for people, `json` for programs
+    /// How to write results: `table` or `wide` for people, `json` (errors, too) or `yaml` for programs, `name` for what `get` lists
     #[arg(
         long,
+        short,
         global = true,
         value_name = "FORMAT",
         default_value = "table",
@@ -34,6 +35,17 @@ pub(crate) struct Options {
     )]
     pub(crate) context: Option<PathBuf>,
 
+    /// When to use colours: `auto`, `always` or `never`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Options of every command"
+    )]
+    pub(crate) color: Color,
+
     /// Show no progress
     #[arg(long, short, global = true, help_heading = "Options of every command")]
     pub(crate) quiet: bool,
@@ -45,9 +57,9 @@ impl Options {
         Progress::new(self.quiet)
     }
 
-    /// True when results are for programs.
+    /// True when results are documents for programs: JSON, or the same as YAML.
     pub(crate) fn is_json(&self) -> bool {
-        self.output == Format::Json
+        matches!(self.output, Format::Json | Format::Yaml)
     }
 
     /// True when tables have all their columns.
@@ -109,6 +121,23 @@ pub(crate) fn default_context_file() -> Result<PathBuf> {
 /// The cargo to build with: the one that runs us, when one does.
 pub(crate) fn cargo() -> OsString {
     variable("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// True when the locale writes UTF-8: the first of the variables that is set decides (POSIX,
+/// "Internationalization Variables").
+pub(crate) fn is_utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(variable)
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// True when the terminal is not known to move its cursor.
+pub(crate) fn is_dumb_terminal() -> bool {
+    variable("TERM").is_none_or(|name| name == "dumb")
 }
 
 fn variable(name: &str) -> Option<OsString> {

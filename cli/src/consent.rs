@@ -1,6 +1,6 @@
 //! Asks before something stops or is lost: every command that takes something away goes through here.
-//! The site says what that would be, in the same transaction in which it would do it; nothing is asked
-//! when there is nothing.
+//! The site computes the losses and the change in one transaction (a node's revocation is tried in a
+//! transaction before); when nothing is lost, nothing is asked.
 //!
 //! ```text
 //! request with `careful=true` ─┬─ done
@@ -18,7 +18,7 @@ use crate::config::Options;
 use crate::error::{CommandError, Exit, Result};
 use crate::output;
 
-/// The site's word for: something would stop or be lost.
+/// The error code of the site when something would stop or be lost.
 const WOULD_LOSE: &str = "would_lose";
 
 /// How a command that takes something away is run.
@@ -80,7 +80,7 @@ impl Consent {
     }
 }
 
-/// A controller of an earlier release takes no notice of `dry_run` where it did not know it: it would do it.
+/// A controller of an earlier release ignores an unknown `dry_run` and makes the change.
 ///
 /// # Errors
 /// When the site's controller is one.
@@ -97,7 +97,7 @@ pub(crate) fn can_try(client: &Client) -> Result<()> {
 /// Shows what a change would take away.
 pub(crate) fn preview(client: &Client, options: &Options, answer: &str) -> Result<()> {
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(answer);
     }
     let Preview { losses } = client.parse(answer)?;
     if losses.is_empty() {

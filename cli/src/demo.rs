@@ -2,19 +2,25 @@
 //! source to a live table, with nothing left behind. Every step is what a person would do by hand:
 //! build, start a site, enrol, sign, trust, push, apply, watch.
 
+mod graph;
 mod screen;
+mod spike;
 mod stage;
 mod summary;
 mod watch;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Options;
 use crate::error::{CommandError, Exit, Result};
+use crate::terminal::{Event, Screen};
 use crate::{files, interrupt, output};
+use screen::Look;
+use spike::Spike;
 use stage::Stage;
-use watch::Watch;
+use watch::{View, Watch};
 
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often a line is written where there is no terminal to draw on.
@@ -54,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
 
 fn perform(arguments: &Arguments, options: &Options, example: &Path, folder: &Path) -> Result<()> {
     let mut stage = Stage::set(example, folder, options.progress())?;
-    let mut watch = Watch::begin(stage.client(), &stage.application, stage.agent_ids())?;
+    let mut watch = Watch::begin(stage.client(), &stage.manifest.name, stage.agent_ids())?;
     let watched = watch_for(arguments, options, &mut stage, &mut watch);
     // The last look is taken before anything stops.
     let last = watched.and_then(|interrupted| Ok((interrupted, watch.look()?)));
@@ -89,35 +95,87 @@ fn watch_for(
     stage: &mut Stage,
     watch: &mut Watch,
 ) -> Result<bool> {
-    let started = Instant::now();
     let end = arguments
         .seconds
-        .map(|seconds| started + Duration::from_secs(seconds));
-    let draws = output::is_watched() && !options.is_json();
-    let mut next_line = started;
-    if draws {
-        screen::make_room()?;
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let screen = match options.is_json() {
+        true => None,
+        false => Screen::take()?,
+    };
+    let ended = match screen {
+        Some(screen) => draw(screen, end, stage, watch),
+        None => write_lines(end, options, stage, watch),
+    };
+    match ended {
+        Err(error) if error.exit == Exit::Interrupted => Ok(true),
+        other => other.map(|()| false),
     }
+}
+
+/// Draws a page every second until it is time, or somebody wants to quit.
+fn draw(
+    mut screen: Screen,
+    end: Option<Instant>,
+    stage: &mut Stage,
+    watch: &mut Watch,
+) -> Result<()> {
+    let look = Look::here();
+    let mut spike = Spike::new(stage.manifest.clone());
+    let show = |screen: &mut Screen, spike: &Spike, view: &View| {
+        let has_keys = screen.has_keys();
+        screen.draw(|size| screen::page(view, spike.shown(view), size, look, has_keys))
+    };
     loop {
         stage.check()?;
         let view = watch.look()?;
-        if draws {
-            screen::draw(&view)?;
-        } else if Instant::now() >= next_line && !options.quiet {
+        spike.make(stage.client(), &view)?;
+        show(&mut screen, &spike, &view)?;
+        let next = Instant::now() + until_next(end);
+        loop {
+            match screen.wait(next.saturating_duration_since(Instant::now()))? {
+                Event::Key('q' | 'Q') => return Ok(()),
+                Event::Key('s' | 'S') => {
+                    spike.want();
+                    spike.make(stage.client(), &view)?;
+                }
+                Event::Key(_) | Event::Resized => {}
+                Event::Time => break,
+            }
+            show(&mut screen, &spike, &view)?;
+        }
+        if end.is_some_and(|end| Instant::now() >= end) {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes a line now and then until it is time.
+fn write_lines(
+    end: Option<Instant>,
+    options: &Options,
+    stage: &mut Stage,
+    watch: &mut Watch,
+) -> Result<()> {
+    let mut next_line = Instant::now();
+    loop {
+        stage.check()?;
+        let view = watch.look()?;
+        if Instant::now() >= next_line && !options.quiet {
             output::note(screen::line(&view));
             next_line += LINE_PERIOD;
         }
-        let left = end.map_or(REFRESH, |end| {
-            end.saturating_duration_since(Instant::now()).min(REFRESH)
-        });
-        match interrupt::sleep(left) {
-            Err(error) if error.exit == Exit::Interrupted => return Ok(true),
-            other => other?,
-        }
+        interrupt::sleep(until_next(end))?;
         if end.is_some_and(|end| Instant::now() >= end) {
-            return Ok(false);
+            return Ok(());
         }
     }
+}
+
+/// How long the next look may wait.
+fn until_next(end: Option<Instant>) -> Duration {
+    end.map_or(REFRESH, |end| {
+        end.saturating_duration_since(Instant::now()).min(REFRESH)
+    })
 }
 
 /// The example's directory: as given, else here or above, else where this binary was built.

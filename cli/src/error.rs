@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use haar_protocol::manifest::meant;
 use haar_protocol::rest::ErrorBody;
 
 use crate::output::{self, Format};
@@ -28,7 +29,8 @@ pub(crate) enum Exit {
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// A manifest, a module or a signature was refused.
+    /// Refused by a check or by the site, or because something would stop or be lost; nothing was
+    /// changed, unless the message says that it stays applied.
     Refused = 3,
     /// What was named does not exist.
     NotFound = 4,
@@ -48,7 +50,7 @@ Exit codes:
     0  done
     1  failed
     2  wrong usage
-    3  refused: a bad manifest, module or signature
+    3  refused by a check or by the site, or something would stop or be lost
     4  not found
     5  can't reach the site
     6  not allowed
@@ -94,6 +96,21 @@ impl CommandError {
         Self::new(Exit::NotFound, code, message)
     }
 
+    /// There is no `what` of this name: in the words in which the site says so.
+    pub(crate) fn unknown<'n>(
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) -> Self {
+        let message = format!("there is no {what} `{name}`");
+        let hint = meant(name, known);
+        Self {
+            code: format!("unknown_{what}").into(),
+            ..Self::not_found("", message)
+        }
+        .hinted(hint.unwrap_or_else(|| format!("see them with `haar get {what}s`")))
+    }
+
     pub(crate) fn unreachable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(Exit::Unreachable, code, message)
     }
@@ -130,7 +147,7 @@ impl CommandError {
         // There is nobody left to tell when stderr is closed.
         let _ = match format {
             Format::Json => writeln!(stderr, "{}", self.to_json()),
-            Format::Table | Format::Wide => self.write_for_people(&mut stderr),
+            _ => self.write_for_people(&mut stderr),
         };
     }
 

@@ -12,7 +12,7 @@ use crate::error::{CommandError, Result, about_file};
 /// Keys, contexts and manifests are smaller than this, in bytes.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 
-/// Symbolic links that are followed one after the other, as by Linux.
+/// How many symbolic links are followed in a row; Linux has the same limit.
 const LINKS_MAX: usize = 40;
 
 /// Who may read a file that is written here.
@@ -136,7 +136,7 @@ pub(crate) fn write(
     sync_folder(folder)
 }
 
-/// Where the symbolic links from `path` lead, which need not exist. None behind links that only the
+/// The target of the symbolic links from `path`, which need not exist. None for links that only the
 /// kernel can follow, such as /dev/stdout.
 fn target(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut path = path.to_owned();
@@ -145,7 +145,7 @@ fn target(path: &Path) -> io::Result<Option<PathBuf>> {
             return Ok(None);
         }
         match fs::read_link(&path) {
-            // An absolute one takes the place of everything before it.
+            // An absolute target replaces the whole path.
             Ok(next) => path = path.parent().unwrap_or(Path::new("")).join(next),
             Err(_) => return Ok(Some(path)), // not a link
         }
@@ -153,7 +153,7 @@ fn target(path: &Path) -> io::Result<Option<PathBuf>> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// Writes into what is there, as it comes.
+/// Writes into the existing file, device or pipe.
 fn write_into(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(content)?;

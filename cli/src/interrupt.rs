@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{CommandError, Exit, Result};
+use crate::terminal;
 
 /// Set by a command that ends in order by itself; read by the signal thread.
 static HELD: AtomicBool = AtomicBool::new(false);
@@ -75,6 +76,7 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn end() {
+    terminal::give_back();
     let terminal = console::Term::stderr();
     if terminal.is_term() {
         let _ = terminal.show_cursor(); // a spinner may have hidden it

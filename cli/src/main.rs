@@ -12,13 +12,16 @@ mod roles;
 mod stream;
 mod wait;
 
+mod complete;
 mod config;
 mod consent;
 mod error;
 mod files;
 mod interrupt;
+mod kinds;
 mod output;
 mod progress;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -29,14 +32,12 @@ use error::{CommandError, Exit};
 use output::Format;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(kinds::apart(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => return report_usage(&error),
     };
     let format = arguments.options.output;
-    if format == Format::Json {
-        output::keep_warnings();
-    }
+    output::begin(format, arguments.options.color);
     match commands::run(arguments) {
         Ok(code) => {
             output::flush_warnings();
@@ -72,11 +73,16 @@ fn report_usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Whether `--output json` stands on a command line that could not be parsed.
+/// Whether `--output json` stands on a command line that could not be parsed, in one of its forms.
 fn wants_json() -> bool {
     let arguments: Vec<_> = std::env::args_os().collect();
-    arguments.iter().any(|argument| argument == "--output=json")
+    let is_one = |word: &std::ffi::OsString| {
+        ["--output=json", "-ojson", "-o=json"]
+            .iter()
+            .any(|form| word == form)
+    };
+    arguments.iter().any(is_one)
         || arguments
             .windows(2)
-            .any(|pair| pair[0] == "--output" && pair[1] == "json")
+            .any(|pair| (pair[0] == "--output" || pair[0] == "-o") && pair[1] == "json")
 }

@@ -1,14 +1,20 @@
 //! What commands print: tables and sentences for people, the API's JSON for programs. Results go
 //! to stdout, everything else to stderr. A reader that goes away (`| head`) ends the command
-//! without a word.
+//! without a word. Colours are for tables on a terminal; documents never have any.
+
+mod table;
+mod yaml;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use haar_protocol::rest::HealthState;
 use serde::Serialize;
 
 pub(crate) use haar_protocol::text::duration;
+pub(crate) use table::Table;
 
 use crate::error::{CommandError, Result};
 
@@ -22,6 +28,42 @@ pub(crate) enum Format {
     Wide,
     /// For programs.
     Json,
+    /// The same, easier to read.
+    Yaml,
+    /// Only what things are called: KIND/NAME.
+    Name,
+}
+
+/// Whether what people read has colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Color {
+    /// On terminals that have them; `NO_COLOR`, `CLICOLOR` and `TERM=dumb` are respected.
+    #[default]
+    Auto,
+    /// Always, also in pipes.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How documents are written. Set once, by [`begin`].
+static FORMAT: OnceLock<Format> = OnceLock::new();
+/// True once a YAML document was written: another one needs a line between them.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Says how everything is written from now on. Called once, by `main`.
+pub(crate) fn begin(format: Format, color: Color) {
+    let _ = FORMAT.set(format); // a second call would change nothing
+    if format == Format::Json {
+        keep_warnings();
+    }
+    let is_colored = match color {
+        Color::Auto => return,
+        Color::Always => true,
+        Color::Never => false,
+    };
+    console::set_colors_enabled(is_colored);
+    console::set_colors_enabled_stderr(is_colored);
 }
 
 /// Writes `text` and a line end to stdout.
@@ -49,22 +91,22 @@ fn raw(text: &str, end: &str) -> Result<()> {
     }
 }
 
-/// Warnings that wait for a JSON document to stand in; none while they go to people. Taken for one
-/// look by whoever warns or writes.
+/// Warnings for the next JSON document; `None` while warnings go to people. Locked only while a warning
+/// is added or the document is written.
 static WAITING: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
-/// From now on warnings stand in the JSON documents that are written.
-pub(crate) fn keep_warnings() {
+/// From now on warnings are part of the JSON documents.
+fn keep_warnings() {
     *WAITING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
 }
 
-/// The warnings that no document has yet.
+/// Takes the warnings that are not in a document yet.
 pub(crate) fn take_warnings() -> Vec<String> {
     let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     waiting.as_mut().map(std::mem::take).unwrap_or_default()
 }
 
-/// Writes the warnings that no document has yet, as one of their own on stderr.
+/// Writes the remaining warnings to stderr, as a document of their own.
 pub(crate) fn flush_warnings() {
     let warnings = take_warnings();
     if !warnings.is_empty() {
@@ -88,9 +130,12 @@ impl<T> WithWarnings<T> {
     }
 }
 
-/// Writes `value` as JSON to stdout; warnings that wait stand in it, when it is an object.
+/// Writes `value` as a document for programs to stdout. An object includes the waiting warnings.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let failed = |error| CommandError::failure(format!("can't write the result: {error}"));
+    if is_yaml() {
+        return write_yaml(&serde_json::to_value(value).map_err(failed)?);
+    }
     let warnings = take_warnings();
     let text = match serde_json::to_value(value).map_err(failed)? {
         serde_json::Value::Object(_) if !warnings.is_empty() => {
@@ -99,6 +144,26 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
         _ => serde_json::to_string_pretty(value),
     };
     line(text.map_err(failed)?)
+}
+
+/// Writes the API's JSON as a document for programs to stdout, with what this release does not know.
+pub(crate) fn answer(json: &str) -> Result<()> {
+    match serde_json::from_str(json) {
+        Ok(value) if is_yaml() => write_yaml(&value),
+        _ => line(json.trim_end()),
+    }
+}
+
+fn is_yaml() -> bool {
+    FORMAT.get() == Some(&Format::Yaml)
+}
+
+fn write_yaml(value: &serde_json::Value) -> Result<()> {
+    let separator = match WRITTEN.swap(true, Ordering::Relaxed) {
+        true => "---\n",
+        false => "",
+    };
+    text(&format!("{separator}{}", yaml::document(value)))
 }
 
 /// A sentence on stderr that is not part of the result.
@@ -135,58 +200,15 @@ pub(crate) fn is_watched() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Rows under a header, in columns as wide as they need.
-#[derive(Debug)]
-pub(crate) struct Table {
-    header: &'static [&'static str],
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(crate) fn new(header: &'static [&'static str]) -> Self {
-        Self {
-            header,
-            rows: Vec::new(),
-        }
+/// A text in the colour of the state that it tells.
+pub(crate) fn colored(text: impl std::fmt::Display, state: HealthState) -> String {
+    let text = console::style(text);
+    match state {
+        HealthState::Healthy => text.green(),
+        HealthState::Progressing | HealthState::Degraded | HealthState::Unknown => text.yellow(),
+        HealthState::Failed => text.red(),
     }
-
-    pub(crate) fn row<const COLUMNS: usize>(&mut self, cells: [String; COLUMNS]) {
-        debug_assert_eq!(
-            COLUMNS,
-            self.header.len(),
-            "a row has a cell for each column"
-        );
-        self.rows.push(cells.into());
-    }
-
-    /// The table, every line with its end; `none` when it has no rows.
-    pub(crate) fn render(&self, none: &str) -> String {
-        if self.rows.is_empty() {
-            return format!("{none}\n");
-        }
-        let widths: Vec<usize> = (0..self.header.len())
-            .map(|column| {
-                let cells = self.rows.iter().map(|row| width(&row[column]));
-                cells.chain([self.header[column].len()]).max().unwrap_or(0)
-            })
-            .collect();
-        let mut text = String::new();
-        let header: Vec<String> = self.header.iter().map(|name| (*name).to_owned()).collect();
-        for row in std::iter::once(&header).chain(&self.rows) {
-            let mut line = String::new();
-            for (cell, column_width) in row.iter().zip(&widths) {
-                let padding = column_width.saturating_sub(width(cell)) + 2;
-                let _ = write!(line, "{cell}{:padding$}", ""); // writing to a string never fails
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
-    }
-}
-
-fn width(cell: &str) -> usize {
-    console::measure_text_width(cell)
+    .to_string()
 }
 
 /// Pairs of a name and a value, one on a line, for `describe` and the like.
@@ -239,6 +261,18 @@ pub(crate) fn age(now_ms: u64, then_ms: u64) -> String {
     duration(now_ms.saturating_sub(then_ms))
 }
 
+/// How long ago these times were, the shortest and the longest: `3 d`, or `12 s to 3 d`.
+pub(crate) fn ages(now_ms: u64, then_ms: impl Iterator<Item = u64>) -> String {
+    let times: Vec<u64> = then_ms.collect();
+    let (Some(last), Some(first)) = (times.iter().max(), times.iter().min()) else {
+        return "-".into();
+    };
+    match [last, first].map(|then_ms| age(now_ms, *then_ms)) {
+        [shortest, longest] if shortest == longest => shortest,
+        [shortest, longest] => format!("{shortest} to {longest}"),
+    }
+}
+
 /// A point in time in UTC, RFC 3339 with milliseconds.
 pub(crate) fn timestamp(milliseconds: u64) -> String {
     // Later than year 9999 nothing can be written; such a time is not ours.
@@ -286,6 +320,20 @@ mod tests {
             "NAME     STATE\ngateway  up\na        down\n"
         );
         assert_eq!(Table::new(&["NAME"]).render("none yet"), "none yet\n");
+    }
+
+    #[test]
+    fn colours_take_no_place_in_a_column() {
+        let mut table = Table::new(&["STATE", "NAME"]);
+        let red = console::style("failed").force_styling(true).red();
+        table.row([red.to_string(), "a".into()]);
+        table.row(["up".into(), "b".into()]);
+        let rendered = table.render("none");
+        assert!(rendered.contains('\u{1b}'), "{rendered:?}");
+        assert_eq!(
+            console::strip_ansi_codes(&rendered),
+            "STATE   NAME\nfailed  a\nup      b\n"
+        );
     }
 
     #[test]

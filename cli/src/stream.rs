@@ -1,11 +1,9 @@
 //! Server-sent events (HTML living standard, "Server-sent events"): the part of the format that
 //! the site's API uses, and log lines followed over cut connections without losing or repeating.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read as _};
 use std::time::Duration;
 
-use haar_protocol::ids::Name;
 use haar_protocol::rest::LogEntry;
 
 use crate::client::Client;
@@ -14,14 +12,16 @@ use crate::interrupt;
 
 /// The longest line of a stream, in bytes; a stream with a longer one is cut.
 const LINE_BYTES_MAX: u64 = 1 << 20;
-/// How many lines are asked for again after a cut.
+/// How many lines a controller of an earlier release is asked for again after a cut.
 const OVERLAP_LINES: u32 = 1_000;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// One event: its name (`message` when it has none) and its data.
+/// One event: its name (`message` when it has none), its number and its data. One without data only
+/// says where the stream is.
 #[derive(Debug, PartialEq, Eq)]
 struct Event {
     name: String,
+    id: Option<u64>,
     data: String,
 }
 
@@ -29,6 +29,7 @@ struct Event {
 /// connection) are passed over.
 fn next_event(stream: &mut impl BufRead) -> io::Result<Option<Event>> {
     let mut name: Option<String> = None;
+    let mut id: Option<u64> = None;
     let mut data: Option<String> = None;
     loop {
         let Some(line) = next_line(stream)? else {
@@ -37,16 +38,18 @@ fn next_event(stream: &mut impl BufRead) -> io::Result<Option<Event>> {
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match (field, &mut data) {
-            ("", _) if line.is_empty() => match data.take() {
-                Some(data) => {
+            ("", _) if line.is_empty() => {
+                if data.is_some() || id.is_some() {
                     return Ok(Some(Event {
                         name: name.unwrap_or_else(|| "message".into()),
-                        data,
+                        id,
+                        data: data.unwrap_or_default(),
                     }));
                 }
-                None => name = None,
-            },
+                name = None;
+            }
             ("event", _) => name = Some(value.to_owned()),
+            ("id", _) => id = value.parse().ok(),
             ("data", None) => data = Some(value.to_owned()),
             ("data", Some(data)) => {
                 if (data.len() + value.len()) as u64 > LINE_BYTES_MAX {
@@ -80,41 +83,12 @@ fn next_line(stream: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&line).into_owned()))
 }
 
-/// Which log lines have been seen, so that none is shown twice after a reconnection.
-///
-/// A node numbers its lines from 1 each time its agent starts: a line is old when neither its
-/// number nor its time is beyond the last one.
-#[derive(Debug, Default)]
-struct Seen {
-    last: BTreeMap<Name, (u64, u64)>,
-    /// The next line should be one that was seen.
-    is_reconnected: bool,
-}
-
-impl Seen {
-    /// True when the line is new; it is remembered.
-    fn is_new(&mut self, entry: &LogEntry) -> bool {
-        let line = (entry.line.sequence, entry.line.time_ms);
-        match self.last.get_mut(&entry.node) {
-            Some(last) if line.0 <= last.0 && line.1 <= last.1 => false,
-            Some(last) => {
-                *last = line;
-                true
-            }
-            None => {
-                self.last.insert(entry.node.clone(), line);
-                true
-            }
-        }
-    }
-}
-
 /// What a follower is told.
 pub(crate) enum Followed<'a> {
     /// A line, and its JSON as it came.
     Line(&'a LogEntry, &'a str),
-    /// So many lines came faster than we read, and are left out; none when nobody knows: they came
-    /// while we were not connected.
+    /// So many lines came faster than they were read, and are left out; none when nobody knows how many:
+    /// the site no longer has them after a cut connection.
     Missed(Option<u64>),
     /// The stream was cut, for the reason given; it is opened again.
     Cut(&'a str),
@@ -129,17 +103,17 @@ pub(crate) fn follow_logs(
     stop: &dyn Fn() -> bool,
     on: &mut dyn FnMut(Followed<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut seen = Seen::default();
+    let mut last = None;
     let mut pause = Duration::ZERO;
     let mut connected_once = false;
     while !stop() {
-        let tail = if connected_once { OVERLAP_LINES } else { tail };
-        let cut = match client.open_stream(&format!("logs?{filter}tail={tail}&follow=true")) {
+        let tail = last.map_or(tail, |_| OVERLAP_LINES);
+        let path = format!("logs?{filter}tail={tail}&follow=true");
+        let cut = match client.open_stream(&path, last) {
             Ok(stream) => {
-                seen.is_reconnected = !seen.last.is_empty();
                 connected_once = true;
                 let mut stream = io::BufReader::new(stream);
-                read_lines(&mut stream, &mut seen, stop, on, &mut pause)?
+                read_lines(&mut stream, &mut last, stop, on, &mut pause)?
             }
             Err(error) if !connected_once || error.exit != Exit::Unreachable => return Err(error),
             Err(error) => error.message,
@@ -159,7 +133,7 @@ pub(crate) fn follow_logs(
 /// Reads one connection to its end; why it ended.
 fn read_lines(
     stream: &mut impl BufRead,
-    seen: &mut Seen,
+    last: &mut Option<u64>,
     stop: &dyn Fn() -> bool,
     on: &mut dyn FnMut(Followed<'_>) -> Result<()>,
     pause: &mut Duration,
@@ -168,7 +142,7 @@ fn read_lines(
         match next_event(stream) {
             Ok(Some(event)) => {
                 *pause = Duration::ZERO;
-                take(&event, seen, on)?;
+                take(&event, last, on)?;
                 if stop() {
                     return Ok(String::new());
                 }
@@ -179,12 +153,18 @@ fn read_lines(
     }
 }
 
-/// Passes one event on. What a newer controller says and we don't know is passed over.
+/// Passes one event on, and notes its number. What a newer controller says and we don't know is passed
+/// over.
 fn take(
     event: &Event,
-    seen: &mut Seen,
+    last: &mut Option<u64>,
     on: &mut dyn FnMut(Followed<'_>) -> Result<()>,
 ) -> Result<()> {
+    let is_line = event.name == "message" && !event.data.is_empty();
+    if is_line && event.id.is_some() && event.id <= *last {
+        return Ok(()); // a controller of an earlier release begins further back than it was asked to
+    }
+    *last = event.id.or(*last);
     if event.name == "lag" {
         let missed = serde_json::from_str::<serde_json::Value>(&event.data)
             .ok()
@@ -192,16 +172,7 @@ fn take(
         return on(Followed::Missed(missed));
     }
     match serde_json::from_str::<LogEntry>(&event.data) {
-        Ok(entry) => {
-            let is_first = std::mem::take(&mut seen.is_reconnected);
-            if !seen.is_new(&entry) {
-                return Ok(());
-            }
-            if is_first {
-                on(Followed::Missed(None))?;
-            }
-            on(Followed::Line(&entry, &event.data))
-        }
+        Ok(entry) => on(Followed::Line(&entry, &event.data)),
         Err(_) => Ok(()),
     }
 }
@@ -233,51 +204,59 @@ mod tests {
         assert!(next_event(&mut endless.as_slice()).is_err());
     }
 
-    #[test]
-    fn more_lines_than_are_asked_for_again_after_a_cut_are_told() {
-        let line = |sequence: u64| Event {
-            name: "message".into(),
-            data: serde_json::json!({
-                "node": "gateway", "application": "a", "microservice": "m", "sequence": sequence,
-                "time_ms": sequence, "level": "info", "stream": "log", "text": ""
-            })
-            .to_string(),
-        };
-        let mut seen = Seen::default();
+    /// What a follower that has the line `last` is told by a stream.
+    fn told(text: &str, last: &mut Option<u64>) -> Vec<String> {
+        let mut stream = text.as_bytes();
         let mut told = Vec::new();
         let mut on = |followed: Followed<'_>| {
             told.push(match followed {
-                Followed::Line(entry, _) => entry.line.sequence.to_string(),
+                Followed::Line(entry, _) => entry.line.text.clone(),
                 Followed::Missed(lines) => format!("missed {lines:?}"),
                 Followed::Cut(_) => "cut".into(),
             });
             Ok(())
         };
-        take(&line(1), &mut seen, &mut on).unwrap();
-        seen.is_reconnected = true;
-        take(&line(1), &mut seen, &mut on).unwrap();
-        take(&line(2), &mut seen, &mut on).unwrap();
-        seen.is_reconnected = true;
-        take(&line(4), &mut seen, &mut on).unwrap();
-        take(&line(5), &mut seen, &mut on).unwrap();
-        assert_eq!(told, ["1", "2", "missed None", "4", "5"]);
+        while let Some(event) = next_event(&mut stream).unwrap() {
+            take(&event, last, &mut on).unwrap();
+        }
+        told
+    }
+
+    /// A line of which nothing but its number in the site tells it from others.
+    fn line(id: u64) -> String {
+        let line = serde_json::json!({
+            "node": "gateway", "application": "a", "microservice": "m", "sequence": 1,
+            "time_ms": 1, "level": "info", "stream": "log", "text": id.to_string()
+        });
+        format!("id: {id}\ndata: {line}\n\n")
     }
 
     #[test]
-    fn repeated_lines_are_known_and_those_after_a_restart_are_new() {
-        let entry = |sequence: u64, time_ms: u64| -> LogEntry {
-            serde_json::from_value(serde_json::json!({
-                "node": "gateway", "application": "a", "microservice": "m", "sequence": sequence,
-                "time_ms": time_ms, "level": "info", "stream": "log", "text": ""
-            }))
-            .unwrap()
-        };
-        let mut seen = Seen::default();
-        assert!(seen.is_new(&entry(1, 10)));
-        assert!(seen.is_new(&entry(2, 10)));
-        assert!(!seen.is_new(&entry(1, 10)));
-        assert!(!seen.is_new(&entry(2, 10)));
-        assert!(seen.is_new(&entry(1, 11)), "the agent was restarted");
-        assert!(seen.is_new(&entry(2, 5)), "the clock was set back");
+    fn after_a_cut_nothing_is_repeated_and_only_the_site_speaks_of_a_gap() {
+        let mut last = None;
+        assert_eq!(told(&(line(1) + &line(2)), &mut last), ["1", "2"]);
+        assert_eq!(last, Some(2));
+        // The controller goes on where it was asked to, with lines of other microservices left out.
+        assert_eq!(told(&line(7), &mut last), ["7"]);
+        // One of an earlier release begins further back.
+        let again = line(1) + &line(2) + &line(7) + &line(8);
+        assert_eq!(told(&again, &mut last), ["8"]);
+        let gap = "event: lag\ndata: {\"missed\":null}\n\n".to_owned();
+        assert_eq!(told(&(gap + &line(40)), &mut last), ["missed None", "40"]);
+        assert_eq!(last, Some(40));
+    }
+
+    #[test]
+    fn a_site_that_numbers_from_its_backup_again_is_followed() {
+        let mut last = Some(90);
+        let gap = "event: lag\nid: 0\ndata: {\"missed\":null}\n\n".to_owned();
+        assert_eq!(told(&(gap + &line(5)), &mut last), ["missed None", "5"]);
+    }
+
+    #[test]
+    fn a_follower_that_got_nothing_yet_knows_where_it_is() {
+        let mut last = None;
+        assert!(told("id: 12\n\n", &mut last).is_empty());
+        assert_eq!(last, Some(12));
     }
 }

@@ -1,5 +1,6 @@
 //! Waits until what was applied runs, as far as the site says: the controller judges every instance,
-//! this only reads what it says; see [`judge`].
+//! this only reads what it says; see [`judge`]. A controller of an earlier release judges nothing: what
+//! the node reports counts then.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use haar_protocol::ids::Digest;
 use haar_protocol::rest::{
     Application, ApplicationDetail, ApplyResult, Cause, Microservice, ModuleCode,
 };
+use haar_protocol::status::State;
 
 use crate::client::Client;
 use crate::error::{CommandError, Result};
@@ -28,15 +30,15 @@ pub(crate) struct Waited {
     /// An error when not every instance that has a place runs.
     pub(crate) result: Result<()>,
 }
-/// After this time the site is asked what it compiles.
+/// How long the wait lasts before the site is asked what it compiles.
 const COMPILED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How far an application is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// Everything that has a place runs.
+    /// Every placed instance runs.
     Running,
-    /// Not yet: what is missed.
+    /// Not yet, with what is missing.
     Waiting(Vec<String>),
     /// It will not run as it is.
     Refused(Vec<String>),
@@ -106,7 +108,7 @@ fn wait(
             }
             Verdict::Waiting(_) => {
                 let mut now = format!("Waiting for {}: {running} of {instances} run", applied.name);
-                // Small modules are compiled before anybody could read of it.
+                // Small modules are compiled before anybody could read the progress.
                 if began.elapsed() >= COMPILED_WITHIN
                     && let Some(progress) = compiling(client, &microservices)?.first()
                 {
@@ -153,7 +155,7 @@ fn not_up(microservices: &[Microservice]) -> BTreeMap<Digest, &str> {
 
 fn judge(applied: &ApplyResult, detail: &ApplicationDetail) -> Verdict {
     let (mut refusals, mut missing) = (Vec::new(), Vec::new());
-    // The site may be a moment behind what it has just answered.
+    // The site may briefly show an older revision than it has just answered.
     if detail.application.revision < applied.revision {
         missing.push("the site does not show this revision yet".to_owned());
     }
@@ -161,8 +163,17 @@ fn judge(applied: &ApplyResult, detail: &ApplicationDetail) -> Verdict {
     let mut running = 0;
     for microservice in wanted {
         let health = &microservice.health;
-        if health.is_healthy() {
+        let is_judged = health.cause != Some(Cause::NotComputed);
+        if health.is_healthy() || (!is_judged && is_up(microservice)) {
             running += 1;
+            continue;
+        }
+        if !is_judged {
+            let told = reported(microservice);
+            match is_refused(microservice) {
+                true => refusals.push(told),
+                false => missing.push(told),
+            }
             continue;
         }
         let reason = health.reason.as_deref().unwrap_or("no reason is known");
@@ -189,6 +200,34 @@ fn judge(applied: &ApplyResult, detail: &ApplicationDetail) -> Verdict {
         (true, true) => Verdict::Running,
         (true, false) => Verdict::Waiting(missing),
     }
+}
+
+/// True when the node reports that it runs the module that it should.
+fn is_up(microservice: &Microservice) -> bool {
+    let status = microservice.status.as_ref();
+    microservice.state().is_up() && status.is_some_and(|one| one.module == microservice.module)
+}
+
+/// True when the node reports that it will not run the module that it should.
+fn is_refused(microservice: &Microservice) -> bool {
+    let module = microservice.module;
+    microservice.status.as_ref().is_some_and(|status| {
+        let is_it = status.module == module && status.state == State::Refused;
+        is_it || status.refused_module == Some(module)
+    })
+}
+
+/// What the node reports of an instance.
+fn reported(microservice: &Microservice) -> String {
+    let status = microservice.status.as_ref();
+    let reason = status.and_then(|status| status.reason.as_deref());
+    format!(
+        "{} on {} is {}: {}",
+        microservice.name.microservice,
+        microservice.node,
+        microservice.state(),
+        output::printable(reason.unwrap_or("its node gives no reason"))
+    )
 }
 
 fn refused(applied: &ApplyResult, reasons: &[String]) -> CommandError {
@@ -303,9 +342,33 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_of_an_earlier_release_is_not_taken_for_healthy() {
+    fn with_a_controller_of_an_earlier_release_what_the_node_reports_counts() {
         let mut old = detail(2, &[json!({"state": "healthy"})]);
         old.microservices[0].health = Default::default();
-        assert!(matches!(judge(&applied(), &old), Verdict::Waiting(_)));
+        let waits = |detail: &ApplicationDetail| {
+            assert!(matches!(judge(&applied(), detail), Verdict::Waiting(_)));
+        };
+        waits(&old);
+        let (module, other) = ("a".repeat(64), "b".repeat(64));
+        let mut report = |state: &str, module: &str| {
+            let status = json!({
+                "application": "fleet", "microservice": "sampler", "module": format!("sha256:{module}"),
+                "module_label": "sampler@1.0.0", "state": state, "reason": "no \u{1b}[2J", "since_ms": 1,
+                "restarts": 0, "calls": 0, "failures": 0, "fuel": 0, "memory_bytes": 0,
+                "log_lines_dropped": 0
+            });
+            old.microservices[0].status = Some(serde_json::from_value(status).unwrap());
+            judge(&applied(), &old)
+        };
+        let verdict = report("back-off", &module);
+        assert!(matches!(verdict, Verdict::Waiting(_)), "{verdict:?}");
+        let verdict = report("running", &other);
+        assert!(matches!(verdict, Verdict::Waiting(_)), "{verdict:?}");
+        assert_eq!(report("running", &module), Verdict::Running);
+        assert_eq!(report("hibernating", &module), Verdict::Running);
+        assert_eq!(
+            report("refused", &module),
+            Verdict::Refused(vec!["sampler on sensor is refused: no \u{fffd}[2J".into()])
+        );
     }
 }

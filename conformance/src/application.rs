@@ -92,6 +92,13 @@ impl Application {
             .insert(key.to_owned(), value.into());
     }
 
+    /// Has the driver called `name` say lines when the application is applied, in this round of a
+    /// conversation.
+    pub(crate) fn say(&mut self, name: &str, round: u32, lines: &str) {
+        self.configure(name, "round", &round.to_string());
+        self.configure(name, "say", lines);
+    }
+
     /// Sets a limit of a microservice.
     pub(crate) fn limit(&mut self, name: &str, key: &str, value: Value) {
         self.entry(name, "limits").insert(key.to_owned(), value);

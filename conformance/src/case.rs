@@ -18,6 +18,26 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Scene<'_>) -> anyhow::Result<()>,
 }
 
+/// What a case or trial returns that can't be tried on this machine: it proves nothing, and fails
+/// nothing unless `--no-skips` says so.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub(crate) String);
+
+impl Skipped {
+    /// For what `why` says is missing.
+    pub(crate) fn because(why: impl std::fmt::Display) -> anyhow::Error {
+        Self(why.to_string()).into()
+    }
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "skipped, nothing is proved: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
 /// The agent that a case runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node {

@@ -4,13 +4,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::report::Outcome;
+use crate::report::{Outcome, count};
 
 /// The document.
 pub(crate) fn document(outcomes: &[Outcome], time: Duration) -> String {
-    let failed = outcomes.iter().filter(|one| one.failure.is_some()).count();
+    let (failed, skipped) = count(outcomes);
     let sums = format!(
-        "name=\"haar-conformance\" tests=\"{}\" failures=\"{failed}\" errors=\"0\" time=\"{:.3}\"",
+        "name=\"haar-conformance\" tests=\"{}\" failures=\"{failed}\" errors=\"0\" skipped=\"{skipped}\" time=\"{:.3}\"",
         outcomes.len(),
         time.as_secs_f64()
     );
@@ -45,7 +45,10 @@ fn test_case(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
         )?;
     }
     writeln!(text, "      </properties>")?;
-    if let Some(failure) = &outcome.failure {
+    if let Some(why) = outcome.skipped() {
+        writeln!(text, "      <skipped message=\"{}\"/>", escaped(why))?;
+    }
+    if let Some(failure) = outcome.failure() {
         let first = failure.lines().next().unwrap_or_default();
         let whole = format!("{failure}\n{}", outcome.diagnosis);
         writeln!(
@@ -85,19 +88,35 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::cases;
+    use crate::report::Verdict;
 
     #[test]
     fn what_a_failure_says_does_not_break_the_document() {
         let outcome = Outcome {
             case: cases::all().next().unwrap(),
             time: Duration::from_millis(1500),
-            failure: Some("1 < 2 && \"x\"\u{1b}[2J\nsecond line".into()),
+            verdict: Verdict::Failed("1 < 2 && \"x\"\u{1b}[2J\nsecond line".into()),
             diagnosis: "<status>".into(),
             notes: vec!["a & b".into()],
             figures: vec![("p99_ratio".into(), 1.25)],
         };
-        let text = document(&[outcome], Duration::from_secs(2));
-        assert!(text.contains("tests=\"1\" failures=\"1\""), "{text}");
+        let skipped = Outcome {
+            case: cases::all().next().unwrap(),
+            time: Duration::ZERO,
+            verdict: Verdict::Skipped("no <compiler>".into()),
+            diagnosis: String::new(),
+            notes: Vec::new(),
+            figures: Vec::new(),
+        };
+        let text = document(&[outcome, skipped], Duration::from_secs(2));
+        assert!(
+            text.contains("tests=\"2\" failures=\"1\" errors=\"0\" skipped=\"1\""),
+            "{text}"
+        );
+        assert!(
+            text.contains("<skipped message=\"no &lt;compiler&gt;\"/>"),
+            "{text}"
+        );
         assert!(
             text.contains("message=\"1 &lt; 2 &amp;&amp; &quot;x&quot;\u{fffd}[2J\""),
             "{text}"

@@ -31,7 +31,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The same, started by a program with its arguments.
+    /// The same, started through a wrapper program.
     pub(crate) fn under(&self, words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned());
         Self {

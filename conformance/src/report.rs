@@ -15,14 +15,25 @@ pub(crate) enum Format {
     Json,
 }
 
+/// Whether a case proved what it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It did.
+    Ok,
+    /// It could not be tried here, and why.
+    Skipped(String),
+    /// It did not, and what is wrong.
+    Failed(String),
+}
+
 /// What came of one case.
 pub(crate) struct Outcome {
     /// The case.
     pub(crate) case: &'static Case,
     /// How long it took.
     pub(crate) time: Duration,
-    /// Why it failed, if it did.
-    pub(crate) failure: Option<String>,
+    /// Whether it proved what it should.
+    pub(crate) verdict: Verdict,
     /// The last status and the end of the agent's log, when it failed.
     pub(crate) diagnosis: String,
     /// What is worth knowing.
@@ -33,21 +44,37 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     fn word(&self) -> &'static str {
-        if self.failure.is_some() {
-            "FAILED"
-        } else {
-            "ok"
+        match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Skipped(_) => "skipped",
+            Verdict::Failed(_) => "FAILED",
+        }
+    }
+
+    /// What is wrong, when it failed.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Failed(failure) => Some(failure),
+            Verdict::Ok | Verdict::Skipped(_) => None,
+        }
+    }
+
+    /// Why it was not tried, when it was not.
+    pub(crate) fn skipped(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Skipped(why) => Some(why),
+            Verdict::Ok | Verdict::Failed(_) => None,
         }
     }
 }
 
 /// The line of one case, printed as soon as it has ended.
 pub(crate) fn line(outcome: &Outcome) -> String {
-    let failure = outcome.failure.as_deref().unwrap_or_default();
+    let why = outcome.failure().or(outcome.skipped()).unwrap_or_default();
     let mut notes: Vec<&str> = outcome.notes.iter().map(String::as_str).collect();
-    notes.extend(failure.lines().next().filter(|line| !line.is_empty()));
+    notes.extend(why.lines().next().filter(|line| !line.is_empty()));
     format!(
-        "{:<6} {:>6.1} s  {:<68} {:<24} {}",
+        "{:<7} {:>6.1} s  {:<68} {:<24} {}",
         outcome.word(),
         outcome.time.as_secs_f64(),
         outcome.case.name,
@@ -62,20 +89,27 @@ pub(crate) fn line(outcome: &Outcome) -> String {
 pub(crate) fn summary(outcomes: &[Outcome], time: Duration) -> String {
     let mut text = String::new();
     for outcome in outcomes {
-        if let Some(failure) = &outcome.failure {
+        if let Some(failure) = outcome.failure() {
             text.push_str(&format!(
                 "\n---- {}\n{failure}\n{}\n",
                 outcome.case.name, outcome.diagnosis
             ));
         }
     }
-    let failed = outcomes.iter().filter(|one| one.failure.is_some()).count();
+    let (failed, skipped) = count(outcomes);
     text.push_str(&format!(
-        "\n{} cases, {failed} failed, {:.0} s",
+        "\n{} cases, {failed} failed, {skipped} skipped, {:.0} s",
         outcomes.len(),
         time.as_secs_f64()
     ));
     text
+}
+
+/// How many failed, and how many were skipped.
+pub(crate) fn count(outcomes: &[Outcome]) -> (usize, usize) {
+    let failed = outcomes.iter().filter_map(Outcome::failure).count();
+    let skipped = outcomes.iter().filter_map(Outcome::skipped).count();
+    (failed, skipped)
 }
 
 /// The run for programs.
@@ -93,13 +127,14 @@ pub(crate) fn json(outcomes: &[Outcome], time: Duration) -> Value {
                 "requirements": outcome.case.requirements,
                 "outcome": outcome.word().to_lowercase(),
                 "seconds": outcome.time.as_secs_f64(),
-                "failure": outcome.failure,
+                "failure": outcome.failure(),
+                "skipped": outcome.skipped(),
                 "diagnosis": outcome.diagnosis,
                 "notes": outcome.notes,
                 "figures": figures,
             })
         })
         .collect();
-    let failed = outcomes.iter().filter(|one| one.failure.is_some()).count();
-    json!({ "cases": cases, "failed": failed, "seconds": time.as_secs_f64() })
+    let (failed, skipped) = count(outcomes);
+    json!({ "cases": cases, "failed": failed, "skipped": skipped, "seconds": time.as_secs_f64() })
 }

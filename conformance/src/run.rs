@@ -7,10 +7,10 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use crate::attack::Measuring;
-use crate::case::{Case, Node};
+use crate::case::{Case, Node, Skipped};
 use crate::cases::Set;
 use crate::programs::{Choice, Programs};
-use crate::report::{self, Format, Outcome};
+use crate::report::{self, Format, Outcome, Verdict};
 use crate::requirements::Requirement;
 use crate::scene::Scene;
 use crate::site::Site;
@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// A part of the cases
     #[arg(long, value_name = "SET", default_value = "all")]
     set: Set,
+    /// Fail when a case can't be tried, for want of a toolchain
+    #[arg(long)]
+    no_skips: bool,
     #[command(flatten)]
     programs: Choice,
     /// Write the outcome as JUnit XML, too
@@ -44,7 +47,7 @@ pub(crate) struct Arguments {
     samples: u32,
 }
 
-/// Runs `run`. False when a case failed.
+/// Runs `run`. False when a case failed, or was skipped where none may be.
 pub(crate) fn run(arguments: &Arguments, _: &[Requirement]) -> anyhow::Result<bool> {
     let cases: Vec<&'static Case> = arguments
         .set
@@ -85,7 +88,11 @@ pub(crate) fn run(arguments: &Arguments, _: &[Requirement]) -> anyhow::Result<bo
             serde_json::to_string_pretty(&report::json(&outcomes, time))?
         ),
     }
-    Ok(outcomes.iter().all(|outcome| outcome.failure.is_none()))
+    Ok(!outcomes.iter().any(|outcome| match outcome.verdict {
+        Verdict::Ok => false,
+        Verdict::Skipped(_) => arguments.no_skips,
+        Verdict::Failed(_) => true,
+    }))
 }
 
 /// Calls `work` with the directory of the run: a temporary one, or the one to keep.
@@ -109,13 +116,16 @@ fn one(site: &mut Site, case: &'static Case, arguments: &Arguments) -> Outcome {
     let mut outcome = Outcome {
         case,
         time: began.elapsed(),
-        failure: None,
+        verdict: Verdict::Ok,
         diagnosis: String::new(),
         notes: Vec::new(),
         figures: Vec::new(),
     };
     if let Err(error) = act(site, case, arguments, &mut outcome) {
-        outcome.failure = Some(format!("{error:#}"));
+        outcome.verdict = match error.downcast_ref::<Skipped>() {
+            Some(Skipped(why)) => Verdict::Skipped(why.clone()),
+            None => Verdict::Failed(format!("{error:#}")),
+        };
     }
     outcome.time = began.elapsed();
     outcome

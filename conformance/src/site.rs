@@ -289,7 +289,7 @@ impl Site {
         self.start_agent_under(agent, &[])
     }
 
-    /// The same under a program with its arguments, such as `env`.
+    /// The same under a wrapper program such as `env`.
     pub(crate) fn start_agent_under(
         &self,
         agent: &mut Agent,

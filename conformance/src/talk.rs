@@ -73,9 +73,7 @@ impl Talk {
     /// Says lines to the subject, and waits for nothing.
     pub(crate) fn say(&mut self, scene: &mut Scene<'_>, lines: &str) -> anyhow::Result<()> {
         self.round += 1;
-        self.application
-            .configure(DRIVER, "round", &self.round.to_string());
-        self.application.configure(DRIVER, "say", lines);
+        self.application.say(DRIVER, self.round, lines);
         scene.apply(&self.application)
     }
 

@@ -28,10 +28,12 @@ mod intake;
 mod health;
 mod overview;
 mod losses;
+mod differences;
 
 mod api;
 mod relay_link;
 mod relay_view;
+mod route_view;
 mod server;
 
 pub mod controller;

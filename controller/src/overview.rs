@@ -11,10 +11,10 @@ use haar_protocol::rest::{
 };
 use haar_protocol::status::MicroserviceStatus;
 
-use crate::db::applications::ApplicationRow;
+use crate::db::applications::{ApplicationRow, Placed};
 use crate::db::nodes::NodeRow;
 use crate::db::statuses::StatusRow;
-use crate::db::unplaced::UnplacedRows;
+use crate::db::unplaced::{self, UnplacedRows};
 use crate::health::{self, Instance, NodeFacts, Wanted};
 use crate::plan::Fleet;
 
@@ -84,7 +84,7 @@ pub(crate) struct View {
     /// What the site has noticed of them.
     pub(crate) observations: BTreeMap<NodeId, Vec<Observation>>,
     /// The assignment in which each instance was last changed.
-    pub(crate) changed_in: BTreeMap<(MicroserviceName, NodeId), u64>,
+    pub(crate) changed_in: Placed,
     /// What has no place.
     pub(crate) unplaced: UnplacedRows,
     /// The time.
@@ -216,9 +216,7 @@ impl View {
 
     /// What of an application has no place.
     pub(crate) fn unplaced(&self, application: &Name) -> Vec<Unplaced> {
-        let its = self.unplaced.iter();
-        let its = its.filter(|((name, _), _)| &name.application == application);
-        its.map(|(_, one)| one.clone()).collect()
+        unplaced::of(&self.unplaced, application)
     }
 
     /// An application as lists show it.

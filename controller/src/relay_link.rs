@@ -47,7 +47,7 @@ use crate::failure::Failure;
 use crate::site::Site;
 use adoption::Adoption;
 use external::{Externals, Sessions};
-pub(crate) use leaving::{device_sessions, end as end_device_sessions};
+pub(crate) use leaving::{DeviceSession, device_sessions};
 use presence::Presence;
 use reports::{Reports, Shared};
 use requests::Requests;
@@ -60,6 +60,8 @@ const REVOKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Revocation {
     node: NodeId,
+    name: Name,
+    sessions: Vec<DeviceSession>,
     done: oneshot::Sender<()>,
 }
 
@@ -99,14 +101,17 @@ impl RelayLink {
         self.presence.everybody()
     }
 
-    /// Waits until the relay has cut off a node that is no longer in the directory.
-    pub(crate) async fn revoke(&self, node: NodeId) {
+    /// Waits until the relay has cut off a node that is no longer in the directory. What it had at
+    /// brokers of devices is ended in the background.
+    pub(crate) async fn revoke(&self, node: NodeId, name: Name, sessions: Vec<DeviceSession>) {
         let (done, is_done) = oneshot::channel();
         let asked = async {
             if self
                 .revocations
                 .send(Revocation {
                     node: node.clone(),
+                    name,
+                    sessions,
                     done,
                 })
                 .await
@@ -187,7 +192,7 @@ impl Relay {
             stop.clone(),
         ));
         tasks.spawn(refusals::run(database.clone(), refused, stop.clone()));
-        tasks.spawn(keep_broker(broker, asked, stop.clone()));
+        tasks.spawn(keep_broker(broker, asked, database.clone(), stop.clone()));
         Ok((
             Relay {
                 address,
@@ -247,12 +252,15 @@ fn session_options(site: &Site, relay: SocketAddr) -> SessionOptions {
 async fn keep_broker(
     broker: Broker,
     mut asked: mpsc::Receiver<Revocation>,
+    database: Database,
     stop: CancellationToken,
 ) {
+    let mut ending = JoinSet::new();
     loop {
         let revocation = tokio::select! {
             () = stop.cancelled() => break,
             revocation = asked.recv() => revocation,
+            Some(_) = ending.join_next() => continue,
         };
         let Some(revocation) = revocation else {
             stop.cancelled().await;
@@ -260,6 +268,9 @@ async fn keep_broker(
         };
         if let Err(error) = broker.revoke(&revocation.node).await {
             tracing::warn!(node = %revocation.node, %error, "the relay could not forget a revoked node");
+        }
+        for session in revocation.sessions {
+            ending.spawn(session.end_or_tell(revocation.name.clone(), database.clone()));
         }
         let _ = revocation.done.send(()); // the request has given up waiting: that is fine
     }

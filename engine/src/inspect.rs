@@ -85,12 +85,20 @@ fn features() -> wasmparser::WasmFeatures {
     wasmparser::WasmFeatures::default() | wasmparser::WasmFeatures::COMPONENT_MODEL
 }
 
-/// An interface of WASI behind 0.2, of which everything else depends on the component model's async.
+/// True for an interface of WASI behind 0.2: all of these depend on the component model's async. A version
+/// that is none is left to the validator.
 fn is_of_newer_wasi(interface: &str) -> bool {
     let version = interface
         .strip_prefix("wasi:")
         .and_then(|name| name.split_once('@'));
-    version.is_some_and(|(_, version)| !version.starts_with("0.2.") && !version.starts_with("0.1."))
+    let Some((_, version)) = version else {
+        return false;
+    };
+    let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) > (0, 2),
+        _ => false,
+    }
 }
 
 fn check_kind(file: &[u8]) -> Result<(), ModuleError> {
@@ -203,6 +211,28 @@ mod tests {
                 .exports
                 .contains(&"haar:local/lifecycle@0.1.0".to_owned())
         );
+    }
+
+    #[test]
+    fn versions_of_wasi_are_compared_as_numbers() {
+        for (version, is_newer) in [
+            ("0.1.0", false),
+            ("0.2.0", false),
+            ("0.2.12", false),
+            ("0.2.0-rc-2023-11-10", false),
+            ("0.2", false),
+            ("0.0.4", false),
+            ("0.3.0", true),
+            ("0.3.0-rc-2025-09-16", true),
+            ("0.10.0", true),
+            ("0.20.1", true),
+            ("1.0.0", true),
+        ] {
+            let interface = format!("wasi:io/streams@{version}");
+            assert_eq!(is_of_newer_wasi(&interface), is_newer, "{interface}");
+        }
+        assert!(!is_of_newer_wasi("wasi:logging/logging"));
+        assert!(!is_of_newer_wasi("other:io/streams@0.3.0"));
     }
 
     #[test]

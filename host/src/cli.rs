@@ -31,7 +31,7 @@ use haar_engine::compiler::child::CompileArguments;
 
 /// Where an agent keeps its state unless told otherwise.
 const DATA: &str = "/var/lib/haar";
-/// A directory that is made or mounted is seen after this time.
+/// How often an instance looks whether its granted directories have changed.
 const LOOK_PAUSE: Duration = Duration::from_secs(60);
 /// The service that the Debian package brings; it runs on that directory.
 const SERVICE: &str = "/usr/lib/systemd/system/haar-agent.service";
@@ -217,7 +217,10 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
     let file = file.unwrap_or_else(|| arguments.data.join("agent.toml"));
     let mut settings = Settings::read(&file)?;
     let policy = Policy::new(settings.policy, file, directory.path().to_owned());
-    policy.warn();
+    let policy = Arc::new(policy);
+    let warned = Arc::clone(&policy);
+    // Nobody waits for it: the agent runs also where a file server does not answer.
+    std::thread::spawn(move || warned.warn());
     if let Some(Millis(ms)) = arguments.status_interval {
         settings.status_interval = Duration::from_millis(ms.max(1));
     }
@@ -241,7 +244,7 @@ fn run_agent(arguments: &RunArguments, prefix: &[&str]) -> anyhow::Result<()> {
         guest_threads: settings.guest_threads,
         location: settings.location,
         precompiled: settings.precompiled,
-        policy: Arc::new(policy),
+        policy,
         look_pause: LOOK_PAUSE,
         flash_budget: settings.flash_budget,
         compiler: Compiler::of_this_program(prefix, settings.compile)

@@ -1,7 +1,7 @@
 //! Log lines of the node's microservices: a bounded ring that guests write to and the shipper
-//! reads from. When the shipper can't keep up, or there is no network, the oldest lines go, and a line
-//! in their place says how many. Lines are numbered when they leave, so that the site sees which did
-//! not arrive.
+//! reads from. When the shipper can't keep up, or there is no network, the oldest lines are dropped, and a
+//! line in their place says how many. Lines are numbered when they leave, so that the site sees which ones
+//! did not arrive.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -30,7 +30,7 @@ struct Ring {
     lines: VecDeque<LogLine>,
     bytes: usize,
     last_sequence: u64,
-    /// Lines that had to go before those that wait.
+    /// How many lines were dropped in front of the oldest one that waits.
     lost: BTreeMap<MicroserviceName, u64>,
 }
 
@@ -57,7 +57,7 @@ impl Ring {
     }
 }
 
-/// A line in the place of others.
+/// A line that stands for lines that are missing.
 pub fn gap(
     name: MicroserviceName,
     time_ms: u64,
@@ -81,7 +81,7 @@ pub fn gap(
 }
 
 impl Logs {
-    /// Puts a line in.
+    /// Appends a line.
     pub fn append(&self, line: LogLine) {
         {
             let mut ring = self.lock();
@@ -108,7 +108,7 @@ impl Logs {
         }
     }
 
-    /// Takes the oldest lines, at most so many and about so many bytes, and numbers them.
+    /// Takes the oldest lines, at most `lines_max` and about `bytes_max`, and numbers them.
     pub fn take(&self, lines_max: usize, bytes_max: usize) -> Vec<LogLine> {
         let mut ring = self.lock();
         let mut taken = Vec::new();

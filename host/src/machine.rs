@@ -1,6 +1,6 @@
-//! What this process may use of the machine: memory and processors, as the kernel bounds it. A service
-//! manager or a container gives less than the machine has, by control groups (cgroups(7), both
-//! versions); whoever exceeds such a bound of memory is killed.
+//! The memory and the processors that this process may use. A service manager or a container may allow
+//! less than the machine has, by control groups (cgroups(7), both versions); a process that exceeds such
+//! a limit of memory is killed.
 //!
 //! Limits above the root of a cgroup namespace can't be seen from inside.
 
@@ -12,15 +12,15 @@ use haar_protocol::quantity::ByteSize;
 
 use crate::policy::mounts::Mounts;
 
-/// Memory for microservices where nothing tells how much there is.
+/// Memory for microservices where the kernel does not say how much there is.
 const MEMORY_FALLBACK: ByteSize = ByteSize(64 << 20);
 
-/// How much there is, and what says so.
+/// An amount, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     /// Bytes, or percent of one core.
     amount: u64,
-    /// What says so, for people.
+    /// Where it comes from, for people.
     source: String,
 }
 
@@ -30,30 +30,25 @@ impl fmt::Display for Bound {
     }
 }
 
-/// The memory that microservices get unless told otherwise, half of what this process may use, and
-/// where that number comes from.
+/// The default memory budget for microservices, which is half of what this process may use, and where that
+/// number comes from.
 pub fn memory() -> (ByteSize, String) {
     match Machine::own().memory() {
         Some(bound) => half(&bound),
         None => (
             MEMORY_FALLBACK,
-            "the machine does not tell how much it has".to_owned(),
+            "the machine does not say how much it has".to_owned(),
         ),
     }
 }
 
 /// The processors that this process may use, in percent of one core.
 pub fn cpu_percent() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cores = u32::try_from(cores).unwrap_or(u32::MAX);
-    let quota = Machine::own().cpu_quota_percent();
-    // A quota counts in `cores` too, in whole ones; one above them is not what bounds this process.
-    let quota = quota.filter(|percent| percent / 100 <= cores);
-    quota.unwrap_or(cores.saturating_mul(100))
+    Machine::own().cpu_percent()
 }
 
-/// Lowers a budget that promises more memory than this process may use: a microservice within it would
-/// have the kernel kill the agent. Returns where the lower number comes from.
+/// Lowers a budget of more memory than this process may use: otherwise a microservice within the budget
+/// could make the kernel kill the agent. Returns where the lower number comes from.
 pub fn bound(budget: &mut Budget) -> Option<String> {
     let bound = Machine::own().memory()?;
     if budget.memory.0 <= bound.amount {
@@ -75,7 +70,7 @@ fn half(bound: &Bound) -> (ByteSize, String) {
     )
 }
 
-/// What the kernel tells a process of itself.
+/// What the kernel says about this process.
 struct Machine {
     /// `/proc/self/cgroup`.
     cgroups: String,
@@ -83,7 +78,9 @@ struct Machine {
     mounts: Mounts,
     /// `/proc/meminfo`.
     memory: String,
-    /// Where the mounts lie: `/`.
+    /// `/proc/self/status`.
+    status: String,
+    /// The root directory of everything below; `/` but in tests.
     root: PathBuf,
 }
 
@@ -94,6 +91,7 @@ impl Machine {
             cgroups: read("/proc/self/cgroup"),
             mounts: Mounts::parse(read("/proc/self/mountinfo").as_bytes()),
             memory: read("/proc/meminfo"),
+            status: read("/proc/self/status"),
             root: "/".into(),
         }
     }
@@ -118,8 +116,30 @@ impl Machine {
                 })
             })
         });
-        // The first of several equal ones: the machine's, which is the plainest.
+        // The first of several equal ones: "the machine's memory" is the easiest to understand.
         whole.into_iter().chain(limits).min_by_key(|one| one.amount)
+    }
+
+    /// All of the cores that the process may run on, or less where a quota says so; in percent of one core.
+    fn cpu_percent(&self) -> u32 {
+        let all = self.cores().saturating_mul(100);
+        self.cpu_quota_percent().map_or(all, |quota| quota.min(all))
+    }
+
+    /// The cores that the process may run on: those of its affinity, of which some may not be there. Not
+    /// as the standard library counts them, which takes quotas into account and rounds them down to whole
+    /// cores; it is asked only where the kernel does not say.
+    fn cores(&self) -> u32 {
+        let mut lines = self.status.lines();
+        let allowed = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let allowed = allowed.and_then(count);
+        let online = self.read(Path::new("/sys/devices/system/cpu"), "online");
+        let online = online.as_deref().and_then(count);
+        let fewer = allowed.into_iter().chain(online).min();
+        fewer.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            u32::try_from(cores).unwrap_or(u32::MAX)
+        })
     }
 
     /// The least quota of processor time, in percent of one core.
@@ -142,7 +162,7 @@ impl Machine {
         quotas.min().map(|percent| percent.max(1))
     }
 
-    /// The folders of the control groups that this process is in: its own, and each above it.
+    /// The folders of the control groups of this process: its own, and each above it.
     fn groups(&self, controller: &str) -> Vec<PathBuf> {
         let mut folders = Vec::new();
         for line in self.cgroups.lines() {
@@ -157,7 +177,7 @@ impl Machine {
                 _ => continue,
             };
             for mount in self.mounts.of_type(kind) {
-                // Seen from a namespace of control groups, the process may be outside of what is mounted.
+                // In a cgroup namespace the path may lead outside of what is mounted.
                 let below = Path::new(path).strip_prefix(&mount.root);
                 let below = below.ok().filter(|path| !path.starts_with(".."));
                 let below = below.unwrap_or(Path::new(""));
@@ -174,6 +194,16 @@ impl Machine {
         let folder = folder.strip_prefix("/").ok()?;
         std::fs::read_to_string(self.root.join(folder).join(name)).ok()
     }
+}
+
+/// How many numbers a list such as `0-3,8` names; none where it names none, or is not such a list.
+fn count(list: &str) -> Option<u32> {
+    let ranges = list.trim().split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    });
+    ranges.sum()
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ impl Policy {
         Self { rules, file, data }
     }
 
-    /// Logs what is likely a mistake.
+    /// Logs what is likely a mistake. Waits for file systems, of which one may never answer.
     pub fn warn(&self) {
         if self.rules.publishers.as_ref().is_some_and(Vec::is_empty) {
             tracing::warn!(
@@ -316,20 +316,23 @@ impl Policy {
 
     /// Why the policy does not allow it.
     fn not_allowed(&self, place: &Place, access: Access, mounts: &Mounts) -> Option<String> {
-        let naming: Vec<&AllowedDirectory> = self
-            .rules
-            .directories
-            .iter()
-            .filter(|one| {
-                Place::open(Path::new(&one.path), mounts).is_ok_and(|allowed| {
-                    // Files of the kernel are allowed by their own name only.
-                    let is_same_kind = allowed.mount.kind() == place.mount.kind();
-                    is_same_kind && place.is_at_or_below(&allowed)
-                })
+        let names_it = |one: &&AllowedDirectory| {
+            Place::open(Path::new(&one.path), mounts).is_ok_and(|allowed| {
+                // Files of the kernel are allowed by their own name only.
+                let is_same_kind = allowed.mount.kind() == place.mount.kind();
+                is_same_kind && place.is_at_or_below(&allowed)
             })
-            .collect();
-        if naming.iter().any(|one| covers(one.access, access)) {
-            return None;
+        };
+        // First the entries that name it by its path: another one may be on a file server that does not
+        // answer, and is opened only when these do not allow the directory.
+        let mut entries: Vec<&AllowedDirectory> = self.rules.directories.iter().collect();
+        entries.sort_by_key(|one| !place.path.starts_with(&one.path));
+        let mut naming = Vec::new();
+        for one in entries.into_iter().filter(names_it) {
+            if covers(one.access, access) {
+                return None;
+            }
+            naming.push(one);
         }
         let file = self.file.display();
         let path = toml::Value::String(place.path.display().to_string());

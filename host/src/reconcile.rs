@@ -23,6 +23,8 @@ pub struct Observed {
     /// What is wanted failed, or could not be had, and waits for its next attempt, which is the control
     /// loop's timer.
     pub backing_off: bool,
+    /// What runs was verified with another trust than there is now.
+    pub unverified: bool,
     /// It was asked to stop and has not ended.
     pub stopping: bool,
 }
@@ -82,6 +84,10 @@ fn plan_one(spec: &Arc<Microservice>, state: &Observed, actions: &mut Vec<Action
         if state.refused.is_some() || !state.backing_off {
             actions.push(Action::Prepare(Arc::clone(spec)));
         }
+        return;
+    }
+    if state.unverified && !state.backing_off {
+        actions.push(Action::Prepare(Arc::clone(spec)));
         return;
     }
     if needs_adjusting(running, spec) {
@@ -177,6 +183,7 @@ mod tests {
             preparing: None,
             refused: None,
             backing_off: false,
+            unverified: false,
             stopping: false,
         }
     }

@@ -20,11 +20,11 @@ use crate::config::Supervision;
 /// may be full.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A disk that has not answered for so long is reported.
+/// A disk that has not answered for this long is reported.
 pub const DISK_IS_SLOW: Duration = Duration::from_secs(10);
 
-/// So long a control loop that waits for a disk is told to be well. Cards and disks that fail answer
-/// after a minute or two, or never.
+/// For this long the service manager hears that a control loop which waits for a disk is alive. Cards and
+/// disks that fail answer after a minute or two, or never.
 const DISK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The service manager, if there is one.
@@ -113,21 +113,21 @@ impl ServiceManager {
         }
     }
 
-    /// Goes on with a turn of the control loop that may wait for the disk, and for nothing else. Whoever
-    /// waits gives the thread away, so a loop that hangs tells nothing, and one that waits tells that it
-    /// is there: for [`DISK_PATIENCE`] at most.
+    /// Runs a turn of the control loop that may wait for the disk, and for nothing else. A turn that waits
+    /// yields its thread, so the service manager goes on hearing of it, for [`DISK_PATIENCE`] at most; it
+    /// hears nothing of a loop that blocks its thread.
     pub async fn wait_for_disk(&mut self, mut turn: Pin<&mut dyn Future<Output = ()>>) {
         let began = Instant::now();
         let (patient_until, mut complain) = (began + DISK_PATIENCE, began + DISK_IS_SLOW);
+        let mut now = began;
         loop {
-            let wake = self.wake().filter(|wake| *wake < patient_until);
-            let wake = wake.map_or(complain, |wake| wake.min(complain));
+            let wake = self.wake_of_wait(now, patient_until, complain);
             tokio::select! {
                 biased;
                 () = &mut turn => break,
                 () = tokio::time::sleep_until(wake) => {}
             }
-            let now = Instant::now();
+            now = Instant::now();
             let waited = now - began;
             if now < patient_until {
                 self.turned(now);
@@ -144,6 +144,13 @@ impl ServiceManager {
         if waited >= DISK_IS_SLOW {
             tracing::warn!("the disk has answered after {} s", waited.as_secs());
         }
+    }
+
+    /// When a turn that waits is looked at next. Without patience nothing is told any more, so a time at
+    /// which that was due must not wake it: it would be due for ever.
+    fn wake_of_wait(&self, now: Instant, patient_until: Instant, complain: Instant) -> Instant {
+        let wake = self.wake().filter(|_| now < patient_until);
+        wake.map_or(complain, |wake| wake.min(complain))
     }
 
     /// When the control loop must go round at the latest.
@@ -268,6 +275,20 @@ mod tests {
         };
         manager.wait_for_disk(pin!(hang)).await;
         assert_eq!(heard(&socket), None);
+    }
+
+    #[tokio::test]
+    async fn a_wait_without_patience_is_not_woken_by_what_was_due_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manager = manager(folder.path().join("notify").to_str().unwrap());
+        let began = Instant::now();
+        manager.turned(began);
+        let due = manager.wake().unwrap();
+        let (patient_until, complain) = (due + INTERVAL, due + 3 * INTERVAL);
+        let wake = |now| manager.wake_of_wait(now, patient_until, complain);
+        assert_eq!(wake(began), due);
+        // Such as after the system was suspended.
+        assert_eq!(wake(due + 2 * INTERVAL), complain);
     }
 
     #[test]

@@ -17,9 +17,9 @@ mod version;
 use sha2::{Digest as _, Sha256};
 
 use self::encoding::{Reader, put_slice, put_varint};
-use self::signatures::{Claim, claims, message_to_sign};
+use self::signatures::{Claim, claims, is_id_of, message_to_sign};
 pub use self::signatures::{Publishers, Signatures};
-pub use self::version::check_version;
+pub use self::version::{NAMING_HINT, check_version};
 use crate::keys::{PublicKey, SecretKey};
 
 /// The eight bytes that a component begins with.
@@ -169,6 +169,8 @@ fn sign_beside(file: &[u8], key: &SecretKey, others: &[Claim<'_>]) -> Result<Vec
         .filter(|claim| claim.hash == &hash[..])
         .map(|claim| (claim.key_id, claim.signature))
         .collect();
+    // One that names another key is nobody's.
+    signatures.retain(|(id, other)| *other != signature || is_id_of(id, &key.public()));
     if !signatures.iter().any(|(_, other)| *other == signature) {
         signatures.push((&[], signature)); // no key identifier
     }

@@ -22,10 +22,12 @@ const BYTE_UNITS: [(&str, u64); 7] = [
 
 const PERCENT_UNITS: [(&str, u64); 1] = [("%", 1)];
 
-const TIME_UNITS: [(&str, u64); 5] = [
+/// Of two names of a unit the last one is written.
+const TIME_UNITS: [(&str, u64); 6] = [
     ("ms", 1),
     ("d", 86_400_000),
     ("h", 3_600_000),
+    ("m", 60_000),
     ("min", 60_000),
     ("s", 1_000),
 ];
@@ -36,9 +38,9 @@ const TIME_UNITS: [(&str, u64); 5] = [
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
-/// A length of time in milliseconds. Written as a whole number with one of ms, s, min, h, d.
+/// A length of time in milliseconds. Written as a whole number with one of ms, s, min (or m), h, d.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[0-9]+ *(ms|s|min|h|d)$")))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = r"^[0-9]+ *(ms|s|m|min|h|d)$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Millis(pub u64);
 

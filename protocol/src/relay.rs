@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InvalidId, Name, NodeId, SiteId};
 use crate::keys::PublicKey;
+use crate::rest::Difference;
 use crate::secret::SealedText;
 
 pub use info::RelayInfo;
@@ -154,6 +155,9 @@ pub struct RelayApplied {
     pub changed: bool,
     /// Nothing was changed, only tried.
     pub dry_run: bool,
+    /// In what the relay differs from what was applied before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
     /// Numbers of the new assignments, by node.
     pub assignments: BTreeMap<Name, u64>,
 }

@@ -43,8 +43,9 @@
 //! DELETE /api/v1/applications/{name}?dry_run=&careful=&keep_data=
 //! GET    /api/v1/microservices?application=   List<Microservice>: one entry for every instance, desired and reported
 //! GET    /api/v1/routes?application=          List<Route>
-//! GET    /api/v1/logs?application=&microservice=&node=&tail=&follow=   List<LogEntry>, or server-sent events with follow=true
-//! GET    /api/v1/events?tail=&follow=         List<Event>, or server-sent events with follow=true
+//! GET    /api/v1/routes/{route}               RouteDetail: each pair of its ends
+//! GET    /api/v1/logs?application=&microservice=&node=&tail=&since_ms=&follow=   List<LogEntry>, or server-sent events with follow=true; Last-Event-ID is honoured
+//! GET    /api/v1/events?tail=&since_ms=&follow=         List<Event>, or server-sent events with follow=true
 //! ```
 //! A change with `dry_run=true` changes nothing and answers what it would do; one that takes something
 //! away answers with a `Preview`. With `careful=true` it is refused with 409 `would_lose` when
@@ -59,7 +60,9 @@
 mod nodes;
 mod modules;
 mod applications;
+mod routes;
 mod health;
+mod differences;
 mod losses;
 mod relays;
 
@@ -73,6 +76,7 @@ pub use applications::{
     Application, ApplicationDetail, ApplyResult, Counted, Microservice, Placement, Route,
     RouteProblem,
 };
+pub use differences::{Change, Difference, DifferenceKind, KeyDifference};
 pub use health::{Cause, Health, HealthCount, HealthState, Observation, SiteHealth, Unplaced};
 pub use losses::{Loss, LossKind, Preview};
 pub use modules::{Module, ModuleCode, PublisherRequest, TrustedPublisher, UploadState};
@@ -80,6 +84,7 @@ pub use nodes::{
     Enrolment, EnrolmentRequest, LinkKeyRotation, Node, NodeDetail, Token, TokenRequest,
 };
 pub use relays::{Grade, RelayDetail, RelayFinding, RelaySession, RelayTrial};
+pub use routes::{RouteDetail, RoutePair, RouteReceiver, RouteRelay, RouteReport};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

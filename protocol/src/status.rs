@@ -270,6 +270,9 @@ pub struct RouteStatus {
     /// Why the route does not do all that its manifest says, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// How many seconds after the agent's start that began. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_after_s: Option<u64>,
 }
 
 /// The log of an outlet with durable routes, as its node sees it.

@@ -17,11 +17,14 @@ mod message;
 mod former;
 mod driver;
 mod open;
+mod steps;
 mod forget;
 mod poller;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use haar_protocol::mqtt::{Retained, TopicFilter};
 use tokio::sync::{mpsc, watch};
@@ -34,9 +37,12 @@ use budget::Budget;
 pub use budget::Held;
 use driver::Driver;
 pub use forget::end_session;
+pub use former::FORMER_SILENCE;
 use former::Phase;
 pub use message::{DeviceMessage, DevicePublish, MessageProperties, Outcome, Receipt};
 
+/// For how many seconds Haar asks brokers to keep a session of which nobody says anything: a day.
+pub const SESSION_EXPIRY_S: u32 = 86_400;
 /// Publishes that may wait for the session.
 const QUEUE_MESSAGES: usize = 32;
 /// Receipts that may wait to be sent: those of two connections. A broker may exceed the window, but
@@ -52,7 +58,19 @@ pub struct DeviceOptions {
     pub identity: Identity,
     /// As whom agents of earlier releases connected. What the broker keeps for them is taken over,
     /// and the session goes on as they did where the broker refuses the present identity.
-    pub former: Option<Identity>,
+    pub former: Option<Former>,
+    /// True to begin a session in place of one that the broker may still keep.
+    pub begins_clean: bool,
+}
+
+/// The session of agents of earlier releases.
+#[derive(Debug, Clone)]
+pub struct Former {
+    /// As whom they connected.
+    pub identity: Identity,
+    /// Nothing waits in it any more when the broker has sent nothing for this time: see
+    /// [`FORMER_SILENCE`].
+    pub silence: Duration,
 }
 
 /// What is wanted of the broker.
@@ -82,6 +100,19 @@ pub struct DeviceSubscription {
     pub at_least_once: bool,
     /// What becomes of messages that the broker retains.
     pub retained: Retained,
+    /// Numbers of those who want these: for one that is new the subscription is made again.
+    pub receivers: BTreeSet<u64>,
+}
+
+impl DeviceSubscription {
+    /// True when the broker does for this one what it does for `wanted`, and has sent what it retains
+    /// to all who want it.
+    fn serves(&self, wanted: &Self) -> bool {
+        self.filter == wanted.filter
+            && self.at_least_once == wanted.at_least_once
+            && self.retained == wanted.retained
+            && self.receivers.is_superset(&wanted.receivers)
+    }
 }
 
 /// What the broker of a connection allows (MQTT 5.0 section 3.2.2.3).
@@ -102,6 +133,8 @@ pub enum DeviceEvent {
     Connected {
         /// Its number.
         connection: u64,
+        /// True when the broker had kept no session: what it sends is the first of this one.
+        is_new_session: bool,
         /// What the broker allows on it.
         terms: DeviceTerms,
     },
@@ -177,8 +210,8 @@ impl Future for DeviceTask {
 
 impl DeviceSession {
     /// Prepares a session. Its task connects again and again until [`DeviceSession::close`] or
-    /// [`DeviceSession::forget`], which goes on until `stop` is cancelled. Whoever holds the receiver of `events`
-    /// reads it until it ends.
+    /// [`DeviceSession::forget`], which goes on until `stop` is cancelled. The owner of the receiver
+    /// of `events` reads it until it ends.
     pub fn start(
         options: DeviceOptions,
         wants: DeviceWants,
@@ -195,6 +228,7 @@ impl DeviceSession {
             closing: CancellationToken::new(),
             forgetting: CancellationToken::new(),
         };
+        let is_clean = options.begins_clean;
         let phase = match options.former {
             Some(_) => Phase::Looking,
             None => Phase::Own,
@@ -202,7 +236,7 @@ impl DeviceSession {
         let driver = Driver {
             options,
             phase,
-            has_former: false,
+            is_clean,
             events,
             submitted,
             given,
@@ -265,12 +299,14 @@ impl DeviceSession {
     pub fn acknowledge(&self, receipt: Receipt) {
         // Only a broker that uses a packet id twice at a time can fill the queue: see `RECEIPTS_MAX`.
         if self.receipts.try_send(receipt).is_err() {
-            tracing::warn!("a message can't be acknowledged: the broker sends it again");
+            tracing::warn!(
+                "a message can't be acknowledged: the broker sends it again on the next connection"
+            );
         }
     }
 
-    /// Ends the session with what was published, within seconds; the broker keeps it as long as
-    /// is wanted.
+    /// Sends what was published, within seconds, and ends the session; the broker keeps it as long
+    /// as is wanted.
     pub fn close(&self) {
         self.closing.cancel();
     }

@@ -41,8 +41,8 @@ pub use check::{CheckOptions, check};
 pub use descriptors::raise_descriptor_limit;
 pub use devices::{
     DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DevicePublishError, DeviceSession,
-    DeviceSubscription, DeviceTask, DeviceTerms, DeviceWants, Held, MessageProperties, Outcome,
-    Receipt, end_session,
+    DeviceSubscription, DeviceTask, DeviceTerms, DeviceWants, FORMER_SILENCE, Former, Held,
+    MessageProperties, Outcome, Receipt, SESSION_EXPIRY_S, end_session,
 };
 #[cfg(feature = "broker")]
 pub use door::{Door, DoorLimits, Full, Place, Progress, Source};

@@ -41,6 +41,9 @@ pub enum DisconnectReason {
         "the relay closed the connection instead of answering: it must speak MQTT 5 (some brokers, and some listeners, only 3.1.1), TLS exactly where its URL says mqtts, and let this user in"
     )]
     Unanswered,
+    /// The relay answered CONNECT, and does not serve this client here or now: it is busy, say.
+    #[error("the relay declined the connection: {0}")]
+    Declined(String),
     /// The relay accepted the identity, but not these subscriptions: it has other rules.
     #[error("the relay refused to subscribe to {0}")]
     SubscriptionRefused(String),
@@ -58,7 +61,7 @@ impl DisconnectReason {
         matches!(self, Self::TakenOver | Self::Displaced)
     }
 
-    /// What it means on a connection on which the relay has not answered CONNECT.
+    /// What it means on a connection on which no CONNACK was read.
     pub(crate) fn without_answer(self) -> Self {
         match self {
             Self::ClosedInOrder | Self::Closed(_) => Self::Unanswered,
@@ -87,6 +90,7 @@ impl From<ConnectionError> for DisconnectReason {
 
 fn refused_by_code(code: ConnectReturnCode) -> DisconnectReason {
     let refused = |why: &str| DisconnectReason::Refused(why.to_owned());
+    let declined = |why: &str| DisconnectReason::Declined(why.to_owned());
     match code {
         ConnectReturnCode::BadUserNamePassword => refused("bad user name or password"),
         ConnectReturnCode::NotAuthorized => refused("not authorised"),
@@ -97,11 +101,26 @@ fn refused_by_code(code: ConnectReturnCode) -> DisconnectReason {
         ConnectReturnCode::BadAuthenticationMethod => refused("bad authentication method"),
         ConnectReturnCode::RetainNotSupported => DisconnectReason::WillRefused,
         ConnectReturnCode::UnsupportedProtocolVersion
-        | ConnectReturnCode::RefusedProtocolVersion => DisconnectReason::Closed(
-            "it does not speak MQTT 5, which Haar needs: use a newer broker, or another listener of it"
-                .to_owned(),
+        | ConnectReturnCode::RefusedProtocolVersion => declined(
+            "it does not speak MQTT 5, which Haar needs: use a newer broker, or another of its listeners",
         ),
-        other => DisconnectReason::Closed(format!("it answered {other:?}")),
+        ConnectReturnCode::ServerBusy => declined("it is busy"),
+        ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServiceUnavailable => {
+            declined("it is not available at the moment")
+        }
+        ConnectReturnCode::QuotaExceeded => {
+            declined("a quota is exceeded, such as the number of its clients")
+        }
+        ConnectReturnCode::ConnectionRateExceeded => {
+            declined("it accepts fewer connections per second")
+        }
+        ConnectReturnCode::UseAnotherServer => {
+            declined("use another server for now: see the `url` in the relay's manifest")
+        }
+        ConnectReturnCode::ServerMoved => {
+            declined("the server has moved: change the `url` in the relay's manifest")
+        }
+        other => DisconnectReason::Declined(format!("it answered {other:?}")),
     }
 }
 
@@ -250,11 +269,27 @@ mod tests {
             let reason = DisconnectReason::from(ConnectionError::ConnectionRefused(code));
             assert!(matches!(reason, DisconnectReason::Refused(_)), "{reason}");
         }
-        let busy = ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy);
-        assert!(matches!(
-            DisconnectReason::from(busy),
-            DisconnectReason::Closed(_)
-        ));
+        for (code, words) in [
+            (ConnectReturnCode::ServerBusy, "busy"),
+            (ConnectReturnCode::UseAnotherServer, "another server"),
+            (ConnectReturnCode::ServerMoved, "has moved"),
+            (ConnectReturnCode::UnsupportedProtocolVersion, "MQTT 5"),
+        ] {
+            let reason = DisconnectReason::from(ConnectionError::ConnectionRefused(code));
+            let reason = reason.without_answer();
+            assert!(matches!(reason, DisconnectReason::Declined(_)), "{reason}");
+            assert!(reason.to_string().contains(words), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_before_its_answer_is_unanswered() {
+        for reason in [
+            DisconnectReason::ClosedInOrder,
+            DisconnectReason::Closed("reset".to_owned()),
+        ] {
+            assert_eq!(reason.without_answer(), DisconnectReason::Unanswered);
+        }
     }
 
     #[test]

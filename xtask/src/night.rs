@@ -1,5 +1,5 @@
-//! `cargo xtask night`: what takes too long for every change. One step that fails does not keep the
-//! others from being done; in the end the failures are named.
+//! `cargo xtask night`: tests that take too long for every change. A failed step does not stop the others;
+//! the failures are listed at the end.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +11,8 @@ use crate::command::{output, run};
 
 /// Try for some hours what CI tries for some minutes
 ///
-/// The conformance suite, brokers and clients that others make, a long soak, and each fuzz target for a
-/// while. Needs what `.ci/run` installs, and `protobuf-compiler` and `cmake` to build RMQTT; fuzzing
+/// The conformance suite, components of other toolchains, whether a site in trouble says what is true,
+/// brokers and clients that others make, a long soak, and each fuzz target for a while. Needs what `.ci/run` installs, and `protobuf-compiler` and `cmake` to build RMQTT; fuzzing
 /// needs `rustup toolchain install nightly` and `cargo install cargo-fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// How long each fuzz target runs, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     fuzz_seconds: u64,
-    /// Name the steps, and do none
+    /// List the steps without running them
     #[arg(long)]
     list: bool,
 }
@@ -80,7 +80,9 @@ fn steps(arguments: &Arguments, root: &Path) -> anyhow::Result<Vec<Step>> {
     let messages = arguments.messages.to_string();
     let mut steps = vec![
         step("build", BUILD),
-        suite("conformance", &["run", "--rounds", "3"]),
+        suite("conformance", &["run", "--no-skips", "--rounds", "3"]),
+        suite("languages", &["run", "--no-skips", "--set", "languages"]),
+        suite("truth", &["truth", "--no-skips"]),
         suite("world", &["world", "--all"]),
         suite("soak", &["soak", "--messages", &messages]),
     ];
@@ -92,7 +94,7 @@ fn steps(arguments: &Arguments, root: &Path) -> anyhow::Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The programs that are tried, as CI builds them.
+/// Builds the tested programs as CI does.
 const BUILD: &[&str] = &[
     "build",
     "--release",
@@ -107,7 +109,7 @@ const BUILD: &[&str] = &[
     "haar-host/compiler,haar-host/neighbourhood-relay",
 ];
 
-/// Where these are.
+/// The folder of these programs.
 struct Programs(PathBuf);
 
 impl Programs {

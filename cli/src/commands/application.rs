@@ -1,5 +1,6 @@
 //! `haar apply` and `haar schema`: manifests of applications and relays.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, MANIFEST_BYTES_MAX, Manifest};
 use haar_protocol::quantity::Millis;
 use haar_protocol::relay::RelayApplied;
-use haar_protocol::rest::{Application, ApplyResult, Unplaced};
+use haar_protocol::rest::{Application, ApplyResult, Change, Difference, Unplaced};
 
 use crate::client::Client;
 use crate::config::Options;
@@ -18,6 +19,9 @@ use crate::{files, output, wait};
 
 /// Run what a manifest says
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+With --dry-run it only prints in what the manifest differs from what is applied, and what would stop
+or be lost. The exit code is 0 whether it differs or not; JSON says `changed`.")]
 pub(crate) struct ApplyArguments {
     /// The manifest; `-` reads it from standard input
     #[arg(long, short, value_name = "FILE", required_unless_present = "manifest")]
@@ -30,8 +34,8 @@ pub(crate) struct ApplyArguments {
     /// Keep what is stored for microservices that the manifest names no more
     #[arg(long)]
     keep_data: bool,
-    /// How long to wait until every instance runs
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = "30s", default_missing_value = "30s")]
+    /// How long to wait until every instance runs, such as 90s or 10m
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_value = "30s", default_missing_value = "30s")]
     wait: Millis,
     /// Do not wait until it runs
     #[arg(long, conflicts_with = "wait")]
@@ -90,7 +94,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
         true => {
             output::take_warnings(); // the site says them in its answer
             if !waits {
-                output::line(answer.trim_end())?;
+                output::answer(&answer)?;
             } // else once it is known how it went
         }
         false => output::text(&describe(&result))?,
@@ -120,7 +124,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     waited.result
 }
 
-/// What an apply did, and how the application was when the wait ended, for programs.
+/// What an apply did, and the application when the wait ended, for programs.
 #[derive(serde::Serialize)]
 struct AppliedAndSeen {
     #[serde(flatten)]
@@ -162,18 +166,21 @@ fn apply_relay(
     let path = format!("relays/{name}?dry_run={}", arguments.consent.dry_run);
     let answer = client.put_manifest(&path, text)?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let applied: RelayApplied = client.parse(&answer)?;
     output::line(match (applied.dry_run, applied.changed) {
         (true, true) => format!("The relay {name} would change."),
-        (true, false) => format!("The relay {name} would not change."),
-        (false, false) => format!("The relay {name} is as it was."),
+        (_, false) => format!("The relay {name} is unchanged."),
         (false, true) => format!(
             "Applied the relay {name}; nodes that are told: {}. See how it fares: `haar get relays`.",
             applied.assignments.len()
         ),
-    })
+    })?;
+    match applied.dry_run {
+        true => output::text(&differences(&applied.differences)),
+        false => Ok(()),
+    }
 }
 
 /// Reads and checks the manifest of an application.
@@ -228,26 +235,29 @@ fn read_stdin() -> Result<String> {
 }
 
 fn describe(result: &ApplyResult) -> String {
+    let (name, revision) = (&result.name, result.revision);
     let heading = match (result.dry_run, result.changed) {
-        (true, true) => format!(
-            "{} would change to revision {}.",
-            result.name, result.revision
-        ),
-        (true, false) => format!(
-            "{} would not change (revision {}).",
-            result.name, result.revision
-        ),
-        (false, true) => format!("Applied {}: revision {}.", result.name, result.revision),
-        (false, false) => format!(
-            "{} is as it was: revision {}.",
-            result.name, result.revision
-        ),
+        (true, true) => format!("{name} would change to revision {revision}."),
+        (false, true) => format!("Applied {name}: revision {revision}."),
+        (_, false) => format!("{name} is unchanged: revision {revision}."),
     };
-    let mut table = output::Table::new(&["MICROSERVICE", "NODE"]);
+    let differences = match result.dry_run {
+        true => differences(&result.differences),
+        false => String::new(),
+    };
+    let mut placed: BTreeMap<&Name, Vec<&Name>> = BTreeMap::new();
     for placement in &result.placements {
+        placed
+            .entry(&placement.microservice)
+            .or_default()
+            .push(&placement.node);
+    }
+    let mut table = output::Table::new(&["MICROSERVICE", "INSTANCES", "NODES"]);
+    for (microservice, nodes) in placed {
         table.row([
-            placement.microservice.to_string(),
-            placement.node.to_string(),
+            microservice.to_string(),
+            nodes.len().to_string(),
+            first(&nodes),
         ]);
     }
     let losses: String = result
@@ -256,7 +266,110 @@ fn describe(result: &ApplyResult) -> String {
         .map(|loss| format!("Would happen: {}\n", output::printable(&loss.message)))
         .collect();
     format!(
-        "{heading}\n{}{losses}",
+        "{heading}\n{differences}{}{losses}",
         table.render("It runs nowhere: no node matches.")
     )
+}
+
+/// Names, the first of many.
+fn first(names: &[&Name]) -> String {
+    const SHOWN: usize = 5;
+    let mut shown: Vec<String> = names.iter().take(SHOWN).map(ToString::to_string).collect();
+    if names.len() > SHOWN {
+        shown.push(format!("and {} more", names.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// In what a manifest differs from what was applied, for people: a line for each thing, and one for
+/// each key of it.
+fn differences(differences: &[Difference]) -> String {
+    let mut text = String::new();
+    for one in differences {
+        let sign = match one.change {
+            Change::Added => '+',
+            Change::Changed => '~',
+            Change::Removed => '-',
+        };
+        let name = output::printable(&one.name);
+        text += &format!("{sign} {} {name}\n", one.kind);
+        for key in &one.keys {
+            let name = output::printable(&key.key);
+            text += &match (&key.before, &key.after) {
+                (None, Some(after)) if one.change == Change::Added => {
+                    format!("    {name}: {}\n", value(Some(after)))
+                }
+                (Some(before), None) if one.change == Change::Removed => {
+                    format!("    {name}: {}\n", value(Some(before)))
+                }
+                (before, after) => format!(
+                    "    {name}: {} -> {}\n",
+                    value(before.as_deref()),
+                    value(after.as_deref())
+                ),
+            };
+        }
+    }
+    text
+}
+
+/// A value of a manifest on a line, the beginning of a long one.
+fn value(value: Option<&str>) -> String {
+    const SHOWN: usize = 60;
+    let Some(value) = value else {
+        return "(none)".into();
+    };
+    let line = value.lines().next().unwrap_or_default();
+    let shown: String = line.chars().take(SHOWN).collect();
+    match shown.len() == value.len() {
+        true => output::printable(value),
+        false => format!("{}… ({} bytes)", output::printable(&shown), value.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn people_see_what_would_be_added_changed_and_removed_and_what_runs_where() {
+        let nodes =
+            (1..=1_000).map(|node| json!({"microservice": "filter", "node": format!("gw-{node}")}));
+        let mut placements: Vec<_> = nodes.collect();
+        placements.push(json!({"microservice": "sink", "node": "hub"}));
+        let result: ApplyResult = serde_json::from_value(json!({
+            "name": "plant", "revision": 4, "changed": true, "dry_run": true, "warnings": [],
+            "placements": placements, "assignments": {},
+            "losses": [{"kind": "stop", "subject": "plant/old", "nodes": ["hub"], "count": 1,
+                        "message": "plant/old stops on hub"}],
+            "differences": [
+                {"kind": "microservice", "name": "filter", "change": "changed", "keys": [
+                    {"key": "configuration.text", "before": "a", "after": "b".repeat(200)},
+                    {"key": "configuration.unit", "after": "K\u{1b}[2J"},
+                    {"key": "limits.memory", "before": "8MiB", "after": "16MiB"},
+                ]},
+                {"kind": "microservice", "name": "old", "change": "removed", "keys": [
+                    {"key": "module", "before": "old@1.0.0"},
+                ]},
+                {"kind": "microservice", "name": "sink", "change": "added", "keys": [
+                    {"key": "module", "after": "sink@1.0.0"}, {"key": "nodes", "after": "hub"},
+                ]},
+                {"kind": "route", "name": "filter.out -> sink.in", "change": "added"},
+            ],
+        }))
+        .unwrap();
+        insta::assert_snapshot!(describe(&result));
+    }
+
+    #[test]
+    fn an_unchanged_manifest_is_called_unchanged() {
+        let result: ApplyResult = serde_json::from_value(json!({
+            "name": "plant", "revision": 4, "changed": false, "dry_run": true, "warnings": [],
+            "placements": [{"microservice": "sink", "node": "hub"}], "assignments": {},
+        }))
+        .unwrap();
+        assert!(describe(&result).starts_with("plant is unchanged: revision 4.\n"));
+    }
 }

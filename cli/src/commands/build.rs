@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "release")]
     debug: bool,
     /// Where the module goes [default: target/haar/NAME.wasm]
-    #[arg(long = "out", short, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 

@@ -111,7 +111,7 @@ fn show(id: u64, node: &Name, body: Option<&PathBuf>, options: &Options) -> Resu
     let client = Client::of(options)?;
     let answer = client.get_text(&format!("nodes/{node}/dead-letters/{id}"))?;
     if body.is_none() && options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let whole: WholeDeadLetter = client.parse(&answer)?;
     let Some(file) = body else {
@@ -202,7 +202,7 @@ fn replay(which: &Which, options: &Options) -> Result<()> {
     let answer = client.post_text(&path, &which.selection())?;
     let replayed: Replayed = client.parse(&answer)?;
     if options.is_json() {
-        output::line(answer.trim_end())?;
+        output::answer(&answer)?;
     } else {
         output::line(format!("Replayed {}.", letters(replayed.replayed)))?;
         for refused in &replayed.refused {
@@ -245,7 +245,7 @@ fn discard(which: &Which, yes: bool, options: &Options) -> Result<()> {
     let answer = client.post_text(&path, &which.selection())?;
     let Dropped { dropped } = client.parse(&answer)?;
     if options.is_json() {
-        output::line(answer.trim_end())?;
+        output::answer(&answer)?;
     } else if dropped > 0 || which.all {
         output::line(format!("Dropped {}.", letters(dropped)))?;
     }

@@ -1,22 +1,25 @@
 //! `haar describe`: everything about one thing.
 
+mod microservice;
+mod module;
 mod node;
 mod relay;
+mod route;
 
+pub(super) use microservice::runs_nowhere;
 pub(super) use relay::session;
 
 use clap::Subcommand;
 use haar_protocol::ids::Name;
-use haar_protocol::manifest::{ModuleReference, nearest};
-use haar_protocol::rest::{
-    ApplicationDetail, List, Microservice, Module, ModuleCode, SiteHealth, TrustedPublisher,
-};
+use haar_protocol::manifest::ModuleReference;
+use haar_protocol::rest::{ApplicationDetail, List, Module, SiteHealth, TrustedPublisher};
 use serde::de::DeserializeOwned;
 
 use super::{get, instances};
 use crate::client::Client;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
+use crate::kinds::DIGITS_MIN;
 use crate::output::{self, facts};
 
 /// Show everything about one thing
@@ -40,38 +43,27 @@ enum What {
     /// The site as a whole
     Site,
     /// The instances of a microservice
+    #[command(alias = "instance")]
     Microservice {
         /// APPLICATION/MICROSERVICE, or the microservice alone
-        name: MicroserviceArgument,
+        name: microservice::Argument,
+        /// Only its instance on this node
+        #[arg(long, value_name = "NAME")]
+        node: Option<Name>,
     },
     /// A key whose modules run
     Publisher { name: Name },
     /// A broker between the site, its nodes and devices
     Relay { name: Name },
-}
-
-/// `APPLICATION/MICROSERVICE`, or one of them.
-#[derive(Debug, Clone)]
-struct MicroserviceArgument {
-    application: Option<Name>,
-    microservice: Name,
-}
-
-impl std::str::FromStr for MicroserviceArgument {
-    type Err = haar_protocol::ids::InvalidId;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        Ok(match text.split_once('/') {
-            Some((application, microservice)) => Self {
-                application: Some(application.parse()?),
-                microservice: microservice.parse()?,
-            },
-            None => Self {
-                application: None,
-                microservice: text.parse()?,
-            },
-        })
-    }
+    /// Ways of messages, pair by pair
+    #[command(aliases = ["routes", "rt"])]
+    Route {
+        /// APPLICATION/FROM, such as plant/filter.out or plant/mqtt:hall/+/t; an application, a microservice
+        /// or an id stands for all of its routes
+        name: String,
+        /// The other end
+        to: Option<String>,
+    },
 }
 
 /// Runs `haar describe`.
@@ -89,13 +81,16 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         What::Module { module } => {
             let module = find_module(&client, module)?;
             let code = client.list(&format!("modules/{}/code", module.digest))?;
-            let module = ModuleWithCode { module, code };
+            let module = module::ModuleWithCode { module, code };
             if options.is_json() {
                 return output::json(&module);
             }
-            output::text(&describe_module(&module))
+            output::text(&module::described(&module))
         }
-        What::Microservice { name } => microservice(&client, options, name),
+        What::Microservice { name, node } => {
+            microservice::show(&client, options, name, node.as_ref())
+        }
+        What::Route { name, to } => route::run(&client, options, name, to.as_deref()),
         What::Relay { name } => one(
             &client,
             options,
@@ -104,14 +99,6 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
         ),
         What::Publisher { name } => publisher(&client, options, name),
     }
-}
-
-/// A module, and what the controller has compiled of it.
-#[derive(serde::Serialize)]
-struct ModuleWithCode {
-    #[serde(flatten)]
-    module: Module,
-    code: Vec<ModuleCode>,
 }
 
 /// Shows what `path` answers: as it is for programs, by `show` for people.
@@ -123,18 +110,9 @@ fn one<T: DeserializeOwned>(
 ) -> Result<()> {
     let answer = client.get_text(path)?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     output::text(&show(&client.parse(&answer)?))
-}
-
-/// The hint for a name that nothing has: what may be meant, else where all are listed.
-fn meant<'n>(written: &str, known: impl Iterator<Item = &'n str>, list: &str) -> String {
-    let known: Vec<&str> = known.collect();
-    match nearest(written, &known) {
-        Some(near) => format!("Did you mean `{near}`?"),
-        None => list.to_owned(),
-    }
 }
 
 /// The module that `text` names: by name and version (the newest), or by its digest or the
@@ -145,14 +123,7 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
         .iter()
         .map(|module| format!("{}@{}", module.name, module.version))
         .collect();
-    let not_found = || {
-        let message = format!("there is no module `{text}`");
-        CommandError::not_found("unknown_module", message).hinted(meant(
-            text,
-            labels.iter().map(String::as_str),
-            "`haar get modules` lists what was pushed.",
-        ))
-    };
+    let not_found = || CommandError::unknown("module", text, labels.iter().map(String::as_str));
     if let Ok(ModuleReference::Version { name, version }) = text.parse() {
         let matching = modules
             .into_iter()
@@ -162,7 +133,8 @@ pub(super) fn find_module(client: &Client, text: &str) -> Result<Module> {
             .ok_or_else(not_found);
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_digest = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_digest =
+        digits.len() >= DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_digest {
         return Err(
             CommandError::usage(format!("`{text}` does not name a module"))
@@ -225,55 +197,6 @@ fn site(site: &SiteHealth) -> String {
     format!("{about}\n{}", table.render(""))
 }
 
-fn describe_module(ModuleWithCode { module, code }: &ModuleWithCode) -> String {
-    let publishers: Vec<&str> = module.publishers.iter().map(Name::as_str).collect();
-    let list = |names: &[String]| {
-        if names.is_empty() {
-            "(none)".to_owned()
-        } else {
-            output::printable(&names.join(", "))
-        }
-    };
-    let about = facts(&[
-        (
-            "Module",
-            format!("{}@{}", module.name, output::printable(&module.version)),
-        ),
-        ("Digest", module.digest.to_string()),
-        ("Size", output::bytes(module.bytes)),
-        (
-            "Publishers",
-            if publishers.is_empty() {
-                "(none that is trusted now)".into()
-            } else {
-                publishers.join(", ")
-            },
-        ),
-        ("Pushed", output::timestamp(module.pushed_ms)),
-        ("Imports", list(&module.imports)),
-        ("Exports", list(&module.exports)),
-    ]);
-    let mut table = output::Table::new(&["TARGET", "ENGINE", "SIZE"]);
-    for one in code {
-        table.row([
-            output::printable(&one.target),
-            one.engine.get(..12).unwrap_or_default().to_owned(),
-            match (
-                one.packed_bytes,
-                one.refused.as_ref().or(one.progress.as_ref()),
-            ) {
-                (Some(bytes), _) => output::bytes(bytes),
-                (None, Some(why)) => output::printable(why),
-                (None, None) => String::new(),
-            },
-        ]);
-    }
-    format!(
-        "{about}\n{}",
-        table.render("Not compiled yet: no node has asked for it.")
-    )
-}
-
 fn application(detail: &ApplicationDetail) -> String {
     let (application, now) = (&detail.application, output::now_ms());
     let pairs = facts(&[
@@ -320,55 +243,14 @@ fn application(detail: &ApplicationDetail) -> String {
     )
 }
 
-fn microservice(client: &Client, options: &Options, wanted: &MicroserviceArgument) -> Result<()> {
-    let query = wanted
-        .application
-        .as_ref()
-        .map_or_else(String::new, |application| {
-            format!("?application={application}")
-        });
-    let answer = client.get_text(&format!("microservices{query}"))?;
-    let instances: Vec<Microservice> = client.parse::<List<Microservice>>(&answer)?.items;
-    let is_wanted = |instance: &Microservice| {
-        instance.name.microservice == wanted.microservice
-            && wanted
-                .application
-                .as_ref()
-                .is_none_or(|application| *application == instance.name.application)
-    };
-    let matching: Vec<Microservice> = instances.into_iter().filter(is_wanted).collect();
-    if matching.is_empty() {
-        client.check_names(
-            wanted.application.as_ref(),
-            Some(&wanted.microservice),
-            None,
-        )?;
-        return Err(CommandError::not_found(
-            "unknown_microservice",
-            format!("microservice `{}` runs on no node", wanted.microservice),
-        )
-        .hinted("`haar describe application NAME` says where it should run."));
-    }
-    if options.is_json() {
-        return output::json(&List { items: matching });
-    }
-    output::text(&instances::described(&matching, output::now_ms()))
-}
-
 fn publisher(client: &Client, options: &Options, name: &Name) -> Result<()> {
     let publishers: Vec<TrustedPublisher> = client.list("publishers")?;
     let (items, others): (Vec<TrustedPublisher>, Vec<_>) = publishers
         .into_iter()
         .partition(|publisher| publisher.name == *name);
     if items.is_empty() {
-        let message = format!("there is no publisher `{name}`");
-        return Err(
-            CommandError::not_found("unknown_publisher", message).hinted(meant(
-                name.as_str(),
-                others.iter().map(|other| other.name.as_str()),
-                "`haar get publishers` lists who is trusted.",
-            )),
-        );
+        let others = others.iter().map(|other| other.name.as_str());
+        return Err(CommandError::unknown("publisher", name.as_str(), others));
     }
     if options.is_json() {
         return output::json(&List { items });

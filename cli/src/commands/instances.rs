@@ -9,8 +9,16 @@ use haar_protocol::status::{Exceeded, FailureReport, MicroserviceStatus};
 use super::get;
 use crate::output::{self, Table, facts};
 
+/// Instances of a long list of which everything is told.
+const DETAILED_MAX: usize = 10;
+
 /// Instances with all columns.
-pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
+pub(super) fn wide(
+    microservices: &[Microservice],
+    now: u64,
+    all_remarks: bool,
+    none: &str,
+) -> String {
     let mut table = Table::new(&[
         "MICROSERVICE",
         "NODE",
@@ -30,7 +38,7 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
         "DEAD LETTERS",
         "EXCEEDED",
     ]);
-    for microservice in microservices {
+    for microservice in get::worst_first(microservices, |one| &one.health) {
         let status = microservice.status.as_ref();
         let told = |show: &dyn Fn(&MicroserviceStatus) -> String| {
             status.map_or_else(|| "-".to_owned(), show)
@@ -38,7 +46,7 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
         table.row([
             microservice.name.to_string(),
             microservice.node.to_string(),
-            get::state(microservice),
+            get::state_cell(microservice),
             get::since_age(microservice, now),
             output::printable(&microservice.module_label),
             told(&|status| status.calls.to_string()),
@@ -55,14 +63,24 @@ pub(super) fn wide(microservices: &[Microservice], now: u64) -> String {
             told(&|status| exceeded(&status.exceeded).unwrap_or_else(|| "-".to_owned())),
         ]);
     }
-    let table = table.render("No microservices. Apply an application: `haar apply -f FILE`.");
-    get::with_remarks(table, &get::remarks(microservices, now))
+    get::remarks(microservices, now, all_remarks, &table.render(none))
 }
 
-/// Instances as a table, and below it what is worth saying of each.
+/// Instances as a table, and below it what is worth saying of each; of many only of the first that are
+/// not as they should be.
 pub(super) fn described(microservices: &[Microservice], now: u64) -> String {
-    let mut text = get::microservices(microservices, now);
-    for microservice in microservices {
+    let mut text = get::instances(microservices, now, false, "It runs nowhere.");
+    let is_long = microservices.len() > get::LONG;
+    let all = get::worst_first(microservices, |one| &one.health);
+    let mut told: Vec<&Microservice> = all
+        .into_iter()
+        .filter(|one| one.status.is_some() && (!is_long || !one.health.is_healthy()))
+        .collect();
+    if is_long {
+        told.truncate(DETAILED_MAX);
+    }
+    let left_out = is_long && told.len() < microservices.len();
+    for microservice in told {
         if let Some(status) = &microservice.status {
             let _ = write!(
                 text,
@@ -72,6 +90,9 @@ pub(super) fn described(microservices: &[Microservice], now: u64) -> String {
                 usage(status)
             ); // writing to a string never fails
         }
+    }
+    if left_out {
+        text += "\nOf the others: `haar describe microservice NAME --node NODE`\n";
     }
     text
 }
@@ -181,6 +202,6 @@ mod tests {
 
     #[test]
     fn a_wide_table_has_what_is_used() {
-        insta::assert_snapshot!(wide(&[instance()], 61_000));
+        insta::assert_snapshot!(wide(&[instance()], 61_000, false, "None."));
     }
 }

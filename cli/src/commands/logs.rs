@@ -2,6 +2,7 @@
 
 use haar_protocol::ids::{InvalidId, Name};
 use haar_protocol::log::{GapCause, Level, LogGap, Stream};
+use haar_protocol::quantity::Millis;
 use haar_protocol::rest::{List, LogEntry};
 
 use crate::client::Client;
@@ -22,10 +23,17 @@ pub(crate) struct Arguments {
     /// Go on with new lines until Ctrl-C
     #[arg(long, short)]
     follow: bool,
-    /// How many of the last lines to begin with
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
-    tail: u32,
+    /// How many of the last lines to begin with [default: 100, or all with --since]
+    #[arg(long, value_name = "COUNT")]
+    tail: Option<u32>,
+    /// Only lines of the last time, such as 90s, 10m or 2h
+    #[arg(long, value_name = "TIME")]
+    since: Option<Millis>,
 }
+
+/// Lines to begin with; with `--since` the most that the site gives.
+const TAIL: u32 = 100;
+const TAIL_SINCE: u32 = 10_000;
 
 #[derive(Debug, Clone)]
 struct Of {
@@ -53,11 +61,13 @@ impl std::str::FromStr for Of {
 /// Runs `haar logs`.
 pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     let client = Client::of(options)?;
-    let filter = filter(arguments);
+    let filter = filter(arguments) + &client.since(arguments.since)?;
+    let all = arguments.since.map_or(TAIL, |_| TAIL_SINCE);
+    let tail = arguments.tail.unwrap_or(all);
     if !arguments.follow {
-        let answer = client.get_text(&format!("logs?{filter}tail={}", arguments.tail))?;
+        let answer = client.get_text(&format!("logs?{filter}tail={tail}"))?;
         if options.is_json() {
-            return output::line(answer.trim_end());
+            return output::answer(&answer);
         }
         return client
             .parse::<List<LogEntry>>(&answer)?
@@ -68,25 +78,21 @@ pub(crate) fn run(arguments: &Arguments, options: &Options) -> Result<()> {
     follow_logs(
         &client,
         &filter,
-        arguments.tail,
+        tail,
         &|| false,
         &mut |followed| match followed {
-            Followed::Line(_, json) if options.is_json() => output::line(json),
+            Followed::Line(_, json) if options.is_json() => output::answer(json),
             Followed::Line(entry, _) => output::line(line(entry)),
-            Followed::Missed(lines) if options.is_json() => {
-                let cause = GapCause::Reader;
-                output::json(&serde_json::json!({ "gap": LogGap { lines, cause } }))
-            }
+            Followed::Missed(lines) if options.is_json() => output::answer(&gap(lines)),
             Followed::Missed(Some(lines)) => {
                 output::warning(format!(
                     "{lines} lines came faster than they were read, and are left out"
                 ));
-                output::flush_warnings();
                 Ok(())
             }
             Followed::Missed(None) => {
                 output::warning(
-                    "lines are missing here: more came than are sent again after a cut connection",
+                    "lines are missing here: the site no longer has all that came while the connection was cut",
                 );
                 Ok(())
             }
@@ -114,6 +120,12 @@ fn filter(arguments: &Arguments) -> String {
         .collect()
 }
 
+/// What programs read in the place of missing lines: a document on one line, as that of each line.
+fn gap(lines: Option<u64>) -> String {
+    let cause = GapCause::Reader;
+    serde_json::json!({ "gap": LogGap { lines, cause } }).to_string()
+}
+
 /// One line for people.
 fn line(entry: &LogEntry) -> String {
     let log = &entry.line;
@@ -139,4 +151,20 @@ fn line(entry: &LogEntry) -> String {
         entry.node,
         output::printable(&log.text)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_one_line_for_programs() {
+        let text = gap(Some(7));
+        assert!(!text.contains('\n'), "{text}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({ "gap": { "cause": "reader", "lines": 7 } })
+        );
+    }
 }

@@ -6,7 +6,7 @@ use haar_engine::inspect::{InspectError, Inspected, inspect};
 use haar_protocol::grants;
 use haar_protocol::ids::{Digest, Name};
 use haar_protocol::keys::PublicKey;
-use haar_protocol::module::{self, Signatures, check_version};
+use haar_protocol::module::{self, NAMING_HINT, Signatures, check_version};
 use serde::Serialize;
 
 use crate::client::Client;
@@ -16,9 +16,6 @@ use crate::error::{CommandError, Result};
 use crate::files;
 use crate::output;
 use crate::progress::Progress;
-
-/// How a module gets what it lacks.
-const NAMING: &str = "`haar build` writes name and version into a module; into one of another tool `haar sign FILE --key KEY --name NAME --version VERSION` does.";
 
 /// Check who has signed a module, and show what it is
 #[derive(Debug, clap::Args)]
@@ -48,7 +45,7 @@ pub(super) struct Description {
     version: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     signers: Vec<Signer>,
-    /// Of all signers, also of those whose key is not at hand.
+    /// The number of signatures, including those whose key is not at hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     signatures: Option<usize>,
     /// What its manifest must grant.
@@ -170,11 +167,11 @@ pub(crate) fn read_signed(file: &Path) -> Result<(Vec<u8>, Inspected)> {
         (Some(_), Some(version)) => {
             return match check_version(version) {
                 Ok(()) => Ok((content, inspected)),
-                Err(error) => refused("bad_version", error.to_string(), NAMING),
+                Err(error) => refused("bad_version", error.to_string(), NAMING_HINT),
             };
         }
     };
-    refused("unnamed_module", lacks.to_owned(), NAMING)
+    refused("unnamed_module", lacks.to_owned(), NAMING_HINT)
 }
 
 /// Uploads one module, showing how far it is.
@@ -262,7 +259,7 @@ pub(crate) fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What a module is, for programs; with the keys that signed it, and the files that they are in.
+/// A module for programs, with the keys that signed it and the files of those keys.
 pub(super) fn describe(
     file: &Path,
     inspected: Inspected,

@@ -83,7 +83,7 @@ fn token(
         },
     )?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let token: Token = client.parse(&answer)?;
     output::line(&token.token)?;
@@ -100,7 +100,7 @@ fn rotate_key(name: &Name, options: &Options) -> Result<()> {
     let client = Client::of(options)?;
     let answer = client.post_text(&format!("nodes/{name}/link-key/rotate"), &json!({}))?;
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let rotation: LinkKeyRotation = client.parse(&answer)?;
     output::line(format!(
@@ -123,7 +123,7 @@ fn warn_of_clocks(expires_ms: u64, life_ms: u64, asked_ms: u64) {
 }
 
 /// Reads `NAME=VALUE`.
-fn parse_label(text: &str) -> std::result::Result<(String, String), InvalidId> {
+pub(super) fn parse_label(text: &str) -> std::result::Result<(String, String), InvalidId> {
     let invalid = || {
         InvalidId(format!(
             "`{text}` is not a label: write NAME=VALUE, such as role=gateway"

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use haar_protocol::ids::Name;
 use haar_protocol::keys::PublicKey;
+use haar_protocol::manifest::meant;
 use haar_protocol::rest::{PublisherRequest, TrustedPublisher};
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use super::delete;
 use crate::client::Client;
 use crate::config::Options;
 use crate::consent::{self, Consent};
-use crate::error::Result;
+use crate::error::{CommandError, Result};
 use crate::{files, output};
 
 /// Say whose modules the site runs
@@ -94,7 +95,7 @@ fn trust(
         (false, false) => client.put_text(&format!("publishers/{name}/keys/{key}"), &json!({}))?,
     };
     if options.is_json() {
-        return output::line(answer.trim_end());
+        return output::answer(&answer);
     }
     let publisher: TrustedPublisher = client.parse(&answer)?;
     output::line(format!(
@@ -118,22 +119,43 @@ fn trust(
     Ok(())
 }
 
+/// The keys of a publisher. Fails when there is none of this name.
 fn keys_of(client: &Client, name: &Name) -> Result<Vec<PublicKey>> {
     let publishers: Vec<TrustedPublisher> = client.list("publishers")?;
-    let of_name = publishers.into_iter().filter(|one| one.name == *name);
-    Ok(of_name.map(|one| one.key).collect())
+    let of_name = publishers.iter().filter(|one| one.name == *name);
+    let keys: Vec<PublicKey> = of_name.map(|one| one.key).collect();
+    match keys.is_empty() {
+        false => Ok(keys),
+        true => {
+            let known = publishers.iter().map(|one| one.name.as_str());
+            Err(CommandError::unknown("publisher", name.as_str(), known))
+        }
+    }
+}
+
+/// The key that `text` is, or names by its fingerprint or its file.
+fn key_named(name: &Name, text: &str, keys: &[PublicKey]) -> Result<PublicKey> {
+    if let Some(key) = keys.iter().find(|key| key.fingerprint() == text) {
+        return Ok(*key);
+    }
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let file = Path::new(text);
+    if file.exists() {
+        return files::read_public_key(file);
+    }
+    let fingerprints: Vec<String> = keys.iter().map(PublicKey::fingerprint).collect();
+    let near = meant(text, fingerprints.iter().map(String::as_str));
+    // As the site says it of a key.
+    let message = format!("publisher `{name}` has no key `{text}`, and there is no such file");
+    Err(CommandError::not_found("unknown_publisher", message)
+        .hinted(near.unwrap_or_else(|| "see its keys with `haar get publishers`".into())))
 }
 
 fn delete_key(name: &Name, text: &str, consent: &Consent, options: &Options) -> Result<()> {
     let client = Client::of(options)?;
-    let keys = keys_of(&client, name)?;
-    let key = match keys.iter().find(|key| key.fingerprint() == text) {
-        Some(key) => *key,
-        None => match text.parse() {
-            Ok(key) => key,
-            Err(_) => files::read_public_key(Path::new(text))?,
-        },
-    };
+    let key = key_named(name, text, &keys_of(&client, name)?)?;
     let path = format!("publishers/{name}/keys/{key}");
     consent.delete(&client, options, &path, "", || {
         if options.is_json() {

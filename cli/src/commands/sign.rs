@@ -1,5 +1,5 @@
-//! `haar sign`: name, version and signatures of a module file. What a toolchain has not written into the
-//! file is written here, because all of it is signed.
+//! `haar sign`: name, version and signatures of a module file. A name or version that the toolchain did
+//! not write is added before signing, because the signature covers both.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::error::{CommandError, Result, about_file};
 use crate::files::{self, Readers};
 use crate::output;
 
-/// Public keys that are looked at beside the one that signs.
+/// How many public keys beside the signing key are tried.
 const NEIGHBOURS_MAX: usize = 64;
 
 /// Sign a module, in place unless told otherwise, beside those who have signed it before
@@ -27,7 +27,7 @@ pub(crate) struct SignArguments {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// Write the signed module here and leave the original alone
-    #[arg(long = "out", short, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The name of a module that does not say one: `haar build` writes it, other tools may not
     #[arg(long)]
@@ -102,7 +102,7 @@ fn about_module(file: &Path, error: &ModuleError) -> CommandError {
     }
 }
 
-/// The module with the name and the version that were given, where it says none.
+/// The module with the given name and version, where it has none.
 fn complete(
     file: &Path,
     content: &[u8],
@@ -143,7 +143,7 @@ fn complete(
 
 /// Writes name and version into a component: the `component-name` section, and the `version`
 /// section as `wasm-metadata` defines it (its own writer for that one comes with a URL parser and
-/// a list of licences). A version that is there counts no longer.
+/// a list of licences). The new version replaces an existing one.
 pub(crate) fn name_module(
     component: &[u8],
     name: Option<&Name>,
@@ -170,7 +170,7 @@ pub(crate) fn name_module(
     Ok(named)
 }
 
-/// Tells of signatures that were in `before` and are good for nothing in what was signed now.
+/// Warns about signatures in `before` that are not valid for the newly signed content.
 fn warn_of_losses(before: &[u8], arguments: &SignArguments, now: &Signatures) {
     match Signatures::of(before) {
         _ if arguments.replace => {}
@@ -189,8 +189,8 @@ fn warn_of_losses(before: &[u8], arguments: &SignArguments, now: &Signatures) {
     }
 }
 
-/// Whose signatures these are, of the keys at hand: the one that signs, and the public ones beside it. A
-/// signature alone does not say whose it is.
+/// The known signers: the signing key, and the public keys in the same folder whose signature verifies. A
+/// signature alone does not identify its signer.
 fn known_signers(
     signatures: &Signatures,
     signer: PublicKey,
@@ -217,7 +217,7 @@ fn known_signers(
     known
 }
 
-/// Tells people who else has signed.
+/// Reports the other signers to people.
 fn tell_others(signatures: &Signatures, known: &[(PathBuf, PublicKey)], signer: PublicKey) {
     let others = known.iter().filter(|(_, key)| *key != signer);
     let mut others: Vec<String> = others

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haar_protocol::ids::Name;
+use haar_protocol::manifest::Manifest;
 use haar_protocol::rest::{ApplyResult, PublisherRequest};
 
 use crate::children::{Echo, Site};
@@ -34,7 +35,7 @@ pub(super) struct Stage {
     site: Site,
     client: Client,
     /// The application that runs.
-    pub(super) application: Name,
+    pub(super) manifest: Manifest,
 }
 
 impl Stage {
@@ -58,7 +59,7 @@ impl Stage {
         Ok(Self {
             site,
             client,
-            application: manifest.name,
+            manifest,
         })
     }
 

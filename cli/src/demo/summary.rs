@@ -6,12 +6,14 @@ use haar_protocol::ids::Name;
 use haar_protocol::rest::{Health, HealthState};
 use haar_protocol::status::State;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::screen;
-use super::watch::View;
+use super::watch::{Kind, View};
+use super::words;
+use crate::commands::get;
 use crate::config::Options;
 use crate::error::{CommandError, Result};
-use crate::output;
+use crate::output::{self, Table};
 
 /// The end of the demo, for programs.
 #[derive(Debug, Serialize)]
@@ -59,10 +61,7 @@ pub(super) fn tell(view: &View, options: &Options) -> Result<()> {
     if options.is_json() {
         return output::json(&summary(view));
     }
-    if output::is_watched() {
-        return output::line(screen::line(view)); // the page above says the rest
-    }
-    output::text(&screen::render(view))
+    output::text(&render(view))
 }
 
 /// An error when something that must run does not.
@@ -90,6 +89,122 @@ pub(super) fn check(view: &View) -> Result<()> {
     let mut error = CommandError::failure(format!("not everything runs:\n{}", wrong.join("\n")));
     error.code = "not_running".into();
     Err(error)
+}
+
+/// Everything, for people.
+fn render(view: &View) -> String {
+    let heading = format!("Haar demo, for {} s.\n", view.watched.as_secs());
+    let recorded = &view.recorded;
+    [
+        heading,
+        nodes(view),
+        microservices(view),
+        routes(view),
+        format!(
+            "Readings at the recorder: {}\n{}",
+            counts(&recorded.readings),
+            newest_readings(&recorded.readings)
+        ),
+        format!(
+            "Alerts: {}\n{}",
+            counts(&recorded.alerts),
+            newest(&recorded.alerts, 3, alert)
+        ),
+        format!(
+            "Summaries: {}\n{}",
+            counts(&recorded.summaries),
+            newest(&recorded.summaries, 1, words::describe)
+        ),
+    ]
+    .join("\n")
+}
+
+fn nodes(view: &View) -> String {
+    let mut table = Table::new(&["NODE", "STATE", "LABELS", "AGENT'S MEMORY"]);
+    for seen in &view.nodes {
+        table.row([
+            seen.node.name.to_string(),
+            get::node_state(&seen.node),
+            get::labels(&seen.node.labels),
+            seen.resident_bytes
+                .map_or_else(|| "?".into(), output::bytes),
+        ]);
+    }
+    table.render("No nodes.")
+}
+
+fn microservices(view: &View) -> String {
+    let mut table = Table::new(&[
+        "MICROSERVICE",
+        "NODE",
+        "STATE",
+        "CALLS",
+        "FAILURES",
+        "MEMORY",
+    ]);
+    for microservice in &view.microservices {
+        let status = microservice.status.as_ref();
+        table.row([
+            microservice.name.microservice.to_string(),
+            microservice.node.to_string(),
+            get::state(microservice),
+            status.map_or(0, |status| status.calls).to_string(),
+            status.map_or(0, |status| status.failures).to_string(),
+            output::bytes(status.map_or(0, |status| status.memory_bytes)),
+        ]);
+    }
+    table.render("No microservices.")
+}
+
+fn routes(view: &View) -> String {
+    let mut table = Table::new(&["FROM", "TO", "PER SECOND", "SENT", "HANDLED", "DROPPED"]);
+    for seen in &view.routes {
+        let route = &seen.route;
+        table.row([
+            output::printable(&route.from),
+            output::printable(&route.to),
+            format!("{:.1}", seen.rate),
+            route.sent.to_string(),
+            route.handled.to_string(),
+            route.dropped.to_string(),
+        ]);
+    }
+    table.render("No routes.")
+}
+
+fn counts(kind: &Kind) -> String {
+    if kind.count_by_node.is_empty() {
+        return "none yet".into();
+    }
+    let counts: Vec<String> = kind
+        .count_by_node
+        .iter()
+        .map(|(node, count)| format!("{node} {count}"))
+        .collect();
+    output::printable(&counts.join(", "))
+}
+
+/// The newest reading of each node.
+fn newest_readings(kind: &Kind) -> String {
+    kind.by_node
+        .values()
+        .filter_map(|messages| messages.back())
+        .map(|message| format!("  {}\n", words::describe(message)))
+        .collect()
+}
+
+fn newest(kind: &Kind, most: usize, words: fn(&Value) -> String) -> String {
+    kind.latest
+        .iter()
+        .rev()
+        .take(most)
+        .map(|message| format!("  {}\n", words(&message.value)))
+        .collect()
+}
+
+fn alert(message: &Value) -> String {
+    let node = output::printable(words::text(message, "node"));
+    format!("{node:<10} {}", words::alert(message))
 }
 
 fn summary(view: &View) -> Summary<'_> {
@@ -143,6 +258,11 @@ mod tests {
     #[test]
     fn programs_get_everything() {
         insta::assert_json_snapshot!(summary(&view("running")));
+    }
+
+    #[test]
+    fn people_read_where_what_runs_and_what_was_said() {
+        insta::assert_snapshot!(render(&view("running")));
     }
 
     #[test]

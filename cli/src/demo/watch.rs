@@ -12,12 +12,13 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::{CommandError, Result};
+use crate::output;
 use crate::stream::{Followed, follow_logs};
 
 /// Rates are taken over this time: counters come in with statuses, in steps.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
-/// Messages of each kind that are kept to be shown.
-const LATEST_KEPT: usize = 4;
+/// Messages of each kind that are kept to be shown, and as many of each node.
+const KEPT: usize = 256;
 /// Lines that the recorder wrote before we listened.
 const TAIL_LINES: u32 = 1_000;
 
@@ -27,6 +28,8 @@ pub(super) struct View {
     /// The file with which other terminals reach the site.
     pub(super) context: String,
     pub(super) watched: Duration,
+    /// When it was seen: milliseconds since the Unix epoch.
+    pub(super) now_ms: u64,
     pub(super) nodes: Vec<NodeView>,
     pub(super) microservices: Vec<Microservice>,
     pub(super) routes: Vec<RouteView>,
@@ -60,8 +63,16 @@ pub(super) struct Recorded {
 pub(super) struct Kind {
     pub(super) count_by_node: BTreeMap<String, u64>,
     /// The newest last.
-    pub(super) latest: VecDeque<Value>,
-    pub(super) latest_by_node: BTreeMap<String, Value>,
+    pub(super) latest: VecDeque<Message>,
+    /// The newest last.
+    pub(super) by_node: BTreeMap<String, VecDeque<Value>>,
+}
+
+/// A message with the time at which the recorder had it.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) time_ms: u64,
+    pub(super) value: Value,
 }
 
 /// Watches an application.
@@ -118,6 +129,7 @@ impl Watch {
         Ok(View {
             context: self.client.context_file().display().to_string(),
             watched: self.started.elapsed(),
+            now_ms: output::now_ms(),
             nodes: nodes.into_iter().map(|node| self.node(node)).collect(),
             microservices,
             routes: routes
@@ -246,19 +258,28 @@ impl Recorded {
         else {
             return;
         };
-        *kind.count_by_node.entry(node.clone()).or_default() += 1;
-        if kind.latest.len() == LATEST_KEPT {
-            kind.latest.pop_front();
-        }
-        kind.latest.push_back(message.clone());
-        kind.latest_by_node.insert(node, message);
+        kind.add(node, entry.line.time_ms, message);
     }
 }
 
 impl Kind {
+    pub(super) fn add(&mut self, node: String, time_ms: u64, value: Value) {
+        *self.count_by_node.entry(node.clone()).or_default() += 1;
+        keep(self.by_node.entry(node).or_default(), value.clone());
+        keep(&mut self.latest, Message { time_ms, value });
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.count_by_node.values().sum()
     }
+}
+
+/// Adds the newest; the oldest of too many goes.
+fn keep<T>(kept: &mut VecDeque<T>, newest: T) {
+    if kept.len() == KEPT {
+        kept.pop_front();
+    }
+    kept.push_back(newest);
 }
 
 /// Resident memory of a process (`VmRSS` in `/proc`, proc(5)); none where there is no such file.
@@ -295,7 +316,7 @@ mod tests {
             recorded.readings.count_by_node,
             BTreeMap::from([("sensor".into(), 2), ("gateway".into(), 1)])
         );
-        assert_eq!(recorded.readings.latest_by_node["sensor"]["load"], 2);
+        assert_eq!(recorded.readings.by_node["sensor"][1]["load"], 2);
         assert_eq!(recorded.alerts.count(), 1);
         assert_eq!(recorded.summaries.count(), 0);
     }

@@ -62,7 +62,7 @@ fn a_plain_library_becomes_a_named_component() {
         "{built}"
     );
     let again = workplace
-        .haar("build --quiet --output json -o elsewhere/module.wasm")
+        .haar("build --quiet -o json --out elsewhere/module.wasm")
         .ok()
         .json();
     assert_eq!(

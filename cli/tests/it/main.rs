@@ -8,6 +8,7 @@ mod modules;
 mod build;
 mod command_line;
 mod dead_letters;
+mod fingers;
 mod keys;
 mod manifests;
 mod naming;

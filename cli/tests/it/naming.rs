@@ -1,4 +1,4 @@
-//! What commands say of things that are not there: one exit code, and the name that may be meant.
+//! What commands report when a name does not exist: one exit code, and the nearest name.
 
 use haar_conformance_artifacts as artifacts;
 use serde_json::Value;
@@ -35,6 +35,10 @@ fn what_is_not_there_is_not_found_whichever_command_names_it() {
         "describe module eco@0.1.0",
         "describe publisher teem",
         "delete publisher teem",
+        "publisher delete teem --key team.pub",
+        "publisher delete team --key team.pab",
+        "relay check controller --node onne",
+        "relay check controler --node one",
         "delete application plan",
         "delete node onne",
         "node rotate-key onne",
@@ -53,7 +57,7 @@ fn what_is_not_there_is_not_found_whichever_command_names_it() {
         text += &format!("$ haar {line}\n{}{}\n", output.stdout, output.stderr);
     }
     insta::assert_snapshot!(text);
-    // What is there has no lines yet, or no letters; that is no error.
+    // An existing microservice without lines or letters is not an error.
     system.haar("logs plant/echo").ok();
     system.haar("dead-letters list --application plant").ok();
 

@@ -1,4 +1,4 @@
-//! A publisher's key is changed as the documents say, on a running site, and nothing stops in between.
+//! A publisher's key is rotated as documented, on a running site, and nothing stops meanwhile.
 
 use haar_conformance_artifacts as artifacts;
 use serde_json::Value;
@@ -60,7 +60,7 @@ fn a_publisher_goes_over_to_another_key_and_nothing_stops() {
     let answer = system.eventually(microservices, is_running);
     assert_eq!(since(&answer), before, "it was stopped");
 
-    // Nor does it need the old key when its agent starts again.
+    // A restarted agent does not need the old key either.
     system.kill("agent");
     system.start_agent();
     system.eventually(microservices, |answer| {

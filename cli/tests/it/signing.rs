@@ -23,7 +23,7 @@ fn workplace() -> Workplace {
     workplace
 }
 
-/// Who has signed a file, of the three.
+/// Which of the three keys signed a file.
 fn signers(file: &Path) -> Vec<usize> {
     let keys: Vec<PublicKey> = (1..=3)
         .map(|seed| SecretKey::from_seed([seed; 32]).public())
@@ -113,7 +113,7 @@ fn a_module_of_another_tool_gets_its_name_and_version_under_the_signature() {
         .json();
     assert_eq!(verified["name"], "filter");
     assert_eq!(verified["version"], "1.2.3");
-    // It says so now: the same again is right, anything else is not.
+    // The file has a name and version now: repeating them is accepted, others are not.
     let line = "sign m.wasm --key two.key --name filter --version 1.2.3";
     workplace.haar(line).ok();
     assert_eq!(signers(&workplace.path("m.wasm")), [1, 2]);
@@ -192,14 +192,14 @@ fn links_are_followed_and_stay() {
         assert!(workplace.path(name).is_symlink(), "{name}");
     }
 
-    // Of a link to nothing the target is made.
+    // A dangling link: its target is created.
     link("new.wasm", "out/new.wasm");
     workplace
         .haar("sign m.wasm --key one.key --out new.wasm")
         .ok();
     assert!(workplace.path("new.wasm").is_symlink());
     assert_eq!(signers(&workplace.path("out/new.wasm")), [1]);
-    // A link is somebody's: a key is not written through it unasked.
+    // A key is never written through an existing link.
     link("acme.key", "out/acme.key");
     assert_eq!(workplace.haar("key new acme").code, 3);
     workplace.haar("key new acme --force").ok();

@@ -189,6 +189,45 @@ fn a_signed_microservice_is_deployed_watched_and_deleted() {
     let described = system.haar("describe microservice flow/sink").ok().stdout;
     assert!(described.contains("running"), "{described}");
 
+    // One line for a microservice, one for an instance, and what is chosen of them.
+    let listed = system.haar("get microservices").ok().stdout;
+    assert!(listed.contains("1 of 1"), "{listed}");
+    let listed = system.haar("get instances --node one --state running").ok();
+    assert!(listed.stdout.contains("flow/sink"), "{}", listed.stdout);
+    let chosen = "get instances --state back-off --output json";
+    assert!(instances(&system.haar(chosen).ok().json()).is_empty());
+    assert_eq!(
+        system.haar("get nodes --problems").ok().stdout,
+        "Nothing matches.\n"
+    );
+    assert_eq!(system.haar("get instances --node onne").code, 4);
+    assert_eq!(system.haar("get modules --problems").code, 2);
+
+    // A route is named by its ends.
+    for line in ["flow/source.out", "flow", "source.out sink.in"] {
+        let described = system.haar(&format!("describe route {line}")).ok().stdout;
+        assert!(described.contains("healthy"), "{described}");
+        assert!(described.contains("flow/source.out"), "{described}");
+    }
+    let described = system
+        .haar("describe route flow/sink.in --output json")
+        .ok();
+    let route = &described.json()["items"][0];
+    assert_eq!(route["health"]["state"], "healthy");
+    assert!(route["pairs"][0]["reports"]["one"]["handled"].as_u64() > Some(10));
+    assert_eq!(system.haar("describe route flow/sorce.out").code, 4);
+
+    // What an apply would change is told before.
+    let changed = FLOW.replace("period_ms: 50", "period_ms: 60");
+    system.place.write("changed.yaml", changed);
+    let tried = system.haar("apply -f changed.yaml --dry-run").ok().stdout;
+    assert!(
+        tried.contains("~ microservice source\n    configuration.period_ms: 50 -> 60\n"),
+        "{tried}"
+    );
+    let tried = system.haar("apply -f flow.yaml --dry-run").ok().stdout;
+    assert!(tried.starts_with("flow is unchanged"), "{tried}");
+
     // Nothing moves when nothing changed.
     let again = system.haar("apply -f flow.yaml --output json").ok().json();
     assert_eq!(again["changed"], false);

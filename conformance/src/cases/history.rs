@@ -37,13 +37,12 @@ fn historian(scene: &Scene<'_>, inlet: &Value) -> Application {
 }
 
 /// Has these messages said to the guest, and waits until it has handled all of them.
-fn say(
+fn handled(
     scene: &mut Scene<'_>,
     application: &mut Application,
     messages: &[String],
 ) -> anyhow::Result<()> {
-    application.configure("driver", "round", "1");
-    application.configure("driver", "say", &messages.join("\n"));
+    application.say("driver", 1, &messages.join("\n"));
     scene.apply(application)?;
     // The guest publishes what it has handled: the driver has heard it.
     scene.wait_lines(&application.name, "driver", "all echoes", |lines| {
@@ -57,8 +56,7 @@ fn answers<const COUNT: usize>(
     application: &mut Application,
     queries: [&str; COUNT],
 ) -> anyhow::Result<[String; COUNT]> {
-    application.configure("asker", "round", "1");
-    application.configure("asker", "say", &queries.join("\n"));
+    application.say("asker", 1, &queries.join("\n"));
     scene.apply(application)?;
     let lines = scene.wait_lines(&application.name, SUBJECT, "all answers", |lines| {
         let texts: Vec<_> = lines.iter().map(|entry| entry.line.text.clone()).collect();
@@ -78,8 +76,8 @@ fn shown(numbers: impl Iterator<Item = usize>) -> String {
     messages.join(",")
 }
 
-/// An answer with the sequences that its messages would have if their outlet began at 1. Outlets of a
-/// node that has run others before begin higher.
+/// The answer with sequences renumbered from 1. A new outlet continues above the numbers of earlier
+/// outlets of its node.
 fn from_one(answer: &str) -> String {
     let number = |text: &str| text.parse::<usize>().ok();
     let parts = |message: &str| {
@@ -113,7 +111,7 @@ pub(super) static QUERIES: Case = Case::new(
 fn queries(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let mut application = historian(scene, &json!({ "size": "1MiB", "age": "1h" }));
     scene.run(&application)?;
-    say(scene, &mut application, &messages(3))?;
+    handled(scene, &mut application, &messages(3))?;
     let from_driver = format!("inlet in from={}/driver", application.name);
     let node = format!("inlet in node={} since=1", scene.agent.name);
     let all = format!("{} pages=1", shown(1..=3));
@@ -145,7 +143,7 @@ pub(super) static PAGES: Case = Case::new(
 fn pages(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let mut application = historian(scene, &json!({ "size": "1MiB", "age": "1h" }));
     scene.run(&application)?;
-    say(scene, &mut application, &messages(MANY))?;
+    handled(scene, &mut application, &messages(MANY))?;
     let queries = ["inlet in limit=7", "inlet in newest limit=30"];
     let [oldest, newest] = answers(scene, &mut application, queries)?;
     let all = format!("{} pages=15", shown(1..=MANY));
@@ -166,7 +164,7 @@ pub(super) static RETENTION: Case = Case::new(
 fn retention(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let mut application = historian(scene, &json!({ "size": "1KiB", "age": "1h" }));
     scene.run(&application)?;
-    say(scene, &mut application, &messages(MANY))?;
+    handled(scene, &mut application, &messages(MANY))?;
     let [kept] = answers(scene, &mut application, ["inlet in"])?;
     // Each takes 64 bytes and those of its body: `m86` to `m100`.
     let fits = format!("{} pages=1", shown(MANY - 14..=MANY));

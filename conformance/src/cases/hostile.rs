@@ -282,7 +282,7 @@ pub(super) static INITIAL_MEMORY: Case = Case::new(
     &[],
     NODE,
     |scene| {
-        // 4 GiB less a page, from the first moment on: it says so, and is not even applied.
+        // 4 GiB less a page of initial memory: refused at apply.
         let frank = artifacts::component_with_memory(65_535, 1);
         scene.site.push_component("frank-memory", &frank)?;
         let nothing = json!({ "inlets": {}, "outlets": {} });
@@ -291,7 +291,7 @@ pub(super) static INITIAL_MEMORY: Case = Case::new(
             .with_module("bomb", "frank-memory", nothing);
         let refusal = scene.refusal(&application)?;
         ensure!(refusal.contains("of memory, and its limit is"), "{refusal}");
-        // Eight memories of 12 MiB, of which only each is within the limit.
+        // Eight memories of 12 MiB: each is within the limit, their sum is not.
         let bomb = artifacts::component_with_memory(192, 8);
         deployed(scene, "initial-memory", &bomb, &["memory"])
     },

@@ -1,5 +1,5 @@
 //! Components of other toolchains, each from a source that knows the WIT and nothing of Haar's SDK.
-//! Where a toolchain can't be had, the case says so and proves nothing.
+//! Where a toolchain can't be had, the case is skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +9,13 @@ use haar_conformance_artifacts::{self as artifacts, Guest};
 use haar_protocol::status::State;
 use serde_json::{Value, json};
 
-use crate::case::{Case, Node};
+use crate::case::{Case, Node, Skipped};
 use crate::scene::Scene;
 use crate::talk::{SUBJECT, Talk};
 use crate::world::tools::{Tools, run};
 
 const NODE: Node = Node::OWN;
-/// The sources, and how to renew what is generated.
+/// The sources, with instructions for regenerating the bindings.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/languages");
 const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
 
@@ -50,9 +50,7 @@ pub(super) static C: Case = Case::new(
     &[],
     NODE,
     |scene| {
-        let Some(component) = built(scene, "c", c)? else {
-            return Ok(());
-        };
+        let component = built(scene, "c", c)?;
         let limits = json!({ "memory": "4MiB" });
         talks(scene, "c", &component, &limits, "the message asks for it")
     },
@@ -64,9 +62,7 @@ pub(super) static PYTHON: Case = Case::new(
     &[],
     NODE,
     |scene| {
-        let Some(component) = built(scene, "python", python)? else {
-            return Ok(());
-        };
+        let component = built(scene, "python", python)?;
         // The exception itself is in the last lines of the report.
         let words = "Python function threw an unexpected exception";
         talks(scene, "python", &component, &interpreter(), words)
@@ -79,16 +75,14 @@ pub(super) static JAVASCRIPT: Case = Case::new(
     &[],
     NODE,
     |scene| {
-        let Some(component) = built(scene, "javascript", javascript)? else {
-            return Ok(());
-        };
+        let component = built(scene, "javascript", javascript)?;
         // Likewise.
         let words = "Redirecting call to abort()";
         talks(scene, "javascript", &component, &interpreter(), words)
     },
 );
 
-/// What an interpreter takes.
+/// Limits for a guest that contains an interpreter.
 fn interpreter() -> Value {
     json!({ "memory": "128MiB", "call_timeout": "30s" })
 }
@@ -126,42 +120,28 @@ fn talks(
     Ok(())
 }
 
-/// The component that `build` makes in a folder of the case; none, with a note, when its toolchain can't
-/// be had.
+/// The component that `build` makes in a folder of the case.
 fn built(
     scene: &mut Scene<'_>,
     language: &str,
-    build: fn(&Tools, &Path) -> anyhow::Result<Built>,
-) -> anyhow::Result<Option<Vec<u8>>> {
+    build: fn(&Tools, &Path) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Vec<u8>> {
     let folder = scene.folder(language)?;
-    let tools = Tools::beside_us()?;
-    match build(&tools, &folder)? {
-        Built::Component(component) => Ok(Some(component)),
-        Built::NoToolchain(why) => {
-            scene
-                .notes
-                .push(format!("skipped, nothing is proved: {why:#}"));
-            Ok(None)
-        }
-    }
+    build(&Tools::beside_us()?, &folder)
 }
 
-/// What came of a build.
-enum Built {
-    Component(Vec<u8>),
-    NoToolchain(anyhow::Error),
+/// Skips the case when a toolchain can't be installed.
+fn had<T>(toolchain: anyhow::Result<T>) -> anyhow::Result<T> {
+    toolchain.map_err(|why| Skipped::because(format!("{why:#}")))
 }
 
 /// Zig compiles, and the linker of Rust's target makes a component, with the C library that Rust has
 /// for it: everybody who builds guests has both.
-fn c(tools: &Tools, folder: &Path) -> anyhow::Result<Built> {
+fn c(tools: &Tools, folder: &Path) -> anyhow::Result<Vec<u8>> {
     let source = |name: &str| Path::new(SOURCES).join("c").join(name);
     let mut objects = vec![source("guest_component_type.o")];
     for name in ["app", "guest"] {
-        let mut compiler = match tools.zig_cc() {
-            Ok(compiler) => compiler,
-            Err(why) => return Ok(Built::NoToolchain(why)),
-        };
+        let mut compiler = had(tools.zig_cc())?;
         let object = folder.join(format!("{name}.o"));
         run(compiler
             .args(["--target=wasm32-wasi", "-Oz", "-c", "-o"])
@@ -169,16 +149,13 @@ fn c(tools: &Tools, folder: &Path) -> anyhow::Result<Built> {
             .arg(source(&format!("{name}.c"))))?;
         objects.push(object);
     }
-    let (linker, library) = match tools.wasip2() {
-        Ok(found) => found,
-        Err(why) => return Ok(Built::NoToolchain(why)),
-    };
+    let (linker, library) = had(tools.wasip2())?;
     let component = folder.join("guest.wasm");
     run(Command::new(linker.join("wasm-component-ld"))
         .arg("--wasm-ld-path")
         .arg(linker.join("gcc-ld/wasm-ld"))
         .args(["--entry", "_initialize", "--strip-debug"])
-        // Those who link have 16 MiB of stack otherwise.
+        // The linker's default here is a stack of 16 MiB.
         .arg("-zstack-size=65536")
         .arg(library.join("crt1-reactor.o"))
         .args(&objects)
@@ -187,40 +164,39 @@ fn c(tools: &Tools, folder: &Path) -> anyhow::Result<Built> {
         .arg("-lc")
         .arg("-o")
         .arg(&component))?;
-    Ok(Built::Component(std::fs::read(component)?))
+    Ok(std::fs::read(component)?)
 }
 
-fn python(tools: &Tools, folder: &Path) -> anyhow::Result<Built> {
-    let mut componentize = match tools.componentize_py() {
-        Ok(componentize) => componentize,
-        Err(why) => return Ok(Built::NoToolchain(why)),
-    };
+fn python(tools: &Tools, folder: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut componentize = had(tools.componentize_py())?;
+    // Its interpreter writes compiled Python beside what it reads.
+    let source = folder.join("source");
+    std::fs::create_dir_all(&source)?;
+    std::fs::copy(Path::new(SOURCES).join("app.py"), source.join("app.py"))?;
     let component = folder.join("guest.wasm");
     run(componentize
         .arg("--wit-path")
         .arg(wit(folder)?)
-        .args(["--world", "guest", "componentize", "--python-path", SOURCES])
+        .args(["--world", "guest", "componentize", "--python-path"])
+        .arg(&source)
         .arg("--output")
         .arg(&component)
         .arg("app"))?;
-    Ok(Built::Component(std::fs::read(component)?))
+    Ok(std::fs::read(component)?)
 }
 
-fn javascript(tools: &Tools, folder: &Path) -> anyhow::Result<Built> {
-    let mut componentize = match tools.componentize_js() {
-        Ok(componentize) => componentize,
-        Err(why) => return Ok(Built::NoToolchain(why)),
-    };
+fn javascript(tools: &Tools, folder: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut componentize = had(tools.componentize_js())?;
     let component = folder.join("guest.wasm");
     run(componentize
         .arg("--wit")
         .arg(wit(folder)?)
-        // It imports `wasi:http` otherwise, which no agent offers yet.
+        // Without this it imports `wasi:http`, which no agent offers yet.
         .args(["--world-name", "guest", "--disable", "http", "fetch-event"])
         .arg("--out")
         .arg(&component)
         .arg(Path::new(SOURCES).join("app.js")))?;
-    Ok(Built::Component(std::fs::read(component)?))
+    Ok(std::fs::read(component)?)
 }
 
 /// A folder with our WIT and the world of these guests.

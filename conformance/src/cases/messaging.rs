@@ -79,7 +79,7 @@ fn source(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Outlets of a node that has run others before do not begin at 1.
+/// A new outlet continues above the numbers of earlier outlets of its node.
 fn sequence_of(reply: &Reply) -> anyhow::Result<u64> {
     let sequence = reply.0["sequence"].as_u64();
     sequence.with_context(|| format!("without a sequence: {reply:?}"))

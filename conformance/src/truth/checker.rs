@@ -23,17 +23,17 @@ use super::claims::{Applied, Claims};
 pub(super) const NOTICED_MS: u64 = 14_000;
 /// How long a node may take to serve again after it was started.
 pub(super) const SETTLED_MS: u64 = 20_000;
-/// How much older than its last report a report may be taken for.
+/// How far the site's age of a report may exceed the true age.
 const REPORT_MS: u64 = 2_000;
 
 /// What is true of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Truth {
-    /// It serves, since then.
+    /// It has served since then.
     Serves { since_ms: u64 },
-    /// It can't be reached, since then, for this cause where the site can know it.
+    /// It has been unreachable since then, with the cause where the site can know it.
     Gone { since_ms: u64, cause: Option<Cause> },
-    /// It serves, and its disk is full, since then.
+    /// It serves, and its disk has been full since then.
     Full { since_ms: u64 },
 }
 
@@ -44,7 +44,7 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<String, Truth>,
     /// How many instances the application should have.
     pub(super) instances: u32,
-    /// How many of them can't have a place.
+    /// How many of them can't be placed.
     pub(super) unplaced: u32,
 }
 
@@ -97,7 +97,7 @@ fn instance(world: &World, claims: &Claims, one: &Microservice, found: &mut Vec<
     }
 }
 
-/// Something that can't be reached since then.
+/// Checks the health of something that has been unreachable since then.
 fn gone(what: &str, health: &Health, since_ms: u64, claims: &Claims, found: &mut Vec<String>) {
     let is_healthy = health.is_healthy();
     if is_healthy && claims.from_ms > since_ms + NOTICED_MS {
@@ -221,7 +221,7 @@ fn has_reason(what: &str, health: &Health, now_ms: u64, found: &mut Vec<String>)
     }
 }
 
-/// What `apply` said, against what is true for long.
+/// Compares the answer of `apply` with what has been true for a while.
 pub(super) fn check_applied(world: &World, applied: &Applied, runs: u32) -> Vec<String> {
     let mut found = Vec::new();
     let all_run = runs + world.unplaced == world.instances;

@@ -13,20 +13,21 @@ use serde_json::{Value, json};
 use super::checker::{NOTICED_MS, SETTLED_MS, Truth, World, check, check_applied};
 use super::claims::{self, now_ms};
 use crate::application::Application;
+use crate::case::Skipped;
 use crate::chaos::Proxy;
 use crate::interrupt;
 use crate::site::{Agent, Site};
 
 const APPLICATION: &str = "truth";
-/// Where Debian has it.
+/// The path in Debian.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-/// How far behind a wrong clock is: more than any relay takes.
+/// How far behind a wrong clock is: beyond the tolerance of every relay.
 const BEHIND: &str = "-2h";
 /// The size of a disk that is filled.
 const DISK: &str = "size=64m";
-/// How long the last round waits for something to come true before it is judged.
+/// How long the last round waits before it reports false words.
 const PATIENCE_MS: u64 = 90_000;
-/// Lines that an agent may log in the time that its disk is full.
+/// How many lines an agent may log while its disk is full.
 const FULL_LINES_MAX: usize = 40;
 
 /// The site, what is true of it, and what it said that was not.
@@ -35,6 +36,8 @@ pub(super) struct Trials<'s> {
     world: World,
     pub(super) answers: u64,
     pub(super) false_words: Vec<String>,
+    /// Trials that this machine does not allow, and why.
+    pub(super) skipped: Vec<Skipped>,
     one: Agent,
     two: Agent,
     three: Agent,
@@ -64,6 +67,7 @@ impl<'s> Trials<'s> {
             },
             answers: 0,
             false_words: Vec::new(),
+            skipped: Vec::new(),
             one,
             two,
             three,
@@ -161,7 +165,7 @@ impl<'s> Trials<'s> {
         self.settle("all are back")
     }
 
-    /// A node that matches, and has no room.
+    /// A node that matches the placement and has no room.
     fn no_room(&mut self) -> anyhow::Result<()> {
         let enrol = ["--memory", "16MiB", "--label", "role=edge"];
         let mut small = self.site.new_agent("small", &enrol, "")?;
@@ -180,7 +184,7 @@ impl<'s> Trials<'s> {
 
     fn wrong_clock(&mut self) -> anyhow::Result<()> {
         if !Path::new(FAKETIME).exists() {
-            println!("skipped: a wrong clock needs faketime ({FAKETIME})");
+            self.skip(format!("a wrong clock needs faketime ({FAKETIME})"));
             return Ok(());
         }
         self.two.kill()?;
@@ -198,7 +202,7 @@ impl<'s> Trials<'s> {
 
     fn full_disk(&mut self) -> anyhow::Result<()> {
         let Some(disk) = Disk::mount(&self.site.data("full"))? else {
-            println!("skipped: a full disk needs root, for a small file system");
+            self.skip("a full disk needs root, for a small file system".into());
             return Ok(());
         };
         let mut agent = self.site.new_agent("full", &["--memory", "64MiB"], "")?;
@@ -221,7 +225,7 @@ impl<'s> Trials<'s> {
         self.settle("it starts with a full disk")?;
         let logged = lines(&log)? - before;
         if logged > FULL_LINES_MAX {
-            self.say(
+            self.note(
                 "a full disk",
                 vec![format!(
                     "log: an agent with a full disk logged {logged} lines"
@@ -261,7 +265,7 @@ impl<'s> Trials<'s> {
             .insert(node.to_owned(), Truth::Gone { since_ms, cause });
     }
 
-    /// Reads and checks everything until it must have been noticed, and once more.
+    /// Checks every answer until the site must have noticed the change, and once more.
     fn watch(&mut self, trial: &str) -> anyhow::Result<()> {
         let end_ms = now_ms() + NOTICED_MS.max(SETTLED_MS) + 500;
         loop {
@@ -273,12 +277,12 @@ impl<'s> Trials<'s> {
         }
     }
 
-    /// Reads and checks everything until it is as it should be for good, or has had long enough.
+    /// Checks every answer until the site has settled, or time is up.
     fn settle(&mut self, trial: &str) -> anyhow::Result<()> {
         let began_ms = now_ms();
         loop {
             self.look(trial)?;
-            // As if it had had all the time that it may take.
+            // Judged as if the settling time had passed.
             let claims = claims::read(self.site, APPLICATION)?;
             let mut strict = self.world.clone();
             for truth in strict.nodes.values_mut() {
@@ -292,7 +296,7 @@ impl<'s> Trials<'s> {
                 return Ok(());
             }
             if now_ms() > began_ms + PATIENCE_MS {
-                self.say(trial, wrong);
+                self.note(trial, wrong);
                 return Ok(());
             }
         }
@@ -303,7 +307,7 @@ impl<'s> Trials<'s> {
         let claims = claims::read(self.site, APPLICATION)?;
         self.answers += 1;
         let wrong = check(&self.world, &claims);
-        self.say(trial, wrong);
+        self.note(trial, wrong);
         Ok(())
     }
 
@@ -311,17 +315,25 @@ impl<'s> Trials<'s> {
         let applied = claims::apply(self.site, "truth.yaml", "1s")?;
         self.answers += 1;
         let wrong = check_applied(&self.world, &applied, runs);
-        self.say(trial, wrong);
+        self.note(trial, wrong);
         Ok(())
     }
 
-    /// Notes false words, each once for a trial.
-    fn say(&mut self, trial: &str, wrong: Vec<String>) {
+    /// Records false words, each once per trial.
+    fn note(&mut self, trial: &str, wrong: Vec<String>) {
         for text in wrong {
             let text = format!("{trial}: {text}");
-            println!("false: {text}");
-            self.false_words.push(text);
+            if !self.false_words.contains(&text) {
+                println!("false: {text}");
+                self.false_words.push(text);
+            }
         }
+    }
+
+    fn skip(&mut self, why: String) {
+        let skipped = Skipped(why);
+        println!("{skipped}");
+        self.skipped.push(skipped);
     }
 }
 
@@ -341,7 +353,7 @@ fn lines(log: &Path) -> anyhow::Result<usize> {
 struct Disk(PathBuf);
 
 impl Disk {
-    /// None when we may not.
+    /// `None` without the right to mount.
     fn mount(path: &Path) -> anyhow::Result<Option<Self>> {
         std::fs::create_dir_all(path)?;
         let mounted = Command::new("mount")
@@ -358,7 +370,7 @@ impl Disk {
         self.0.join("filler")
     }
 
-    /// Takes all the room that is left.
+    /// Fills the remaining space.
     fn fill(&self) -> anyhow::Result<()> {
         let mut file = File::create(self.filler())?;
         let block = vec![1; 64 << 10];
@@ -374,7 +386,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: who still has a file open there has it until it ends.
+        // Lazily: a process with an open file keeps it until it ends.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

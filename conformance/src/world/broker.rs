@@ -31,24 +31,6 @@ impl Kind {
             Kind::Rumqttd => "rumqttd",
         }
     }
-
-    /// Why nobody can subscribe to `topic` at the broker, though MQTT allows it, and where that is
-    /// reported.
-    pub(super) fn refuses(self, topic: &str) -> Option<&'static str> {
-        let begins_so = |level: &str| level.starts_with('$');
-        match self {
-            Kind::Rmqtt if topic.split('/').skip(1).any(begins_so) => {
-                Some("refuses `$` at later levels; no report was found")
-            }
-            Kind::Rumqttd if begins_so(topic) => {
-                Some("https://github.com/bytebeamio/rumqtt/issues/650")
-            }
-            Kind::Rumqttd if topic.starts_with(|first: char| !first.is_ascii()) => {
-                Some("panics over a first character beyond ASCII; no report was found")
-            }
-            Kind::Mosquitto | Kind::Rmqtt | Kind::Rumqttd => None,
-        }
-    }
 }
 
 /// A broker of others, running.
@@ -56,7 +38,7 @@ pub(super) struct Tried {
     pub(super) kind: Kind,
     pub(super) version: String,
     broker: Broker,
-    /// Where it takes clients of MQTT 3.1.1, when that is another port.
+    /// The port for clients of MQTT 3.1.1, which may be another one.
     old_port: u16,
 }
 
@@ -94,12 +76,18 @@ impl Tried {
         })
     }
 
-    /// Where it listens for clients of a protocol.
+    /// The port for clients of a protocol.
     pub(super) fn port(&self, protocol: Protocol) -> u16 {
         match protocol {
             Protocol::V5 => self.broker.port(),
             Protocol::V311 => self.old_port,
         }
+    }
+
+    /// Starts it again, whether or not it has ended by itself.
+    pub(super) fn renew(&mut self) -> anyhow::Result<()> {
+        self.broker.kill()?;
+        self.broker.start()
     }
 
     /// Ends it in order and starts it again.
@@ -127,7 +115,7 @@ fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
     Ok(number.to_owned())
 }
 
-/// RMQTT keeps what is retained, and sessions over a restart, in plugins; none of them starts by itself.
+/// RMQTT stores retained messages and sessions in plugins, none of which starts by default.
 fn rmqtt(port: u16, folder: &Path) -> anyhow::Result<String> {
     let plugins = folder.join("plugins");
     std::fs::create_dir_all(&plugins)?;
@@ -140,7 +128,7 @@ fn rmqtt(port: u16, folder: &Path) -> anyhow::Result<String> {
         );
         std::fs::write(plugins.join(format!("{plugin}.toml")), storage)?;
     }
-    // It serves more than MQTT, by itself on ports that are the same for all.
+    // Its other services use fixed ports by default.
     let (api, nodes) = (free_port()?, free_port()?);
     let api = format!("http_laddr = \"{HOST}:{api}\"\n");
     std::fs::write(plugins.join("rmqtt-http-api.toml"), api)?;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::broker;
 use super::client::Listener;
+use super::deviations::Useless;
 use super::devices::{self, Device, Protocol, Publish, hex};
 use super::scene::{From, Stage, is_probe};
 use super::witness::{Seen, Witness};
@@ -15,9 +15,16 @@ use crate::application::TYPE;
 /// Messages of each quality of service, in both protocols.
 const SOME: u32 = 200;
 /// Topics that have a retained message.
-const RETAINED: u32 = 200;
+const RETAINED_TOPICS: u32 = 200;
 /// Messages that a burst has before something is ended in its middle, in parts of the whole.
 const MIDDLE: u32 = 3;
+
+// Names of checks for which brokers are known to deviate.
+pub(super) const QUALITIES: &str = "QoS 0, 1 and 2, in order";
+pub(super) const RETAINED: &str = "retained messages";
+pub(super) const POWER_CUT: &str = "a burst over a power cut of the agent";
+pub(super) const RESTART: &str = "a burst over a restart of the broker";
+pub(super) const OUTWARD: &str = "from an outlet to a topic";
 
 /// One thing that is tried.
 pub(super) struct Check {
@@ -27,8 +34,6 @@ pub(super) struct Check {
     pub(super) protocols: &'static [Protocol],
     /// Whether the client must connect again by itself and send what is left.
     pub(super) needs_survivor: bool,
-    /// What others say of a broker that is known to deviate: the broker, and where it is reported.
-    pub(super) deviations: &'static [(broker::Kind, &'static str)],
     /// Tries it. Returns a note, or what is wrong.
     pub(super) run: fn(&mut Stage<'_, '_>) -> anyhow::Result<String>,
 }
@@ -37,7 +42,6 @@ const DEFAULT: Check = Check {
     name: "",
     protocols: &Protocol::ALL,
     needs_survivor: false,
-    deviations: &[],
     run: |_| Ok(String::new()),
 };
 
@@ -56,12 +60,12 @@ pub(super) const ALL: &[Check] = &[
         ..DEFAULT
     },
     Check {
-        name: "QoS 0, 1 and 2, in order",
+        name: QUALITIES,
         run: qualities,
         ..DEFAULT
     },
     Check {
-        name: "retained messages",
+        name: RETAINED,
         run: retained,
         ..DEFAULT
     },
@@ -71,24 +75,19 @@ pub(super) const ALL: &[Check] = &[
         ..DEFAULT
     },
     Check {
-        name: "a burst over a power cut of the agent",
+        name: POWER_CUT,
         protocols: &[Protocol::V5],
-        deviations: &[(
-            broker::Kind::Rmqtt,
-            "sends again out of order (MQTT 5.0 section 4.6); no report was found",
-        )],
         run: burst_over_power_cut,
         ..DEFAULT
     },
     Check {
-        name: "a burst over a restart of the broker",
+        name: RESTART,
         protocols: &[Protocol::V5],
         needs_survivor: true,
         run: burst_over_restart,
-        ..DEFAULT
     },
     Check {
-        name: "from an outlet to a topic",
+        name: OUTWARD,
         run: outward,
         ..DEFAULT
     },
@@ -111,10 +110,10 @@ fn families(stage: &mut Stage<'_, '_>, delivery: &str) -> anyhow::Result<String>
     }
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
     let kind = stage.broker.kind;
-    let mut unheard = Vec::new();
     for (topic, content_type) in &routes {
-        if let Some(report) = kind.refuses(topic) {
-            unheard.push(format!("{topic} ({report})"));
+        if let Some(useless) = Useless::at(kind, topic) {
+            let told = useless.confirm(stage.broker.port(Protocol::V311), topic)?;
+            stage.deviations.push(told);
             continue;
         }
         let from = || From {
@@ -178,16 +177,14 @@ fn families(stage: &mut Stage<'_, '_>, delivery: &str) -> anyhow::Result<String>
     }
     stage.protocol = protocol;
     let names: Vec<&str> = refused.iter().map(|(topic, _)| topic.as_str()).collect();
-    let mut note = format!("{} messages", sent.len());
-    for (what, topics) in [
-        ("refused at apply", names.join(", ")),
-        ("refused by the broker", unheard.join(", ")),
-    ] {
-        if !topics.is_empty() {
-            note = format!("{note}; {what}: {topics}");
-        }
-    }
-    Ok(note)
+    Ok(match names.is_empty() {
+        true => format!("{} messages", sent.len()),
+        false => format!(
+            "{} messages; refused at apply: {}",
+            sent.len(),
+            names.join(", ")
+        ),
+    })
 }
 
 /// Whether a handler saw what MQTT 5 says beside a message.
@@ -227,7 +224,7 @@ fn retained(stage: &mut Stage<'_, '_>) -> anyhow::Result<String> {
         retain: true,
         ..Publish::plain(&topic(number), body, 1)
     };
-    let all: Vec<Publish> = (0..RETAINED)
+    let all: Vec<Publish> = (0..RETAINED_TOPICS)
         .map(|number| message(number, b"kept"))
         .collect();
     stage.publish(&all)?;
@@ -239,15 +236,17 @@ fn retained(stage: &mut Stage<'_, '_>) -> anyhow::Result<String> {
             .filter(|one| one.header("mqtt-retained") == Some("true"));
         Ok(kept.map(|one| one.topic().to_owned()).collect())
     };
-    let wanted = RETAINED as usize;
+    let wanted = RETAINED_TOPICS as usize;
     let arrived = stage.wait("all retained messages arrive", || {
         Ok(seen(&mut running.witness)?.len() == wanted)
     });
     stage.world.end()?;
-    let nothing: Vec<Publish> = (0..RETAINED).map(|number| message(number, b"")).collect();
+    let nothing: Vec<Publish> = (0..RETAINED_TOPICS)
+        .map(|number| message(number, b""))
+        .collect();
     stage.publish(&nothing)?;
     arrived?;
-    Ok(format!("{RETAINED} topics"))
+    Ok(format!("{RETAINED_TOPICS} topics"))
 }
 
 fn burst(stage: &mut Stage<'_, '_>) -> anyhow::Result<String> {

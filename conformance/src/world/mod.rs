@@ -8,6 +8,7 @@ mod client;
 pub(crate) mod witness;
 mod scene;
 mod checks;
+mod deviations;
 mod report;
 
 use std::path::PathBuf;
@@ -57,7 +58,8 @@ pub(crate) struct Arguments {
     output: Format,
 }
 
-/// Runs `world`. False when something failed that is not a known deviation of a broker.
+/// Runs `world`. False when something failed that is not a known deviation of a broker, or such a
+/// deviation is none any more.
 pub(crate) fn world(arguments: &Arguments) -> anyhow::Result<bool> {
     let programs = Programs::of(&arguments.programs)?;
     interrupt::listen()?;
@@ -145,24 +147,29 @@ fn try_one(
 ) -> Row {
     let began = Instant::now();
     let (kind, version) = (broker.kind, broker.version.clone());
-    let tried = (check.run)(&mut Stage {
+    let mut stage = Stage {
         world,
         broker,
         client,
         protocol,
         burst,
-    });
-    // A check that failed leaves its application behind.
-    let tried = world.end().and(tried);
-    let known = check.deviations.iter().find(|(broker, _)| *broker == kind);
-    let (outcome, note) = match (tried, known) {
-        (Ok(note), None) => (Outcome::Ok, note),
-        (Ok(note), Some((_, report))) => {
-            (Outcome::Ok, format!("{note}; not as reported in {report}"))
-        }
-        (Err(error), Some((_, report))) => (Outcome::Deviates, format!("{report}: {error:#}")),
-        (Err(error), None) => (Outcome::Failed, format!("{error:#}")),
+        deviations: Vec::new(),
     };
+    let tried = (check.run)(&mut stage);
+    let deviations = std::mem::take(&mut stage.deviations);
+    // A check that failed leaves its application behind, and may leave a broker that has ended.
+    let mut tried = world.end().and(tried);
+    if tried.is_err() {
+        tried = broker.renew().and(tried);
+    }
+    let (mut outcome, mut note) = deviations::judged(tried, kind, check.name, protocol);
+    if outcome == Outcome::Ok && !deviations.is_empty() {
+        outcome = Outcome::Deviates;
+        note = format!(
+            "{note}; of no use at this broker: {}",
+            deviations.join(", ")
+        );
+    }
     Row {
         broker: kind.name(),
         broker_version: version,

@@ -48,6 +48,8 @@ pub(super) struct Stage<'w, 's> {
     pub(super) protocol: Protocol,
     /// How many messages a burst has.
     pub(super) burst: u32,
+    /// What the broker does otherwise, as it is known to, and the check goes round.
+    pub(super) deviations: Vec<String>,
 }
 
 /// An application that runs, with what its witness sees.

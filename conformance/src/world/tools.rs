@@ -40,7 +40,7 @@ impl Tools {
     pub(super) fn broker(&self, kind: Kind) -> anyhow::Result<PathBuf> {
         match kind {
             Kind::Mosquitto => mosquitto::program("mosquitto"),
-            // It compiles a library of C++ and a protocol of its own.
+            // Its build needs a C++ library and a protocol compiler.
             Kind::Rmqtt => self.cargo("rmqttd", RMQTT, &["--locked"]).context(
                 "RMQTT needs cmake and protoc (Debian: apt-get install cmake protobuf-compiler)",
             ),
@@ -90,13 +90,13 @@ impl Tools {
         Ok((linkers, library))
     }
 
-    /// What makes components of Python.
+    /// The tool that builds components from Python.
     pub(crate) fn componentize_py(&self) -> anyhow::Result<Command> {
         let folder = self.python_package("componentize-py", COMPONENTIZE_PY)?;
         Ok(Command::new(folder.join("bin/componentize-py")))
     }
 
-    /// What makes components of JavaScript.
+    /// The tool that builds components from JavaScript.
     pub(crate) fn componentize_js(&self) -> anyhow::Result<Command> {
         let package = "@bytecodealliance/componentize-js";
         let folder = self.node_package(package, COMPONENTIZE_JS)?;
@@ -105,7 +105,7 @@ impl Tools {
         ))
     }
 
-    /// A package of PyPI in an environment of its own.
+    /// Installs a package of PyPI into an environment of its own.
     fn python_package(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join(format!("{package}-{version}"));
         let done = folder.join("installed");
@@ -122,7 +122,7 @@ impl Tools {
         Ok(folder)
     }
 
-    /// A folder with a package of npm.
+    /// Installs a package of npm. Returns its folder.
     fn node_package(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
         let name = package.replace(['@', '/'], "");
         let folder = self.folder.join(format!("{name}-{version}"));

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use haar_protocol::number::Number;
 use haar_protocol::rest::{Event, List};
 use serde::Deserialize;
 
@@ -13,10 +14,11 @@ use crate::db;
 
 const TAIL: u32 = 100;
 
-/// How many, and whether to go on.
+/// How many, since when, and whether to go on.
 #[derive(Deserialize)]
 pub(super) struct EventQuery {
     tail: Option<u32>,
+    since_ms: Option<Number>,
     #[serde(default)]
     follow: bool,
 }
@@ -26,11 +28,13 @@ pub(super) async fn list(
     State(app): State<App>,
     Parameters(query): Parameters<EventQuery>,
 ) -> Answer<Response> {
-    let count = query.tail.unwrap_or(TAIL).min(TAIL_MAX);
+    let since_ms = query.since_ms.map(|Number(since_ms)| since_ms);
+    let all = since_ms.map_or(TAIL, |_| TAIL_MAX);
+    let count = query.tail.unwrap_or(all).min(TAIL_MAX);
     let feed = app.database.feeds.events.subscribe();
     let events = app
         .database
-        .read(move |sql| db::events::tail(sql, count))
+        .read(move |sql| db::events::tail(sql, since_ms.unwrap_or(0), count))
         .await?;
     if !query.follow {
         return Ok(json(StatusCode::OK, List { items: events }));
@@ -41,6 +45,7 @@ pub(super) async fn list(
     };
     let tail = events.into_iter().map(number).collect();
     Ok(follow(
+        None,
         tail,
         feed,
         move |event: &Event| Some(number(event.clone())),

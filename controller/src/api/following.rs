@@ -1,10 +1,12 @@
 //! Server-sent events: first the newest entries from the database, then each new one as it is
-//! committed. Nobody waits for a slow follower: it is told how many entries it missed.
+//! committed. Nobody waits for a slow follower: it is told how many entries it missed. The id of each
+//! event is the number of its entry, so that a follower can go on behind the last one it got.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
@@ -24,9 +26,27 @@ pub(super) struct Numbered<T> {
     pub(super) entry: T,
 }
 
-/// Streams `tail`, then what arrives at `feed` and `pick` wants. The feed must have been subscribed
+/// The number of the last entry that a follower got before its connection was cut.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+/// Says that entries are missing here; how many, when that is known.
+pub(super) fn lag(missed: Option<u64>) -> Event {
+    let data = serde_json::json!({ "missed": missed });
+    Event::default().event("lag").data(data.to_string())
+}
+
+/// Carries the number after which a follower that got nothing yet goes on. It has no data, so that nobody
+/// takes it for an entry.
+pub(super) fn position(id: u64) -> Event {
+    Event::default().id(id.to_string())
+}
+
+/// Streams `opening` and `tail`, then what arrives at `feed` and `pick` wants. The feed must have been subscribed
 /// to before the tail was read. Ends when `stop` is cancelled.
 pub(super) fn follow<S, T>(
+    opening: Option<Event>,
     tail: Vec<Numbered<T>>,
     feed: broadcast::Receiver<Arc<S>>,
     pick: impl Fn(&S) -> Option<Numbered<T>> + Send + 'static,
@@ -42,15 +62,11 @@ where
             Ok(value) => pick(&value)
                 .filter(|numbered| numbered.id > last)
                 .map(encode),
-            Err(BroadcastStreamRecvError::Lagged(missed)) => Some(
-                Event::default()
-                    .event("lag")
-                    .data(format!("{{\"missed\":{missed}}}")),
-            ),
+            Err(BroadcastStreamRecvError::Lagged(missed)) => Some(lag(Some(missed))),
         };
         std::future::ready(event)
     });
-    let events = stream::iter(tail.into_iter().map(encode))
+    let events = stream::iter(opening.into_iter().chain(tail.into_iter().map(encode)))
         .chain(news)
         .map(Ok::<_, Infallible>)
         .take_until(stop.cancelled_owned());

@@ -1,16 +1,17 @@
 //! `/logs`: log lines of microservices.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use haar_protocol::ids::Name;
+use haar_protocol::number::Number;
 use haar_protocol::rest::List;
 use serde::Deserialize;
 
 use super::App;
 use super::answers::{Answer, Parameters, json};
-use super::following::{Numbered, TAIL_MAX, follow};
-use crate::db::logs::Filter;
+use super::following::{Numbered, TAIL_MAX, follow, lag, last_event_id, position};
+use crate::db::logs::{Filter, Found};
 use crate::{change, db};
 
 const TAIL: u32 = 100;
@@ -22,6 +23,7 @@ pub(super) struct LogQuery {
     microservice: Option<Name>,
     node: Option<Name>,
     tail: Option<u32>,
+    since_ms: Option<Number>,
     #[serde(default)]
     follow: bool,
 }
@@ -30,45 +32,61 @@ pub(super) struct LogQuery {
 pub(super) async fn list(
     State(app): State<App>,
     Parameters(query): Parameters<LogQuery>,
+    headers: HeaderMap,
 ) -> Answer<Response> {
     let LogQuery {
         application,
         microservice,
         node,
         tail,
+        since_ms,
         follow: follows,
     } = query;
+    let since_ms = since_ms.map(|Number(since_ms)| since_ms);
     let filter = Filter {
         application,
         microservice,
         node,
+        since_ms,
     };
-    let count = tail.unwrap_or(TAIL).min(TAIL_MAX);
+    let all = since_ms.map_or(TAIL, |_| TAIL_MAX);
+    let count = tail.unwrap_or(all).min(TAIL_MAX);
     let feed = app.database.feeds.logs.subscribe();
     let wanted = filter.clone();
-    let tail = app
+    let after = last_event_id(&headers).filter(|_| follows);
+    let (found, newest) = app
         .database
         .read(move |sql| {
-            let lines = db::logs::tail(sql, &wanted, count)?;
-            if lines.is_empty() {
+            let found = match after {
+                Some(id) => db::logs::after(sql, &wanted, id, TAIL_MAX)?,
+                None => Found::Whole(db::logs::tail(sql, &wanted, count)?),
+            };
+            let newest = db::logs::newest(sql)?;
+            if found.lines().is_empty() {
                 // What is gone may have left lines; what never was has none.
                 let Filter {
                     application,
                     microservice,
                     node,
+                    since_ms: _,
                 } = &wanted;
                 let (application, microservice) = (application.as_ref(), microservice.as_ref());
                 change::check_names(sql, application, microservice, node.as_ref())?;
             }
-            Ok(lines)
+            Ok((found, newest))
         })
         .await?;
+    let opening = match &found {
+        Found::Whole(lines) => lines.is_empty().then(|| position(newest)),
+        Found::Incomplete(_) => Some(lag(None)),
+        Found::Elsewhere(_) => Some(lag(None).id("0")),
+    };
+    let lines = found.into_lines().into_iter();
     if !follows {
-        let items = tail.into_iter().map(|line| line.entry).collect();
+        let items = lines.map(|line| line.entry).collect();
         return Ok(json(StatusCode::OK, List { items }));
     }
-    let tail = tail
-        .into_iter()
+    let tail = lines
         .map(|line| Numbered {
             id: line.id,
             entry: line.entry,
@@ -80,5 +98,5 @@ pub(super) async fn list(
             entry: line.entry.clone(),
         })
     };
-    Ok(follow(tail, feed, pick, app.stop.clone()))
+    Ok(follow(opening, tail, feed, pick, app.stop.clone()))
 }

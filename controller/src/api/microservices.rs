@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use haar_protocol::ids::Name;
-use haar_protocol::rest::{List, Microservice, Route};
+use haar_protocol::ids::{Name, RouteId};
+use haar_protocol::rest::{List, Microservice, Route, RouteDetail};
 use serde::Deserialize;
 
 use super::App;
-use super::answers::{self, Answer, Parameters};
-use crate::change;
+use super::answers::{self, Answer, Named, Parameters};
+use crate::failure::{Failure, Kind};
+use crate::{change, route_view};
 
 /// Whose microservices or routes.
 #[derive(Deserialize)]
@@ -50,4 +51,21 @@ pub(super) async fn routes(
         })
         .await?;
     Ok(answers::list(items))
+}
+
+/// `GET /routes/{route}`
+pub(super) async fn route(
+    State(app): State<App>,
+    Named(id): Named<RouteId>,
+) -> Answer<Json<RouteDetail>> {
+    let site = Arc::clone(&app.site);
+    let found = app
+        .database
+        .read(move |sql| Ok(route_view::route(&change::load_view(sql, &site)?, id)))
+        .await?;
+    found.map(Json).ok_or_else(|| {
+        let message = format!("there is no route `{id}`");
+        Failure::new(Kind::NotFound, "unknown_route", message)
+            .hint("see them with `haar get routes --output wide`")
+    })
 }

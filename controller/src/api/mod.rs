@@ -156,7 +156,7 @@ fn routes() -> Vec<Route> {
         row("DELETE", "/publishers/{name}/keys/{key}", People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "No longer trusts one key of a publisher", || delete(publishers::remove_key)),
         row("GET",    "/relays",                   People, &[], none(), json::<rest::List<relay::RelayInfo>>(), "All relays", || get(relays::list)),
         row("GET",    "/relays/{name}",            People, &[], none(), json::<rest::RelayDetail>(), "A relay, and the sessions that nodes have with it", || get(relays::show)),
-        row("PUT",    "/relays/{name}",            People, &["dry_run"], Content::Yaml, json::<relay::RelayApplied>(), "Applies the manifest of a relay", || put(relays::apply)),
+        row("PUT",    "/relays/{name}",            People, &["dry_run", "careful"], Content::Yaml, json::<relay::RelayApplied>(), "Applies the manifest of a relay", || put(relays::apply)),
         row("DELETE", "/relays/{name}",            People, &["dry_run", "careful"], none(), json::<rest::Preview>(), "Nodes leave a relay", || delete(relays::remove)),
         row("GET",    "/relays/{name}/credentials", People, &["certificate"], none(), json::<relay::RelayCredentials>(), "Who may do what at a broker that is not ours, with passwords", || get(relays::credentials)),
         row("GET",    "/relays/{name}/trial",      People, &[], none(), json::<rest::RelayTrial>(), "What it takes to try a broker that is not ours, with passwords", || get(relays::trial)),
@@ -174,8 +174,9 @@ fn routes() -> Vec<Route> {
         row("DELETE", "/applications/{name}",      People, &["dry_run", "careful", "keep_data"], none(), json::<rest::Preview>(), "Deletes an application", || delete(applications::remove)),
         row("GET",    "/microservices",            People, &["application"], none(), json::<rest::List<rest::Microservice>>(), "Instances, desired and reported", || get(microservices::list)),
         row("GET",    "/routes",                   People, &["application"], none(), json::<rest::List<rest::Route>>(), "Routes with their counters", || get(microservices::routes)),
-        row("GET",    "/logs",                     People, &["application", "microservice", "node", "tail", "follow"], none(), json::<rest::List<rest::LogEntry>>(), "Log lines; server-sent events with follow=true", || get(logs::list)),
-        row("GET",    "/events",                   People, &["tail", "follow"], none(), json::<rest::List<rest::Event>>(), "What happened; server-sent events with follow=true", || get(events::list)),
+        row("GET",    "/routes/{route}",           People, &[], none(), json::<rest::RouteDetail>(), "A route, and each pair of its ends", || get(microservices::route)),
+        row("GET",    "/logs",                     People, &["application", "microservice", "node", "tail", "since_ms", "follow"], none(), json::<rest::List<rest::LogEntry>>(), "Log lines; server-sent events with follow=true", || get(logs::list)),
+        row("GET",    "/events",                   People, &["tail", "since_ms", "follow"], none(), json::<rest::List<rest::Event>>(), "What happened; server-sent events with follow=true", || get(events::list)),
     ]
 }
 

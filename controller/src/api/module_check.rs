@@ -5,7 +5,7 @@ use haar_engine::inspect::{self, InspectError, Inspected};
 use haar_protocol::exports;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::PublicKey;
-use haar_protocol::module::{ModuleError, Signatures, check_version};
+use haar_protocol::module::{ModuleError, NAMING_HINT, Signatures, check_version};
 
 use crate::db::modules::ModuleRow;
 use crate::failure::{Failure, Kind};
@@ -85,9 +85,6 @@ fn unverified(error: &ModuleError, nobody_is_trusted: bool) -> Failure {
     }
 }
 
-/// How a module gets what it lacks.
-const NAMING: &str = "`haar build` writes name and version into a module; into one of another tool `haar sign FILE --key KEY --name NAME --version VERSION` does";
-
 /// A module has a name and a version, or nobody could say which one to run; and something of it is
 /// called.
 ///
@@ -99,7 +96,8 @@ pub(super) fn describe(checked: Checked) -> Result<ModuleRow, Failure> {
         signers,
         signatures,
     } = checked;
-    let refused = |code, message: String| Failure::new(Kind::Refused, code, message).hint(NAMING);
+    let refused =
+        |code, message: String| Failure::new(Kind::Refused, code, message).hint(NAMING_HINT);
     let lacks = |code, what: &str| refused(code, format!("the module says no {what} of its own"));
     if let Some(why) = exports::never_called(&inspected.exports) {
         let message = format!("the module {why}");

@@ -144,8 +144,7 @@ pub(super) async fn revoke(
         .database
         .write(move |write| change::revoke(write, &name))
         .await?;
-    app.relay.revoke(node.clone()).await;
-    relay_link::end_device_sessions(sessions, of, &app.database);
+    app.relay.revoke(node.clone(), of, sessions).await;
     let site = Arc::clone(&app.site);
     let cleared = app
         .database

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::response::IntoResponse;
-use haar_protocol::ids::{Digest, Name};
+use haar_protocol::ids::{Digest, Name, RouteId};
 use haar_protocol::keys::PublicKey;
 use haar_protocol::manifest;
 use haar_protocol::number::NUMBER_MAX;
@@ -119,8 +119,9 @@ fn parameter(name: &str, generator: &mut SchemaGenerator) -> Value {
             generator.subschema_for::<Name>().to_value()
         }
         "digest" => generator.subschema_for::<Digest>().to_value(),
+        "route" => generator.subschema_for::<RouteId>().to_value(),
         "key" => generator.subschema_for::<PublicKey>().to_value(),
-        "id" | "after" => whole(NUMBER_MAX),
+        "id" | "after" | "since_ms" => whole(NUMBER_MAX),
         "tail" | "limit" => whole(u32::MAX.into()),
         "follow" | "dry_run" | "careful" | "keep_data" | "certificate" => {
             json!({ "type": "boolean" })

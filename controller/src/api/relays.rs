@@ -15,9 +15,10 @@ use serde::Deserialize;
 use super::App;
 use super::answers::{self, Answer, Named, Parameters, Text};
 use super::changing::{self, ChangeQuery};
+use crate::change::{self, Care};
 use crate::failure::{Failure, Kind};
 use crate::site::Site;
-use crate::{change, db, relay_view};
+use crate::{db, relay_view};
 
 /// `GET /relays`
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<List<RelayInfo>>> {
@@ -63,7 +64,11 @@ pub(super) async fn apply(
 ) -> Answer<Json<RelayApplied>> {
     let relay = read(&yaml, &name)?;
     let site = Arc::clone(&app.site);
-    let work = move |write: &db::Write<'_>| change::apply_relay(write, &site, relay);
+    let work = move |write: &db::Write<'_>| {
+        let care = query.care(Care::LoseNothing);
+        let apply = || change::apply_relay(write, &site, relay);
+        change::careful(write, &site, care, apply).map(|(applied, _)| applied)
+    };
     if !query.dry_run {
         return app.database.write(work).await.map(Json);
     }

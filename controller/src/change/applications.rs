@@ -1,15 +1,17 @@
 //! Applying and deleting applications.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Manifest};
 use haar_protocol::rest::{ApplyResult, Placement};
 
 use super::relays::load_relays;
-use super::{
-    lives, load_publishers, planned_module, refuse, replan, unknown_application, unplaced,
-};
+use super::{lives, load_publishers, places, planned_module, refuse, replan, unknown_application};
 use crate::db::applications::ApplicationRow;
+use crate::db::nodes::NodeRow;
 use crate::db::{self, Write};
+use crate::differences::{self, Applied};
 use crate::failure::{Failure, Kind};
 use crate::losses;
 use crate::plan::{self, Module};
@@ -34,12 +36,13 @@ pub(crate) fn apply(
         .map(planned_module)
         .collect();
     let resolved = plan::resolve(&manifest, &modules, &load_publishers(&write.sql)?)
-        .or_else(|problems| refuse(problems).map(|()| std::collections::BTreeMap::new()))?;
+        .or_else(|problems| refuse(problems).map(|()| BTreeMap::new()))?;
     refuse(plan::relay_problems(
         &manifest,
         &load_relays(&write.sql, site)?,
     ))?;
     let before = db::applications::get(&write.sql, name.as_str())?;
+    let placed_before = places(&db::applications::placements(&write.sql)?);
     if before.is_none() && db::applications::list(&write.sql)?.len() >= APPLICATIONS_MAX {
         return Err(Failure::new(
             Kind::Overloaded,
@@ -61,7 +64,7 @@ pub(crate) fn apply(
     lives::follow(write, before.as_ref(), &name, &row.modules, keeps_data)?;
     db::applications::put(&write.sql, &row)?;
     let replanned = replan(write, site, Some(&name))?;
-    let missing = unplaced::of(&db::unplaced::all(&write.sql)?, &name);
+    let missing = db::unplaced::of(&db::unplaced::all(&write.sql)?, &name);
     let changed = !is_same || replanned.moved;
     if changed {
         row.revision += 1;
@@ -80,10 +83,16 @@ pub(crate) fn apply(
         );
         write.event("application_applied", name.as_str(), &message)?;
     }
+    let nodes = db::nodes::list(&write.sql)?;
+    let [were, are] = [&placed_before, &replanned.placements]
+        .map(|placements| node_names(&nodes, placements, &name));
+    let differences = differences::of_application(
+        before.as_ref().map(|before| applied(before, &were)),
+        applied(&row, &are),
+    );
     let mut warnings = manifest::warnings(&row.manifest);
     warnings.extend(plan::notices(&row.manifest, &modules));
     if let Some(before) = before.filter(|one| losses::lowers(&one.manifest, &row.manifest)) {
-        let nodes = db::nodes::list(&write.sql)?;
         let statuses = db::statuses::all(&write.sql)?;
         warnings.extend(losses::outgrown(
             &before.manifest,
@@ -93,7 +102,8 @@ pub(crate) fn apply(
         ));
     }
     Ok(ApplyResult {
-        placements: placements_of(write, &replanned.placements, &name)?,
+        placements: placements(&are),
+        differences,
         losses: Vec::new(),
         unplaced: missing,
         warnings,
@@ -113,24 +123,41 @@ fn instances(placements: &plan::Placements, application: &Name) -> usize {
         .sum()
 }
 
-fn placements_of(
-    write: &Write<'_>,
+fn placements(nodes: &BTreeMap<Name, BTreeSet<Name>>) -> Vec<Placement> {
+    let pairs = nodes
+        .iter()
+        .flat_map(|(microservice, nodes)| nodes.iter().map(move |node| (microservice, node)));
+    pairs
+        .map(|(microservice, node)| Placement {
+            microservice: microservice.clone(),
+            node: node.clone(),
+        })
+        .collect()
+}
+
+/// An application to compare with.
+fn applied<'a>(row: &'a ApplicationRow, nodes: &'a BTreeMap<Name, BTreeSet<Name>>) -> Applied<'a> {
+    Applied {
+        manifest: &row.manifest,
+        modules: &row.modules,
+        nodes,
+    }
+}
+
+/// The names of the nodes on which each microservice of an application is.
+fn node_names(
+    nodes: &[NodeRow],
     placements: &plan::Placements,
     application: &Name,
-) -> Result<Vec<Placement>, Failure> {
-    let nodes = db::nodes::list(&write.sql)?;
-    let mut result = Vec::new();
-    for (name, ids) in placements
-        .iter()
-        .filter(|(name, _)| &name.application == application)
-    {
+) -> BTreeMap<Name, BTreeSet<Name>> {
+    let its = placements.iter();
+    let its = its.filter(|(name, _)| &name.application == application);
+    its.map(|(name, ids)| {
         let placed = nodes.iter().filter(|node| ids.contains(&node.id));
-        result.extend(placed.map(|node| Placement {
-            microservice: name.microservice.clone(),
-            node: node.name.clone(),
-        }));
-    }
-    Ok(result)
+        let names = placed.map(|node| node.name.clone()).collect();
+        (name.microservice.clone(), names)
+    })
+    .collect()
 }
 
 /// Deletes an application: its instances stop, its routes end, and what is stored for it is deleted

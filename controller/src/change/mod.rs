@@ -38,6 +38,7 @@ pub(crate) use relays::{
 pub(crate) use reports::adopt;
 
 use crate::clock;
+use crate::db::applications::Placed;
 use crate::db::modules::ModuleRow;
 use crate::db::observations::{self, UNASSIGNED};
 use crate::db::{self, Write};
@@ -58,6 +59,19 @@ pub(crate) struct Replanned {
 
 /// Everything that plans depend on, as the database has it.
 pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, Failure> {
+    fleet(connection, site, &db::applications::placements(connection)?)
+}
+
+/// Where instances are placed, without the assignments in which they changed.
+fn places(placed: &Placed) -> Placements {
+    let mut placements = Placements::new();
+    for (name, node) in placed.keys().cloned() {
+        placements.entry(name).or_default().insert(node);
+    }
+    placements
+}
+
+fn fleet(connection: &Connection, site: &Site, placed: &Placed) -> Result<Fleet, Failure> {
     let nodes = db::nodes::list(connection)?.into_iter().map(|row| {
         (
             row.id,
@@ -99,7 +113,7 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
         publishers: load_publishers(connection)?,
         modules,
         applications,
-        placements: db::applications::placements(connection)?,
+        placements: places(placed),
         lives: db::lives::list(connection)?,
         ended: db::lives::ended(connection)?,
     })
@@ -107,13 +121,14 @@ pub(crate) fn load_fleet(connection: &Connection, site: &Site) -> Result<Fleet, 
 
 /// The site as it should be and as it was last reported.
 pub(crate) fn load_view(connection: &Connection, site: &Site) -> Result<View, Failure> {
+    let changed_in = db::applications::placements(connection)?;
     Ok(View {
-        fleet: load_fleet(connection, site)?,
+        fleet: fleet(connection, site, &changed_in)?,
         nodes: db::nodes::list(connection)?,
         statuses: db::statuses::all(connection)?,
         assignments: db::assignments::numbers(connection)?,
         observations: db::observations::all(connection)?,
-        changed_in: db::applications::placement_numbers(connection)?,
+        changed_in,
         unplaced: db::unplaced::all(connection)?,
         now_ms: clock::now_ms(),
     })

@@ -1,6 +1,7 @@
 //! What a push does to the site, and taking a module away.
 
 use haar_protocol::ids::Digest;
+use haar_protocol::keys::PublicKey;
 
 use super::replan;
 use crate::db::modules::ModuleRow;
@@ -24,17 +25,17 @@ pub(crate) fn keep_module(
     site: &Site,
     mut row: ModuleRow,
 ) -> Result<ModuleRow, Failure> {
+    let publishers = db::publishers::list(&write.sql)?.into_iter();
+    let trusted: Vec<PublicKey> = publishers.map(|one| one.key).collect();
     // A key that was trusted while the file was looked at counts, too.
     if let Some(signatures) = &row.signatures {
-        let trusted = db::publishers::list(&write.sql)?
-            .into_iter()
-            .map(|one| one.key);
-        row.signers = trusted
+        let signers = trusted.iter().copied();
+        row.signers = signers
             .filter(|key| signatures.verify(&[*key]).is_ok())
             .collect();
     }
     if let Some(before) = db::modules::by_version(&write.sql, &row.name, &row.version)? {
-        return resign(write, site, before, &row);
+        return resign(write, site, before, &row, &trusted);
     }
     if db::modules::bytes_total(&write.sql)?.saturating_add(row.bytes) > STORE_BYTES_MAX {
         return Err(Failure::new(
@@ -53,12 +54,14 @@ pub(crate) fn keep_module(
     Ok(row)
 }
 
-/// Adds the signatures of `pushed` to the module that the site has, if both are the same code.
+/// Adds the signatures of `pushed` to the module that the site has, if both are the same code. When they
+/// are too many, those of keys that the site does not trust go first.
 fn resign(
     write: &Write<'_>,
     site: &Site,
     mut module: ModuleRow,
     pushed: &ModuleRow,
+    trusted: &[PublicKey],
 ) -> Result<ModuleRow, Failure> {
     let (Some(before), Some(brought)) = (&module.signatures, &pushed.signatures) else {
         return Err(other_content(&module));
@@ -66,16 +69,16 @@ fn resign(
     if !before.is_of_same_content(brought) {
         return Err(other_content(&module));
     }
-    let all = before.clone().with(brought);
+    let all = before.clone().with(brought).making_room(trusted);
     if !all.fit() {
         return Err(Failure::new(
             Kind::Refused,
             "too_many_signatures",
-            format!("{} would have more than 16 signatures", module.label()),
+            format!("{} would have more than 16 signatures of trusted keys", module.label()),
         )
-        .hint("raise the version of the module, build, sign and push it again"));
+        .hint("no longer trust keys that nobody signs with any more: `haar publisher delete NAME --key KEY`; or raise the version of the module, build, sign and push it again"));
     }
-    let is_new = all.count() > before.count();
+    let is_new = all != *before;
     module.signatures = Some(all);
     module.resigned.retain(|digest| *digest != pushed.digest);
     module.resigned.push(pushed.digest);

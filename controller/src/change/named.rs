@@ -2,12 +2,12 @@
 //! may be meant.
 
 use haar_protocol::ids::Name;
+use haar_protocol::manifest::meant;
 use haar_protocol::relay::EMBEDDED;
 use rusqlite::Connection;
 
 use crate::db;
 use crate::failure::{Failure, Kind};
-use crate::plan;
 
 /// A kind of thing with names.
 struct Named {
@@ -25,8 +25,8 @@ fn unknown(kind: &Named, name: &str, known: &[String]) -> Failure {
         kind.code,
         format!("there is no {} `{name}`", kind.what),
     );
-    match plan::nearest(name, known.iter().map(String::as_str)) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+    match meant(name, known.iter().map(String::as_str)) {
+        Some(near) => failure.hint(near),
         None => failure.hint(format!("see them with `haar get {}`", kind.list)),
     }
 }
@@ -80,10 +80,8 @@ pub(crate) fn unknown_relay(connection: &Connection, name: &Name) -> Failure {
         );
     }
     let rows = db::relays::list(connection).unwrap_or_default();
-    let known: Vec<String> = rows
-        .into_iter()
-        .map(|row| row.manifest.name.to_string())
-        .collect();
+    let applied = rows.into_iter().map(|row| row.manifest.name.to_string());
+    let known: Vec<String> = applied.chain([EMBEDDED.to_owned()]).collect();
     let kind = Named {
         what: "relay",
         code: "unknown_relay",

@@ -3,6 +3,7 @@
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{ClientCertificate, Credentials, Relay};
 use haar_protocol::relay::{EMBEDDED, RelayApplied};
+use haar_protocol::rest::Difference;
 use haar_protocol::secret::SharedSecret;
 use haar_relay::Endpoint;
 use rusqlite::Connection;
@@ -10,6 +11,7 @@ use rusqlite::Connection;
 use super::{refuse, replan, unknown_node, unknown_relay};
 use crate::db::relays::{RELAYS_MAX, RelayRow};
 use crate::db::{self, Write};
+use crate::differences;
 use crate::failure::{Failure, Kind};
 use crate::plan::{self, RelayPlace};
 use crate::site::{HANDED_OUT_LIFE_MS, Issued, NEIGHBOURHOOD_LIFE_MS, Site};
@@ -43,6 +45,7 @@ pub(crate) fn apply_relay(
         ));
     }
     let row = sealed_row(write, site, manifest, before.as_ref())?;
+    let differences = differences(before.as_ref(), &row);
     let is_same = before.is_some_and(|before| {
         RelayRow {
             applied_ms: row.applied_ms,
@@ -61,8 +64,24 @@ pub(crate) fn apply_relay(
         name,
         changed: !is_same,
         dry_run: false,
+        differences,
         assignments: replanned.assignments,
     })
+}
+
+/// In what a relay differs from what it was before; secrets are sealed in both.
+fn differences(before: Option<&RelayRow>, after: &RelayRow) -> Vec<Difference> {
+    let key = |row: &RelayRow| Some(row.manifest.client_certificate.as_ref()?.key.clone());
+    let mut other = Vec::new();
+    if let Some(before) = before {
+        if before.password != after.password {
+            other.push(differences::PASSWORD);
+        }
+        if key(before) != key(after) {
+            other.push(differences::CLIENT_KEY);
+        }
+    }
+    differences::of_relay(before.map(|row| &row.manifest), &after.manifest, &other)
 }
 
 fn check(write: &Write<'_>, site: &Site, manifest: &Relay) -> Result<(), Failure> {

@@ -84,14 +84,6 @@ pub(super) fn record(
     Ok(())
 }
 
-/// What of `application` has no place, as people see it.
-pub(super) fn of(rows: &UnplacedRows, application: &Name) -> Vec<Unplaced> {
-    let its = rows
-        .iter()
-        .filter(|((name, _), _)| &name.application == application);
-    its.map(|(_, one)| one.clone()).collect()
-}
-
 fn key(fleet: &Fleet, one: &plan::Unplaced) -> (MicroserviceName, String) {
     let node = node_name(fleet, one);
     (

@@ -27,6 +27,7 @@ use haar_protocol::module::Signatures;
 use haar_protocol::rest::ModuleCode;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::compilers::Compilers;
 use self::store::{CodeStore, Kept};
@@ -38,11 +39,16 @@ use crate::module_store::ModuleStore;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Modules that are compiled at one time, unless the machine has fewer processors.
 const AT_ONCE_MAX: usize = 4;
-/// Pauses before a module is compiled again whose compiler could not do its work, in seconds. After them
-/// it is given up until somebody asks again.
-const PAUSES_S: [u64; 6] = [1, 2, 5, 10, 30, 60];
+/// Pauses before a module is compiled again whose compiler could not do its work, in seconds.
+const PAUSES_S: [u64; 5] = [1, 2, 5, 10, 30];
+/// The pause after those, for as long as nodes ask for the code. An ask starts no attempt of its own.
+const PAUSE_S_MAX: u64 = 60;
+/// A job of which nobody has asked for the code for this long is given up after those pauses.
+const ASKED_FOR: Duration = Duration::from_secs(600);
 /// The code of a failure that has nothing to do with the module.
 const NOT_COMPILED: &str = "not_compiled";
+const LOOK_AT_THE_MACHINE: &str =
+    "it is tried again; look at the memory and the disk of the controller's machine";
 
 /// What is compiled for: the engine's fingerprint and a target, as a node names them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,7 +154,8 @@ impl Compilation {
     ///
     /// # Errors
     /// `not_compilable`: the module takes too much, or the engine does not take it. `no_compiler`:
-    /// nobody compiles for the platform. `compiling`: it takes long; ask again.
+    /// nobody compiles for the platform. `compiling`: it takes long; ask again. `not_compiled`: the
+    /// compiler could not do its work, and it is not known when it can.
     pub(crate) async fn code(
         &self,
         digest: Digest,
@@ -174,7 +181,7 @@ impl Compilation {
         };
         match tokio::time::timeout(WAIT_MAX, waiting).await {
             Ok(outcome) => outcome?,
-            Err(_) => return Err(self.compiling(digest, &platform)),
+            Err(_) => return Err(self.unfinished(digest, platform)),
         }
         let kept = self.0.store.get(digest, &platform);
         found(
@@ -246,7 +253,11 @@ impl Compilation {
             let outcome = compiled
                 .await
                 .unwrap_or_else(|error| Err(Failure::internal(error)));
-            match (outcome, pauses.next()) {
+            let next = pauses.next().or_else(|| {
+                let is_asked_for = self.0.turns.was_asked_for(job, ASKED_FOR, Instant::now());
+                is_asked_for.then_some(PAUSE_S_MAX)
+            });
+            match (outcome, next) {
                 (Err(failure), Some(seconds)) if may_go_better(&failure) => {
                     let pause = Duration::from_secs(seconds);
                     self.0.turns.pause(job, pause, failure.message).await;
@@ -256,20 +267,18 @@ impl Compilation {
         }
     }
 
-    /// It takes longer than anybody waits.
-    fn compiling(&self, digest: Digest, platform: &Platform) -> Failure {
-        let jobs = self
-            .0
-            .turns
-            .progress(|job| job.0 == digest && job.1 == *platform);
+    /// Why there is no code although somebody has waited for as long as anybody may.
+    fn unfinished(&self, digest: Digest, platform: Platform) -> Failure {
+        let job = (digest, platform);
+        let jobs = self.0.turns.progress(|other| *other == job);
         let progress = jobs.into_iter().next().map(|(_, progress)| progress);
         let progress = progress.unwrap_or_else(|| "compiled by now".to_owned());
-        Failure::new(
-            Kind::Overloaded,
-            "compiling",
-            format!("module {digest} has no code yet: {progress}"),
-        )
-        .hint("ask again in a while")
+        let text = format!("module {digest} has no code yet: {progress}");
+        match self.0.turns.pauses(&job) {
+            // A node that has a compiler need not wait for this one.
+            true => Failure::new(Kind::Overloaded, NOT_COMPILED, text).hint(LOOK_AT_THE_MACHINE),
+            false => Failure::new(Kind::Overloaded, "compiling", text).hint("ask again in a while"),
+        }
     }
 }
 
@@ -283,7 +292,7 @@ impl Parts {
             .compilers
             .of(platform)
             .ok_or_else(|| self.compilers.missing(platform))?;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let input = self.modules.path(*digest);
         let signatures = signatures(digest, &input)?;
         let part = self.store.part(*digest, platform)?;
@@ -297,7 +306,7 @@ impl Parts {
                 tracing::error!(%digest, target = platform.target, "{error}");
                 return Err(
                     Failure::new(Kind::Overloaded, NOT_COMPILED, format!("{error}"))
-                        .hint("it is tried again; look at the memory and the disk of the controller's machine"),
+                        .hint(LOOK_AT_THE_MACHINE),
                 );
             }
         };

@@ -28,8 +28,8 @@ struct Jobs {
 
 #[derive(Debug)]
 struct Entry {
-    /// Somebody waits for it.
-    wanted: bool,
+    /// When somebody asked for it last.
+    asked: Option<Instant>,
     /// When it came, compared with others.
     order: u64,
     phase: Phase,
@@ -44,6 +44,10 @@ enum Phase {
 }
 
 impl Entry {
+    fn is_wanted(&self) -> bool {
+        self.asked.is_some()
+    }
+
     fn compiles(&self) -> bool {
         matches!(self.phase, Phase::Compiling { .. })
     }
@@ -80,17 +84,18 @@ impl Turns {
         job: &Job,
         wanted: bool,
     ) -> (watch::Receiver<Outcome>, Option<watch::Sender<Outcome>>) {
+        let asked = wanted.then(Instant::now);
         let mut jobs = self.jobs();
         let (receiver, sender) = match jobs.entries.get_mut(job) {
             Some(entry) => {
-                entry.wanted |= wanted;
+                entry.asked = asked.or(entry.asked);
                 (entry.outcome.clone(), None)
             }
             None => {
                 let (sender, receiver) = watch::channel(None);
                 jobs.came += 1;
                 let entry = Entry {
-                    wanted,
+                    asked,
                     order: jobs.came,
                     phase: Phase::Waiting,
                     outcome: receiver.clone(),
@@ -141,6 +146,20 @@ impl Turns {
             .collect()
     }
 
+    /// True when somebody has asked for `job` within `time` before `now`.
+    pub(super) fn was_asked_for(&self, job: &Job, time: Duration, now: Instant) -> bool {
+        let jobs = self.jobs();
+        let asked = jobs.entries.get(job).and_then(|entry| entry.asked);
+        asked.is_some_and(|asked| now.saturating_duration_since(asked) <= time)
+    }
+
+    /// True while `job` waits because its compiler could not do its work.
+    pub(super) fn pauses(&self, job: &Job) -> bool {
+        let jobs = self.jobs();
+        let entry = jobs.entries.get(job);
+        entry.is_some_and(|entry| matches!(entry.phase, Phase::Pausing { .. }))
+    }
+
     fn set(&self, job: &Job, phase: Phase) {
         if let Some(entry) = self.jobs().entries.get_mut(job) {
             entry.phase = phase;
@@ -162,10 +181,10 @@ impl Jobs {
         let first = entries
             .values()
             .filter(|other| other.waits())
-            .max_by_key(|other| (other.wanted, std::cmp::Reverse(other.order)));
+            .max_by_key(|other| (other.is_wanted(), std::cmp::Reverse(other.order)));
         let at_work = entries
             .values()
-            .filter(|other| other.compiles() && (other.wanted || !entry.wanted))
+            .filter(|other| other.compiles() && (other.is_wanted() || !entry.is_wanted()))
             .count();
         let is_first = first.is_some_and(|first| first.order == entry.order);
         let begins = is_first && at_work < at_once;
@@ -234,6 +253,19 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_nobody_asks_for_any_more_is_known_as_such() {
+        let (turns, time) = (Turns::new(1), Duration::from_secs(600));
+        let is_asked_for = |now| turns.was_asked_for(&job("a"), time, now);
+        turns.join(&job("a"), false);
+        assert!(!is_asked_for(Instant::now()), "it was pushed only");
+        turns.join(&job("a"), true);
+        let asked = Instant::now();
+        turns.join(&job("a"), false);
+        assert!(is_asked_for(asked));
+        assert!(!is_asked_for(asked + time + Duration::from_secs(1)));
+    }
+
+    #[test]
     fn a_job_says_how_far_it_is_and_pauses_in_the_way_of_nobody() {
         let turns = Turns::new(1);
         for name in ["a", "b"] {
@@ -251,6 +283,10 @@ mod tests {
         let why = "it was killed".to_owned();
         turns.set(&job("a"), Phase::Pausing { until, why });
         assert_eq!(told("a", 0), "it was killed; tried again in 0 s");
+        assert_eq!(
+            (turns.pauses(&job("a")), turns.pauses(&job("b"))),
+            (true, false)
+        );
         assert_eq!(next(&turns, &["a", "b"]), ["b"]);
         turns.set(&job("a"), Phase::Waiting);
         assert_eq!(next(&turns, &["a", "b"]), [""; 0]);

@@ -11,6 +11,9 @@ use super::parse;
 use crate::failure::Failure;
 use crate::plan::Placements;
 
+/// Where instances are placed, each with the number of the assignment in which it was last changed.
+pub(crate) type Placed = BTreeMap<(MicroserviceName, NodeId), u64>;
+
 /// An application as it was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApplicationRow {
@@ -86,35 +89,7 @@ pub(crate) fn delete(connection: &Connection, name: &str) -> Result<bool, Failur
 }
 
 /// Where all instances are placed.
-pub(crate) fn placements(connection: &Connection) -> Result<Placements, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT application, microservice, node FROM placements")?;
-    let rows = statement.query_map([], |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, String>(1)?,
-            row.get::<_, String>(2)?,
-        ))
-    })?;
-    let mut placements = Placements::new();
-    for row in rows {
-        let (application, microservice, node) = row?;
-        let name = MicroserviceName {
-            application: parse(&application)?,
-            microservice: parse(&microservice)?,
-        };
-        placements
-            .entry(name)
-            .or_default()
-            .insert(parse::<NodeId>(&node)?);
-    }
-    Ok(placements)
-}
-
-/// The assignment in which each instance was last changed, of those in the table.
-pub(crate) fn placement_numbers(
-    connection: &Connection,
-) -> Result<BTreeMap<(MicroserviceName, NodeId), u64>, Failure> {
+pub(crate) fn placements(connection: &Connection) -> Result<Placed, Failure> {
     let mut statement = connection
         .prepare_cached("SELECT application, microservice, node, assignment FROM placements")?;
     let rows = statement.query_map([], |row| {

@@ -55,13 +55,17 @@ pub(super) fn trim(connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The newest `count` events, oldest first.
-pub(crate) fn tail(connection: &Connection, count: u32) -> Result<Vec<Event>, Failure> {
+/// The newest `count` events since a time by the controller's clock, oldest first.
+pub(crate) fn tail(
+    connection: &Connection,
+    since_ms: u64,
+    count: u32,
+) -> Result<Vec<Event>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, time_ms, kind, subject, message FROM events ORDER BY id DESC LIMIT ?1",
+        "SELECT id, time_ms, kind, subject, message FROM events WHERE time_ms >= ?1 ORDER BY id DESC LIMIT ?2",
     )?;
     let mut events = statement
-        .query_map([count], read)?
+        .query_map(params![since_ms, count], read)?
         .collect::<Result<Vec<_>, _>>()?;
     events.reverse();
     Ok(events)
@@ -94,7 +98,7 @@ mod tests {
         }
         add(Origin::Person, "node_revoked");
         trim(&transaction).unwrap();
-        let events = tail(&transaction, 20_000).unwrap();
+        let events = tail(&transaction, 0, 20_000).unwrap();
         assert_eq!(events.len(), usize::try_from(EVENTS_MAX).unwrap() + 2);
         assert_eq!(events[0].kind, "publisher_trusted");
         assert_eq!(events[1].id, 52, "the oldest of the nodes went first");

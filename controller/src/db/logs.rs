@@ -2,17 +2,20 @@
 //! of them. When these are full, the node with the most bytes loses its oldest lines: one that has no
 //! more than an equal share never loses any to the others.
 
+mod reading;
+
 use std::collections::BTreeSet;
 
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::{Name, NodeId};
 use haar_protocol::log::LogLine;
 use haar_protocol::rest::LogEntry;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, params};
 
-use super::{Write, meta, parse};
+use super::{Write, meta};
 use crate::failure::Failure;
 use crate::intake::gaps::LastLine;
+pub(crate) use reading::{Filter, Found, StoredLine, after, newest, tail};
 
 /// Lines that are kept of one microservice on one node.
 pub(crate) const LINES_MAX: i64 = 2_000;
@@ -20,38 +23,8 @@ pub(crate) const LINES_MAX: i64 = 2_000;
 const BYTES_MAX: u64 = 64 << 20;
 /// Lines that are removed in one step.
 const STEP_LINES: u32 = 32;
-
-/// A line with the number that the database gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoredLine {
-    /// Counts the site's lines.
-    pub(crate) id: u64,
-    /// The line and its node.
-    pub(crate) entry: LogEntry,
-}
-
-/// Which lines somebody wants; what is left out does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Filter {
-    /// Lines of this application.
-    pub(crate) application: Option<Name>,
-    /// Lines of this microservice.
-    pub(crate) microservice: Option<Name>,
-    /// Lines of this node.
-    pub(crate) node: Option<Name>,
-}
-
-impl Filter {
-    /// True when the filter lets `entry` through.
-    pub(crate) fn admits(&self, entry: &LogEntry) -> bool {
-        let is = |wanted: &Option<Name>, name: &Name| {
-            wanted.as_ref().is_none_or(|wanted| wanted == name)
-        };
-        is(&self.application, &entry.line.name.application)
-            && is(&self.microservice, &entry.line.name.microservice)
-            && is(&self.node, &entry.node)
-    }
-}
+/// Lines take at least `BYTES_MAX` less this after some were removed: a step, of long lines.
+const TRIMMED_BYTES_MAX: u64 = 1 << 20;
 
 /// Stores lines of `node`, those that are there already excepted, and lets the oldest go.
 pub(crate) fn insert(
@@ -152,52 +125,6 @@ fn trim_total(connection: &Connection, bytes_max: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The newest `count` lines that `filter` admits, oldest first.
-pub(crate) fn tail(
-    connection: &Connection,
-    filter: &Filter,
-    count: u32,
-) -> Result<Vec<StoredLine>, Failure> {
-    let mut sql = String::from(
-        "SELECT logs.id, nodes.name, logs.line FROM logs JOIN nodes ON nodes.id = logs.node WHERE true",
-    );
-    let mut values: Vec<&dyn ToSql> = Vec::new();
-    let columns = [
-        ("logs.application", &filter.application),
-        ("logs.microservice", &filter.microservice),
-        ("nodes.name", &filter.node),
-    ];
-    let texts: Vec<(&str, &str)> = columns
-        .iter()
-        .filter_map(|(column, name)| name.as_ref().map(|name| (*column, name.as_str())))
-        .collect();
-    for (column, text) in &texts {
-        sql.push_str(&format!(" AND {column} = ?"));
-        values.push(text);
-    }
-    sql.push_str(" ORDER BY logs.id DESC LIMIT ?");
-    values.push(&count);
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(values.as_slice(), |row| {
-        Ok((
-            row.get::<_, u64>(0)?,
-            row.get::<_, String>(1)?,
-            row.get::<_, String>(2)?,
-        ))
-    })?;
-    let mut lines = Vec::new();
-    for row in rows {
-        let (id, node, line) = row?;
-        let entry = LogEntry {
-            node: parse(&node)?,
-            line: serde_json::from_str(&line)?,
-        };
-        lines.push(StoredLine { id, entry });
-    }
-    lines.reverse();
-    Ok(lines)
-}
-
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;
@@ -248,5 +175,55 @@ mod tests {
             })
             .unwrap();
         assert_eq!((lines(&connection, "quiet"), used), (0, 0));
+    }
+
+    #[test]
+    fn what_is_behind_a_line_is_whole_unless_lines_of_the_same_microservice_went() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = db::open_connection(&directory.path().join("a.db")).unwrap();
+        connection
+            .pragma_update(None, "foreign_keys", false)
+            .unwrap();
+        let node =
+            "INSERT INTO nodes (id, name, key, labels, budget, agent_version, target, enrolled_ms)
+                    VALUES ('n', 'gw', 'k', '{}', '{}', '', '', 1)";
+        connection.execute(node, []).unwrap();
+        let add = |microservice: &str, sequences: std::ops::RangeInclusive<i64>| {
+            for sequence in sequences {
+                let line = serde_json::json!({
+                    "application": "a", "microservice": microservice, "sequence": sequence, "time_ms": 1,
+                    "level": "info", "stream": "log", "text": ""
+                });
+                let sql =
+                    "INSERT INTO logs (node, application, microservice, sequence, time_ms, line)
+                           VALUES ('n', 'a', ?1, ?2, 1, ?3)";
+                let line = line.to_string();
+                connection
+                    .execute(sql, params![microservice, sequence, line])
+                    .unwrap();
+            }
+        };
+        let found = |last: u64, count: u32| {
+            let found = after(&connection, &Filter::default(), last, count).unwrap();
+            let ids: Vec<u64> = found.lines().iter().map(|line| line.id).collect();
+            let what = match found {
+                Found::Whole(_) => "whole",
+                Found::Incomplete(_) => "incomplete",
+                Found::Elsewhere(_) => "elsewhere",
+            };
+            (what, ids)
+        };
+        add("quiet", 1..=3);
+        assert_eq!(found(1, 10), ("whole", vec![2, 3]));
+        assert_eq!(found(3, 10), ("whole", vec![]));
+        assert_eq!(found(1, 1), ("incomplete", vec![3]));
+        assert_eq!(found(99, 2), ("elsewhere", vec![2, 3]));
+        add("loud", 4..=LINES_MAX + 3);
+        connection
+            .execute("DELETE FROM logs WHERE id = 1", [])
+            .unwrap();
+        let (what, ids) = found(2, 10_000);
+        assert_eq!((what, ids.len()), ("incomplete", 2_001));
+        assert_eq!(found(10, 10_000).0, "whole");
     }
 }

@@ -53,6 +53,14 @@ pub(crate) fn all(connection: &Connection) -> Result<UnplacedRows, Failure> {
     Ok(found)
 }
 
+/// What of `application` has no place, as people see it.
+pub(crate) fn of(rows: &UnplacedRows, application: &Name) -> Vec<Unplaced> {
+    let its = rows
+        .iter()
+        .filter(|((name, _), _)| &name.application == application);
+    its.map(|(_, one)| one.clone()).collect()
+}
+
 /// Turns the entries `before` into those `after`.
 pub(crate) fn put(
     connection: &Connection,

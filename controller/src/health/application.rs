@@ -1,5 +1,7 @@
 //! The health of an application: that of its instances, and of those that have no place.
 
+use std::cmp::Reverse;
+
 use haar_protocol::rest::{Cause, Health, HealthCount, HealthState, Microservice, Unplaced};
 
 /// Parts that the reason names.
@@ -55,7 +57,7 @@ pub(crate) fn application(
         let cause = health.cause.unwrap_or(Cause::Parts);
         parts.push((health.state, health.since_ms, reason, cause));
     }
-    parts.sort_by_key(|(state, since_ms, ..)| (weight(*state), *since_ms));
+    parts.sort_by_key(|(state, since_ms, ..)| (Reverse(state.severity()), *since_ms));
     let named: Vec<&str> = parts
         .iter()
         .take(NAMED_MAX)
@@ -90,29 +92,19 @@ pub(crate) fn application(
     (count, health)
 }
 
-fn state(count: &HealthCount) -> HealthState {
+pub(super) fn state(count: &HealthCount) -> HealthState {
     let some_run = count.healthy > 0;
     match count {
         _ if count.healthy == count.all() && some_run => HealthState::Healthy,
         HealthCount {
+            degraded: 0,
             failed: 0,
             unknown: 0,
             ..
         } => HealthState::Progressing,
-        _ if some_run => HealthState::Degraded,
+        _ if some_run || count.degraded > 0 => HealthState::Degraded,
         HealthCount { failed: 0, .. } => HealthState::Unknown,
         _ => HealthState::Failed,
-    }
-}
-
-/// What is worse stands first.
-fn weight(state: HealthState) -> u8 {
-    match state {
-        HealthState::Failed => 0,
-        HealthState::Unknown => 1,
-        HealthState::Degraded => 2,
-        HealthState::Progressing => 3,
-        HealthState::Healthy => 4,
     }
 }
 

@@ -46,7 +46,7 @@ impl<'a> NodeFacts<'a> {
     }
 
     /// A time by the node's clock, by ours: no later than when we heard of it.
-    pub(super) fn by_our_clock(&self, node_ms: u64) -> Option<u64> {
+    pub(crate) fn by_our_clock(&self, node_ms: u64) -> Option<u64> {
         let status = self.status?;
         let skew_ms = i128::from(status.clock_skew_ms.unwrap_or(0));
         let ours = u64::try_from(i128::from(node_ms) - skew_ms).unwrap_or(0);

@@ -152,15 +152,3 @@ pub(crate) struct Problem {
     /// For people: what to do.
     pub(crate) hint: Option<String>,
 }
-
-/// The candidate that is most like what was written, when one is like it at all.
-pub(crate) fn nearest<'a>(
-    written: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (strsim::damerau_levenshtein(written, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(written.len()) / 2)
-        .min()
-        .map(|(_, candidate)| candidate)
-}

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::demand::Demand;
 use haar_protocol::ids::{Name, NodeId};
-use haar_protocol::manifest::{Delivery, Microservice, Place, Route};
+use haar_protocol::manifest::{Delivery, Microservice, Place, Route, meant};
 
-use super::{Fleet, Node, Placements, Problem, nearest};
+use super::{Fleet, Node, Placements, Problem};
 
 /// The outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,10 +286,8 @@ impl<'f> Placer<'f> {
             return Problem {
                 code: "unknown_node",
                 message: format!("microservice `{microservice}`: the site has no node `{node}`"),
-                hint: Some(match nearest(node.as_str(), names) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "enrol it first: `haar node token`".to_owned(),
-                }),
+                hint: meant(node.as_str(), names)
+                    .or_else(|| Some("enrol it first: `haar node token`".to_owned())),
             };
         }
         let labels: Vec<String> = place

@@ -7,10 +7,10 @@ use haar_protocol::assignment::Publisher;
 use haar_protocol::exports;
 use haar_protocol::grants;
 use haar_protocol::ids::{Digest, Name};
-use haar_protocol::manifest::{Manifest, Microservice, ModuleReference, RouteEnd};
+use haar_protocol::manifest::{Manifest, Microservice, ModuleReference, RouteEnd, nearest};
 use haar_protocol::quantity::in_one_unit;
 
-use super::{Fleet, Module, Placements, Problem, nearest};
+use super::{Fleet, Module, Placements, Problem};
 
 /// The interface that a microservice with inlets exports, without its patch version.
 const HANDLER: &str = "haar:local/handler@0.1.";

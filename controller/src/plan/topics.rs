@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicRoute, TopicTarget};
 use haar_protocol::ids::{Name, NodeId, PortName};
-use haar_protocol::manifest::{Manifest, Route, RouteEnd};
+use haar_protocol::manifest::{Manifest, Route, RouteEnd, meant};
 use haar_protocol::mqtt::{TopicFilter, TopicName};
 use haar_protocol::relay::RelayRole;
 
 use super::compile::full_name;
 use super::relays::{Relay, RelayPlace, access};
-use super::{Application, Fleet, Node, Placements, Problem, nearest};
+use super::{Application, Fleet, Node, Placements, Problem};
 
 /// What a node does at a broker for topic routes: what its devices' session needs rights for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,15 +78,14 @@ pub(crate) fn relay_problems(manifest: &Manifest, relays: &[Relay]) -> Vec<Probl
         }),
         None => {
             let names = relays.iter().filter(|relay| is_external(relay));
-            let near = nearest(name.as_str(), names.map(|relay| relay.name.as_str()));
+            let near = meant(name.as_str(), names.map(|relay| relay.name.as_str()));
             Some(Problem {
                 code: "unknown_relay",
                 message: format!(
                     "a route names relay `{name}`, and the site has none of that name"
                 ),
-                hint: Some(match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "apply it first: a document of `kind: Relay` with a `url`".to_owned(),
+                hint: near.or_else(|| {
+                    Some("apply it first: a document of `kind: Relay` with a `url`".to_owned())
                 }),
             })
         }

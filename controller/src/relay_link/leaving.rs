@@ -65,30 +65,25 @@ pub(crate) fn device_sessions(
     Ok(sessions)
 }
 
-/// Ends them in the background, as far as brokers can be reached from here.
-pub(crate) fn end(sessions: Vec<DeviceSession>, node: Name, database: &Database) {
-    for session in sessions {
-        let (node, database) = (node.clone(), database.clone());
-        tokio::spawn(async move {
-            let Err(reason) = session.end().await else {
-                tracing::info!(%node, relay = %session.relay, "the session of a revoked node is ended");
-                return;
-            };
-            let message = format!(
-                "the session for devices at relay `{}` could not be ended ({reason}): its broker keeps it until it expires",
-                session.relay
-            );
-            let told = database
-                .write(move |write| write.event("device_session_kept", node.as_str(), &message))
-                .await;
-            if let Err(failure) = told {
-                tracing::error!(%failure, "an event could not be stored");
-            }
-        });
-    }
-}
-
 impl DeviceSession {
+    /// Ends it, as far as its broker can be reached from here, else tells that it is kept.
+    pub(super) async fn end_or_tell(self, node: Name, database: Database) {
+        let Err(reason) = self.end().await else {
+            tracing::info!(%node, relay = %self.relay, "the session of a revoked node is ended");
+            return;
+        };
+        let message = format!(
+            "the session for devices at relay `{}` could not be ended ({reason}): its broker keeps it until it expires",
+            self.relay
+        );
+        let told = database
+            .write(move |write| write.event("device_session_kept", node.as_str(), &message))
+            .await;
+        if let Err(failure) = told {
+            tracing::error!(%failure, "an event could not be stored");
+        }
+    }
+
     async fn end(&self) -> Result<(), DisconnectReason> {
         let mut attempts = 0;
         loop {

@@ -20,6 +20,7 @@ fn every_route_of_the_document_answers_and_asks_who_calls() {
                 &crate::support::site::publisher().public().to_string(),
             )
             .replace("{id}", "1")
+            .replace("{route}", "0123456789abcdef")
             .replace("{digest}", &digest);
         for (method, operation) in operations.as_object().unwrap() {
             let method = method.to_uppercase();
@@ -49,7 +50,7 @@ fn every_route_of_the_document_answers_and_asks_who_calls() {
         let unknown = site.client.send("PATCH", &path, &[], b"");
         assert_eq!(unknown.status, 405, "{path}");
     }
-    assert_eq!(routes, 43);
+    assert_eq!(routes, 44);
 }
 
 #[test]
@@ -112,6 +113,8 @@ fn parameters_say_what_may_stand_there() {
         "/logs?tail=",
         "/logs?tail=-1",
         "/logs?tail=99999999999",
+        "/logs?since_ms=9007199254740992",
+        "/events?since_ms=yesterday",
         "/events?follow=yes",
         "/events?follow=",
         "/logs?application=",

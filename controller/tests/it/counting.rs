@@ -49,6 +49,7 @@ fn numbers_of_a_route_say_over_which_time_each_node_has_counted_whatever_its_clo
         dropped: 0,
         waiting: 0,
         problem: None,
+        problem_after_s: None,
     };
 
     // One has run for three days, and its clock is in 1970; the other one started a minute ago, and the

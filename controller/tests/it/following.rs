@@ -2,6 +2,8 @@
 
 use std::io::BufRead;
 
+use haar_protocol::rest::{Event, List};
+
 use crate::support::device::Device;
 use crate::support::site::{TestSite, publisher};
 
@@ -28,6 +30,26 @@ fn followers_get_the_newest_events_first_and_then_each_new_one() {
     assert_eq!(
         (event["kind"].as_str(), event["subject"].as_str()),
         (Some("node_enrolled"), Some("gw-2"))
+    );
+}
+
+#[test]
+fn events_since_a_time_are_all_there_are() {
+    let site = TestSite::start();
+    Device::join(&site, 1, "gw-1", &[]);
+    site.trust("acme", &publisher());
+    let of = |query: &str| -> List<Event> { site.client.get(&format!("/events?{query}")).ok() };
+    let events = of("").items;
+    let newest = events.last().unwrap();
+    let since = of(&format!("since_ms={}", newest.time_ms)).items;
+    assert_eq!(since.last(), Some(newest));
+    assert!(since.iter().all(|event| event.time_ms >= newest.time_ms));
+    assert_eq!(of("since_ms=0").items, events);
+    assert_eq!(of("since_ms=0&tail=1").items, std::slice::from_ref(newest));
+    assert!(
+        of(&format!("since_ms={}", newest.time_ms + 1))
+            .items
+            .is_empty()
     );
 }
 

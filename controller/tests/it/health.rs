@@ -284,9 +284,19 @@ fn a_node_with_a_wrong_clock_shows_why_it_is_away_and_since_when() {
     until("it is there", || {
         Some(shown()).filter(|node| node.online && node.observations.is_empty())
     });
+    let observed = || {
+        let nodes: List<haar_protocol::rest::Node> = site.client.get("/nodes").ok();
+        let observations = nodes.items[0].observations.iter();
+        observations.map(|one| one.code.clone()).collect::<Vec<_>>()
+    };
     refused_connection(&site, &device, &SecretKey::from_seed([9; 32]), now_ms());
-    let nodes: List<haar_protocol::rest::Node> = site.client.get("/nodes").ok();
-    assert!(nodes.items[0].observations.is_empty());
+    // Refusals are noted in their order, so the one before was passed over when this one is shown.
+    refused_connection(&site, &device, &device.key, now_ms() - 7_200_000);
+    until("the node itself is refused", || {
+        let observed = observed();
+        assert!(!observed.contains(&"bad_proof".to_owned()), "{observed:?}");
+        (observed == ["clock"]).then_some(())
+    });
     let applications: List<Application> = site.client.get("/applications").ok();
     assert!(applications.items.is_empty());
 }

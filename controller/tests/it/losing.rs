@@ -76,6 +76,7 @@ impl Scene {
             dropped: 0,
             waiting,
             problem: None,
+            problem_after_s: None,
         }];
         change(&mut status);
         self.link

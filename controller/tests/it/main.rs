@@ -14,6 +14,8 @@ mod compiling;
 mod counting;
 mod contract;
 mod deleting;
+mod describing;
+mod differing;
 mod losing;
 mod enrolling;
 mod flooding;

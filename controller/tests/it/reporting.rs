@@ -1,5 +1,7 @@
 //! What nodes report: statuses, presence, log lines.
 
+use std::io::BufRead as _;
+
 use haar_protocol::assignment::MicroserviceName;
 use haar_protocol::ids::Digest;
 use haar_protocol::keys::SecretKey;
@@ -266,6 +268,9 @@ fn log_lines_are_kept_once_and_filtered() {
         ["line 1", "line 2", "line 3", "line 4", "line 5", "last"]
     );
     assert_eq!(entries("tail=2").len(), 2);
+    assert_eq!(entries("since_ms=1005").len(), 2);
+    assert_eq!(entries("since_ms=1005&tail=1").len(), 1);
+    assert_eq!(entries("since_ms=1007").len(), 0);
     site.client
         .get("/logs?microservice=two")
         .refused(404, "unknown_microservice");
@@ -316,6 +321,27 @@ fn lines_that_did_not_arrive_are_told_in_their_place_and_so_is_a_restart() {
     assert_eq!(lines, expected);
     let events = site.event_kinds();
     assert!(!events.contains(&"log_refused".to_owned()), "{events:?}");
+}
+
+#[test]
+fn a_follower_goes_on_behind_the_line_that_it_got_last() {
+    let (site, device) = logging_site();
+    let link = device.connect(&site);
+    link.publish(log(&device, vec![line(1, "one"), line(2, "two")]));
+    let path = "/logs?application=app&follow=true";
+    let mut stream = site.client.stream(path).lines().map(Result::unwrap);
+    let first = stream.find(|line| line.starts_with("id:")).unwrap();
+    let last = first.trim_start_matches("id:").trim();
+    link.publish(log(&device, vec![line(3, "three")]));
+    let mut stream = site.client.stream_after(path, Some(last)).lines();
+    let mut next = || {
+        let mut lines = stream.by_ref().map(Result::unwrap);
+        lines.find(|line| line.starts_with("data:")).unwrap()
+    };
+    for text in ["two", "three"] {
+        let data = next();
+        assert!(data.contains(&format!("\"text\":\"{text}\"")), "{data}");
+    }
 }
 
 #[test]

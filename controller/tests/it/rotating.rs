@@ -30,6 +30,24 @@ fn keys(site: &TestSite) -> Vec<String> {
 }
 
 #[test]
+fn signatures_of_keys_that_nobody_trusts_leave_room_for_those_that_somebody_does() {
+    let site = TestSite::with_publisher();
+    let mut file = recipe("sampler", "1.0.0").signed(&publisher());
+    for seed in 100..115 {
+        file = module::sign(&file, &SecretKey::from_seed([seed; 32])).unwrap();
+    }
+    assert_eq!(Signatures::of(&file).unwrap().count(), 16);
+    let digest = Digest::of(&file);
+    site.client.put(&content_path(&file), &file).ok::<Module>();
+    add_key(&site, "beta", &new_key());
+    let again = recipe("sampler", "1.0.0").signed(&new_key());
+    let module: Module = site.client.put(&content_path(&again), &again).ok();
+    assert_eq!(module.digest, digest);
+    let publishers: Vec<&str> = module.publishers.iter().map(|one| one.as_str()).collect();
+    assert_eq!(publishers, ["acme", "beta"]);
+}
+
+#[test]
 fn a_version_that_is_signed_again_stays_the_same_version() {
     let site = TestSite::with_publisher();
     let file = site.push(&recipe("sampler", "1.0.0"));

@@ -12,16 +12,17 @@ use wasmtime::Engine;
 
 use super::lengths::without_constant_lengths;
 use super::strip::strip;
-use super::{CompileLimits, Description, NOT_THE_MODULE};
+use super::{CompileLimits, Description, NOT_THE_MODULE, THE_MODULE};
 use crate::artifact::CODE_BYTES_MAX;
 use crate::configuration;
 
 /// How much the process lets others go first (`nice`).
 const NICENESS: i32 = 10;
+/// The kernel ends processes of this score first when memory runs out (`proc_pid_oom_score_adj(5)`).
+#[cfg(target_os = "linux")]
+const OOM_SCORE_ADJ_MAX: &str = "1000";
 /// The most characters of an engine's error that are passed on.
 const COMPLAINT_CHARACTERS_MAX: usize = 1_000;
-/// How the process exits when the engine can't compile the module.
-const THE_MODULE: i32 = 1;
 
 /// Arguments of `compile-module`.
 #[derive(Debug, Clone, Args)]
@@ -141,6 +142,10 @@ fn limit(arguments: &CompileArguments) -> std::io::Result<()> {
         rustix::process::setrlimit(resource, limit)?;
     }
     rustix::process::setpriority_process(None, NICENESS)?;
+    // A machine without memory ends this process first, and not the agent or the controller that started
+    // it. Where it can't be said (no `/proc`), the size of the process decides as usual.
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ_MAX);
     // Nobody wants the code when the parent has ended.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;

@@ -31,8 +31,11 @@ use crate::artifact::CODE_BYTES_MAX;
 /// How the child exits when what went wrong has nothing to do with the module: `EX_IOERR` of
 /// sysexits.h.
 #[cfg(feature = "compiler")]
-const NOT_THE_MODULE: i32 = EX_IOERR;
-const EX_IOERR: i32 = 74;
+const NOT_THE_MODULE: i32 = 74;
+/// How the child exits when the engine can't compile the module.
+const THE_MODULE: i32 = 1;
+/// How it exits when the engine panics over the module.
+const PANIC: i32 = 101;
 /// Signals by which a compiler ends itself: the kernel's at a limit of processor time or of the size of
 /// files, and those of a crash or a failed allocation. ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ and
 /// SYS of Linux. By any other one somebody else has ended it: a person, or a kernel without memory.
@@ -102,8 +105,9 @@ pub enum CompileError {
     /// The module is at fault: it takes too much, or the engine does not take it.
     #[error("the module can't be compiled{0}")]
     Module(String),
-    /// The machine is: no room on the disk, no processes to be had. It may go better later.
-    #[error("the module can't be compiled: {0}")]
+    /// The machine is: no room on the disk, no processes to be had, or somebody killed the compiler. Another
+    /// attempt may succeed.
+    #[error("the module is not compiled: {0}")]
     Machine(String),
 }
 
@@ -199,8 +203,7 @@ impl Program {
             Some(0) => {
                 read_bounded(output).map_err(|error| failed("its code can't be read", error))
             }
-            Some(EX_IOERR) => Err(CompileError::Machine(complaint)),
-            Some(_) => Err(CompileError::Module(format!(": {complaint}"))),
+            Some(code) => Err(exited(code, &complaint)),
             None => Err(ended(status.signal().unwrap_or_default(), limits)),
         }
     }
@@ -220,6 +223,17 @@ impl Program {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         command
+    }
+}
+
+/// What it means that the compiler has exited with `code` and without code for the module.
+fn exited(code: i32, complaint: &str) -> CompileError {
+    match code {
+        THE_MODULE | PANIC => CompileError::Module(format!(": {complaint}")),
+        _ if complaint.is_empty() => CompileError::Machine(format!(
+            "its compiler exited with {code} and without a reason"
+        )),
+        _ => CompileError::Machine(complaint.to_owned()),
     }
 }
 
@@ -307,6 +321,20 @@ mod tests {
 
     #[test]
     fn only_what_a_compiler_does_to_itself_is_the_modules_fault() {
+        for own in [1, 101] {
+            let error = exited(own, "it says why");
+            assert_eq!(error, CompileError::Module(": it says why".to_owned()));
+        }
+        // Of 74 the child says so; the others are a usage error, and what shells and loaders exit with.
+        for foreign in [74, 2, 126, 127] {
+            let error = exited(foreign, "it says why");
+            assert_eq!(error, CompileError::Machine("it says why".to_owned()));
+        }
+        let silent = exited(127, "").to_string();
+        assert_eq!(
+            silent,
+            "the module is not compiled: its compiler exited with 127 and without a reason"
+        );
         let limits = CompileLimits::default();
         for own in [6, 11, 24, 25] {
             let error = ended(own, limits);

@@ -1,12 +1,13 @@
 //! A Mosquitto of the benchmark's own on loopback, and a publisher and a subscriber out of its tools.
 
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole};
+use tokio::net::TcpSocket;
 
 const MISSING: &str =
     "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
@@ -19,6 +20,7 @@ const LINES_MAX: usize = 60_000;
 pub struct Mosquitto {
     folder: tempfile::TempDir,
     port: u16,
+    _reserved: TcpSocket,
     child: Child,
 }
 
@@ -26,10 +28,11 @@ impl Mosquitto {
     /// Starts one with more of a configuration.
     pub fn start(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Nobody else is given the port meanwhile: the system hands out others first.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        // The system gives the port to nobody as long as this socket, which does not listen, has it.
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = reserved.local_addr().unwrap().port();
         let place = folder.path().display();
         let text = format!(
             "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n\
@@ -47,6 +50,7 @@ impl Mosquitto {
         Self {
             folder,
             port,
+            _reserved: reserved,
             child,
         }
     }

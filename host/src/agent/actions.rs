@@ -64,22 +64,6 @@ impl Node {
         Effect::Prepare(spec)
     }
 
-    /// Other publishers or signatures are trusted than before: every module is looked at again. What was refused
-    /// may be good now, and what runs may not be.
-    pub(super) fn prepare_again(&mut self) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for (name, slot) in &mut self.slots {
-            let Some(spec) = self.wanted.get(name) else {
-                continue;
-            };
-            slot.refused = None;
-            slot.ready = None;
-            slot.preparing = Some(Arc::clone(spec));
-            effects.push(Effect::Prepare(Arc::clone(spec)));
-        }
-        effects
-    }
-
     /// Changes what a running instance is told.
     fn respecify(&mut self, spec: &Microservice, change: impl FnOnce(&mut Microservice)) {
         let Some(slot) = self.slots.get_mut(&spec.name) else {

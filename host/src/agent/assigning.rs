@@ -6,44 +6,37 @@ use bytes::Bytes;
 use haar_protocol::assignment::{Assignment, MicroserviceName, Port};
 use haar_protocol::ids::Digest;
 use haar_protocol::signed;
+use haar_protocol::status::RefusedAssignment;
 
-use super::connection::fresh_epoch;
 use super::housekeeping::{self, Kept};
 use super::node::Effect;
 use super::run::Agent;
 use crate::accept::{self, Verdict};
-use crate::bus::logs;
 use crate::enrol::random_seed;
 use crate::identity::LinkSecret;
 use crate::local_api::state::now_ms;
 use crate::runtime::surroundings::Facts;
 use crate::store::Health;
-use crate::store::log::WantedLog;
 use crate::store::owners::Lives;
 
-/// Outlets without logs have so many numbers kept for them ahead.
-const NUMBERS_BLOCK: u64 = 1 << 21;
-
-/// Microservices whose data are to be deleted, and of which an instance still runs: it has its last
-/// calls first, and nothing takes its place before.
+/// Microservices that do not run yet because data of another life are there: an instance that still
+/// uses them ends first, or their deletion has failed and is tried again.
 #[derive(Debug, Default)]
 pub(super) struct Held(Vec<MicroserviceName>);
 
-impl Held {
-    /// The assignment as if these had been deleted.
-    fn without(&self, mut assignment: Assignment) -> Assignment {
-        let node = assignment.node.clone();
-        let is_free = |name: &MicroserviceName| !self.0.contains(name);
-        let leads = |port: &Port| port.node != node || is_free(&port.microservice);
-        assignment.microservices.retain(|one| is_free(&one.name));
-        assignment
-            .routes
-            .retain(|route| leads(&route.from) && leads(&route.to));
-        assignment
-            .topics
-            .retain(|route| is_free(&route.microservice));
-        assignment
-    }
+/// The assignment as if these had been deleted.
+pub(super) fn without(mut assignment: Assignment, names: &[MicroserviceName]) -> Assignment {
+    let node = assignment.node.clone();
+    let is_free = |name: &MicroserviceName| !names.contains(name);
+    let leads = |port: &Port| port.node != node || is_free(&port.microservice);
+    assignment.microservices.retain(|one| is_free(&one.name));
+    assignment
+        .routes
+        .retain(|route| leads(&route.from) && leads(&route.to));
+    assignment
+        .topics
+        .retain(|route| is_free(&route.microservice));
+    assignment
 }
 
 impl Agent {
@@ -64,13 +57,12 @@ impl Agent {
         }
         match accept::accept(&envelope, &self.node.allegiance, None) {
             Ok(Verdict::Accept(assignment)) => {
-                let (assignment, held) = match self.begin_lives(&assignment).await {
-                    Ok(held) => (held.without(*assignment), held),
-                    Err(error) => {
-                        tracing::error!("whose data there are can't be looked up: {error:#}");
-                        (*assignment, Held::default())
-                    }
+                let begun = self.begin_lives(&assignment).await;
+                let (held, problem) = match begun {
+                    Ok(held) => (held, None),
+                    Err(error) => (self.strangers(&assignment).await, Some(error)),
                 };
+                let (number, assignment) = (assignment.number, without(*assignment, &held.0));
                 // A disk that is full must not keep the node from running what needs none.
                 if let Err(error) = self.open_logs(&assignment).await {
                     tracing::error!(
@@ -79,6 +71,11 @@ impl Agent {
                     self.lacks_logs = true;
                 }
                 self.assigned(assignment, &envelope, held).await;
+                if let Some(error) = problem.filter(|_| !self.is_without_store()) {
+                    self.lives_not_begun(number, &error);
+                    self.ending
+                        .get_or_insert_with(|| (envelope.into(), Held::default()));
+                }
             }
             Ok(Verdict::Same) => {}
             Err(refusal) => self
@@ -141,16 +138,13 @@ impl Agent {
         self.store
             .set_assignment(assignment.number, envelope)
             .await?;
-        // Without a database, what needs none runs.
-        let health = self.store.health();
-        let is_absent = || matches!(*health.borrow(), Health::Absent(_));
         let held = match self.begin_lives(assignment).await {
-            Err(_) if is_absent() => Held::default(),
+            Err(_) if self.is_without_store() => Held::default(),
             held => held?,
         };
-        let now = held.without(assignment.clone());
+        let now = without(assignment.clone(), &held.0);
         if let Err(error) = self.open_logs(&now).await {
-            if !is_absent() {
+            if !self.is_without_store() {
                 return Err(error);
             }
             self.lacks_logs = true;
@@ -158,8 +152,39 @@ impl Agent {
         Ok((now, held))
     }
 
-    /// Ends what is stored of other lives than those that the assignment says, before anything of the
-    /// new ones is there. Returns those whose instances have to end first.
+    /// True for an agent whose database can't be used at all: what needs none runs.
+    fn is_without_store(&self) -> bool {
+        matches!(*self.store.health().borrow(), Health::Absent(_))
+    }
+
+    /// The microservices of an assignment whose lives could not begin, and that must not run before they
+    /// have: all of which that is not known.
+    async fn strangers(&self, assignment: &Assignment) -> Held {
+        if self.is_without_store() {
+            return Held::default();
+        }
+        let lives = Lives::of(assignment);
+        let all = lives
+            .assigned
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        Held(self.store.strangers(lives).await.unwrap_or(all))
+    }
+
+    /// Reports an assignment in force of which a part may have to wait because data can't be deleted.
+    fn lives_not_begun(&mut self, number: u64, error: &anyhow::Error) {
+        let reason = format!(
+            "what is stored of earlier lives of microservices can't be deleted: {error:#}; the new ones wait, and it is tried again with every status"
+        );
+        let is_known = |refused: &RefusedAssignment| refused.reason == reason;
+        if !self.node.refused().is_some_and(is_known) {
+            self.node.assignment_refused(Some(number), reason);
+        }
+    }
+
+    /// Ends what is stored of other lives than those of the assignment, before anything of the new ones is
+    /// stored. Returns those whose instances have to end first.
     async fn begin_lives(&mut self, assignment: &Assignment) -> anyhow::Result<Held> {
         let lives = Lives::of(assignment);
         let over = self.store.follow_lives(lives.clone(), Vec::new()).await?;
@@ -169,6 +194,9 @@ impl Agent {
         if free.is_empty() {
             return Ok(Held(busy));
         }
+        self.node.forget_lives(&free);
+        // What they have handled is not among what is lost.
+        self.node.registry.logs.bases().store(&self.store).await?;
         let (surroundings, names) = (Arc::clone(&self.surroundings), free.clone());
         tokio::task::spawn_blocking(move || housekeeping::set_aside(&surroundings, &names))
             .await??;
@@ -179,7 +207,8 @@ impl Agent {
         Ok(Held(busy))
     }
 
-    /// Goes on with an assignment of which a part has waited for instances to end, when they have.
+    /// Puts the rest of an assignment in force when the instances that a part of it has waited for have
+    /// ended.
     pub(super) async fn end_lives(&mut self) {
         let is_free =
             |(_, held): &mut (Bytes, Held)| !held.0.iter().any(|name| self.node.has_instance(name));
@@ -188,12 +217,12 @@ impl Agent {
         };
         let site_key = &self.node.allegiance.site_key;
         let Ok(assignment) = signed::open::<Assignment>(&envelope, site_key) else {
-            return; // it was opened before
+            return; // it has been opened before, with the same key
         };
         match self.store_assignment(&assignment, &envelope).await {
             Ok((now, held)) => self.assigned(now, &envelope, held).await,
             Err(error) => {
-                tracing::error!("data of an earlier life can't be deleted: {error:#}");
+                self.lives_not_begun(assignment.number, &error);
                 self.ending = Some((envelope, Held::default())); // tried again with the next status
             }
         }
@@ -201,55 +230,10 @@ impl Agent {
 
     /// Opens the logs of its durable routes, and takes them into use.
     pub(super) async fn open_logs(&mut self, assignment: &Assignment) -> anyhow::Result<()> {
-        let wanted = logs::wanted(assignment);
-        self.number_above(&wanted).await?;
-        let mut microservices = assignment.microservices.iter();
-        let has_outlets = microservices.any(|one| !one.outlets.is_empty());
-        self.reserve_numbers(has_outlets || !assignment.topics.is_empty())
-            .await;
-        let owners = assignment.microservices.iter();
-        let owners = owners.map(|one| one.name.clone()).collect();
-        let opened = self
-            .store
-            .open_logs(owners, wanted.clone(), fresh_epoch())
-            .await?;
-        let registry = &mut self.node.registry;
-        registry.logs.follow(wanted, opened, assignment);
+        let (numbers, registry) = (&mut self.numbers, &mut self.node.registry);
+        self.node.discarded = numbers.open_logs(&self.store, registry, assignment).await?;
         self.lacks_logs = false;
-        self.node.discarded = self.store.past(0, None).await?.discarded;
         Ok(())
-    }
-
-    /// Has outlets that get a log only now go on above the numbers that they have given.
-    async fn number_above(&mut self, wanted: &[WantedLog]) -> anyhow::Result<()> {
-        let past = self.store.past(0, None).await?;
-        if self.reserved == 0 {
-            // The first time since the start: what the last one has given is not known exactly.
-            let floor = past.reserved.max(past.retired);
-            self.node.registry.floor = self.node.registry.floor.max(floor);
-            self.reserved = past.reserved.max(1);
-        }
-        let given = self.node.registry.highest_before(wanted);
-        if given > past.retired {
-            // They go on publishing until the new table is in force.
-            self.store.past(given + NUMBERS_BLOCK, None).await?;
-        }
-        Ok(())
-    }
-
-    /// Keeps what numbers outlets without logs may give ahead of those that they have given, so that no
-    /// start gives one again. What can't be kept is tried again with every status.
-    pub(super) async fn reserve_numbers(&mut self, are_given: bool) {
-        let highest = self.node.registry.highest_number();
-        if !are_given || highest + NUMBERS_BLOCK / 2 <= self.reserved {
-            return;
-        }
-        let upto = highest + NUMBERS_BLOCK;
-        match self.store.past(0, Some(upto)).await {
-            Ok(_) => self.reserved = upto,
-            Err(_) if self.store.is_known_to_fail() => {}
-            Err(error) => tracing::error!("numbers of messages can't be reserved: {error:#}"),
-        }
     }
 
     async fn assigned(&mut self, assignment: Assignment, envelope: &[u8], held: Held) {

@@ -49,10 +49,11 @@ impl Commit {
         states: &mut States,
     ) -> anyhow::Result<bool> {
         let (mut reserved, mut unfit) = (Vec::new(), Vec::new());
-        if waiting.is_repeat {
-            return Ok(true);
-        }
-        for route in plan.routes(&waiting.topic, waiting.subscription) {
+        let routes = plan.routes(&waiting.topic, waiting.subscription, waiting.is_retained);
+        for route in routes {
+            if waiting.left_out.contains(&route.number()) {
+                continue;
+            }
             let answer = match self.ask(store, route, waiting).await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -75,7 +76,7 @@ impl Commit {
         }
         if !std::mem::replace(&mut waiting.is_counted, true) {
             for (route, why) in unfit {
-                states.forget(waiting.topic());
+                states.forget(route, &waiting.topic);
                 discards.discard(route, &why);
             }
         }

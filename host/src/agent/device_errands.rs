@@ -1,4 +1,4 @@
-//! What a node tells the broker of devices in the name of a route, beside the messages of its outlet:
+//! What a node tells a broker of devices in the name of a route, beside the messages of its outlet:
 //! that it is gone (the payload that its will has), or that what the broker retains is to be
 //! forgotten (an empty message that is to be retained, MQTT 5.0 section 3.3.1.3).
 
@@ -11,7 +11,7 @@ use haar_relay::{DevicePublish, DeviceSession, DeviceTerms, MessageProperties, O
 
 use crate::bus::topics::OutgoingTopic;
 
-/// Messages that the broker has not taken yet. They are sent on each connection until it has.
+/// Messages that the broker has not acknowledged. They are sent on each connection until it has.
 #[derive(Debug, Default)]
 pub(super) struct Errands(Vec<(Arc<DevicePublish>, Option<u64>)>);
 
@@ -20,7 +20,7 @@ impl Errands {
         self.0.is_empty()
     }
 
-    /// The route is withdrawn.
+    /// Queues the messages that are due when a route is withdrawn.
     pub(super) fn withdrawn(&mut self, route: &OutgoingTopic) {
         if route.clears && route.target.retain {
             let topic = route.target.topic.clone();
@@ -30,7 +30,7 @@ impl Errands {
         }
     }
 
-    /// The node leaves, in order: then the broker does not publish the will.
+    /// Queues what the will says, because a broker does not publish the will of a node that leaves in order.
     pub(super) fn leave(&mut self, route: &OutgoingTopic) {
         if let Some(will) = will(route) {
             self.add(will);
@@ -42,7 +42,7 @@ impl Errands {
         self.0.push((Arc::new(message), None));
     }
 
-    /// A route publishes to the topic.
+    /// Drops messages for a topic to which a route publishes again.
     pub(super) fn cancel(&mut self, topic: &TopicName) {
         self.0.retain(|(message, _)| &message.topic != topic);
     }
@@ -57,7 +57,7 @@ impl Errands {
         self.0.iter().any(|(_, token)| token.is_none())
     }
 
-    /// Sends the next one. False when there is none.
+    /// Sends the next message. Returns false when there is none.
     pub(super) fn send(
         &mut self,
         session: &DeviceSession,
@@ -79,7 +79,7 @@ impl Errands {
         true
     }
 
-    /// The broker has answered one of them. False when it was another message.
+    /// Takes the broker's answer. Returns false when it is for none of these messages.
     pub(super) fn published(&mut self, relay: &Name, token: u64, outcome: &Outcome) -> bool {
         let Some(index) = self.0.iter().position(|(_, sent)| *sent == Some(token)) else {
             return false;
@@ -87,14 +87,21 @@ impl Errands {
         let (message, _) = self.0.remove(index);
         if let Outcome::Refused(why) | Outcome::Never(why) = outcome {
             let topic = &message.topic;
-            tracing::warn!(%relay, %topic, "what the broker retains of a withdrawn route stays there: {why}");
+            match message.payload.is_empty() {
+                true => {
+                    tracing::warn!(%relay, %topic, "the broker did not clear the topic of a withdrawn route: {why}");
+                }
+                false => {
+                    tracing::warn!(%relay, %topic, "the broker did not take the message that says that the node is gone: {why}");
+                }
+            }
         }
         true
     }
 }
 
-/// What the broker publishes for a route when the node is gone. QoS 0: brokers refuse a connection
-/// over a will of a quality that they do not take, and say which only on connections.
+/// The will of a route, which the broker publishes when the node is gone. QoS 0, because a broker refuses the
+/// connection for a will above its maximum QoS, which it announces only on connections.
 pub(super) fn will(route: &OutgoingTopic) -> Option<DevicePublish> {
     let text = route.target.will.as_ref()?;
     let payload = Bytes::from(text.clone());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use haar_protocol::ids::Name;
+use haar_protocol::mqtt::TopicFilter;
 use haar_relay::{DeviceMessage, Held, Receipt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::device_commit::Commit;
 use super::device_discards::{Discards, check};
 use super::device_link::STORE_PAUSE;
-use super::device_states::{States, Topic};
+use super::device_states::States;
 use crate::bus::message::{Headers, Message, count};
 use crate::bus::topics::{self, BrokerPlan, IncomingTopic, Intake as Into};
 use crate::bus::{self, Bus};
@@ -37,19 +38,14 @@ pub(super) struct Waiting {
     pub(super) body: Vec<u8>,
     /// Acknowledges it: the broker keeps it until then. None at QoS 0.
     pub(super) receipt: Option<Receipt>,
-    /// The node has the retained message already: it is acknowledged only.
-    pub(super) is_repeat: bool,
+    pub(super) is_retained: bool,
+    /// The routes to which the retained message is no news.
+    pub(super) left_out: Vec<u64>,
     /// The routes that do not take it have counted it.
     pub(super) is_counted: bool,
     is_storing: bool,
     /// Bounds how many of these there are.
     _held: Held,
-}
-
-impl Waiting {
-    pub(super) fn topic(&self) -> Topic<'_> {
-        (&self.topic, self.subscription)
-    }
 }
 
 pub(super) struct Intake {
@@ -88,9 +84,29 @@ impl Intake {
         self.storing.is_empty()
     }
 
-    /// The routes are others.
-    pub(super) fn follow(&mut self) {
-        self.states.clear();
+    /// A session begins.
+    pub(super) fn begin(&mut self, plan: &BrokerPlan) {
+        self.is_ending = false;
+        self.disconnected();
+        self.states.follow(&BrokerPlan::default());
+        self.states.follow(plan);
+    }
+
+    /// Serves these routes from now on.
+    pub(super) fn follow(&mut self, plan: &BrokerPlan) {
+        self.states.follow(plan);
+    }
+
+    /// There is a connection.
+    pub(super) fn connected(&mut self, is_new_session: bool) {
+        if is_new_session {
+            self.states.began();
+        }
+    }
+
+    /// The broker has taken a subscription.
+    pub(super) fn subscribed(&mut self, plan: &BrokerPlan, filter: &TopicFilter) {
+        self.states.subscribed(plan, filter);
     }
 
     /// Takes no more messages: what is not acknowledged comes again in the next session.
@@ -101,9 +117,10 @@ impl Intake {
     /// What was not acknowledged on a connection comes again on the next one.
     pub(super) fn disconnected(&mut self) {
         let states = &mut self.states;
+        states.disconnected();
         self.waiting.retain(|waiting| {
             if waiting.receipt.is_some() {
-                states.forget(waiting.topic());
+                states.forget_of_all(&waiting.topic);
             }
             waiting.receipt.is_none()
         });
@@ -124,15 +141,18 @@ impl Intake {
         self.discards.without_properties(&message.topic, left_out);
         let dropped = &self.bus.device_properties_dropped;
         dropped.fetch_add(left_out as u64, Ordering::Relaxed);
-        let routes = plan.routes(&message.topic, message.subscription);
+        let is_retained = message.retained;
+        let routes = plan.routes(&message.topic, message.subscription, is_retained);
         if routes.is_empty() {
             self.discards.without_route(&self.bus, &message.topic);
         }
-        let topic = (message.topic.as_str(), message.subscription);
-        let states = &mut self.states;
-        let is_repeat = states.is_repeat(topic, message.retained, &message.payload);
-        let mut is_stored = false;
-        for route in routes.into_iter().filter(|_| !is_repeat) {
+        let (mut is_stored, mut left_out) = (false, Vec::new());
+        for route in routes {
+            let (topic, payload) = (&message.topic, &message.payload);
+            if !self.states.is_news(route, topic, is_retained, payload) {
+                left_out.push(route.number());
+                continue;
+            }
             match &route.intake {
                 Into::Inbox { .. } => {
                     self.pass_live(route, content_type.as_deref(), &headers, &message.payload);
@@ -151,7 +171,8 @@ impl Intake {
             headers,
             body: message.payload.to_vec(),
             receipt: message.receipt,
-            is_repeat,
+            is_retained,
+            left_out,
             is_counted: false,
             is_storing: false,
             _held: message.held,
@@ -244,7 +265,8 @@ impl Intake {
             for waiting in &mut self.waiting {
                 waiting.is_storing = false;
             }
-            self.pause(&anyhow::anyhow!("see above"));
+            // The commit has logged why.
+            self.paused_until = Some(Instant::now() + STORE_PAUSE);
             return Vec::new();
         }
         let mut receipts = Vec::new();

@@ -8,7 +8,9 @@ use std::time::Duration;
 use haar_protocol::ids::Name;
 use haar_protocol::mqtt::TopicFilter;
 use haar_protocol::relay::RelayAccess;
-use haar_relay::{DeviceEvent, DeviceOptions, DeviceSession, DeviceTerms, DeviceWants};
+use haar_relay::{
+    DeviceEvent, DeviceOptions, DeviceSession, DeviceTerms, DeviceWants, SESSION_EXPIRY_S,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,135 +27,187 @@ use crate::store::Store;
 const EVENTS_MAX: usize = 64;
 /// After a store that can't be read or written.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long brokers keep sessions of which nobody says anything: a day.
-const SESSION_EXPIRY_S: u32 = 86_400;
-/// The same of a session with shared subscriptions: the broker gives messages to a member that is
-/// away until its session ends.
+/// For how many seconds brokers keep a session with shared subscriptions of which nobody says
+/// anything: a broker gives messages to a member that is away until its session ends.
 const SHARED_EXPIRY_S: u32 = 60;
 
 /// What ties the task to the control loop.
 pub(super) struct Ends {
     /// What statuses report of the session.
     pub(super) health: Arc<Health>,
-    /// No route needs the broker any more: it is told to forget the session.
-    pub(super) forget: CancellationToken,
     /// The agent stops.
     pub(super) stop: CancellationToken,
 }
 
-/// Runs the session and what belongs to it, to its end.
+/// Runs sessions and what belongs to them: until no route needs the broker any more (there is no plan)
+/// and the broker has forgotten the session, or until the agent stops.
 pub(super) async fn run(
     access: RelayAccess,
-    options: DeviceOptions,
-    plan: watch::Receiver<BrokerPlan>,
+    mut options: DeviceOptions,
+    plan: watch::Receiver<Option<BrokerPlan>>,
     bus: Arc<Bus>,
     store: Store,
     ends: Ends,
 ) {
     let (relay, expiry_s) = (access.name, access.session_expiry_s);
-    let (events, received) = mpsc::channel(EVENTS_MAX);
-    let wants = wants(&plan.borrow(), expiry_s);
-    let stop = ends.stop.clone();
-    let (session, task) = DeviceSession::start(options, wants, events, stop);
-    let link = DeviceLink {
+    let mut link = DeviceLink {
         intake: Intake::new(relay.clone(), bus, store.clone()),
         output: Output::new(relay.clone(), store),
         relay,
         expiry_s,
-        session,
-        received,
         plan,
-        health: Arc::clone(&ends.health),
+        health: ends.health,
+        stop: ends.stop,
         connection: None,
     };
-    tokio::join!(link.run(ends), task);
+    loop {
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        let plan = link.plan.borrow_and_update().clone();
+        let wants = wants(&plan.clone().unwrap_or_default(), expiry_s);
+        let halt = link.stop.child_token();
+        let (session, task) = DeviceSession::start(options.clone(), wants, events, halt.clone());
+        tokio::join!(link.run(plan, &session, received, &halt), task);
+        let is_needed = link.plan.borrow().is_some();
+        if link.stop.is_cancelled() || !is_needed {
+            return;
+        }
+        // What the broker still keeps is of routes that were withdrawn.
+        options.begins_clean = true;
+    }
 }
 
 struct DeviceLink {
     relay: Name,
     expiry_s: Option<u32>,
-    session: DeviceSession,
-    received: mpsc::Receiver<DeviceEvent>,
-    plan: watch::Receiver<BrokerPlan>,
+    plan: watch::Receiver<Option<BrokerPlan>>,
     intake: Intake,
     output: Output,
     health: Arc<Health>,
+    stop: CancellationToken,
     /// The number of the connection, while there is one.
     connection: Option<u64>,
 }
 
+/// What a session is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    Serve,
+    /// No route needs the broker any more.
+    Forget,
+    /// The agent stops.
+    Stop,
+    /// Routes need the broker again: another session begins when this one has ended.
+    Return,
+}
+
 impl DeviceLink {
-    async fn run(mut self, ends: Ends) {
-        let mut plan = self.plan.borrow_and_update().clone();
-        self.output.follow(&plan);
-        let (mut is_ending, mut is_stopping) = (false, false);
+    /// Serves one session, to its end.
+    async fn run(
+        &mut self,
+        plan: Option<BrokerPlan>,
+        session: &DeviceSession,
+        mut received: mpsc::Receiver<DeviceEvent>,
+        halt: &CancellationToken,
+    ) {
+        let mut aim = match plan {
+            Some(_) => Aim::Serve,
+            None => Aim::Forget,
+        };
+        let mut plan = plan.unwrap_or_default();
+        self.begin(&plan);
+        let mut is_stopping = false;
         loop {
-            if is_ending {
+            if aim != Aim::Serve {
                 self.intake.end();
             }
             self.intake.store_waiting(&plan).await;
             let is_told = !self.output.has_errands()
-                || (self.connection.is_none() && ends.stop.is_cancelled());
-            if is_ending && self.intake.is_idle() && is_told {
+                || aim == Aim::Return
+                || (self.connection.is_none() && self.stop.is_cancelled());
+            if self.intake.is_idle() && is_told {
                 // What is stored was acknowledged before.
-                match ends.forget.is_cancelled() {
-                    true => self.session.forget(),
-                    false => self.session.close(),
+                match aim {
+                    Aim::Serve => {}
+                    Aim::Forget => session.forget(),
+                    Aim::Stop | Aim::Return => session.close(),
                 }
             }
-            let connection = self.connection.filter(|_| !is_ending || !is_told);
+            let connection = self.connection.filter(|_| aim == Aim::Serve || !is_told);
             let can_send = connection.is_some() && self.output.fill().await;
             let wake = earlier(self.intake.wake(), self.output.wake());
             let arrived = Arc::clone(&plan.arrived);
             tokio::select! {
-                event = self.received.recv() => match event {
+                event = received.recv() => match event {
                     Some(event) => self.event(&plan, event),
                     None => return, // the session has ended
                 },
-                changed = self.plan.changed(), if !is_ending => {
-                    if changed.is_err() {
-                        // The control loop has let go of it, and said before whether for good.
-                        is_ending = true;
-                        self.output.leave(ends.forget.is_cancelled());
-                        continue;
+                Ok(()) = self.plan.changed(), if matches!(aim, Aim::Serve | Aim::Forget) => {
+                    let next = self.plan.borrow_and_update().clone();
+                    match (aim, next) {
+                        (Aim::Serve, Some(next)) => {
+                            plan = next;
+                            self.follow(&plan, session);
+                        }
+                        (_, None) => {
+                            aim = Aim::Forget;
+                            self.output.leave(true);
+                        }
+                        (_, Some(_)) => {
+                            aim = Aim::Return;
+                            halt.cancel();
+                        }
                     }
-                    let before = plan.subscriptions();
-                    plan = self.plan.borrow_and_update().clone();
-                    if plan.subscriptions() != before {
-                        self.intake.follow();
-                    }
-                    self.session.want(wants(&plan, self.expiry_s));
-                    self.output.follow(&plan);
                 }
                 stored = self.intake.stored() => {
                     for receipt in stored {
-                        self.session.acknowledge(receipt);
+                        session.acknowledge(receipt);
                     }
                 }
-                () = self.session.room(), if can_send => {
+                () = session.room(), if can_send => {
                     if let Some(connection) = connection {
-                        self.output.send(&self.session, connection);
+                        self.output.send(session, connection);
                     }
                 }
                 () = arrived.notified() => {}
                 () = sleep_until(wake), if wake.is_some() => {}
-                () = ends.forget.cancelled(), if !is_ending => {
-                    is_ending = true;
-                    self.output.leave(true);
+                () = self.stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    if aim == Aim::Serve {
+                        aim = Aim::Stop;
+                        self.output.leave(false);
+                    }
                 }
-                () = ends.stop.cancelled(), if !is_ending => {
-                    is_ending = true;
-                    self.output.leave(false);
-                }
-                () = ends.stop.cancelled(), if is_ending && !is_stopping => is_stopping = true,
             }
+        }
+    }
+
+    /// A session begins: nothing of an earlier one is on its way any more.
+    fn begin(&mut self, plan: &BrokerPlan) {
+        if self.connection.take().is_some() {
+            self.health.set(false, None);
+        }
+        self.intake.begin(plan);
+        self.output.begin(plan);
+    }
+
+    fn follow(&mut self, plan: &BrokerPlan, session: &DeviceSession) {
+        self.intake.follow(plan);
+        session.want(wants(plan, self.expiry_s));
+        self.output.follow(plan);
+        if self.connection.is_some() {
+            self.tell_health(plan);
         }
     }
 
     fn event(&mut self, plan: &BrokerPlan, event: DeviceEvent) {
         match event {
-            DeviceEvent::Connected { connection, terms } => {
+            DeviceEvent::Connected {
+                connection,
+                is_new_session,
+                terms,
+            } => {
                 self.health.set(true, None);
+                self.intake.connected(is_new_session);
                 tracing::info!(relay = %self.relay, "connected to the broker of devices");
                 self.connection = Some(connection);
                 self.output.connected(terms);
@@ -174,6 +228,9 @@ impl DeviceLink {
             }
             DeviceEvent::Published { token, outcome } => self.output.published(token, outcome),
             DeviceEvent::Subscribed { filter, problem } => {
+                if problem.is_none() {
+                    self.intake.subscribed(plan, &filter);
+                }
                 self.report(plan, &filter, problem);
             }
         }
@@ -187,12 +244,18 @@ impl DeviceLink {
             let problem = problem.map(|why| format!("the broker of relay `{}`: {why}", self.relay));
             let is_new = route.entry.counters.report(problem.clone());
             if let Some(problem) = problem.filter(|_| is_new) {
-                tracing::error!(%filter, "{problem}; tried again in a minute");
+                tracing::error!(%filter, "{problem}");
             }
         }
+        self.tell_health(plan);
+    }
+
+    /// There is a connection; a route may lack something all the same.
+    fn tell_health(&self, plan: &BrokerPlan) {
         let mut problems = plan.incoming.iter();
         let first = problems.find_map(|route| route.entry.counters.problem.load_full());
-        self.health.set(true, first.as_deref().map(String::as_str));
+        self.health
+            .set(true, first.as_deref().map(|problem| problem.why.as_str()));
     }
 
     /// A broker may keep sessions for less time than it is asked to.

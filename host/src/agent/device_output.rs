@@ -28,6 +28,8 @@ pub(super) struct Output {
     /// What the broker allows.
     terms: Option<DeviceTerms>,
     errands: Errands,
+    /// Only errands are sent any more.
+    is_leaving: bool,
     streams: Vec<Stream>,
     tokens: u64,
     /// The stream that is served next.
@@ -43,11 +45,19 @@ impl Output {
             store,
             terms: None,
             errands: Errands::default(),
+            is_leaving: false,
             streams: Vec::new(),
             tokens: 0,
             turn: 0,
             paused_until: None,
         }
+    }
+
+    /// A session begins.
+    pub(super) fn begin(&mut self, plan: &BrokerPlan) {
+        self.is_leaving = false;
+        self.disconnected();
+        self.follow(plan);
     }
 
     /// Serves these routes from now on: those of a higher priority first.
@@ -98,7 +108,7 @@ impl Output {
         refused.chain(paused).min()
     }
 
-    /// The agent ends, or no route needs the broker any more.
+    /// Prepares the last messages to the broker: the agent ends, or no route needs the broker any more.
     pub(super) fn leave(&mut self, is_withdrawn: bool) {
         if is_withdrawn {
             self.follow(&BrokerPlan::default());
@@ -106,14 +116,15 @@ impl Output {
         for stream in &self.streams {
             self.errands.leave(&stream.route);
         }
+        self.is_leaving = true;
     }
 
-    /// True when the broker has yet to be told of a route that is gone.
+    /// True while messages about withdrawn routes wait for the broker.
     pub(super) fn has_errands(&self) -> bool {
         !self.errands.is_empty()
     }
 
-    /// There is a connection.
+    /// Begins a connection.
     pub(super) fn connected(&mut self, terms: DeviceTerms) {
         self.terms = Some(terms);
         for stream in &mut self.streams {
@@ -141,8 +152,11 @@ impl Output {
             self.paused_until = None;
         }
         let mut has_some = self.errands.is_waiting();
+        if self.is_leaving {
+            return has_some;
+        }
         for stream in &mut self.streams {
-            has_some |= stream.is_last_due;
+            has_some |= stream.is_last_due();
             if let Some(queue) = stream.queue() {
                 has_some |= !queue.is_empty();
                 continue;
@@ -156,45 +170,63 @@ impl Output {
                 }
                 self.paused_until = Some(Instant::now() + STORE_PAUSE);
             }
-            has_some |= !stream.ready.is_empty();
+            has_some |= !stream.ready.is_empty() || stream.is_last_due();
         }
         has_some
     }
 
-    /// Publishes one message: of the live routes first, then of the durable ones in their turn among
-    /// those of one priority.
+    /// Publishes one message: errands first, then of the live routes, then of the durable ones in their
+    /// turn among those of one priority. What is told when the agent leaves is the last word.
     pub(super) fn send(&mut self, session: &DeviceSession, connection: u64) {
         let Some(terms) = self.terms else {
             return;
         };
         self.tokens += 1;
         let token = self.tokens;
-        if self.errands.send(session, connection, token, terms) {
-            return;
+        let is_sent = self.errands.send(session, connection, token, terms)
+            || self.is_leaving
+            || self.send_live(session, connection, token, terms);
+        if !is_sent {
+            self.send_durable(session, connection, token);
         }
+    }
+
+    /// False when there was nothing to send.
+    fn send_live(
+        &mut self,
+        session: &DeviceSession,
+        connection: u64,
+        token: u64,
+        terms: DeviceTerms,
+    ) -> bool {
+        let now_ms = self.store.ages().now_ms();
         for stream in &mut self.streams {
-            if std::mem::take(&mut stream.is_last_due) {
-                let last = stream.last.as_ref();
-                let last =
-                    last.and_then(|last| publish(&stream.route, last, 0, terms.acknowledges));
-                if let Some(last) = last {
-                    // Nothing comes of an error: the connection has ended, and the next one sees to it.
-                    let _ = session.publish(connection, token, last);
-                    return;
-                }
+            if stream.is_last_due()
+                && let Some(last) = stream.take_last(now_ms, terms.acknowledges)
+            {
+                // An error means that the connection has ended. The next connection sends it again.
+                let _ = session.publish(connection, token, last);
+                return true;
             }
             let next = stream.queue().and_then(|queue| queue.pop());
             if let Some((waited_ms, message)) = next {
                 let outgoing = publish(&stream.route, &message, waited_ms, false);
                 let sent = outgoing.map(|outgoing| session.publish(connection, token, outgoing));
                 match sent {
-                    Some(Ok(())) => count(&stream.route.counters.delivered),
+                    Some(Ok(())) => {
+                        count(&stream.route.counters.delivered);
+                        let last = stream.last_of(&message, now_ms.saturating_sub(waited_ms));
+                        stream.says(last);
+                    }
                     Some(Err(_)) | None => count(&stream.route.counters.dropped),
                 }
-                stream.sent(&message);
-                return;
+                return true;
             }
         }
+        false
+    }
+
+    fn send_durable(&mut self, session: &DeviceSession, connection: u64, token: u64) {
         let is_ready = |stream: &&mut Stream| !stream.ready.is_empty() && !stream.is_paused();
         let highest = self.streams.iter_mut().filter(is_ready);
         let highest = highest.map(|stream| stream.route.priority).max();
@@ -225,9 +257,9 @@ impl Output {
             token,
             position,
             is_done: is_expired,
+            last: stream.last_of(&logged.message, logged.stored_ms),
         });
         if !is_expired {
-            stream.sent(&logged.message);
             return;
         }
         if stream
@@ -250,9 +282,9 @@ impl Output {
             index.map(|index| (stream, index))
         });
         let Some((stream, index)) = found else {
-            // Of a live route, or published again by now.
+            // Of a live route, sent again for a will, or published again by now.
             if let Outcome::Never(why) = outcome {
-                tracing::warn!(%relay, "a message of a live route is dropped: {why}");
+                tracing::warn!(%relay, "a message is dropped: {why}");
             }
             return;
         };
@@ -260,6 +292,8 @@ impl Output {
         match outcome {
             Outcome::Taken => {
                 count(&route.counters.delivered);
+                let last = stream.in_flight[index].last.take();
+                stream.says(last);
                 if stream.refused.take().is_some() {
                     stream.report(relay, stream.lack);
                 }

@@ -33,19 +33,28 @@ pub(super) struct Stream {
     pub(super) read_to: u64,
     pub(super) ready: VecDeque<Logged>,
     pub(super) in_flight: VecDeque<InFlight>,
-    /// The broker has refused a message.
+    /// Until when the route pauses because the broker has refused a message, and the length of that pause.
     pub(super) refused: Option<(Instant, Duration)>,
-    /// What the broker does not do for the route on this connection.
+    /// What the route needs and the broker does not support on this connection.
     pub(super) lack: Option<&'static str>,
-    /// The last message of a route with a will, which is sent again when the will may be in its place.
-    pub(super) last: Option<Arc<Message>>,
-    pub(super) is_last_due: bool,
+    /// What the topic of a route with a will says: sent again when the will may be in its place.
+    last: Option<Last>,
+    is_last_due: bool,
 }
 
 pub(super) struct InFlight {
     pub(super) token: u64,
     pub(super) position: u64,
     pub(super) is_done: bool,
+    /// What the topic says when the broker has taken it.
+    pub(super) last: Option<Last>,
+}
+
+/// A message of a route with a will.
+pub(super) struct Last {
+    message: Arc<Message>,
+    /// When this node had it, by its [`AgeClock`](crate::store::ages::AgeClock).
+    since_ms: u64,
 }
 
 impl Stream {
@@ -94,7 +103,7 @@ impl Stream {
                 .is_some_and(|(until, _)| until > Instant::now())
     }
 
-    /// Says what the broker does not do for the route.
+    /// Notes what the route needs and the broker of this connection does not support, and reports it.
     pub(super) fn connected(&mut self, relay: &Name, terms: DeviceTerms) {
         self.lack = if !terms.acknowledges && self.reader().is_some() {
             Some(NO_ACKNOWLEDGEMENTS)
@@ -116,15 +125,56 @@ impl Stream {
         }
     }
 
-    /// Keeps what a broker that has published the will is sent again.
-    pub(super) fn sent(&mut self, message: &Arc<Message>) {
-        if self.route.target.will.is_some() {
-            self.last = Some(Arc::clone(message));
-            self.is_last_due = false;
-        }
+    /// What is to be kept of a message in case that the broker publishes the will.
+    pub(super) fn last_of(&self, message: &Arc<Message>, since_ms: u64) -> Option<Last> {
+        self.route.target.will.as_ref().map(|_| Last {
+            message: Arc::clone(message),
+            since_ms,
+        })
     }
 
-    /// The log lets go of what is done with.
+    /// The topic says this now, unless it says something later: acknowledgements may come in another
+    /// order than that of the messages.
+    pub(super) fn says(&mut self, last: Option<Last>) {
+        let Some(last) = last else {
+            return;
+        };
+        let before = self.last.as_ref();
+        if before.is_none_or(|before| before.message.sequence <= last.message.sequence) {
+            self.last = Some(last);
+        }
+        self.is_last_due = false;
+    }
+
+    /// True when the last message is to be sent again. Not while later ones are on their way: they
+    /// take its place.
+    pub(super) fn is_last_due(&self) -> bool {
+        let is_through = match &self.route.supply {
+            Supply::Log { reader, .. } => {
+                let is_read = self.read_to >= reader.log.head();
+                is_read && self.ready.is_empty() && self.in_flight.is_empty()
+            }
+            Supply::Queue(queue) => queue.is_empty(),
+        };
+        self.is_last_due && is_through
+    }
+
+    /// The last message, to be sent again; none when it is of no use any more.
+    pub(super) fn take_last(&mut self, now_ms: u64, at_least_once: bool) -> Option<DevicePublish> {
+        self.is_last_due = false;
+        let last = self.last.as_ref()?;
+        let waited_ms = now_ms.saturating_sub(last.since_ms);
+        let expiry_ms = match &self.route.supply {
+            Supply::Log { expiry_ms, .. } => *expiry_ms,
+            Supply::Queue(_) => None,
+        };
+        if expiry_ms.is_some_and(|age| waited_ms > age) {
+            return None;
+        }
+        publish(&self.route, &last.message, waited_ms, at_least_once)
+    }
+
+    /// Lets the log delete what is finished.
     pub(super) fn advance(&mut self) {
         let mut base = 0;
         while let Some(first) = self.in_flight.pop_front_if(|first| first.is_done) {
@@ -138,7 +188,7 @@ impl Stream {
         }
     }
 
-    /// Reads on where a stream has nothing ready. What has expired is passed over, and counted once.
+    /// Reads more when nothing is ready. Expired messages are skipped, and counted once.
     pub(super) async fn read(&mut self, store: &Store) -> anyhow::Result<()> {
         let Supply::Log { reader, expiry_ms } = self.route.supply.clone() else {
             return Ok(());
@@ -148,17 +198,15 @@ impl Stream {
         if !self.ready.is_empty() || self.read_to >= reader.log.head() {
             return Ok(());
         }
+        let head = reader.log.head();
         let messages = reader.log.read(store, self.read_to, READ_BYTES).await?;
+        if messages.is_empty() {
+            self.read_to = self.read_to.max(head); // the last ones are lost: nothing comes up to here
+        }
         let now_ms = store.ages().now_ms();
         for logged in messages {
             self.read_to = logged.position;
-            let expiry_ms = expiry_ms
-                .into_iter()
-                .chain(message::expiry_ms(&logged.message.headers));
-            let is_expired = expiry_ms
-                .min()
-                .is_some_and(|age| logged.is_older(age, now_ms));
-            if !is_expired {
+            if !message::is_expired(&logged, expiry_ms, now_ms) {
                 self.ready.push_back(logged);
                 continue;
             }
@@ -171,7 +219,7 @@ impl Stream {
     }
 }
 
-/// What a message is for devices when this node has had it for some time; none when it has expired.
+/// A message as it is published to devices after it has waited here; none when it has expired.
 pub(super) fn publish(
     route: &OutgoingTopic,
     message: &Message,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use haar_protocol::ids::Name;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, device_user, former_device_user};
 use haar_protocol::status::RelayStatus;
-use haar_relay::DeviceOptions;
+use haar_relay::{DeviceOptions, FORMER_SILENCE, Former};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -41,16 +41,17 @@ pub(super) struct Devices {
     brokers: HashMap<Name, Broker>,
     /// What statuses report of each broker that is needed, also of those that can't be used.
     healths: BTreeMap<Name, Arc<Health>>,
-    /// Tasks that have a session forgotten.
-    leaving: HashMap<Name, AbortHandle>,
+    /// Those that have a session forgotten.
+    leaving: HashMap<Name, Broker>,
     stop: CancellationToken,
 }
 
 #[derive(Debug)]
 struct Broker {
     access: RelayAccess,
-    plan: watch::Sender<BrokerPlan>,
-    forget: CancellationToken,
+    /// None when no route needs it any more: the broker is told to forget the session.
+    plan: watch::Sender<Option<BrokerPlan>>,
+    health: Arc<Health>,
     task: AbortHandle,
 }
 
@@ -69,15 +70,15 @@ impl Devices {
     /// Keeps a session with each broker of `plans`, and has the others forgotten.
     pub(super) fn follow(&mut self, plans: &BTreeMap<Name, BrokerPlan>, brokers: &[RelayAccess]) {
         while self.tasks.try_join_next().is_some() {} // those that have ended
-        self.leaving.retain(|_, task| !task.is_finished());
+        self.leaving.retain(|_, broker| !broker.task.is_finished());
         let gone = self
             .brokers
             .keys()
             .filter(|name| !plans.contains_key(*name));
         for name in gone.cloned().collect::<Vec<_>>() {
             if let Some(broker) = self.brokers.remove(&name) {
-                broker.forget.cancel();
-                self.leaving.insert(name, broker.task);
+                broker.plan.send_replace(None);
+                self.leaving.insert(name, broker);
             }
         }
         self.healths.retain(|name, _| plans.contains_key(name));
@@ -86,15 +87,18 @@ impl Devices {
                 self.can_not_use(name, "the assignment does not say how to reach it");
                 continue;
             };
-            let known = self.brokers.get(name);
-            if let Some(broker) = known.filter(|broker| &broker.access == access) {
-                broker.plan.send_replace(plan.clone());
-                continue;
-            }
-            // Somebody else, or somewhere else: what the broker keeps for the session stays there.
-            let others = self.brokers.remove(name).map(|broker| broker.task);
-            for task in others.into_iter().chain(self.leaving.remove(name)) {
-                task.abort();
+            let known = self.brokers.remove(name);
+            match known.or_else(|| self.leaving.remove(name)) {
+                Some(broker) if &broker.access == access => {
+                    broker.plan.send_replace(Some(plan.clone()));
+                    let health = Arc::clone(&broker.health);
+                    self.healths.insert(name.clone(), health);
+                    self.brokers.insert(name.clone(), broker);
+                    continue;
+                }
+                // Somebody else, or somewhere else: what the broker keeps for the session stays there.
+                Some(broker) => broker.task.abort(),
+                None => {}
             }
             match self.open(access, plan) {
                 Ok(broker) => drop(self.brokers.insert(name.clone(), broker)),
@@ -126,8 +130,8 @@ impl Devices {
 
     fn open(&mut self, access: &RelayAccess, plan: &BrokerPlan) -> anyhow::Result<Broker> {
         let options = self.means.options(access)?;
-        let (plan, planned) = watch::channel(plan.clone());
-        let forget = CancellationToken::new();
+        let (plan, planned) = watch::channel(Some(plan.clone()));
+        let health = self.health(&access.name);
         let work = device_link::run(
             access.clone(),
             options,
@@ -135,15 +139,14 @@ impl Devices {
             Arc::clone(&self.means.bus),
             self.means.store.clone(),
             device_link::Ends {
-                health: self.health(&access.name),
-                forget: forget.clone(),
+                health: Arc::clone(&health),
                 stop: self.stop.clone(),
             },
         );
         Ok(Broker {
             access: access.clone(),
             plan,
-            forget,
+            health,
             task: self.tasks.spawn(work),
         })
     }
@@ -170,7 +173,11 @@ impl Means {
         Ok(DeviceOptions {
             endpoint: account.endpoint(access)?,
             identity: account.identity(access, device_user(&account.node, &access.name))?,
-            former: Some(account.identity(access, former)?),
+            former: Some(Former {
+                identity: account.identity(access, former)?,
+                silence: FORMER_SILENCE,
+            }),
+            begins_clean: false,
         })
     }
 }

@@ -59,13 +59,11 @@ impl Agent {
             self.assignment(&envelope).await;
         }
         self.end_lives().await;
-        let are_given = self.node.registry.gives_numbers();
-        self.reserve_numbers(are_given).await;
         if self.lacks_logs {
             self.open_logs_again().await;
         }
         if self.store.is_known_to_fail() {
-            // Nobody else may write for long: whether it works again is seen by trying.
+            // Nothing else may write for a long time: only a write shows that it works again.
             let store = self.store.clone();
             self.work
                 .spawn(async move { drop(store.keep_ages().await) });
@@ -79,7 +77,7 @@ impl Agent {
         self.send_status().await;
     }
 
-    /// Where the disk does not answer, the status says so and goes without.
+    /// A disk that does not answer must not hold up the status, which then lacks these counts.
     async fn count_dead_letters(&mut self) {
         if self.store.slow_for().is_some() {
             return;
@@ -131,6 +129,8 @@ impl Agent {
         let sequence = self.reports.number(&self.store).await;
         let now_ms = now_ms();
         let written = flash::written_bytes();
+        let measurements = Arc::clone(&self.surroundings.measurements);
+        let free = measurements.free_bytes(&self.data).await;
         let frame = Frame {
             sequence,
             now_ms,
@@ -149,7 +149,7 @@ impl Agent {
             serves: self.serving.statuses(),
             link_key_generation: self.options.link_secret.generation(),
             memory_source: self.options.membership.memory_source.clone(),
-            store: reporter::store(&self.store, &self.data, &mut self.store_since, now_ms),
+            store: reporter::store(&self.store, free, &mut self.store_since, now_ms),
         };
         let membership = &self.options.membership;
         let (bus, key) = (&self.surroundings.bus, &self.options.key);
@@ -188,10 +188,9 @@ impl Agent {
             tracing::error!("how far messages were delivered can't be stored: {error:#}");
         }
         housekeeping::store_waiting(&self.store, &self.surroundings.bus.recorders()).await;
-        if self.node.is_idle() && self.reserved > 1 {
-            // Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
-            let highest = self.node.registry.highest_number();
-            let _ = self.store.past(0, Some(highest)).await;
+        if self.node.is_idle() {
+            let registry = &self.node.registry;
+            self.numbers.end(&self.store, registry).await;
         }
         if let Err(error) = self.store.keep_ages().await
             && !self.store.is_known_to_fail()

@@ -121,10 +121,10 @@ pub(super) async fn delete_unowned(
     }
 }
 
-/// Directories that are to be deleted are called so, and no application is.
+/// The prefix of directories that wait for their deletion. No application's name begins with it.
 const ASIDE: &str = ".ended.";
 
-/// Takes the private directories of microservices away: nobody finds them any more, and the next look
+/// Renames the private directories of microservices, so that nothing finds them any more. The next look
 /// deletes them.
 pub(super) fn set_aside(
     surroundings: &Surroundings,
@@ -168,6 +168,11 @@ async fn look(
     let Kept { owners, histories } = now_kept;
     let store = &surroundings.store;
     store.follow_histories(owners.clone(), histories).await?;
+    if let Err(error) = store.remove_old_copy().await
+        && !store.is_known_to_fail()
+    {
+        tracing::warn!("the old copy of the database stays: {error:#}");
+    }
     let private = surroundings.private_directories.clone();
     tokio::task::spawn_blocking(move || delete_set_aside(&private)).await?;
     for name in store.follow_owners(owners).await? {

@@ -4,6 +4,7 @@
 mod pauses;
 pub mod slot;
 pub mod node;
+mod numbers;
 mod actions;
 mod replay;
 mod view;
@@ -61,10 +62,10 @@ pub enum Event {
     Disconnected(RelayNumber, DisconnectReason),
     /// A module is ready, or is not.
     Prepared(Arc<Microservice>, Result<InstancePre<State>, PrepareError>),
-    /// An instance's `start` has returned, or it has answered to other values of its configuration.
+    /// An instance's `start` or `configuration-changed` has returned.
     Answered(MicroserviceName, u64),
     /// A dead letter goes back into its inbox; the answer says why not.
     Replay(Box<DeadLetter>, oneshot::Sender<Result<(), String>>),
-    /// Something that statuses tell is different: dead letters, or a session with devices.
+    /// Something that statuses report has changed: dead letters, or a session with a broker of devices.
     Changed,
 }

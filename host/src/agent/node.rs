@@ -12,6 +12,7 @@ use haar_protocol::text;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+use super::assigning::without;
 use super::slot::{REASON_BYTES_MAX, Running, Slot, Waiting};
 use crate::accept::{Allegiance, InForce};
 use crate::bus::registry::Registry;
@@ -52,7 +53,7 @@ pub struct Node {
     pub(super) slots: BTreeMap<MicroserviceName, Slot>,
     /// Inboxes, sequences, counters.
     pub registry: Registry,
-    /// What was discarded because its routes are gone, as the store counts it.
+    /// Messages that were discarded with their routes, as the store counts them.
     pub discarded: Overflow,
     /// True when the status says something else than the last one that was sent.
     pub changed: bool,
@@ -118,13 +119,27 @@ impl Node {
         });
         self.assignment = Some(assignment);
         if trust_changed {
-            effects.extend(self.prepare_again());
+            self.slots.values_mut().for_each(Slot::distrust);
         }
         effects.push(Effect::Sweep(
             self.wanted.values().map(|spec| spec.module).collect(),
         ));
         effects.extend(self.reconcile(now_ms));
         effects
+    }
+
+    /// The lives of these microservices have ended, and no instance of them runs. What waited for them goes
+    /// with all that is known of them, and the assignment in force goes on without them, so that nothing of
+    /// an old life starts on the data of the next one.
+    pub fn forget_lives(&mut self, names: &[MicroserviceName]) {
+        for name in names {
+            self.wanted.remove(name);
+            self.slots.remove(name);
+            self.registry.forget_inbox(name);
+        }
+        let in_force = self.assignment.take();
+        self.assignment = in_force.map(|assignment| without(assignment, names));
+        self.changed = true;
     }
 
     /// A module is ready, or is not.
@@ -176,6 +191,7 @@ impl Node {
         };
         slot.failures = 0;
         slot.waiting = None;
+        slot.unverified = false;
         slot.last = Some((Arc::clone(spec), pre.clone()));
         match &slot.running {
             None => vec![Effect::Start(Arc::clone(spec), pre)],
@@ -199,8 +215,8 @@ impl Node {
         }
     }
 
-    /// An instance has started: its `start` returned; or it has answered to other values of its
-    /// configuration. What changed while it was prepared is told to it now.
+    /// An instance has started (its `start` returned), or has answered `configuration-changed`. It gets what
+    /// has changed since it was prepared.
     pub fn answered(
         &mut self,
         name: &MicroserviceName,
@@ -242,6 +258,7 @@ impl Node {
         };
         self.changed = true;
         slot.stop_deadline = None;
+        slot.logger.end_instance();
         if !self.wanted.contains_key(name) {
             self.slots.remove(name);
             return self.reconcile(now_ms);
@@ -291,19 +308,20 @@ impl Node {
                     slot.waiting = None;
                     slot.restarts += 1;
                     self.changed = true;
-                    let wanted = self.wanted.get(name);
-                    if let (Some((spec, pre)), Some(wanted)) = (&slot.last, wanted)
-                        && !reconcile::needs_restart(spec, wanted)
-                    {
-                        effects.push(Effect::Start(Arc::clone(wanted), pre.clone()));
+                    let Some(wanted) = self.wanted.get(name) else {
+                        continue;
+                    };
+                    match &slot.last {
+                        Some((spec, pre)) if !reconcile::needs_restart(spec, wanted) => {
+                            effects.push(Effect::Start(Arc::clone(wanted), pre.clone()));
+                        }
+                        _ => effects.extend(slot.prepare(wanted)),
                     }
                 }
                 Some(Waiting::Prepare(at)) if at <= now => {
                     slot.waiting = None;
-                    if let Some(wanted) = self.wanted.get(name) {
-                        slot.preparing = Some(Arc::clone(wanted));
-                        effects.push(Effect::Prepare(Arc::clone(wanted)));
-                    }
+                    let wanted = self.wanted.get(name);
+                    effects.extend(wanted.and_then(|wanted| slot.prepare(wanted)));
                 }
                 _ => {}
             }

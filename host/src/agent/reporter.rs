@@ -1,7 +1,6 @@
 //! Makes the node's status: a complete, sequenced snapshot.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use haar_engine::configuration;
@@ -33,7 +32,7 @@ pub(super) struct Frame {
     pub(super) now_ms: u64,
     /// When the agent started, likewise.
     pub(super) started_ms: u64,
-    /// The same by the clock that never steps.
+    /// The same by the monotonic clock.
     pub(super) began: Instant,
     /// How long it pauses between statuses at most.
     pub(super) interval_ms: u64,
@@ -49,7 +48,7 @@ pub(super) struct Frame {
     pub(super) policy: PolicyStatus,
     /// The relays that it attaches to.
     pub(super) relays: Vec<RelayStatus>,
-    /// The brokers of plain devices that it talks to.
+    /// Its sessions with brokers of devices.
     pub(super) brokers: Vec<RelayStatus>,
     /// The relays that it runs.
     pub(super) serves: Vec<ServedStatus>,
@@ -57,7 +56,7 @@ pub(super) struct Frame {
     pub(super) flash: Option<FlashStatus>,
     /// Its generation.
     pub(super) link_key_generation: u64,
-    /// Where the budget's memory comes from.
+    /// How the budget's memory was determined.
     pub(super) memory_source: Option<String>,
     /// What is wrong with its database.
     pub(super) store: Option<StoreStatus>,
@@ -120,16 +119,14 @@ pub(super) fn status(
     }
 }
 
-/// What there is to tell of the database. `data` is the directory that it is in; `since` is kept by
-/// the caller.
+/// What a status says of the database; nothing when all is well. `free` are the free bytes of its file
+/// system, where they are known; `since` is kept by the caller.
 pub(super) fn store(
     store: &Store,
-    data: &Path,
+    free: Option<u64>,
     since: &mut Option<u64>,
     now_ms: u64,
 ) -> Option<StoreStatus> {
-    let space = rustix::fs::statvfs(data).ok();
-    let free = space.map(|space| space.f_bavail.saturating_mul(space.f_frsize));
     let slow = || {
         let seconds = store.slow_for()?.as_secs();
         Some(format!("the disk has not answered for {seconds} s"))
@@ -143,7 +140,7 @@ pub(super) fn store(
     (status != StoreStatus::default()).then_some(status)
 }
 
-/// What is wrong: why the database fails, or that there is too little room for it to go on.
+/// What is wrong: the reason why the database fails, or that the disk is too full for it to go on.
 fn trouble(
     failing: Option<String>,
     free: Option<u64>,
@@ -163,7 +160,7 @@ fn trouble(
 
 fn routes(node: &Node, began: Instant) -> Vec<RouteStatus> {
     let waiting = waiting(node);
-    // A route of a topic has one end here, and the other at the relay that `peer` names.
+    // A route from or to a topic has one end here; `peer` names the relay where the other one is.
     let waits = |counters: &RouteCounters, peer: &Name| {
         let ends = waiting.get(&counters.id.to_u64())?.iter();
         let is_its = |other: &Option<&Name>| counters.topic.is_some() || *other == Some(peer);
@@ -173,21 +170,24 @@ fn routes(node: &Node, began: Instant) -> Vec<RouteStatus> {
                 .sum(),
         )
     };
-    node.registry
-        .counters()
-        .map(|(peer, counters)| RouteStatus {
+    let after_s = |then: Instant| then.saturating_duration_since(began).as_secs();
+    let route = |(peer, counters): (&Name, &RouteCounters)| {
+        let problem = counters.problem.load();
+        RouteStatus {
             id: counters.id,
             peer: peer.clone(),
             topic: counters.topic.clone(),
-            counted_after_s: counters.began.saturating_duration_since(began).as_secs(),
+            counted_after_s: after_s(counters.began),
             sent: counters.sent.load(Ordering::Relaxed),
             delivered: counters.delivered.load(Ordering::Relaxed),
             handled: counters.handled.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
             waiting: waits(counters, peer).unwrap_or(0),
-            problem: counters.problem.load().as_deref().cloned(),
-        })
-        .collect()
+            problem: problem.as_deref().map(|problem| problem.why.clone()),
+            problem_after_s: problem.as_deref().map(|problem| after_s(problem.began)),
+        }
+    };
+    node.registry.counters().map(route).collect()
 }
 
 /// How many messages wait on durable routes, by the route's number, each with the name of the node at

@@ -28,6 +28,7 @@ use super::housekeeping::{self, Kept};
 use super::links::{Doors, Intake, Links, Means};
 use super::log_shipper::LogShipper;
 use super::node::Node;
+use super::numbers::Numbers;
 use super::relays::{Relays, Uplink};
 use super::reports::Reports;
 use super::requests::{Desk, QUEUE_REQUESTS};
@@ -80,7 +81,7 @@ pub struct Options {
     pub precompiled: Precompiled,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
-    /// After this time microservices look at their directories again.
+    /// How often an instance looks whether its granted directories have changed.
     pub look_pause: Duration,
 }
 
@@ -122,11 +123,10 @@ pub struct Agent {
     pub(super) unstored: Option<Bytes>,
     /// An assignment in force of which a part waits for the end of these instances.
     pub(super) ending: Option<(Bytes, Held)>,
-    /// Outlets without logs may give numbers up to here; 0 before that is known.
-    pub(super) reserved: u64,
+    pub(super) numbers: Numbers,
     /// Its data directory.
     pub(super) data: PathBuf,
-    /// Since when something is wrong with its database.
+    /// When its database began to fail; none while it works.
     pub(super) store_since: Option<u64>,
     /// The least generation of its key for links that the site wants.
     pub(super) link_key_generation: u64,
@@ -259,7 +259,7 @@ impl Agent {
             lacks_logs: false,
             unstored: None,
             ending: None,
-            reserved: 0,
+            numbers: Numbers::default(),
             data: data.to_owned(),
             store_since: None,
             link_key_generation: 0,
@@ -315,6 +315,11 @@ impl Agent {
                 }
                 () = tokio::time::sleep_until(self.report_at) => {
                     service_manager.wait_for_disk(pin!(self.report())).await;
+                }
+                () = sleep_until(self.numbers.wake()) => {
+                    let registry = &self.node.registry;
+                    let reserved = self.numbers.reserve(&self.store, registry);
+                    service_manager.wait_for_disk(pin!(reserved)).await;
                 }
                 () = sleep_until(service_manager.wake()) => {} // told below, as after every turn
             }

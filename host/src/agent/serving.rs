@@ -149,8 +149,8 @@ impl Serving {
     }
 }
 
-/// Who may connect may change while a relay runs, and its certificate: it is another one when the host
-/// of its address is, or a year before its end. Everything else makes it another relay.
+/// True when a running relay can follow the change: only who may connect or its certificate differs. The
+/// certificate changes with the host of its address, and a year before it expires.
 fn is_same(one: &ServedRelay, other: &ServedRelay) -> bool {
     (&one.name, one.listen) == (&other.name, other.listen)
 }
@@ -295,9 +295,11 @@ mod tests {
             ca_pem: String::new(),
         };
         let mut serving = Serving::new(account, directory.path());
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = free.local_addr().unwrap();
-        drop(free);
+        // The system gives the port to nobody else as long as this socket, which does not listen, has it.
+        let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listen = reserved.local_addr().unwrap();
         serving.run(&[relay("hall", listen, "192.0.2.1")]);
         assert_eq!(next(&mut serving).await, None);
         let ended = serving.served[0].ended.clone();

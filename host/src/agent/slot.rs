@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+use super::node::Effect;
 use super::pauses;
 use crate::bus::inbox::Inbox;
 use crate::local_api::files::thread::FileThread;
@@ -75,9 +76,12 @@ pub struct Slot {
     pub last: Option<(Arc<Microservice>, InstancePre<State>)>,
     /// What was refused.
     pub refused: Option<Arc<Microservice>>,
+    /// What runs was verified with another trust than there is now. Nothing is kept that could be started
+    /// without another look.
+    pub unverified: bool,
     /// What waits for its time.
     pub waiting: Option<Waiting>,
-    /// What was wanted when that began.
+    /// For which wanted microservice.
     pub waits_for: Option<Arc<Microservice>>,
     /// When an instance that was asked to stop is ended by force.
     pub stop_deadline: Option<Instant>,
@@ -97,10 +101,12 @@ pub struct Slot {
     pub logger: Logger,
     /// What is counted of it.
     pub counters: Arc<Counters>,
-    /// Since when.
+    /// When counting began.
     pub counted_from: Instant,
     /// Where its instances wait for disks.
     pub file_thread: Arc<FileThread>,
+    /// Where its grants are checked: a directory may be on a file server that does not answer.
+    pub grant_thread: Arc<FileThread>,
 }
 
 impl Slot {
@@ -112,6 +118,7 @@ impl Slot {
             ready: None,
             last: None,
             refused: None,
+            unverified: false,
             waiting: None,
             waits_for: None,
             stop_deadline: None,
@@ -125,17 +132,27 @@ impl Slot {
             counters,
             counted_from: Instant::now(),
             file_thread: Arc::default(),
+            grant_thread: Arc::default(),
         }
     }
 
-    /// Something else is wanted than what failed here, or could not be had: it does not wait out the
-    /// pauses of the other, and nothing is shown of it.
+    /// Forgets failures and their pause, unless they are of `wanted`: another module or revision starts at
+    /// once, and shows no reason of the last one.
     pub fn forget_failures_unless_of(&mut self, wanted: &Microservice) {
         if self.waiting.is_some() && self.waits_for.as_deref() != Some(wanted) {
             self.waiting = None;
             self.failures = 0;
             self.reason = None;
         }
+    }
+
+    /// Begins to prepare `wanted`, unless something is being prepared.
+    pub fn prepare(&mut self, wanted: &Arc<Microservice>) -> Option<Effect> {
+        if self.preparing.is_some() {
+            return None; // the answer leads on
+        }
+        self.preparing = Some(Arc::clone(wanted));
+        Some(Effect::Prepare(Arc::clone(wanted)))
     }
 
     /// Waits until the next start, or the next attempt to get the module, of `spec`.
@@ -194,6 +211,16 @@ impl Slot {
         }
     }
 
+    /// Other publishers or signatures are trusted than before: what was prepared has to be prepared again
+    /// before it starts. What was refused may be good now, and what runs may not be.
+    pub fn distrust(&mut self) {
+        self.unverified = true;
+        self.refused = None;
+        self.preparing = None;
+        self.ready = None;
+        self.last = None;
+    }
+
     /// A change that was refused is not wanted any more, and what ran before it goes on: nothing is left
     /// of the refusal.
     pub fn forget_refusal_unless_of(&mut self, wanted: &Microservice) {
@@ -218,7 +245,7 @@ impl Slot {
         });
     }
 
-    /// Bytes of memory that its instance has.
+    /// Bytes of memory that its running instance holds.
     fn held_bytes(&self) -> u64 {
         match self.running {
             Some(_) => self.counters.memory_bytes.load(Ordering::Relaxed),
@@ -226,7 +253,7 @@ impl Slot {
         }
     }
 
-    /// True when what runs can't become what is wanted without a restart.
+    /// True when the running instance must be restarted to become `wanted`.
     pub fn must_restart(&self, wanted: &Microservice) -> bool {
         let running = self.running.as_ref();
         running.is_some_and(|running| needs_restart(&running.spec, wanted))
@@ -248,6 +275,7 @@ impl Slot {
             held_bytes: self.held_bytes(),
             refused: self.refused.clone(),
             backing_off: self.waiting.is_some(),
+            unverified: self.unverified && self.running.is_some(),
             stopping: self.stop_deadline.is_some() && self.ready.is_none(),
         }
     }
@@ -284,7 +312,7 @@ impl Slot {
         waiting.into_iter().chain(self.stop_deadline).min()
     }
 
-    /// What the node's status says of it. `began`: the agent.
+    /// Its part of the node's status. `began` is when the agent started.
     pub fn status(
         &self,
         name: &MicroserviceName,

@@ -63,6 +63,12 @@ impl Node {
         })
     }
 
+    /// Where the grants of a microservice are checked.
+    pub fn grant_thread(&self, name: &MicroserviceName) -> Option<Arc<FileThread>> {
+        let slot = self.slots.get(name)?;
+        Some(Arc::clone(&slot.grant_thread))
+    }
+
     /// Ends an instance that does not listen. Its end comes as [`Node::exited`].
     pub fn abort(&self, name: &MicroserviceName) {
         if let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) {
@@ -70,7 +76,7 @@ impl Node {
         }
     }
 
-    /// What the status says of the microservices. `began`: the agent.
+    /// The microservices in the status. `began` is when the agent started.
     pub fn microservices(&self, began: Instant) -> Vec<MicroserviceStatus> {
         self.slots
             .iter()

@@ -274,6 +274,12 @@ impl Logs {
         self.logs.contains_key(&(owner.clone(), name.clone()))
     }
 
+    /// The highest number of a message in a log to which this node appends.
+    pub(super) fn highest_head(&self) -> u64 {
+        let own = self.logs.iter().filter(|((_, name), _)| name.is_own());
+        own.map(|(_, log)| log.head()).max().unwrap_or(0)
+    }
+
     /// How many messages wait on each durable route: its number, and the node at its other end.
     pub fn waiting(&self) -> impl Iterator<Item = (u64, &NodeId, u64)> {
         let names: BTreeMap<LogId, &LogName> = self

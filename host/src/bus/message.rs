@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::history::Recorder;
 use super::stream::Stream;
 use crate::store::ages::AgeClock;
+use crate::store::log::Logged;
 
 /// Where a message comes from: stamped by the agent, shared by all messages of one outlet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +54,21 @@ pub fn expiry_ms(headers: &Headers) -> Option<u64> {
     let mut headers = headers.iter();
     let (_, seconds) = headers.find(|(name, _)| name == EXPIRY_HEADER)?;
     Some(u64::from(seconds.parse::<u32>().ok()?) * 1_000)
+}
+
+/// For how many more seconds a message with these headers is of use when it has waited here, if they
+/// say so. What leaves the node says this instead.
+pub fn left_s(headers: &Headers, waited_ms: u64) -> Option<u64> {
+    let left_ms = expiry_ms(headers)?.saturating_sub(waited_ms);
+    Some(left_ms.div_ceil(1_000))
+}
+
+/// True when a stored message has waited on this node for longer than its route allows, or its
+/// publisher.
+pub fn is_expired(logged: &Logged, of_route_ms: Option<u64>, now_ms: u64) -> bool {
+    let of_publisher_ms = expiry_ms(&logged.message.headers);
+    let expiry_ms = of_route_ms.into_iter().chain(of_publisher_ms).min();
+    expiry_ms.is_some_and(|age_ms| logged.is_older(age_ms, now_ms))
 }
 
 impl Message {
@@ -105,11 +121,10 @@ pub struct Delivery {
 impl Delivery {
     /// For how many more seconds its publisher says that it is of use.
     pub fn left_s(&self, ages: &AgeClock) -> Option<u64> {
-        let expiry_ms = expiry_ms(&self.message.headers)?;
         let since_ms = self.place.as_ref().map(|place| place.stored_ms);
         let since_ms = since_ms.or(self.taken_ms)?;
         let waited_ms = ages.now_ms().saturating_sub(since_ms);
-        Some(expiry_ms.saturating_sub(waited_ms).div_ceil(1_000))
+        left_s(&self.message.headers, waited_ms)
     }
 
     /// True when the message has waited on this node for longer than its route allows, or its
@@ -156,8 +171,17 @@ pub struct RouteCounters {
     pub handled: AtomicU64,
     /// Messages that were dropped here.
     pub dropped: AtomicU64,
-    /// Why a route from or to a topic does not do all that its manifest says, for a person.
-    pub problem: ArcSwapOption<String>,
+    /// Why a route from or to a topic does not do all that its manifest says.
+    pub problem: ArcSwapOption<RouteProblem>,
+}
+
+/// Why a route does not do all that its manifest says.
+#[derive(Debug)]
+pub struct RouteProblem {
+    /// For a person.
+    pub why: String,
+    /// Since when.
+    pub began: Instant,
 }
 
 impl RouteCounters {
@@ -187,9 +211,11 @@ impl RouteCounters {
     /// Says why the route does not do all that its manifest says, or that it does. False when that
     /// was said before.
     pub fn report(&self, problem: Option<String>) -> bool {
-        let differs = self.problem.load().as_deref() != problem.as_ref();
+        let differs = self.problem.load().as_deref().map(|known| &known.why) != problem.as_ref();
         if differs {
-            self.problem.store(problem.map(Arc::new));
+            let began = Instant::now();
+            let problem = problem.map(|why| Arc::new(RouteProblem { why, began }));
+            self.problem.store(problem);
         }
         differs
     }

@@ -58,6 +58,14 @@ impl Registry {
         self.inboxes.get(name)
     }
 
+    /// Forgets the inbox of a microservice, with what waits in it: the next one is another. What the route
+    /// table in force still puts in is lost.
+    pub fn forget_inbox(&mut self, name: &MicroserviceName) {
+        if let Some(inbox) = self.inboxes.remove(name) {
+            inbox.clear();
+        }
+    }
+
     /// The counters of all routes, with the name of the node at the other end.
     pub fn counters(&self) -> impl Iterator<Item = (&Name, &RouteCounters)> {
         self.counters
@@ -117,16 +125,31 @@ impl Registry {
         numbers.max().unwrap_or(0).max(self.floor)
     }
 
-    /// The highest number of the outlets among these that get a log only now.
-    pub fn highest_before(&self, wanted: &[WantedLog]) -> u64 {
+    /// The highest number that any outlet or topic has, with a log or without.
+    pub fn highest_of_all(&self) -> u64 {
+        self.highest_number().max(self.logs.highest_head())
+    }
+
+    /// The highest number that outlets among these may have given that get a log only now; none where there
+    /// are no such outlets. They publish until the new table is in force: no more than `ahead` messages.
+    pub fn highest_before(&self, wanted: &[WantedLog], ahead: u64) -> Option<u64> {
         let numbers = wanted.iter().filter_map(|log| match &log.name {
             LogName::Outlet(outlet) if !self.logs.has(&log.owner, &log.name) => {
-                let outlet = (log.owner.clone(), outlet.clone());
-                Some(self.sequences.get(&outlet)?.load(Ordering::Relaxed))
+                let sequence = self.sequences.get(&(log.owner.clone(), outlet.clone()));
+                Some(sequence.map_or(self.floor, |last| last.load(Ordering::Relaxed) + ahead))
             }
             _ => None,
         });
-        numbers.max().unwrap_or(0)
+        numbers.max()
+    }
+
+    /// Has every number that is given from now on be above this one.
+    pub fn begin_above(&mut self, number: u64) {
+        self.floor = self.floor.max(number);
+        let numbers = self.sequences.values().chain(self.topic_sequences.values());
+        for last in numbers {
+            last.fetch_max(number, Ordering::Relaxed);
+        }
     }
 
     /// A recorder for each port that is kept. One lives on as long as nothing changes for its port.

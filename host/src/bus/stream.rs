@@ -130,10 +130,14 @@ impl Stream {
         };
         if let Some(read_to) = read_to {
             let log = &self.reader.log;
+            let head = log.head();
             let messages = log.read(store, read_to, READ_BYTES).await?;
             let entry = self.entry.load_full();
             let mut state = self.state();
             let delivered_before = state.delivered_before;
+            if messages.is_empty() {
+                state.read_to = state.read_to.max(head); // the last ones are lost: nothing comes up to here
+            }
             for logged in messages {
                 state.read_to = logged.position;
                 let stored_ms = logged.stored_ms;

@@ -6,7 +6,7 @@
 //! route, `mqtt:RELAY` for the microservice (no microservice has a colon in its name), and the filter
 //! of the route for the outlet. Its sequence counts what the node has taken for this route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -227,6 +227,16 @@ fn bare(text: &str) -> String {
 }
 
 impl IncomingTopic {
+    /// Number of the route.
+    pub fn number(&self) -> u64 {
+        self.entry.counters.id.to_u64()
+    }
+
+    /// True when it wants what the broker retains.
+    pub fn wants_retained(&self) -> bool {
+        self.retained != Retained::None
+    }
+
     /// True when the property `content_type` of a message, if it has one, names the inlet's type.
     /// Parameters aside: `text/plain; charset=utf-8` is `text/plain`.
     pub fn takes(&self, content_type: Option<&str>) -> bool {
@@ -267,20 +277,30 @@ impl BrokerPlan {
                 filter: route.filter.clone(),
                 at_least_once,
                 retained: route.retained,
+                receivers: BTreeSet::new(),
             });
             subscription.at_least_once |= at_least_once;
             subscription.retained = subscription.retained.max(route.retained);
+            if route.wants_retained() {
+                subscription.receivers.insert(route.number());
+            }
         }
         subscriptions.into_values().collect()
     }
 
     /// The routes of a message: those of the subscription for which the broker sent it, or all that
-    /// its topic fits when the broker does not say.
-    pub fn routes(&self, topic: &str, subscription: Option<u32>) -> Vec<&IncomingTopic> {
+    /// its topic fits when the broker does not say. One that the broker has retained is not for all.
+    pub fn routes(
+        &self,
+        topic: &str,
+        subscription: Option<u32>,
+        is_retained: bool,
+    ) -> Vec<&IncomingTopic> {
         let is_meant = |route: &&IncomingTopic| {
             let filter = &route.filter;
             subscription.is_none_or(|number| filter.subscription_id() == number)
                 && filter.matches(topic)
+                && (!is_retained || route.wants_retained())
         };
         self.incoming.iter().filter(is_meant).collect()
     }

@@ -22,14 +22,14 @@ const LINE_BYTES_MAX: usize = 4_096;
 /// The longest context in bytes.
 const CONTEXT_BYTES_MAX: usize = 128;
 
-/// Between two lines that say how many were kept out.
+/// The shortest time between two lines that report how many were kept out.
 const GAP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Lines that are kept for the report of a failure.
 const LAST_LINES_MAX: usize = 10;
 /// Bytes that are kept of each of them.
 const LAST_LINE_BYTES_MAX: usize = 512;
-/// Lines of standard error that tell why a guest gave up, where it does not say so itself.
+/// Lines of standard error that are taken for the reason of a failure when there is no panic message.
 const LAST_WORDS_LINES: usize = 3;
 
 /// Writes log lines of one microservice, whatever instance of it runs. Cheap to clone.
@@ -56,9 +56,9 @@ struct Gate {
     lines: Rate,
     bytes: Rate,
     last: VecDeque<Said>,
-    /// Lines that were kept out since the last time that a line said so.
+    /// Lines that were kept out and not reported yet.
     kept_out: u64,
-    /// When that was.
+    /// When such lines were last reported.
     said: Option<Instant>,
 }
 
@@ -72,8 +72,8 @@ struct Said {
 }
 
 impl Gate {
-    /// How many lines were kept out, when it is time to say so.
-    fn say_kept_out(&mut self) -> Option<u64> {
+    /// How many lines were kept out, when it is time to report it.
+    fn take_kept_out(&mut self) -> Option<u64> {
         let is_due = self.said.is_none_or(|said| said.elapsed() >= GAP_PAUSE);
         if self.kept_out == 0 || !is_due {
             return None;
@@ -82,7 +82,7 @@ impl Gate {
         Some(std::mem::take(&mut self.kept_out))
     }
 
-    /// True when the rates allow a line of so many bytes.
+    /// True when the rates allow a line of this many bytes.
     fn passes(&mut self, bytes: usize) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.lines.take(self.lines_per_second).is_ok()
@@ -102,7 +102,7 @@ impl Gate {
 }
 
 impl Logger {
-    /// A logger of a microservice, with its level and limits. What they keep out is counted in
+    /// A logger of a microservice, with its level and limits. Lines that exceed the limits are counted in
     /// `counters`.
     pub fn new(spec: &Microservice, logs: Arc<Logs>, counters: Arc<Counters>) -> Self {
         let gate = Gate {
@@ -138,15 +138,15 @@ impl Logger {
     }
 
     /// The last lines that the running instance wrote, or the one that has just failed; the oldest
-    /// first. At most 10, long ones cut. Without those that the level or the limits kept out, but with
-    /// all of standard error.
+    /// first. At most 10, long ones cut. Lines that the level or the limits kept out are not among them,
+    /// except for those of standard error.
     pub fn last_lines(&self) -> Vec<String> {
         let gate = self.gate();
         gate.last.iter().map(|line| line.text.clone()).collect()
     }
 
-    /// What the instance wrote to standard error in the call that has just failed: a panic from its
-    /// first line on, of anything else the last lines. One line, cut; empty when it wrote nothing.
+    /// What the instance wrote to standard error in the call that has just failed: a panic message from
+    /// its first line on, otherwise the last lines. Joined to one line, cut; empty when it wrote nothing.
     pub fn last_words(&self) -> String {
         let call = self
             .0
@@ -166,6 +166,15 @@ impl Logger {
         text::line(&said[from..].join(" "), LAST_LINE_BYTES_MAX)
     }
 
+    /// The instance has ended, or hibernates: reports at once how many of its lines were kept out, because
+    /// no line of it may follow for long.
+    pub fn end_instance(&self) {
+        let lines = std::mem::take(&mut self.gate().kept_out);
+        if lines > 0 {
+            self.report_kept_out(lines);
+        }
+    }
+
     /// Another instance begins: it has no lines yet.
     pub fn begin_instance(&self) {
         self.gate().last.clear();
@@ -179,7 +188,7 @@ impl Logger {
             let calls = self.0.counters.calls.load(Ordering::Relaxed);
             let is_error = stream == Stream::Stderr;
             if is_error {
-                gate.remember(calls, is_error, text); // a panic is told whatever is logged
+                gate.remember(calls, is_error, text); // the report of a failure needs it, whatever the level
             }
             let bytes = text.len().min(LINE_BYTES_MAX) + context.len().min(CONTEXT_BYTES_MAX);
             if level < gate.level || !self.admits(&mut gate, bytes) {
@@ -192,8 +201,8 @@ impl Logger {
         self.append(level, stream, context, text);
     }
 
-    /// The agent says something about one message or tick: within the rates, as if the instance had said
-    /// it, because a guest decides how often.
+    /// A line of the agent about one message or tick. The rates apply as to a line of the instance, because
+    /// the guest decides how often that happens.
     pub fn about_message(&self, level: Level, text: &str) {
         let bytes = text.len().min(LINE_BYTES_MAX);
         if self.admits(&mut self.gate(), bytes) {
@@ -201,7 +210,8 @@ impl Logger {
         }
     }
 
-    /// Whether the rates allow a line of so many bytes. Says in its place what they kept out before.
+    /// True when the rates allow a line of this many bytes. Before it goes a line that reports how many
+    /// were kept out.
     fn admits(&self, gate: &mut Gate, bytes: usize) -> bool {
         if !gate.passes(bytes) {
             gate.kept_out += 1;
@@ -209,17 +219,21 @@ impl Logger {
             count(&self.0.counters.exceeded.log);
             return false;
         }
-        if let Some(lines) = gate.say_kept_out() {
-            let why = "more than `log_lines_per_second` or `log_bytes_per_second` allows";
-            let name = self.0.name.clone();
-            let line = gap(name, now_ms(), lines, GapCause::Rate, why);
-            self.0.logs.append(line);
+        if let Some(lines) = gate.take_kept_out() {
+            self.report_kept_out(lines);
         }
         true
     }
 
-    /// The agent says something about the instance; not limited, because the agent is the one
-    /// who speaks and restarts are paced.
+    fn report_kept_out(&self, lines: u64) {
+        let why = "more than `log_lines_per_second` or `log_bytes_per_second` allows";
+        let name = self.0.name.clone();
+        let line = gap(name, now_ms(), lines, GapCause::Rate, why);
+        self.0.logs.append(line);
+    }
+
+    /// A line of the agent about the instance. Not limited: the agent writes few of them, and restarts
+    /// are paced.
     pub fn agent(&self, level: Level, text: &str) {
         self.append(level, Stream::Agent, "", text);
     }

@@ -16,6 +16,7 @@ fn machine(cgroups: &str, mounts: &str, files: &[(&str, &str)]) -> (tempfile::Te
         cgroups: cgroups.to_owned(),
         mounts: Mounts::parse(mounts.as_bytes()),
         memory: "MemTotal:        8388608 kB\nMemFree:    100 kB\n".to_owned(),
+        status: "Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t0-7\n".to_owned(),
         root: root.path().to_owned(),
     };
     (root, machine)
@@ -98,12 +99,37 @@ fn the_first_version_has_a_tree_for_each_controller_and_containers_see_theirs_as
 }
 
 #[test]
+fn processors_are_those_of_the_process_or_its_quota_where_that_is_less() {
+    let of = |online: &str, allowed: &str, quota: &str| {
+        let files = [
+            ("sys/fs/cgroup/cpu.max", quota),
+            ("sys/devices/system/cpu/online", online),
+        ];
+        let (_root, mut machine) = machine("0::/\n", SECOND, &files);
+        machine.status = format!("Cpus_allowed_list:\t{allowed}\n");
+        machine.cpu_percent()
+    };
+    assert_eq!(of("0-3\n", "0-3", "max 100000\n"), 400);
+    assert_eq!(of("0-3\n", "0-127", "max 100000\n"), 400);
+    assert_eq!(of("0-7\n", "1,4-5", "max 100000\n"), 300);
+    assert_eq!(of("0-3\n", "0-3", "150000 100000\n"), 150);
+    assert_eq!(of("0-3\n", "0-1", "250000 100000\n"), 200);
+    assert_eq!(of("0-1\n", "0-1", "800000 100000\n"), 200);
+    assert_eq!(of("0-3\n", "0-3", "500 100000\n"), 1);
+}
+
+#[test]
 fn a_machine_that_tells_nothing_is_no_failure() {
     for cgroups in ["", "nonsense\n", "4:memory\n", "0::\n"] {
         let (_root, mut machine) = machine(cgroups, SECOND, &[]);
         machine.memory.clear();
+        machine.status.clear();
         assert_eq!(machine.memory(), None, "{cgroups:?}");
         assert_eq!(machine.cpu_quota_percent(), None);
+        assert!(machine.cores() > 0);
+    }
+    for list in ["", "x", "3-1", "0-", "0-4294967295"] {
+        assert_eq!(count(list), None, "{list}");
     }
     assert!(memory().0.0 > 0);
     assert!(cpu_percent() > 0);

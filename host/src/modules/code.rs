@@ -86,11 +86,7 @@ impl Modules {
                 self.compile(spec, &expected, runtime)?
             }
         };
-        load::load(runtime.engine(), code).map_err(|error| {
-            PrepareError::Refused(format!(
-                "the compiled code of {label} can't be loaded: {error:#}"
-            ))
-        })
+        load::load(runtime.engine(), code).map_err(|error| not_loaded(label, &error))
     }
 
     /// Loads the code on the disk, if it is there and good for this engine and this processor.
@@ -105,7 +101,10 @@ impl Modules {
             return Ok(None);
         };
         let kept = match expected.check_file(file) {
-            Ok(code) => load::load(runtime.engine(), code).map_err(|error| format!("{error:#}")),
+            Ok(code) => match load::load(runtime.engine(), code) {
+                Err(error) if is_of_machine(&error) => return Err(not_loaded(label, &error)),
+                loaded => loaded.map_err(|error| format!("{error:#}")),
+            },
             // Other code of the module would not be better.
             Err(error @ ArtifactError::Publisher(_)) => {
                 return Err(PrepareError::Refused(format!("{label}: {error}")));
@@ -115,7 +114,7 @@ impl Modules {
         match kept {
             Ok(component) => Ok(Some(component)),
             Err(why) => {
-                tracing::info!("{}: {why}: it is had anew", path.display());
+                tracing::info!("{}: {why}: it is fetched or compiled again", path.display());
                 Ok(None)
             }
         }
@@ -166,6 +165,23 @@ impl Modules {
     }
 }
 
+/// Why code that was checked can't be loaded: the engine refuses it, or the machine has no memory, no
+/// mappings or no descriptors for it, which says nothing of the module.
+fn not_loaded(label: &str, error: &wasmtime::Error) -> PrepareError {
+    let why = format!("the compiled code of {label} can't be loaded: {error:#}");
+    match is_of_machine(error) {
+        true => PrepareError::NotYet(why),
+        false => PrepareError::Refused(why),
+    }
+}
+
+/// True for an error of the operating system, or an allocation that failed.
+fn is_of_machine(error: &wasmtime::Error) -> bool {
+    error.is::<std::io::Error>()
+        || error.is::<rustix::io::Errno>()
+        || error.is::<wasmtime::OutOfMemory>()
+}
+
 /// Writes code with its seal.
 fn write(part: &Path, code: &[u8], seal: &GoodSeal) -> anyhow::Result<()> {
     let mut file = SparseFile::create(part)?;
@@ -185,4 +201,33 @@ pub(super) fn finish(
     std::fs::rename(part, path)?;
     sync_directory(path);
     Ok(expected.check_file(File::open(path)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn code_that_the_machine_can_not_load_is_tried_again_and_code_that_the_engine_refuses_is_not() {
+        let errors = [
+            (wasmtime::Error::from(Errno::NOMEM), true),
+            (Errno::MFILE.into(), true),
+            (Errno::NFILE.into(), true),
+            (Error::from_raw_os_error(28).into(), true),
+            (Error::from(ErrorKind::OutOfMemory).into(), true),
+            (wasmtime::OutOfMemory::new(1 << 20).into(), true),
+            (wasmtime::Error::msg("compiled with other settings"), false),
+        ];
+        for (error, is_of_machine) in errors {
+            let error = error.context("mmap failed to allocate 0x1000 bytes");
+            let text = format!("{error:#}");
+            let outcome = not_loaded("m@1", &error);
+            let is_tried_again = matches!(outcome, PrepareError::NotYet(_));
+            assert_eq!(is_tried_again, is_of_machine, "{text}");
+        }
+    }
 }

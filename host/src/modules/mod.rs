@@ -31,7 +31,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use crate::controller::{Controller, Credentials};
 use crate::local_api::state::State;
-use crate::policy::{Policy, Refusal};
+use crate::policy::Policy;
 use crate::runtime::GuestRuntime;
 
 /// What is not understood of a microservice is named up to this number.
@@ -143,8 +143,6 @@ impl Modules {
         if let Some(reason) = not_understood(spec) {
             return Err(PrepareError::Refused(reason));
         }
-        let refused = |refusal: Refusal| PrepareError::Refused(refusal.to_string());
-        self.policy.check_grants(&spec.grants).map_err(refused)?;
         let turn = self.turn(spec.module);
         let component = match self.loaded(&spec.module, &trust) {
             Some(component) => component,

@@ -43,10 +43,10 @@ pub(super) enum Kind {
     Devices,
 }
 
-/// Whether something is mounted at a directory that is open.
+/// True when an open directory is the root of a mount.
 ///
 /// # Errors
-/// When it can't be found out.
+/// When the kernel does not say.
 pub(crate) fn is_mount_point(opened: &File) -> anyhow::Result<bool> {
     let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
     let path = std::fs::read_link(&link).with_context(|| format!("can't read {link}"))?;

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use wasmtime::component::InstancePre;
 
+use self::looking::Look;
 pub use self::orders::Orders;
 use self::orders::adopt;
 use super::background::Anywhere;
@@ -48,8 +49,8 @@ use crate::local_api::timers::{self, DueTick, Timers};
 use crate::local_api::wasi;
 use crate::policy::Refusal;
 
-/// How long opening an instance's directories and measuring them may take.
-const OPENING_MAX: Duration = Duration::from_secs(30);
+/// The longest time in which an instance's directories are opened and measured.
+pub const OPENING_MAX: Duration = Duration::from_secs(30);
 
 /// How an instance ended.
 #[derive(Debug)]
@@ -145,9 +146,13 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
             continue;
         }
         let handles = instance.guest.handles();
-        let state = instance.guest.into_state();
-        let configuration = Arc::clone(&state.configuration);
-        timers = state.timers;
+        // Nothing else of it stays: neither open files nor the line that it did not end.
+        let State {
+            timers: kept,
+            configuration,
+            ..
+        } = instance.guest.into_state();
+        timers = kept;
         tick = match hibernation::wait(&mut setup, &mut timers, &configuration, handles).await {
             Some(wake) => wake,
             None => return Exit::Stopped,
@@ -231,8 +236,7 @@ struct Instance<'a> {
     retry: RetryPolicy,
     /// When its last call ended.
     idle_since: Instant,
-    /// When its directories are looked at again.
-    looks_at: Option<Instant>,
+    look: Look,
     /// The message over which the instance failed.
     failed_over: Option<Delivery>,
     /// Messages taken out of the inbox and not handled yet.
@@ -260,7 +264,7 @@ impl<'a> Instance<'a> {
             share,
             retry,
             idle_since: Instant::now(),
-            looks_at: None,
+            look: Look::Never,
             failed_over: None,
             batch: VecDeque::new(),
             retries: VecDeque::new(),
@@ -275,7 +279,7 @@ impl<'a> Instance<'a> {
         }
         loop {
             match self.step().await {
-                Ok(None) => self.idle_since = Instant::now(),
+                Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(failure) => return End::Exit(Exit::Failed(failure)),
             }
@@ -305,7 +309,6 @@ impl<'a> Instance<'a> {
         let attempt = self.inbox.next_attempt();
         let (handles, has_more) = (self.guest.handles(), !self.batch.is_empty());
         let drowsy = self.hibernates_at();
-        let look = self.looks_at;
         tokio::select! {
             biased;
             changed = self.orders.changed() => {
@@ -314,7 +317,7 @@ impl<'a> Instance<'a> {
                 }
                 return self.obey().await;
             }
-            () = until(look) => return self.look().await,
+            event = self.look.next() => return self.looked(event).await,
             () = until(timer) => self.tick().await?,
             () = until(retry) => self.retry().await?,
             () = self.inbox.wait(), if handles && !has_more => self.handle_batch().await?,
@@ -322,6 +325,7 @@ impl<'a> Instance<'a> {
             () = std::future::ready(()), if has_more => self.handle_batch().await?,
             () = until(drowsy) => return self.hibernate().await.map(Some),
         }
+        self.idle_since = Instant::now();
         Ok(None)
     }
 

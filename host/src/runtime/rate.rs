@@ -28,12 +28,22 @@ impl Rate {
     /// # Errors
     /// The milliseconds to wait until they may be taken.
     pub fn take_many(&mut self, per_second: u32, count: u32) -> Result<(), u64> {
+        self.take_many_at(per_second, count, Instant::now)
+    }
+
+    /// The same at a given time, which is asked for only when too little is left.
+    fn take_many_at(
+        &mut self,
+        per_second: u32,
+        count: u32,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), u64> {
         let wanted = u64::from(count) * 1_000;
         // What a higher limit has left is not there under a lower one.
         let full = u64::from(per_second) * 1_000;
         self.available_thousandths = self.available_thousandths.min(full);
         if self.available_thousandths < wanted {
-            self.refill(per_second, Instant::now());
+            self.refill(per_second, now());
         }
         if self.available_thousandths >= wanted {
             self.available_thousandths -= wanted;
@@ -102,25 +112,23 @@ mod tests {
 
     #[test]
     fn many_things_are_taken_at_once_or_not_at_all() {
-        let mut rate = Rate::default();
-        assert_eq!(rate.take_many(10, 8), Ok(()));
-        assert!(rate.take_many(10, 10).is_err_and(|wait_ms| wait_ms > 0));
-        assert_eq!(
-            rate.take_many(10, 2),
-            Ok(()),
-            "what was refused took nothing"
-        );
-        assert_eq!(rate.take_many(0, 0), Ok(()));
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let mut take = |count| rate.take_many_at(10, count, || start);
+        assert_eq!(take(8), Ok(()));
+        assert_eq!(take(10), Err(800));
+        assert_eq!(take(2), Ok(()), "a refused request takes nothing");
+        assert_eq!(rate.take_many_at(0, 0, || start), Ok(()));
     }
 
     #[test]
     fn a_lower_limit_holds_at_once_and_a_higher_one_gives_nothing_in_advance() {
-        let mut rate = Rate::default();
-        assert_eq!(rate.take(10_000), Ok(()));
-        assert_eq!(rate.take_many(100, 100), Ok(()), "a second's worth");
-        assert!(rate.take_many(100, 50).is_err());
-        assert!(rate.take_many(10_000, 10_000).is_err());
-        assert!(rate.take(0).is_err());
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let mut take = |per_second, count| rate.take_many_at(per_second, count, || start);
+        assert_eq!(take(10_000, 1), Ok(()));
+        assert_eq!(take(100, 100), Ok(()), "a second's worth");
+        assert!(take(100, 50).is_err());
+        assert!(take(10_000, 10_000).is_err());
+        assert!(take(0, 1).is_err());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Surroundings {
     pub measurements: Arc<Measurements>,
     /// What the owner of the device allows.
     pub policy: Arc<Policy>,
-    /// After this time instances look at their directories again.
+    /// How often an instance looks whether its granted directories have changed.
     pub look_pause: Duration,
     /// What the node is. Changes with the assignment.
     pub facts: ArcSwap<Facts>,

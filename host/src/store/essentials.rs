@@ -1,9 +1,10 @@
-//! What the agent needs even when its database can't be used: its assignment, and the sequence number
-//! of its next status, each in its own file in the data directory.
+//! What the agent needs even when its database can't be used: its assignment, the sequence number of its
+//! next status, and a number that no message has reached, each in its own file in the data directory.
 //!
 //! ```text
 //! assignment        the envelope, as the site signed it
 //! status-sequence   the first number that was never used, in decimal digits
+//! message-numbers   no message of the node has a number above this one, in decimal digits
 //! ```
 
 use std::fs::File;
@@ -25,6 +26,7 @@ const BYTES_MAX: u64 = 16 << 20;
 
 const ASSIGNMENT: &str = "assignment";
 const STATUS_SEQUENCE: &str = "status-sequence";
+pub(super) const MESSAGE_NUMBERS: &str = "message-numbers";
 
 /// The files.
 #[derive(Debug, Clone)]
@@ -60,9 +62,9 @@ impl Essentials {
         write_private(&self.directory.join(ASSIGNMENT), envelope)
     }
 
-    /// The first status number that was never used; none where that is not known.
-    pub(super) fn status_sequence(&self) -> Option<u64> {
-        let text = self.read(STATUS_SEQUENCE).ok()??;
+    /// The number in the file of that name; none where that is not known.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        let text = self.read(name).ok()??;
         std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 
@@ -70,9 +72,8 @@ impl Essentials {
     ///
     /// # Errors
     /// When the file can't be written.
-    pub(super) fn set_status_sequence(&self, next: u64) -> anyhow::Result<()> {
-        let path = self.directory.join(STATUS_SEQUENCE);
-        write_private(&path, next.to_string().as_bytes())
+    pub(super) fn set_number(&self, name: &str, number: u64) -> anyhow::Result<()> {
+        write_private(&self.directory.join(name), number.to_string().as_bytes())
     }
 
     fn read(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
@@ -182,7 +183,7 @@ impl StatusSequence {
     pub async fn peek(&mut self, store: &Store) -> u64 {
         if self.next == self.end {
             if self.end == 0 {
-                self.next = match store.essentials.status_sequence() {
+                self.next = match store.essentials.number(STATUS_SEQUENCE) {
                     Some(next) => next,
                     None => store.last_status().await,
                 };
@@ -200,7 +201,8 @@ impl StatusSequence {
 
     async fn keep(&mut self, store: &Store) {
         let (essentials, end) = (store.essentials.clone(), self.end);
-        let kept = tokio::task::spawn_blocking(move || essentials.set_status_sequence(end)).await;
+        let kept =
+            tokio::task::spawn_blocking(move || essentials.set_number(STATUS_SEQUENCE, end)).await;
         let kept = kept.map_err(anyhow::Error::from).and_then(|kept| kept);
         if let Err(error) = &kept
             && !self.has_complained
@@ -221,16 +223,16 @@ mod tests {
         let essentials = Essentials::new(directory.path());
         assert!(!essentials.has_assignment());
         assert_eq!(essentials.assignment().unwrap(), None);
-        assert_eq!(essentials.status_sequence(), None);
+        assert_eq!(essentials.number(STATUS_SEQUENCE), None);
         for (envelope, next) in [(vec![1, 2, 3], 1_001), (vec![4; 100_000], u64::MAX)] {
             essentials.set_assignment(&envelope).unwrap();
-            essentials.set_status_sequence(next).unwrap();
+            essentials.set_number(STATUS_SEQUENCE, next).unwrap();
             assert_eq!(essentials.assignment().unwrap(), Some(envelope));
-            assert_eq!(essentials.status_sequence(), Some(next));
+            assert_eq!(essentials.number(STATUS_SEQUENCE), Some(next));
         }
         for text in [&b""[..], b"-1", b"x", b"\xff\xff", b"99999999999999999999"] {
             std::fs::write(directory.path().join(STATUS_SEQUENCE), text).unwrap();
-            assert_eq!(essentials.status_sequence(), None);
+            assert_eq!(essentials.number(STATUS_SEQUENCE), None);
         }
     }
 
@@ -240,7 +242,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let essentials = Essentials::new(directory.path());
         essentials.set_assignment(b"x").unwrap();
-        essentials.set_status_sequence(1).unwrap();
+        essentials.set_number(STATUS_SEQUENCE, 1).unwrap();
         for name in [ASSIGNMENT, STATUS_SEQUENCE] {
             let file = std::fs::metadata(directory.path().join(name)).unwrap();
             assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");

@@ -46,18 +46,18 @@ impl Health {
     }
 }
 
-/// Since when the thread of the database is busy with what it was asked together: mostly, since when it
-/// waits for the disk. Taken by that thread before and after, and by whoever looks; for a moment each.
+/// When the thread of the database began its present transaction, most of which is waiting for the disk;
+/// none while it is idle. That thread and readers lock it for a moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Busy(Arc<Mutex<Option<Instant>>>);
 
 impl Busy {
-    /// It begins, or has ended.
+    /// A transaction begins, or has ended.
     pub(super) fn set(&self, since: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// For how long, where that is longer than usual.
+    /// How long the transaction takes; none while that is usual.
     pub(super) fn slow_for(&self) -> Option<Duration> {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = since.map(|since| since.elapsed());

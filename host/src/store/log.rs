@@ -68,6 +68,11 @@ pub enum LogName {
 }
 
 impl LogName {
+    /// True where this node appends, and numbers what it appends.
+    pub fn is_own(&self) -> bool {
+        !matches!(self, LogName::Arrival { .. })
+    }
+
     fn text(&self) -> String {
         match self {
             LogName::Outlet(outlet) => format!("outlet {outlet}"),

@@ -4,6 +4,7 @@
 //! what it keeps for microservices.
 
 mod schema;
+mod copy;
 mod opening;
 mod salvage;
 mod health;
@@ -188,7 +189,7 @@ impl Store {
         self.health.clone()
     }
 
-    /// For how long the disk has not answered, where that is longer than usual.
+    /// How long the disk has not answered; none while that is usual.
     pub fn slow_for(&self) -> Option<Duration> {
         self.busy.slow_for()
     }

@@ -15,9 +15,9 @@ use anyhow::Context as _;
 use haar_protocol::status::StoreDamage;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::essentials::Essentials;
+use super::essentials::{Essentials, MESSAGE_NUMBERS};
 use super::health::{Damage, Fault};
-use super::{integer, log, natural, salvage, schema};
+use super::{integer, log, natural, past, salvage, schema};
 use crate::identity::{private_file, sync_directory};
 use crate::local_api::state::now_ms;
 
@@ -54,10 +54,10 @@ pub(super) fn open(data: &Path) -> anyhow::Result<Connection> {
     finish_setting_aside(data)?;
     let path = path(data);
     let damage = match open_sound(&path) {
-        Ok(connection) => {
-            note_loss(data, &connection)?;
-            return Ok(connection);
-        }
+        Ok(connection) => match note_loss(data, &connection)? {
+            None => return Ok(connection),
+            Some(older) => older,
+        },
         Err(error) if Fault::of(&error) == Some(Fault::Damage) => format!("{error:#}"),
         Err(error) => return Err(error),
     };
@@ -111,8 +111,11 @@ fn expect_ok(connection: &Connection, check: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Reports a database that is gone: a node that has had an assignment has had a database.
-fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<()> {
+/// Reports a database that is gone: a node that has had an assignment has had a database. Returns what is
+/// wrong with one that is an older copy: its logs do not know which numbers messages have had since.
+fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<Option<String>> {
+    let essentials = Essentials::new(data);
+    let numbers = essentials.number(MESSAGE_NUMBERS).unwrap_or(0);
     let is_new = connection
         .query_row(
             "SELECT 1 FROM counter UNION ALL SELECT 1 FROM assignment LIMIT 1",
@@ -121,7 +124,7 @@ fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<()> {
         )
         .optional()?
         .is_none();
-    if is_new && Essentials::new(data).has_assignment() && damage(connection)?.is_none() {
+    if is_new && essentials.has_assignment() && damage(connection)?.is_none() {
         let damage = StoreDamage {
             found_ms: now_ms(),
             reason: "the file was missing or empty".to_owned(),
@@ -131,7 +134,11 @@ fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<()> {
         tracing::error!("{}: {}", path(data).display(), damage.reason);
         write_damage(connection, &damage)?;
     }
-    Ok(())
+    if is_new {
+        past::skip(connection, numbers)?;
+    }
+    let is_older = past::bound(connection)? < numbers;
+    Ok(is_older.then(|| "it is an older copy of the database".to_owned()))
 }
 
 /// Sets the database aside and replaces it by a new one, with everything that could be read.
@@ -141,7 +148,7 @@ fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<()> {
 pub fn set_aside(data: &Path, reason: &str) -> anyhow::Result<()> {
     let path = path(data);
     tracing::error!(
-        "{} is damaged: {reason}; it is set aside, and what can be read of it is copied",
+        "{} can't be used as it is: {reason}; it is set aside, and what can be read of it is copied",
         path.display()
     );
     let part = with_suffix(data, ".part");
@@ -158,7 +165,8 @@ pub fn set_aside(data: &Path, reason: &str) -> anyhow::Result<()> {
         Ok::<_, anyhow::Error>(fresh)
     };
     let mut connection = fresh()?;
-    let mut damage = match salvage::copy(&path, &mut connection) {
+    let numbers = Essentials::new(data).number(MESSAGE_NUMBERS).unwrap_or(0);
+    let mut damage = match salvage::copy(&path, &mut connection, numbers) {
         Ok(damage) => damage,
         Err(error) => {
             // Such as no room for two of them.
@@ -172,6 +180,7 @@ pub fn set_aside(data: &Path, reason: &str) -> anyhow::Result<()> {
         }
     };
     (damage.found_ms, damage.reason) = (now_ms(), reason.to_owned());
+    past::skip(&connection, numbers)?;
     write_damage(&connection, &damage)?;
     connection
         .close()

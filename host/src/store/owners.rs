@@ -85,6 +85,27 @@ impl Store {
         .await
     }
 
+    /// The microservices of which [`follow_lives`](Self::follow_lives) would end or begin a life. As long as
+    /// it fails they must not run: what they find is not theirs, or what they store would not be. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn strangers(&self, lives: Lives) -> anyhow::Result<Vec<MicroserviceName>> {
+        self.run(move |connection| {
+            let mut strangers = Vec::new();
+            for (name, life) in lives.assigned {
+                // A row that is made later says life 0.
+                let known = self::life(connection, &name)?.map_or(0, |(_, known)| known);
+                if known != life {
+                    strangers.push(name);
+                }
+            }
+            Ok(strangers)
+        })
+        .await
+    }
+
     /// Takes note of which microservices are assigned: of others the data is deleted when they have
     /// been gone for a day. That is time in which the agent looked, at least every two hours.
     /// Returns those whose data was deleted.
@@ -97,13 +118,13 @@ impl Store {
     ) -> anyhow::Result<Vec<MicroserviceName>> {
         let ages = self.ages.clone();
         let ended = self
-            .run(move |connection| {
+            .run_logs(move |connection, batches| {
                 for owner in &wanted {
                     ensure(connection, owner)?;
                 }
                 let passed_ms = passed(connection, ages.now_ms())?;
                 ages.keep(connection)?;
-                age(connection, &wanted, passed_ms)
+                age(connection, batches, &wanted, passed_ms)
             })
             .await?;
         // Also what a power cut left of an earlier time.
@@ -131,10 +152,11 @@ fn passed(connection: &Connection, now_ms: u64) -> anyhow::Result<u64> {
     Ok(u64::try_from(passed).unwrap_or(0).min(STEP_MS_MAX))
 }
 
-/// Lets those who are not wanted grow older by `passed_ms`. Who is too old loses its name, and with
-/// it all data at once: what comes back under this name begins anew. Returns those.
+/// Lets owners that are not wanted grow older by `passed_ms`. One that is too old loses its name, and with
+/// it all data at once: what comes back under this name has none. Returns those.
 fn age(
     connection: &Connection,
+    batches: &mut Batches,
     wanted: &[MicroserviceName],
     passed_ms: u64,
 ) -> anyhow::Result<Vec<MicroserviceName>> {
@@ -155,7 +177,7 @@ fn age(
             Some(gone_ms) => Some(gone_ms.saturating_add(integer(passed_ms))),
         };
         if now_gone_ms.is_some_and(|gone_ms| gone_ms >= integer(KEPT_MS)) {
-            take_name(connection, id)?;
+            end(connection, batches, &name)?;
             ended.push(name);
         } else if now_gone_ms != gone_ms {
             connection.execute(
@@ -167,12 +189,7 @@ fn age(
     Ok(ended)
 }
 
-fn take_name(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    let sql = "UPDATE owner SET application = '', microservice = id WHERE id = ?1";
-    connection.execute(sql, [id]).map(drop)
-}
-
-/// Takes the name of an owner away. What waits in its logs is counted.
+/// Takes the name of an owner away. What waits in its logs is counted, and their numbers are not given again.
 fn end(
     connection: &Connection,
     batches: &mut Batches,
@@ -185,7 +202,9 @@ fn end(
     for log in logs.query_map([id], |row| row.get(0))? {
         batches.retire(connection, log?)?;
     }
-    Ok(take_name(connection, id)?)
+    let sql = "UPDATE owner SET application = '', microservice = id WHERE id = ?1";
+    connection.execute(sql, [id])?;
+    Ok(())
 }
 
 fn begin(connection: &Connection, name: &MicroserviceName, life: u64) -> rusqlite::Result<()> {

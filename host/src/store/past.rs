@@ -5,15 +5,21 @@
 //! numbers   1 …… retired            nothing of these is there any more, or they were skipped
 //!           1 …… reserved           an outlet without a log may have given these; after a start, and
 //!                                   until it is told more exactly, it is taken to have given all
+//!           1 …… bound              any outlet may have given these; grows with each start and end
 //! ```
+//!
+//! The bound stands in a file as well, never a higher one than in the database: where it is higher, this is an
+//! older copy of the database ([`super::opening`]).
 
 use haar_protocol::status::Overflow;
 use rusqlite::Connection;
 
+use super::essentials::MESSAGE_NUMBERS;
 use super::{Store, ages, integer, natural};
 
 const RETIRED: &str = "numbers_retired";
 const RESERVED: &str = "numbers_reserved";
+const BOUND: &str = "numbers_bound";
 const DISCARDED_ROUTES: &str = "discarded_routes";
 const DISCARDED_MESSAGES: &str = "discarded_messages";
 
@@ -51,6 +57,44 @@ impl Store {
         })
         .await
     }
+}
+
+impl Store {
+    /// Notes that no message of this node has a number above `highest`, or above one more than what was noted
+    /// last. Returns what was noted.
+    ///
+    /// # Errors
+    /// When the database or the file can't be written.
+    pub async fn bound_numbers(&self, highest: u64) -> anyhow::Result<u64> {
+        let noted = self.run(move |connection| {
+            let noted = highest.max(bound(connection)? + 1);
+            ages::put(connection, BOUND, Some(integer(noted)))?;
+            Ok(noted)
+        });
+        let (noted, essentials) = (noted.await?, self.essentials.clone());
+        tokio::task::spawn_blocking(move || essentials.set_number(MESSAGE_NUMBERS, noted))
+            .await??;
+        Ok(noted)
+    }
+
+    /// The bound that the file has; none where that is not known.
+    pub fn numbers_in_file(&self) -> Option<u64> {
+        self.essentials.number(MESSAGE_NUMBERS)
+    }
+}
+
+/// No message has a number above this, as far as this database knows.
+pub(super) fn bound(connection: &Connection) -> rusqlite::Result<u64> {
+    read(connection, BOUND)
+}
+
+/// Has nothing be numbered up to this any more. The logs that are there must be above it, or empty.
+pub(super) fn skip(connection: &Connection, number: u64) -> rusqlite::Result<()> {
+    for name in [RETIRED, RESERVED, BOUND] {
+        let number = number.max(read(connection, name)?);
+        ages::put(connection, name, Some(integer(number)))?;
+    }
+    Ok(())
 }
 
 fn read(connection: &Connection, name: &str) -> rusqlite::Result<u64> {

@@ -35,11 +35,16 @@ const TABLES: [(&str, &str, &str); 12] = [
     ("remembered", "id", "messages in histories"),
 ];
 
-/// Copies what can be read of the database at `path`. What is missing is in the answer.
+/// Copies what can be read of the database at `path`. No message of this node had a number above `numbers`.
+/// What is missing is in the answer.
 ///
 /// # Errors
 /// When the fresh database can't be written: then it has a part of it.
-pub(super) fn copy(path: &Path, fresh: &mut Connection) -> anyhow::Result<StoreDamage> {
+pub(super) fn copy(
+    path: &Path,
+    fresh: &mut Connection,
+    numbers: u64,
+) -> anyhow::Result<StoreDamage> {
     let mut damage = StoreDamage::default();
     let damaged = Connection::open(path)?;
     // Closing must not change the file that is kept for inspection.
@@ -64,7 +69,8 @@ pub(super) fn copy(path: &Path, fresh: &mut Connection) -> anyhow::Result<StoreD
         damage.missing = vec!["everything".to_owned()];
     }
     let connection = &copy.fresh;
-    (damage.messages, damage.messages_missing) = log::salvage::settle(connection, now_ms())?;
+    (damage.messages, damage.messages_missing) =
+        log::salvage::settle(connection, now_ms(), numbers)?;
     connection.execute(
         "UPDATE owner SET key_value_bytes =
          (SELECT coalesce(sum(length(CAST(key AS BLOB)) + length(value) + ?1), 0)

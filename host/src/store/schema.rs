@@ -1,25 +1,17 @@
 //! The tables of the agent's database, and how older ones become newer ones.
 
-use std::path::Path;
-
-use anyhow::Context as _;
 use rusqlite::Connection;
 
-use super::health::Fault;
-use super::natural;
-use crate::identity::{private_file, sync_directory};
+use super::copy;
 
 /// Marks the file as ours ("Haar" in ASCII), so that another program's database is never touched.
-const APPLICATION_ID: i32 = 0x4861_6172;
+pub(super) const APPLICATION_ID: i32 = 0x4861_6172;
 
 /// Statements that stay prepared.
 const STATEMENTS_MAX: usize = 48;
 
-/// What is appended to the name of the copy that is kept before a migration.
-const COPY: &str = ".before-update";
-
 /// One step for each version; never change one that was released.
-const MIGRATIONS: [&str; 8] = [
+pub(super) const MIGRATIONS: [&str; 8] = [
     START,
     MICROSERVICES,
     MESSAGES,
@@ -241,127 +233,22 @@ pub(super) fn prepare_as(connection: &mut Connection, versions: usize) -> anyhow
     let version = usize::try_from(version)?;
     anyhow::ensure!(
         version <= versions,
-        "the database is of version {version}, this release ({}) knows {versions}: update haar-agent, or go back to agent.db{COPY} (docs/durable-routes.md); until then nothing is stored",
-        env!("CARGO_PKG_VERSION")
+        "the database is of version {version}, this release ({}) knows {versions}: update haar-agent, or go back to agent.db{} (docs/durable-routes.md); until then nothing is stored",
+        env!("CARGO_PKG_VERSION"),
+        copy::SUFFIX
     );
     if (1..versions).contains(&version) {
-        keep_copy(connection)?;
+        copy::keep(connection)?;
     }
-    // All or nothing: what the copy is of is what is there until everything is new.
+    // All or nothing: until every step is done the database is what the copy was made of.
     let transaction = connection.transaction()?;
     for migration in &MIGRATIONS[version..versions] {
         transaction.execute_batch(migration)?;
     }
     if version < versions {
         transaction.pragma_update(None, "user_version", i64::try_from(versions)?)?;
+        copy::begin_age(&transaction)?;
     }
     transaction.commit()?;
     Ok(())
-}
-
-/// Keeps the database as the earlier release left it, so that there is a way back: one file, the newest.
-/// A node whose disk has no room for it is updated all the same.
-///
-/// # Errors
-/// When the database is damaged.
-fn keep_copy(connection: &Connection) -> anyhow::Result<()> {
-    let Some(path) = connection.path().filter(|path| !path.is_empty()) else {
-        return Ok(()); // in memory
-    };
-    let (copy, part) = (format!("{path}{COPY}"), format!("{path}{COPY}.part"));
-    let make = || {
-        for file in [&copy, &part] {
-            let _ = std::fs::remove_file(file); // or there is none
-        }
-        let number =
-            |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0).map(natural));
-        let bytes = number("page_count")? * number("page_size")?;
-        let space = rustix::fs::statvfs(path)?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        anyhow::ensure!(
-            has_room(bytes, free),
-            "it takes {bytes} bytes, and {free} are free"
-        );
-        let file = private_file(Path::new(&part), true)?;
-        connection.execute("VACUUM INTO ?1", [&part])?;
-        file.sync_all()?;
-        std::fs::rename(&part, &copy).context("it can't be renamed")?;
-        sync_directory(Path::new(&copy));
-        Ok(())
-    };
-    match make() {
-        Ok(()) => tracing::info!("the database of the release before is kept as {copy}"),
-        Err(error) if Fault::of(&error) == Some(Fault::Damage) => return Err(error),
-        Err(error) => {
-            let _ = std::fs::remove_file(&part); // or there is none
-            tracing::warn!("no copy of the database is kept before it is changed: {error:#}");
-        }
-    }
-    Ok(())
-}
-
-/// Whether a copy of so many bytes leaves room for what the agent goes on to write.
-fn has_room(bytes: u64, free: u64) -> bool {
-    bytes.saturating_mul(2) <= free
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn version(path: &Path) -> (i64, i64) {
-        let connection = Connection::open(path).unwrap();
-        let number = |pragma| {
-            connection
-                .pragma_query_value(None, pragma, |row| row.get(0))
-                .unwrap()
-        };
-        (number("user_version"), number("application_id"))
-    }
-
-    #[test]
-    fn the_database_of_the_release_before_is_kept_and_can_be_gone_back_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, latest) = (folder.path().join("agent.db"), MIGRATIONS.len());
-        let copy = folder.path().join("agent.db.before-update");
-        let mut connection = Connection::open(&path).unwrap();
-        prepare_as(&mut connection, latest).unwrap();
-        assert!(!copy.exists(), "a new database has nothing to go back to");
-        drop(connection);
-        for earlier in [3, latest - 1] {
-            let _ = std::fs::remove_file(&path);
-            let mut connection = Connection::open(&path).unwrap();
-            prepare_as(&mut connection, earlier).unwrap();
-            let insert = "INSERT INTO counter (name, value) VALUES ('status', 7)";
-            connection.execute(insert, []).unwrap();
-            prepare(&mut connection).unwrap();
-            prepare(&mut connection).unwrap();
-            drop(connection);
-            let mark = i64::from(APPLICATION_ID);
-            assert_eq!(version(&path), (i64::try_from(latest).unwrap(), mark));
-            assert_eq!(version(&copy), (i64::try_from(earlier).unwrap(), mark));
-            let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-            let files = std::fs::read_dir(folder.path()).unwrap();
-            let names = files.map(|file| file.unwrap().file_name());
-            let copies = names.filter(|name| name.to_str().unwrap().contains("before"));
-            assert_eq!(copies.count(), 1);
-            // The earlier release goes on with it.
-            std::fs::copy(&copy, &path).unwrap();
-            let mut connection = Connection::open(&path).unwrap();
-            prepare_as(&mut connection, earlier).unwrap();
-            let kept = "SELECT value FROM counter WHERE name = 'status'";
-            let kept: i64 = connection.query_row(kept, [], |row| row.get(0)).unwrap();
-            assert_eq!(kept, 7);
-        }
-    }
-
-    #[test]
-    fn a_copy_is_made_only_where_it_leaves_room() {
-        assert!(has_room(10, 20));
-        assert!(!has_room(11, 20));
-        assert!(!has_room(u64::MAX, u64::MAX - 1));
-    }
 }

@@ -216,6 +216,35 @@ async fn a_module_is_not_refused_because_its_code_can_not_be_written() {
     assert!(bench.prepare(&[component]).await[0].is_ok());
 }
 
+/// A machine without memory ends the compiler, and not the agent that waits for it.
+#[test]
+fn the_child_is_the_first_that_a_kernel_without_memory_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    std::fs::write(&input, artifacts::compile_bomb()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_haar-agent"))
+        .args([
+            "compile-module",
+            "--memory",
+            "4GiB",
+            "--time",
+            "600s",
+            "--in",
+        ])
+        .arg(&input)
+        .arg("--out")
+        .arg(folder.path().join("out"))
+        .spawn()
+        .unwrap();
+    let score = format!("/proc/{}/oom_score_adj", child.id());
+    while std::fs::read_to_string(&score).unwrap().trim() != "1000" {
+        assert_eq!(child.try_wait().unwrap(), None, "it compiles for minutes");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn compile(input: &Path, output: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_haar-agent"))
         .arg("compile-module")

@@ -382,7 +382,7 @@ async fn a_directory_that_is_made_or_replaced_or_removed_later_is_seen_and_told(
     std::fs::remove_file(&late).unwrap();
     office
         .site
-        .line(&office.node.id, told("can't be had"))
+        .line(&office.node.id, told("can't be opened"))
         .await;
     assert!(office.ask("files", "list /late").await.is_err());
     office.close().await;

@@ -1,7 +1,11 @@
 //! Microservices that are dropped while they have nothing to do.
 
+use std::time::Duration;
+
 use haar_conformance_artifacts as artifacts;
+use haar_host::policy::Rules;
 use haar_protocol::assignment::{Assignment, Microservice, Route};
+use haar_protocol::grants::{Access, DirectoryGrant};
 use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::Millis;
 use haar_protocol::status::{MicroserviceStatus, State};
@@ -72,6 +76,30 @@ async fn an_idle_instance_is_stopped_and_gives_its_memory_back_until_a_message_c
     let asleep = stage.hibernates(2).await;
     // Twice `start` and `stop`, and once `handle`.
     assert_eq!(asleep.calls, 5);
+    stage.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_at_granted_directories_keep_no_instance_awake() {
+    let (site, folder) = (Site::start().await, tempfile::tempdir().unwrap());
+    let mut node = Node::enrol(&site, "one");
+    // Far more often than it would have to be idle.
+    node.look_pause = Duration::from_millis(5);
+    node.rules = Rules::default().allowing(folder.path(), Access::ReadOnly);
+    let module = node.install(&artifacts::read(artifacts::QUIET), &site.publisher);
+    let mut it = microservice("it", module, &[], &["in"]);
+    it.grants.directories = vec![DirectoryGrant {
+        host: folder.path().to_str().unwrap().into(),
+        guest: "/granted".into(),
+        access: Access::ReadOnly,
+        quota: None,
+        optional: false,
+        mount: Default::default(),
+    }];
+    let mut stage = Stage::new(site, node, it);
+    stage.node.start();
+    stage.assign().await;
+    stage.hibernates(1).await;
     stage.node.stop().await;
 }
 

@@ -1,17 +1,19 @@
-//! What is stored belongs to one life of a microservice; numbers of messages outlive it.
+//! What is stored belongs to one life of a microservice.
+
+mod numbers;
 
 use std::time::Duration;
 
 use haar_conformance_artifacts as artifacts;
-use haar_protocol::assignment::{Assignment, Route};
+use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::RouteId;
 use haar_protocol::log::LogLine;
-use haar_protocol::manifest::Delivery;
-use haar_protocol::quantity::ByteSize;
+use haar_protocol::quantity::{ByteSize, Millis};
+use haar_protocol::signed;
 use haar_protocol::status::{State, Status};
 
 use crate::driver::Driver;
-use crate::node::{Node, configured, microservice, name, of, route};
+use crate::node::{Node, microservice, name, of, route};
 use crate::site::Site;
 
 /// A node that runs the key-value guest as `it`, with a way in from a driver.
@@ -161,181 +163,83 @@ async fn what_was_deleted_is_gone_at_once_and_what_was_moved_stays() {
     scene.node.stop().await;
 }
 
-/// A node with a source of 50 messages at each start, and a driver that logs what reaches it.
-struct Numbers {
-    site: Site,
-    node: Node,
-    assignment: Assignment,
-    route: Route,
-}
-
-impl Numbers {
-    async fn start(delivery: Delivery) -> Self {
-        let site = Site::start().await;
-        let mut node = Node::enrol(&site, "one");
-        let driver = node.install(&artifacts::read(artifacts::DRIVER), &site.publisher);
-        let mut route = route(node.port("says", "out"), node.port("hears", "in"));
-        route.delivery = delivery;
-        let mut assignment = node.assignment(&site, 0);
-        let say = |name: &str, round: &str| {
-            let driver = microservice(name, driver, &["out"], &["in"]);
-            configured(driver, &[("say", "a\nb\nc"), ("round", round)])
-        };
-        assignment.microservices = vec![
-            say("says", "0"),
-            microservice("hears", driver, &[], &["in"]),
-        ];
-        assignment.routes = vec![route.clone()];
-        node.start();
-        Self {
-            site,
-            node,
-            assignment,
-            route,
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_life_without_an_instance_does_not_reach_the_next_one() {
+    let mut scene = Scene::start().await;
+    let guest = scene.assignment.microservices[0].clone();
+    // It fails at its start, and messages wait for the next one.
+    let trap = artifacts::read(artifacts::TRAP);
+    let trap = scene.node.install(&trap, &scene.site.publisher);
+    let it = &mut scene.assignment.microservices[0];
+    (it.module, it.module_bytes) = trap;
+    it.configuration = [("start".to_owned(), "panic".to_owned())].into();
+    it.restart.pauses = vec![Millis(3_600_000)];
+    scene.assignment.number = 2;
+    scene.site.assign(&scene.assignment).await;
+    let waits = |status: &Status| {
+        let it = of(status, "it");
+        it.is_some_and(|it| it.state == State::BackOff && it.inbox_messages > 0)
+    };
+    {
+        let waits = scene.site.status(&scene.node.id, waits);
+        tokio::pin!(waits);
+        loop {
+            let command = "set colour grey";
+            scene.driver.send(&scene.node, scene.route, command).await;
+            let soon = tokio::time::timeout(Duration::from_secs(1), &mut waits).await;
+            if soon.is_ok() {
+                break;
+            }
         }
     }
 
-    /// Has three more messages said, and returns the sequence of the last.
-    async fn say(&mut self) -> u64 {
-        let last = self.last();
-        self.assignment.number += 1;
-        let round = self.assignment.number.to_string();
-        self.assignment.microservices[0]
-            .configuration
-            .insert("round".to_owned(), round);
-        self.site.assign(&self.assignment).await;
-        self.hears_after(last).await
-    }
-
-    /// Waits for the last of three messages, and returns its sequence.
-    async fn hears_after(&self, last: u64) -> u64 {
-        let line = self
-            .site
-            .line(&self.node.id, |line| {
-                let is_later = sequence(&line.text).is_some_and(|number| number > last);
-                is_later && line.text.ends_with("\"text\":\"c\"}")
-            })
-            .await;
-        sequence(&line.text).unwrap()
-    }
-
-    fn sequences(&self) -> Vec<u64> {
-        let lines = self.site.lines(&self.node.id);
-        lines
-            .iter()
-            .filter_map(|line| sequence(&line.text))
-            .collect()
-    }
-
-    fn last(&self) -> u64 {
-        self.sequences().last().copied().unwrap_or(0)
-    }
-
-    async fn route(&mut self, delivery: Option<Delivery>) {
-        self.assignment.routes = delivery
-            .map(|delivery| Route {
-                delivery,
-                ..self.route.clone()
-            })
-            .into_iter()
-            .collect();
-        self.assignment.number += 1;
-        let number = self.assignment.number;
-        self.site.assign(&self.assignment).await;
-        self.site
-            .status(&self.node.id, |status| status.applied == number)
-            .await;
-    }
-
-    fn assert_ascending(&self) {
-        let sequences = self.sequences();
-        let ascends = sequences.windows(2).all(|pair| pair[0] < pair[1]);
-        assert!(ascends, "{sequences:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn numbers_never_go_back_when_a_durable_route_is_removed_and_put_back() {
-    let mut scene = Numbers::start(Delivery::Durable).await;
-    assert_eq!(scene.say().await, 3);
-    scene.route(None).await;
-    scene.route(Some(Delivery::Durable)).await;
-    let after = scene.say().await;
-    assert!(after > 3, "{after}");
-    // The other way of delivery, and back.
-    scene.route(Some(Delivery::Live)).await;
-    scene.say().await;
-    scene.route(Some(Delivery::Durable)).await;
-    scene.say().await;
-    scene.assert_ascending();
+    scene.assignment.microservices[0] = guest;
+    scene.assign(3, Some(17)).await;
+    assert_eq!(scene.tell("get colour").await, "none");
+    let it = scene.site.status(&scene.node.id, |status| {
+        of(status, "it").is_some_and(|it| it.calls > 0)
+    });
+    let it = of(&it.await, "it").unwrap().clone();
+    assert_eq!((it.failures, it.last_failure.is_none()), (0, true));
     scene.node.stop().await;
 }
 
+/// The disk is full when a node that is back learns of another life.
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_of_a_live_outlet_go_on_after_a_restart_of_the_agent() {
-    let mut scene = Numbers::start(Delivery::Live).await;
-    let first = scene.say().await;
-    let at_the_cut = tempfile::tempdir().unwrap();
-    for file in ["agent.db", "agent.db-wal"] {
-        let path = scene.node.data.path().join(file);
-        std::fs::copy(path, at_the_cut.path().join(file)).unwrap();
-    }
+async fn a_life_that_can_not_begin_does_not_run_on_the_data_of_the_one_before() {
+    let mut scene = Scene::start().await;
+    assert_eq!(scene.tell("set colour grey").await, "done");
     scene.node.stop().await;
+    scene.assignment.number = 2;
+    scene.assignment.lives = Some([(name("it").to_string(), 17)].into());
+    let mut beside = scene.assignment.microservices[0].clone();
+    beside.name = name("beside");
+    scene.assignment.microservices.push(beside);
+    scene.site.assign(&scene.assignment).await;
+    let data = scene.node.data.path();
+    let envelope = signed::seal(&scene.assignment, &scene.site.key).unwrap();
+    std::fs::write(data.join("assignment"), envelope).unwrap();
+    let database = rusqlite::Connection::open(data.join("agent.db")).unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE OF application ON owner
+                BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    database.execute_batch(full).unwrap();
     scene.node.start();
-    let next = scene.hears_after(first).await;
-    assert!(
-        (first + 1..first + 10).contains(&next),
-        "{first} {next}: no gap after an orderly end"
-    );
+    let waits = |status: &Status| {
+        let beside = of(status, "beside");
+        let reason = status.refused.as_ref().map(|refused| &*refused.reason);
+        status.applied == 2
+            && beside.is_some_and(|beside| beside.state == State::Running)
+            && reason.is_some_and(|reason| reason.contains("the disk is full"))
+    };
+    let status = scene.site.status(&scene.node.id, waits).await;
+    assert_eq!(of(&status, "it"), None);
 
-    // A power cut: the database is as it was while the first messages were said.
-    scene.node.stop().await;
-    for file in ["agent.db", "agent.db-wal"] {
-        let path = scene.node.data.path().join(file);
-        std::fs::copy(at_the_cut.path().join(file), path).unwrap();
-    }
-    scene.node.start();
-    scene.hears_after(next).await;
-    scene.assert_ascending();
-    scene.node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_on_a_route_is_reported_and_counted_when_the_route_goes() {
-    let site = Site::start().await;
-    let (mut node, other) = (Node::enrol(&site, "one"), Node::enrol(&site, "other"));
-    let source = node.install(&artifacts::read(artifacts::SOURCE), &site.publisher);
-    let mut assignment = node.assignment(&site, 1);
-    assignment.microservices = vec![configured(
-        microservice("source", source, &["out"], &[]),
-        &[("period_ms", "2"), ("total", "50")],
-    )];
-    let mut waits = route(node.port("source", "out"), other.port("sink", "in"));
-    waits.delivery = Delivery::Durable;
-    assignment.routes = vec![waits];
-    assignment.peers = vec![other.peer()];
-    node.start();
-    site.assign(&assignment).await;
-    let waiting = |status: &Status| status.routes.iter().any(|route| route.waiting == 50);
-    site.status(&node.id, waiting).await;
-    // Its receiver is renamed.
-    assignment.number = 2;
-    let to = other.port("drain", "in");
-    assignment.routes[0].id = route(node.port("source", "out"), to.clone()).id;
-    assignment.routes[0].to = to;
-    site.assign(&assignment).await;
-    let status = site
-        .status(&node.id, |status| status.discarded.messages > 0)
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    scene.runs(2).await;
+    assert_eq!(scene.tell("get colour").await, "none");
+    scene
+        .site
+        .status(&scene.node.id, |status| status.refused.is_none())
         .await;
-    assert_eq!(
-        (status.discarded.episodes, status.discarded.messages),
-        (1, 50)
-    );
-    node.stop().await;
-}
-
-/// The sequence in a line of the driver.
-fn sequence(text: &str) -> Option<u64> {
-    let (_, rest) = text.split_once("\"sequence\":")?;
-    rest.split(',').next()?.parse().ok()
+    scene.node.stop().await;
 }

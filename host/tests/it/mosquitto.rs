@@ -1,11 +1,11 @@
 //! A Mosquitto of the test's own on loopback, and the tools that come with it as devices.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
 use haar_protocol::ids::NodeId;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole, device_user};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 
 use crate::site::DEADLINE;
@@ -13,10 +13,21 @@ use crate::site::DEADLINE;
 const MISSING: &str =
     "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
 
+/// A port that the system gives to nobody as long as this socket is there. Whoever asks for it by its
+/// number and with `SO_REUSEADDR` (as servers do) may listen there, because this socket does not.
+pub fn reserved_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
 /// A broker. It ends with the test.
 pub struct Mosquitto {
     folder: tempfile::TempDir,
     port: u16,
+    _reserved: TcpSocket,
     child: Option<Child>,
     /// What it has logged since it was started last.
     log: watch::Sender<Vec<String>>,
@@ -32,10 +43,7 @@ impl Mosquitto {
     pub async fn start_with(configuration: &str, prepare: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
-        // Nobody else is given the port meanwhile: the system hands out others first.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let (reserved, port) = reserved_port();
         let place = folder.path().display().to_string();
         let configuration = configuration.replace("FOLDER", &place);
         let text = format!(
@@ -47,6 +55,7 @@ impl Mosquitto {
         let mut broker = Self {
             folder,
             port,
+            _reserved: reserved,
             child: None,
             log,
         };

@@ -49,7 +49,7 @@ pub struct Node {
     membership: Membership,
     /// The service manager that its agent is started by.
     pub supervision: Supervision,
-    /// After this time its microservices look at their directories again.
+    /// How often its microservices look whether their granted directories have changed.
     pub look_pause: Duration,
     running: Option<(CancellationToken, std::thread::JoinHandle<Ended>)>,
 }

@@ -45,7 +45,7 @@ pub use relay::{
 pub use routes::warnings;
 #[cfg(feature = "schema")]
 pub use schema::{json_schema, relay_json_schema};
-pub use suggest::nearest;
+pub use suggest::{meant, nearest};
 
 /// One application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
-//! Finds what somebody may have meant. Used by the manifest's decoder and checks to end an error
-//! with the nearest thing that does exist.
+//! Finds what somebody may have meant: the one place that does. Errors of manifests, of the controller
+//! and of the command line end with the nearest thing that does exist.
 
 use super::errors::quotable;
 
@@ -11,8 +11,8 @@ pub(super) fn hint<'a>(
     what: &str,
 ) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
-    if let Some(name) = nearest(written, &known) {
-        return Some(format!("did you mean `{name}`?"));
+    if let Some(meant) = meant(written, known.iter().copied()) {
+        return Some(meant);
     }
     match known.len() {
         0 => None,
@@ -27,8 +27,13 @@ pub(super) fn hint<'a>(
     }
 }
 
+/// The question whether the one of `known` was meant that is most like `written`, if any is like it.
+pub fn meant<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(written, known).map(|name| format!("did you mean `{name}`?"))
+}
+
 /// The one of `known` that is most like `written`, if any is like it.
-pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Names are at most 63 characters: whatever is much longer is near none.
     if written.len() > 100 {
         return None;
@@ -36,8 +41,8 @@ pub fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     let written = folded(written);
     let distance_max = 1 + written.chars().count() / 4;
     known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&written, &folded(name)), *name))
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&written, &folded(name)), name))
         .filter(|(distance, _)| *distance <= distance_max)
         .min()
         .map(|(_, name)| name)

@@ -43,6 +43,14 @@ struct Signature {
     signature: [u8; 64],
 }
 
+impl Signature {
+    /// Whether `key` has signed `message` with it.
+    fn is_of(&self, key: &PublicKey, message: &[u8]) -> bool {
+        let id = self.key_id.as_ref().map_or(&[][..], |id| &id[..]);
+        is_id_of(id, key) && key.verifies(message, &self.signature)
+    }
+}
+
 impl Signatures {
     /// Reads those of `file`, and makes sure that they are for exactly this file.
     ///
@@ -96,6 +104,19 @@ impl Signatures {
         self
     }
 
+    /// These without the oldest that are of none of `keys`: as many as a file has no room for.
+    #[must_use]
+    pub fn making_room(mut self, keys: &[PublicKey]) -> Self {
+        let message = message_to_sign(&self.content);
+        let mut excess = self.count().saturating_sub(SIGNATURES_MAX as usize);
+        self.each.retain(|one| {
+            let is_left_out = excess > 0 && !keys.iter().any(|key| one.is_of(key, &message));
+            excess -= usize::from(is_left_out);
+            !is_left_out
+        });
+        self
+    }
+
     /// Whether both are of the same code: files that differ in who has signed them, and in nothing else.
     pub fn is_of_same_content(&self, other: &Self) -> bool {
         self.content == other.content
@@ -119,10 +140,7 @@ impl Signatures {
         let message = message_to_sign(&self.content);
         let mut signers: Vec<&PublicKey> = Vec::new();
         for one in &self.each {
-            let signer = trusted.iter().find(|key| {
-                one.key_id.is_none_or(|id| id == default_key_id(key))
-                    && key.verifies(&message, &one.signature)
-            });
+            let signer = trusted.iter().find(|key| one.is_of(key, &message));
             if let Some(key) = signer
                 && !signers.contains(&key)
             {
@@ -224,6 +242,11 @@ fn default_key_id(key: &PublicKey) -> [u8; KEY_ID_BYTES] {
         .chain_update(inner)
         .finalize();
     std::array::from_fn(|index| whole[index])
+}
+
+/// Whether a signature with this identifier may be of `key`: it names that key, or none.
+pub(super) fn is_id_of(key_id: &[u8], key: &PublicKey) -> bool {
+    key_id.is_empty() || key_id == default_key_id(key)
 }
 
 /// One signature of a file, as it claims.

@@ -5,6 +5,9 @@ use crate::ids::InvalidId;
 /// Characters of the longest version.
 const CHARACTERS_MAX: usize = 64;
 
+/// How a module gets the name and the version that it lacks.
+pub const NAMING_HINT: &str = "`haar build` writes name and version into a module; into one of another tool `haar sign FILE --key KEY --name NAME --version VERSION` does.";
+
 /// Checks a version by Semantic Versioning 2.0.0, sections 2, 9 and 10: one release has one spelling, and
 /// commands and manifests can name it.
 ///

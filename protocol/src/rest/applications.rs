@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Loss;
+use super::{Difference, Loss};
 use crate::assignment::MicroserviceName;
 use crate::ids::{Digest, MediaType, Name, RouteId};
 use crate::manifest::{Delivery, Manifest};
@@ -68,6 +68,9 @@ pub struct ApplyResult {
     pub dry_run: bool,
     /// Where each instance runs.
     pub placements: Vec<Placement>,
+    /// In what the application differs from what was applied before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
     /// What stops or is lost with it; only told of a dry run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,

@@ -86,6 +86,19 @@ pub enum HealthState {
     Unknown,
 }
 
+impl HealthState {
+    /// What is higher is worse, and shown first.
+    pub fn severity(self) -> u8 {
+        match self {
+            HealthState::Healthy => 0,
+            HealthState::Progressing => 1,
+            HealthState::Degraded => 2,
+            HealthState::Unknown => 3,
+            HealthState::Failed => 4,
+        }
+    }
+}
+
 impl std::fmt::Display for HealthState {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {

@@ -218,6 +218,7 @@ pub(crate) fn route_status() -> RouteStatus {
         dropped: 1,
         waiting: 3,
         problem: None,
+        problem_after_s: None,
     }
 }
 

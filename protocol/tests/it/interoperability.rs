@@ -141,6 +141,17 @@ fn a_signature_of_ours_stands_beside_one_of_theirs_and_both_sides_take_both() {
 }
 
 #[test]
+fn a_signature_that_names_another_key_does_not_count_as_signed() {
+    let file = real_component();
+    let other = theirs(&key(5)).1.attach_default_key_id().key_id().cloned();
+    let misnamed = signed_by_them(&file, &key(4), other.as_ref());
+    let trusted = [key(4).public()];
+    assert_eq!(verify(&misnamed, &trusted), Err(ModuleError::Untrusted));
+    let signed = sign(&misnamed, &key(4)).unwrap();
+    assert_eq!(verify(&signed, &trusted), Ok(vec![&trusted[0]]));
+}
+
+#[test]
 fn keys_are_read_by_the_other_side() {
     let secret = key(4);
     let (their_secret, their_public) = theirs(&secret);

@@ -79,6 +79,13 @@ fn microservice() -> Microservice {
     }
 }
 
+fn counted() -> Counted {
+    Counted {
+        since_ms: NOW_MS - 9_000,
+        until_ms: NOW_MS,
+    }
+}
+
 fn route() -> Route {
     Route {
         id: route_id(),
@@ -90,13 +97,7 @@ fn route() -> Route {
         delivery: Delivery::Live,
         from_nodes: vec![name("gateway-02")],
         to_nodes: vec![name("gateway-03")],
-        counted: BTreeMap::from([(
-            name("gateway-02"),
-            Counted {
-                since_ms: NOW_MS - 9_000,
-                until_ms: NOW_MS,
-            },
-        )]),
+        counted: BTreeMap::from([(name("gateway-02"), counted())]),
         uncounted: vec![name("gateway-03")],
         sent: 4,
         delivered: 3,
@@ -305,6 +306,16 @@ fn bodies_about_applications_keep_their_form() {
                 microservice: name("sampler"),
                 node: name("gateway-02"),
             }],
+            differences: vec![Difference {
+                kind: DifferenceKind::Microservice,
+                name: "sampler".to_owned(),
+                change: Change::Changed,
+                keys: vec![KeyDifference {
+                    key: "limits.memory".to_owned(),
+                    before: Some("8MiB".to_owned()),
+                    after: Some("16MiB".to_owned()),
+                }],
+            }],
             losses: vec![Loss {
                 kind: LossKind::Messages,
                 subject: "sampler.readings -> collector.in".to_owned(),
@@ -317,6 +328,44 @@ fn bodies_about_applications_keep_their_form() {
             unplaced: vec![unplaced()],
             warnings: vec!["no route leads to the inlet `a.b`".to_owned()],
             assignments: BTreeMap::from([(name("gateway-02"), 8)]),
+        },
+    );
+    golden::check_json(
+        "rest-route.json",
+        &RouteDetail {
+            route: route(),
+            health: health(),
+            pairs: vec![RoutePair {
+                from: name("gateway-02"),
+                to: name("gateway-03"),
+                relays: vec![RouteRelay {
+                    name: name("controller"),
+                    connected: Some(true),
+                }],
+                health: health(),
+                reports: BTreeMap::from([(
+                    name("gateway-02"),
+                    RouteReport {
+                        counted: counted(),
+                        sent: 4,
+                        delivered: 0,
+                        handled: 0,
+                        dropped: 1,
+                        waiting: 2,
+                        problem: Some("the broker does not retain messages".to_owned()),
+                        problem_since_ms: Some(NOW_MS - 7_000),
+                    },
+                )]),
+            }],
+            backlogs: BTreeMap::from([(name("gateway-02"), backlog_status())]),
+            receivers: BTreeMap::from([(
+                name("gateway-03"),
+                RouteReceiver {
+                    counted: counted(),
+                    discarded: 1,
+                    dead_letters: 2,
+                },
+            )]),
         },
     );
     golden::check_json(

@@ -14,15 +14,14 @@ use std::time::Duration;
 use haar_protocol::rest::RelayFinding;
 use rumqttc::v5::mqttbytes::v5::ConnAck;
 
+use crate::devices::SESSION_EXPIRY_S;
 use crate::endpoint::Endpoint;
 use crate::session::Identity;
 use link::Link;
 
 /// Messages that wait for a session that is away, at most.
 pub(crate) const QUEUED_MESSAGES: usize = 1_500;
-/// How long Haar's session may be away and keep what waits for it, in seconds.
-pub(crate) const SESSION_EXPIRY_S: u32 = 86_400;
-/// After this time without a message none is expected any more.
+/// After this time without a message no more are expected.
 pub(crate) const QUIET: Duration = Duration::from_secs(2);
 
 /// What is tried.

@@ -7,9 +7,10 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
 
 use super::link::{Broken, Link};
-use super::{CheckOptions, QUEUED_MESSAGES, QUIET, SESSION_EXPIRY_S};
+use super::{CheckOptions, QUEUED_MESSAGES, QUIET};
 use crate::PACKET_BYTES_MAX;
 use crate::connection::IN_FLIGHT_MAX;
+use crate::devices::SESSION_EXPIRY_S;
 
 /// How long a message of ours may take to come back.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use haar_protocol::mqtt::TopicFilter;
 use rumqttc::v5::{AsyncClient, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -13,9 +12,10 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::former::Phase;
-use super::open::{Open, Step, at, forbidden, last_will};
-use super::poller::{Note, Poller};
+use super::former::{Course, Phase};
+use super::open::{Open, at, last_will};
+use super::poller::{Note, Poller, Terms};
+use super::steps::Step;
 use super::{
     DeviceEvent, DeviceOptions, DeviceSubscription, DeviceWants, Outcome, Receipt, Submitted,
 };
@@ -27,10 +27,6 @@ use crate::reason::DisconnectReason;
 use crate::session::{Identity, SessionOptions};
 use crate::window::{HANDED_MAX, Window};
 
-/// Subscriptions that were refused are asked for again after this time.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
-/// How long a broker keeps the session of which an agent has asked whether there is one.
-const LOOKING_EXPIRY_S: u32 = 300;
 const NOTES_MAX: usize = 64;
 /// Acknowledgements that are handed to rumqttc before it reports that it took one.
 const ACKNOWLEDGING_MAX: usize = 16;
@@ -39,14 +35,14 @@ const ACKNOWLEDGING_MAX: usize = 16;
 pub(super) struct Driver {
     pub(super) options: DeviceOptions,
     pub(super) phase: Phase,
-    /// Whether the broker keeps a session of agents before.
-    pub(super) has_former: bool,
+    /// The session begins in place of one that the broker may keep.
+    pub(super) is_clean: bool,
     pub(super) events: mpsc::Sender<DeviceEvent>,
     pub(super) submitted: mpsc::Receiver<Submitted>,
     pub(super) given: mpsc::Receiver<Receipt>,
     pub(super) wanted: watch::Receiver<DeviceWants>,
-    /// What the broker's session may hold of former connections.
-    pub(super) known: Vec<TopicFilter>,
+    /// What the broker's session may hold of connections before.
+    pub(super) known: Vec<DeviceSubscription>,
     pub(super) connection: u64,
     pub(super) budget: Budget,
     /// Whether the broker takes a will that it is to retain.
@@ -74,8 +70,8 @@ pub(super) fn device_mqtt(
 
 /// How a connection ended.
 enum Ending {
-    /// It was there to ask for a session, and its owner has not heard of it.
-    Looked,
+    /// Its owner has not heard of it, and another one follows at once.
+    Unannounced,
     /// The session needs another one at once.
     Again,
     Failed(DisconnectReason),
@@ -91,7 +87,7 @@ impl Driver {
                 break;
             }
             let (reason, delay) = match ending {
-                Ending::Looked => continue,
+                Ending::Unannounced => continue,
                 Ending::Again => (None, Duration::ZERO),
                 Ending::Failed(reason) => {
                     let delay = backoff.after(&reason, started.elapsed(), random());
@@ -118,32 +114,31 @@ impl Driver {
     /// As whom to connect: as agents before, or as itself.
     pub(super) fn identity(&self, is_former: bool) -> &Identity {
         let former = self.options.former.as_ref().filter(|_| is_former);
-        former.unwrap_or(&self.options.identity)
+        former.map_or(&self.options.identity, |former| &former.identity)
+    }
+
+    /// How long a former session is silent before it is left, while it is drained.
+    fn silence(&self) -> Option<Duration> {
+        let former = self.options.former.as_ref();
+        let former = former.filter(|_| self.phase == Phase::Draining);
+        former.map(|former| former.silence)
     }
 
     async fn connect_once(&mut self) -> Ending {
         let phase = self.phase;
-        let mut mqtt = match device_mqtt(&self.options.endpoint, self.identity(phase != Phase::Own))
-        {
+        let mut mqtt = match device_mqtt(&self.options.endpoint, self.identity(phase.is_former())) {
             Ok(mqtt) => mqtt,
             Err(reason) => return Ending::Failed(reason),
         };
         let wants = self.wanted.borrow_and_update().clone();
-        mqtt.set_clean_start(false).set_manual_acks(true);
-        let mut expiry_s = wants.expiry_s;
-        match phase {
-            // Where there is none, looking for a session begins one.
-            Phase::Looking => expiry_s = expiry_s.min(LOOKING_EXPIRY_S),
-            Phase::Draining => {
-                let wanted = wants.subscriptions.iter();
-                self.known = wanted.map(|one| one.filter.clone()).collect();
-            }
-            Phase::Own | Phase::Before => {
-                let will = wants.will.as_ref();
-                will.map(|will| mqtt.set_last_will(last_will(will, self.retains_will)));
-            }
+        self.let_go(&mut []);
+        mqtt.set_clean_start(self.is_clean).set_manual_acks(true);
+        if matches!(phase, Phase::Own | Phase::Before) {
+            let will = wants.will.as_ref();
+            will.map(|will| mqtt.set_last_will(last_will(will, self.retains_will)));
         }
-        mqtt.set_session_expiry_interval(Some(expiry_s));
+        // Also while looking: what waits in a former session outlives a cut.
+        mqtt.set_session_expiry_interval(Some(wants.expiry_s));
         // Room for the window, acknowledgements, one step and the DISCONNECT: so a `try_` call never
         // finds it full.
         let capacity = usize::from(IN_FLIGHT_MAX) + ACKNOWLEDGING_MAX + HANDED_MAX + 2;
@@ -151,13 +146,19 @@ impl Driver {
         let (notes_in, notes) = mpsc::channel(NOTES_MAX);
         self.connection += 1;
         let unacknowledged = Arc::new(AtomicUsize::new(0));
+        let mut open = Open::new(client, notes, Arc::clone(&unacknowledged));
+        if phase == Phase::Draining {
+            let wanted = wants.subscriptions.iter();
+            open.leaving = wanted.map(|one| one.filter.clone()).collect();
+        }
         let poller = Poller {
             event_loop,
             connection: self.connection,
             expiry_s: wants.expiry_s,
-            phase: self.phase,
+            phase,
+            awaited: open.leaving.clone(),
             numbers_subscriptions: self.numbers_subscriptions,
-            unacknowledged: Arc::clone(&unacknowledged),
+            unacknowledged,
             has_exceeded: false,
             budget: self.budget.clone(),
             notes: notes_in,
@@ -166,45 +167,53 @@ impl Driver {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(poller.run());
-        let mut open = Open::new(client, notes, unacknowledged);
         let reason = self.serve(&mut open, &mut tasks, &wants).await;
         tasks.shutdown().await;
         while let Ok(note) = open.notes.try_recv() {
             self.apply(&mut open, note).await; // PUBACKs that were still read
         }
-        for subscription in open.subscribed {
-            if !self.known.contains(&subscription.filter) {
-                self.known.push(subscription.filter);
+        for mut subscription in std::mem::take(&mut open.subscribed) {
+            if phase == Phase::Preparing {
+                // Nobody has had anything yet.
+                subscription.receivers.clear();
             }
+            self.known.retain(|one| one.filter != subscription.filter);
+            self.known.push(subscription);
         }
         self.retains_will &= reason != DisconnectReason::WillRefused;
-        if open.terms.is_none() && self.options.former.is_some() {
-            self.enter(phase.failed(&reason));
-        }
-        if open.is_done {
-            self.drain().await;
+        if self.options.former.is_some() {
+            self.go_on(&open, &reason).await;
         }
         match open.disconnecting {
-            _ if phase == Phase::Looking && open.terms.is_some() => Ending::Looked,
+            _ if !phase.is_announced() && self.phase != phase => Ending::Unannounced,
             true => Ending::Again,
             false => Ending::Failed(reason),
         }
     }
 
-    /// The present session has its subscriptions; or the former one is empty.
-    async fn drain(&mut self) {
-        if self.phase != Phase::Draining {
-            self.phase = Phase::Draining;
-            return;
+    /// Enters the next phase, if that of a connection is over. What it has left behind at the broker
+    /// is forgotten before.
+    async fn go_on(&mut self, open: &Open, reason: &DisconnectReason) {
+        let phase = self.phase;
+        let course = match open.terms {
+            None if matches!(reason, DisconnectReason::Refused(_)) => Course::Refused,
+            None => return,
+            // A message that came after the silence is taken on another connection.
+            Some(_) if open.is_done && !open.has_unacknowledged() => Course::Done,
+            Some(Terms {
+                session_present, ..
+            }) => Course::Answered { session_present },
+        };
+        let next = phase.after(course);
+        // Where there was no former session, looking for one began one.
+        if next == Phase::Own && course != Course::Refused && phase.is_former() {
+            if self.closing.is_cancelled() {
+                return; // the next start sees to it
+            }
+            let attempt = self.forget_one(true).await;
+            tracing::debug!(?attempt, "left the session of agents of earlier releases");
         }
-        self.forget_one(true).await;
-        self.known.clear();
-        self.enter((Phase::Own, Some(false)));
-    }
-
-    fn enter(&mut self, (phase, has_former): (Phase, Option<bool>)) {
-        self.phase = phase;
-        self.has_former = has_former.unwrap_or(self.has_former);
+        self.phase = next;
     }
 
     async fn serve(
@@ -217,16 +226,23 @@ impl Driver {
             if !open.disconnecting {
                 self.advance(open).await;
             }
-            let settled = open.terms.is_some() && open.asked.is_none() && self.step(open).is_none();
+            let is_answered = open.terms.is_some() && open.asked.is_none();
+            let settled = is_answered && self.step(open).is_none();
             let is_closing = open.deadline.is_some();
-            let room = settled && !is_closing && open.window.has_room();
-            let has_former = self.has_former && self.phase != Phase::Before;
-            let is_done = has_former && open.silent_at.is_none();
-            if settled && is_done && !is_closing {
+            let is_passing = matches!(self.phase, Phase::Preparing | Phase::Draining);
+            let is_empty = open.silent_at.is_none() && !open.has_unacknowledged();
+            if settled && is_passing && is_empty && !is_closing {
                 open.is_done = true;
                 open.close();
                 continue;
             }
+            // Also when it closes, for what was submitted before.
+            let takes = if is_closing {
+                is_answered && !open.disconnecting
+            } else {
+                settled
+            };
+            let room = takes && open.window.has_room();
             tokio::select! {
                 note = open.notes.recv() => match note {
                     Some(note) => self.apply(open, note).await,
@@ -239,6 +255,7 @@ impl Driver {
                     self.hand_over(open, submitted).await;
                 }
                 Ok(()) = self.wanted.changed(), if !is_closing => {
+                    self.let_go(&mut open.subscribed);
                     if !self.wanted.borrow().has_terms_of(wants) {
                         open.close();
                     }
@@ -253,7 +270,7 @@ impl Driver {
                     open.again_at = None;
                     open.refused.clear();
                 }
-                () = at(open.silent_at), if !is_closing => open.silent(self.phase),
+                () = at(open.silent_at), if !is_closing => open.silent(self.silence()),
                 () = at(open.deadline), if is_closing => {
                     if open.disconnecting {
                         return DisconnectReason::Closed("the broker did not close".into());
@@ -264,86 +281,35 @@ impl Driver {
         }
     }
 
-    /// Asks the next thing of the broker, or says goodbye. Packet ids of subscriptions come from
-    /// rumqttc's ring, so that nothing may be on its way then.
-    async fn advance(&mut self, open: &mut Open) {
-        if !open.window.is_empty() || open.terms.is_none() {
-            return;
-        }
-        if open.deadline.is_some() {
-            if self.given.is_empty() && open.acknowledging == 0 {
-                open.disconnect();
-            }
-            return;
-        }
-        while open.asked.is_none() {
-            let Some(step) = self.step(open) else {
-                return;
-            };
-            open.asked = Some(step.clone());
-            let asked = match &step {
-                Step::Subscribe(one) => {
-                    let why = open.terms.and_then(|terms| forbidden(&terms, &one.filter));
-                    if let Some(why) = why {
-                        self.subscribed(open, Err(why.to_owned())).await;
-                        continue;
-                    }
-                    let numbers = open.terms.is_some_and(|terms| terms.numbers_subscriptions);
-                    open.subscribe(one, numbers && self.numbers_subscriptions)
-                }
-                Step::Unsubscribe(filter) => open.client.try_unsubscribe(filter.as_str()).is_ok(),
-            };
-            if !asked {
-                tracing::debug!("the connection ended before a subscription");
-            }
-        }
-    }
-
-    /// What the broker's subscriptions lack to be as they are wanted.
-    fn step(&self, open: &Open) -> Option<Step> {
-        let wants = self.wanted.borrow();
-        let wanted: &[DeviceSubscription] = match self.phase {
-            Phase::Looking | Phase::Draining => &[],
-            Phase::Own | Phase::Before => &wants.subscriptions,
-        };
-        let is_wanted = |filter: &TopicFilter| wanted.iter().any(|one| &one.filter == filter);
-        let held = open.subscribed.iter().map(|one| &one.filter);
-        let mut held = held.chain(&self.known);
-        if let Some(filter) = held.find(|filter| !is_wanted(filter)) {
-            return Some(Step::Unsubscribe(filter.clone()));
-        }
-        if open.silent_at.is_some() {
-            return None;
-        }
-        let is_missing = |one: &&DeviceSubscription| {
-            !open.subscribed.contains(one) && !open.refused.contains(one)
-        };
-        wanted.iter().find(is_missing).cloned().map(Step::Subscribe)
-    }
-
     async fn apply(&mut self, open: &mut Open, note: Note) {
         match note {
             Note::Accepted(terms) => {
                 open.window = Window::new(terms.packet_ids);
                 open.terms = Some(terms);
                 match terms.session_present {
-                    true => open.heard(self.phase),
+                    true if self.phase.is_announced() => open.heard(self.silence()),
+                    true => {}
+                    false if self.phase == Phase::Draining => open.leaving.clear(),
                     false => self.known.clear(),
                 }
-                self.enter(self.phase.accepted(terms.session_present));
+                // Looking makes no session that lasts.
+                self.is_clean &= self.phase == Phase::Looking;
             }
             Note::Subscribed(granted) => self.subscribed(open, granted).await,
             Note::Unsubscribed => {
                 if let Some(Step::Unsubscribe(filter)) = open.asked.take() {
-                    self.known.retain(|known| known != &filter);
+                    match self.phase {
+                        Phase::Draining => open.leaving.retain(|one| one != &filter),
+                        _ => self.known.retain(|one| one.filter != filter),
+                    }
                     open.subscribed.retain(|one| one.filter != filter);
                 }
             }
             Note::Sent(packet_id) => open.window.sent(packet_id),
             Note::Acknowledged => {
                 open.acknowledging = open.acknowledging.saturating_sub(1);
-                if open.silent_at.is_some() {
-                    open.heard(self.phase);
+                if open.silent_at.is_some() && self.silence().is_none() {
+                    open.heard(None);
                 }
             }
             Note::Answered(packet_id, outcome) => {
@@ -353,29 +319,6 @@ impl Driver {
             }
             Note::Merged => self.numbers_subscriptions = false,
         }
-    }
-
-    async fn subscribed(&mut self, open: &mut Open, granted: Result<bool, String>) {
-        let Some(Step::Subscribe(subscription)) = open.asked.take() else {
-            return;
-        };
-        let filter = subscription.filter.clone();
-        open.subscribed.retain(|one| one.filter != filter);
-        let problem = match granted {
-            Ok(at_least_once) => {
-                let is_less = subscription.at_least_once && !at_least_once;
-                open.subscribed.push(subscription);
-                is_less
-                    .then(|| "it sends with QoS 0 only: what it can't deliver is lost".to_owned())
-            }
-            Err(why) => {
-                open.refused.push(subscription);
-                open.again_at = Some(Instant::now() + REFUSED_PAUSE);
-                Some(format!("it refuses the subscription: {why}"))
-            }
-        };
-        let event = DeviceEvent::Subscribed { filter, problem };
-        drop(self.events.send(event).await);
     }
 
     async fn hand_over(&self, open: &mut Open, submitted: Submitted) {
@@ -390,6 +333,10 @@ impl Driver {
     fn acknowledge(&self, open: &mut Open, receipt: &Receipt) {
         if receipt.connection != self.connection {
             return; // the broker sends the message again
+        }
+        let silence = self.silence();
+        if receipt.is_awaited && silence.is_some() {
+            open.heard(silence); // the broker may send another one in its place
         }
         match open.client.try_ack(&receipt.publish()) {
             Ok(()) => open.acknowledging += 1,

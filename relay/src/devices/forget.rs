@@ -15,25 +15,46 @@ use crate::session::Identity;
 /// One attempt.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The broker has forgotten the session.
+    Forgotten,
+    /// It does not accept the identity: where it knows other users, there is no such session.
+    Refused,
+    /// The session may still be there.
+    Failed,
+}
+
 impl Driver {
-    /// Begins a session that the broker forgets when it ends, in place of the one that it keeps. Tries
-    /// until the broker has forgotten that one by itself.
+    /// Begins a session that the broker forgets when it ends, in place of the one that it keeps, and
+    /// in place of that of agents before where there may be one. Tries until the broker has forgotten
+    /// them by itself.
     pub(super) async fn forget(self) {
         let expiry_s = self.wanted.borrow().expiry_s;
         let expired = Instant::now() + Duration::from_secs(expiry_s.into());
-        let mut failures = 0;
+        let mut left = vec![false];
+        if self.phase != Phase::Own {
+            left.insert(0, true);
+        }
+        let (mut failures, mut is_one_forgotten) = (0, false);
         loop {
-            let forgotten = async {
-                let is_former = self.has_former || self.phase != Phase::Own;
-                let former = is_former && self.forget_one(true).await;
-                // One of the two is refused where the broker knows other users.
-                self.forget_one(false).await || former
-            };
-            let forgotten = tokio::select! {
-                forgotten = forgotten => forgotten,
-                () = self.stop.cancelled() => return,
-            };
-            if forgotten || Instant::now() >= expired {
+            let mut kept = Vec::new();
+            let mut is_refused = true;
+            for is_former in left {
+                let attempt = tokio::select! {
+                    attempt = self.forget_one(is_former) => attempt,
+                    () = self.stop.cancelled() => return,
+                };
+                is_refused &= attempt != Attempt::Failed;
+                match attempt {
+                    Attempt::Forgotten => is_one_forgotten = true,
+                    Attempt::Refused | Attempt::Failed => kept.push(is_former),
+                }
+            }
+            left = kept;
+            // One of the two is refused where the broker knows other users; not both.
+            if (is_one_forgotten && is_refused) || Instant::now() >= expired {
                 return;
             }
             failures += 1;
@@ -44,10 +65,14 @@ impl Driver {
         }
     }
 
-    /// One attempt, for the present session or that of agents before. False when it failed.
-    pub(super) async fn forget_one(&self, is_former: bool) -> bool {
+    /// One attempt, for the present session or that of agents before.
+    pub(super) async fn forget_one(&self, is_former: bool) -> Attempt {
         let (endpoint, identity) = (&self.options.endpoint, self.identity(is_former));
-        end_session(endpoint, identity).await.is_ok()
+        match end_session(endpoint, identity).await {
+            Ok(()) => Attempt::Forgotten,
+            Err(DisconnectReason::Refused(_)) => Attempt::Refused,
+            Err(_) => Attempt::Failed,
+        }
     }
 }
 

@@ -4,46 +4,73 @@
 //! meanwhile goes on when it is started again.
 //!
 //! ```text
-//!            it is there        subscribed               silent
-//!   looking ────────────► own ──────────────► draining ─────────► own
-//!      │ there is none     ▲                (unsubscribes)
-//!      └───────────────────┘      own ◄── refused ──► as before, for brokers with the former users
+//!            it is there           subscribed, takes nothing          silent
+//!   looking ────────────► preparing ────────────────► draining ─────────────► own
+//!      │ none, refused        │ refused                  │ refused            ▲ ▲
+//!      └──────────────────────┼──────────────────────────┴────────────────────┘ │ refused
+//!                             └───────────────► as before ◄─────────────────────┘
 //! ```
+//! As before: for brokers that know the former users only.
 
-use crate::reason::DisconnectReason;
+use tokio::time::Duration;
+
+use crate::connection::KEEP_ALIVE;
+
+/// A broker has delivered all that it kept in a former session when nothing more has come for this
+/// time. Longer than the keep-alive interval: a connection without a living broker behind it ends
+/// before.
+pub const FORMER_SILENCE: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() + 5);
 
 /// As whom, and what for, a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// As agents before: to see whether the broker keeps a session for them.
     Looking,
-    /// As itself.
-    Own,
+    /// As itself: to subscribe. Messages of QoS 1 are left to the broker, since those of the former
+    /// session are older.
+    Preparing,
     /// As agents before: to take what waits in that session.
     Draining,
+    /// As itself.
+    Own,
     /// As agents before, since the broker refuses the present identity.
     Before,
 }
 
+/// What a connection has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// The broker refused the identity.
+    Refused,
+    /// It has answered whether it keeps a session.
+    Answered { session_present: bool },
+    /// The purpose of the phase is fulfilled.
+    Done,
+}
+
 impl Phase {
-    /// What follows when the broker has accepted the connection, and whether it has kept a session
-    /// of agents before; none where nothing new is known of that.
-    pub(super) fn accepted(self, session_present: bool) -> (Phase, Option<bool>) {
-        match self {
-            Phase::Looking => (Phase::Own, Some(session_present)),
-            phase => (phase, None),
-        }
+    /// True when the identity is that of agents before.
+    pub(super) fn is_former(self) -> bool {
+        matches!(self, Phase::Looking | Phase::Draining | Phase::Before)
     }
 
-    /// The same when no connection came about.
-    pub(super) fn failed(self, reason: &DisconnectReason) -> (Phase, Option<bool>) {
-        if !matches!(reason, DisconnectReason::Refused(_)) {
-            return (self, None);
-        }
-        match self {
-            Phase::Own => (Phase::Before, None),
-            Phase::Before => (Phase::Own, None),
-            Phase::Looking | Phase::Draining => (Phase::Own, Some(false)),
+    /// True when the session's owner hears of the connection.
+    pub(super) fn is_announced(self) -> bool {
+        !matches!(self, Phase::Looking | Phase::Preparing)
+    }
+
+    /// What the next connection is for.
+    pub(super) fn after(self, course: Course) -> Phase {
+        match (self, course) {
+            (Phase::Looking, Course::Answered { session_present }) => match session_present {
+                true => Phase::Preparing,
+                false => Phase::Own,
+            },
+            (Phase::Preparing, Course::Done) => Phase::Draining,
+            (Phase::Draining, Course::Done)
+            | (Phase::Looking | Phase::Draining | Phase::Before, Course::Refused) => Phase::Own,
+            (Phase::Preparing | Phase::Own, Course::Refused) => Phase::Before,
+            (phase, _) => phase,
         }
     }
 }
@@ -52,28 +79,43 @@ impl Phase {
 mod tests {
     use super::*;
 
+    const ALL: [Phase; 5] = [
+        Phase::Looking,
+        Phase::Preparing,
+        Phase::Draining,
+        Phase::Own,
+        Phase::Before,
+    ];
+
     #[test]
-    fn a_session_of_agents_before_is_looked_for_once() {
-        for present in [true, false] {
-            assert_eq!(
-                Phase::Looking.accepted(present),
-                (Phase::Own, Some(present))
-            );
-            assert_eq!(Phase::Own.accepted(present), (Phase::Own, None));
+    fn a_former_session_is_drained_after_the_present_one_has_subscribed() {
+        let mut phase = Phase::Looking.after(Course::Answered {
+            session_present: true,
+        });
+        assert_eq!(phase, Phase::Preparing);
+        for expected in [Phase::Draining, Phase::Own, Phase::Own] {
+            phase = phase.after(Course::Done);
+            assert_eq!(phase, expected);
         }
-        // One that is gone has nothing to drain.
-        assert_eq!(Phase::Draining.accepted(false), (Phase::Draining, None));
+        let none = Course::Answered {
+            session_present: false,
+        };
+        assert_eq!(Phase::Looking.after(none), Phase::Own);
+        for phase in &ALL[1..] {
+            assert_eq!(phase.after(none), *phase);
+        }
     }
 
     #[test]
     fn a_broker_with_the_former_users_serves_the_session_as_before() {
-        let refused = DisconnectReason::Refused("bad user name or password".to_owned());
-        assert_eq!(Phase::Looking.failed(&refused), (Phase::Own, Some(false)));
-        assert_eq!(Phase::Own.failed(&refused), (Phase::Before, None));
-        assert_eq!(Phase::Before.failed(&refused), (Phase::Own, None));
-        let cut = DisconnectReason::ClosedInOrder;
-        for phase in [Phase::Looking, Phase::Own, Phase::Draining, Phase::Before] {
-            assert_eq!(phase.failed(&cut), (phase, None));
-        }
+        let refused = ALL.map(|phase| phase.after(Course::Refused));
+        let expected = [
+            Phase::Own,
+            Phase::Before,
+            Phase::Own,
+            Phase::Before,
+            Phase::Own,
+        ];
+        assert_eq!(refused, expected);
     }
 }

@@ -95,6 +95,8 @@ pub struct Receipt {
     pub(super) connection: u64,
     pub(super) packet_id: u16,
     pub(super) quality: QoS,
+    /// The message is of those for which a former session is drained.
+    pub(super) is_awaited: bool,
 }
 
 impl Receipt {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use haar_protocol::mqtt::{Retained, TopicFilter};
+use haar_protocol::mqtt::TopicFilter;
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::v5::{
     Filter, LastWill, LastWillProperties, RetainForwardRule, SubscribeProperties,
@@ -12,15 +12,17 @@ use rumqttc::v5::mqttbytes::v5::{
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::former::Phase;
 use super::poller::{Note, Terms};
+use super::steps::Step;
 use super::{DevicePublish, DeviceSubscription, Outcome};
 use crate::connection::{IN_FLIGHT_MAX, quality};
 use crate::window::Window;
 
-/// How long a session that ends waits for what was published, and then for the broker to close.
+/// How long a session that ends waits for what was published, and how long then for the broker to
+/// close the connection.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// A broker has sent what it had kept when nothing more has come for so long.
+/// After this time without a message the broker has sent what it had kept, most likely. Also how
+/// often is looked whether messages still wait to be acknowledged.
 const SILENCE: Duration = Duration::from_millis(500);
 /// The longest wait for that silence.
 const SILENCE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -35,6 +37,8 @@ pub(super) struct Open {
     /// Acknowledgements in rumqttc's request queue.
     pub(super) acknowledging: usize,
     pub(super) terms: Option<Terms>,
+    /// What the former session is to be unsubscribed from.
+    pub(super) leaving: Vec<TopicFilter>,
     /// What the broker holds because of this connection.
     pub(super) subscribed: Vec<DeviceSubscription>,
     /// The one step that it has not answered yet.
@@ -54,13 +58,6 @@ pub(super) struct Open {
     pub(super) disconnecting: bool,
 }
 
-/// What is asked of the broker, one thing at a time.
-#[derive(Debug, Clone)]
-pub(super) enum Step {
-    Subscribe(DeviceSubscription),
-    Unsubscribe(TopicFilter),
-}
-
 impl Open {
     pub(super) fn new(
         client: AsyncClient,
@@ -73,6 +70,7 @@ impl Open {
             window: Window::new(IN_FLIGHT_MAX),
             acknowledging: 0,
             terms: None,
+            leaving: Vec::new(),
             subscribed: Vec::new(),
             asked: None,
             refused: Vec::new(),
@@ -87,23 +85,27 @@ impl Open {
     }
 
     /// The broker sends what it has kept in a session. Only afterwards it is asked for what it
-    /// retains, which may be newer: of a window that is full the rest comes later.
-    pub(super) fn heard(&mut self, phase: Phase) {
-        let silent_at = Instant::now() + SILENCE;
-        self.silent_at = Some(match phase {
-            Phase::Draining => silent_at,
-            _ => silent_at.min(self.silent_at_last),
+    /// retains, which may be newer: of a window that is full the rest comes later. A former session,
+    /// whose `silence` is given, is left when that has passed.
+    pub(super) fn heard(&mut self, silence: Option<Duration>) {
+        let now = Instant::now();
+        self.silent_at = Some(match silence {
+            Some(silence) => now + silence,
+            None => (now + SILENCE).min(self.silent_at_last),
         });
     }
 
-    /// The silence is over, unless something waits to be acknowledged. The former session is not left
+    /// The silence is over, unless something waits to be acknowledged. A former session is not left
     /// before everything is.
-    pub(super) fn silent(&mut self, phase: Phase) {
-        self.silent_at = None;
-        let waits = self.unacknowledged.load(Ordering::Relaxed) > 0;
-        if waits && (phase == Phase::Draining || Instant::now() < self.silent_at_last) {
-            self.heard(phase);
-        }
+    pub(super) fn silent(&mut self, silence: Option<Duration>) {
+        let now = Instant::now();
+        let may_wait = silence.is_some() || now < self.silent_at_last;
+        self.silent_at = (may_wait && self.has_unacknowledged()).then(|| now + SILENCE);
+    }
+
+    /// True when a message was received and is not acknowledged.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.unacknowledged.load(Ordering::Relaxed) > 0
     }
 
     /// Ends the connection in order, when what was published is answered.
@@ -123,14 +125,15 @@ impl Open {
     }
 
     /// Hands a subscription to rumqttc. `is_numbered` when messages are to say that they come for it.
-    pub(super) fn subscribe(&self, subscription: &DeviceSubscription, is_numbered: bool) -> bool {
+    pub(super) fn subscribe(
+        &self,
+        subscription: &DeviceSubscription,
+        retain_forward_rule: RetainForwardRule,
+        is_numbered: bool,
+    ) -> bool {
         let quality = quality(subscription.at_least_once);
         let filter = Filter {
-            retain_forward_rule: match subscription.retained {
-                Retained::EachConnection => RetainForwardRule::OnEverySubscribe,
-                Retained::First => RetainForwardRule::OnNewSubscribe,
-                Retained::None | Retained::ClearOnDelete => RetainForwardRule::Never,
-            },
+            retain_forward_rule,
             ..Filter::new(subscription.filter.as_str(), quality)
         };
         let number = subscription.filter.subscription_id() as usize;
@@ -179,18 +182,6 @@ impl Open {
         }
         self.window.handed(is_acknowledged.then_some(token));
         Ok(())
-    }
-}
-
-/// Why the broker does not take a subscription, if it says so beforehand: some end the connection
-/// over it.
-pub(super) fn forbidden(terms: &Terms, filter: &TopicFilter) -> Option<&'static str> {
-    if !terms.takes_shared && filter.group().is_some() {
-        Some("it does not take shared subscriptions")
-    } else if !terms.takes_wildcards && filter.as_str().contains(['+', '#']) {
-        Some("it does not take wildcards")
-    } else {
-        None
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use haar_protocol::mqtt::TopicFilter;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason, Publish, SubscribeReasonCode};
 use rumqttc::v5::{Event, EventLoop};
@@ -61,9 +62,10 @@ pub(super) struct Poller {
     pub(super) connection: u64,
     /// How long the broker is asked to keep the session.
     pub(super) expiry_s: u32,
-    /// One that only looks for a session ends when the broker has answered, and its owner does not
-    /// hear of it.
+    /// One that only looks for a session ends when the broker has answered.
     pub(super) phase: Phase,
+    /// The topics for which a former session is drained.
+    pub(super) awaited: Vec<TopicFilter>,
     /// Whether the numbers of subscriptions are to be believed.
     pub(super) numbers_subscriptions: bool,
     /// Messages that were received and are not acknowledged.
@@ -101,9 +103,14 @@ impl Poller {
                 if self.phase == Phase::Looking {
                     return Err(DisconnectReason::Closed("it was looked for".to_owned()));
                 }
-                let (connection, terms) = (self.connection, terms.told);
-                self.emit(DeviceEvent::Connected { connection, terms })
+                if self.phase.is_announced() {
+                    self.emit(DeviceEvent::Connected {
+                        connection: self.connection,
+                        is_new_session: !terms.session_present,
+                        terms: terms.told,
+                    })
                     .await;
+                }
                 Ok(())
             }
             Event::Incoming(Packet::SubAck(answer)) => {
@@ -133,25 +140,40 @@ impl Poller {
     }
 
     /// Takes a message. A broker may send one copy of it for several subscriptions, with a number for
-    /// each; rumqttc 0.25.1 counts the bytes of each number once too often, and may take what follows
-    /// them for the message. Such a broker is not asked for numbers again: it sends one copy only.
+    /// each; rumqttc 0.25.1 counts the bytes of each number once too often, and may
+    /// take the properties that follow for part of the payload. Such a broker is not asked for numbers
+    /// again.
     ///
-    /// While it waits for room nothing is read from the socket, and nothing written either. So it
-    /// waits no longer than the broker does: the next connection finds what was not acknowledged.
+    /// While this waits for room nothing is read from the socket, and nothing is written. So it waits
+    /// for one keep-alive interval at most; what is not acknowledged comes again on the next
+    /// connection.
     async fn receive(&mut self, publish: Publish) -> Result<(), DisconnectReason> {
+        let is_at_most_once = publish.qos == QoS::AtMostOnce;
+        if self.phase == Phase::Preparing && !is_at_most_once {
+            return Ok(()); // comes again when the former session is empty
+        }
         let cost = cost(&publish);
-        let receipt = (publish.qos != QoS::AtMostOnce).then_some(Receipt {
-            connection: self.connection,
-            packet_id: publish.pkid,
-            quality: publish.qos,
-        });
+        // A topic that is no text matches no filter of ours.
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let mut properties = publish.properties.unwrap_or_default();
         let numbers = std::mem::take(&mut properties.subscription_identifiers);
         if numbers.len() > 1 && self.numbers_subscriptions {
             self.note(Note::Merged).await?;
-            let why = "it sends one message for several subscriptions: they are made anew";
+            let why = "it sends one copy of a message for several subscriptions: connecting again without subscription identifiers";
             return Err(DisconnectReason::Closed(why.to_owned()));
         }
+        let number = numbers.first().filter(|_| self.numbers_subscriptions);
+        let subscription = number.and_then(|number| u32::try_from(*number).ok());
+        let is_awaited = |filter: &TopicFilter| {
+            subscription.is_none_or(|number| filter.subscription_id() == number)
+                && filter.matches(&topic)
+        };
+        let receipt = (!is_at_most_once).then(|| Receipt {
+            connection: self.connection,
+            packet_id: publish.pkid,
+            quality: publish.qos,
+            is_awaited: self.awaited.iter().any(is_awaited),
+        });
         let is_in_window = receipt.is_some() && self.is_in_window().await;
         let held = match is_in_window {
             true => self.budget.take_anyway(cost),
@@ -162,15 +184,13 @@ impl Poller {
                 () = self.closing.cancelled() => return Ok(()),
             },
         };
-        let number = numbers.first().filter(|_| self.numbers_subscriptions);
         let message = DeviceMessage {
-            // A topic that is no text matches no filter of ours.
-            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+            topic,
             payload: publish.payload,
             retained: publish.retain,
             duplicate: publish.dup,
             properties: MessageProperties::from(properties),
-            subscription: number.and_then(|number| u32::try_from(*number).ok()),
+            subscription,
             receipt,
             held,
         };
@@ -238,7 +258,7 @@ fn outcome(reason: PubAckReason) -> Outcome {
         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Outcome::Taken,
         PubAckReason::TopicNameInvalid => Outcome::Never("it does not take the topic".to_owned()),
         PubAckReason::PayloadFormatInvalid => {
-            Outcome::Never("the message has not the form that it says".to_owned())
+            Outcome::Never("the payload does not match its declared format".to_owned())
         }
         PubAckReason::NotAuthorized => Outcome::Refused("not authorised".to_owned()),
         PubAckReason::QuotaExceeded => Outcome::Refused("it has no room".to_owned()),

@@ -2,83 +2,20 @@
 
 use std::collections::VecDeque;
 
-use haar_protocol::mqtt::Retained;
 use haar_relay::{
-    DeviceEvent, DeviceMessage, DeviceOptions, DevicePublish, DeviceSession, DeviceSubscription,
-    DeviceWants, MessageProperties, Outcome, SessionEvent, SessionOptions,
+    DeviceEvent, DeviceOptions, DevicePublish, MessageProperties, Outcome, SessionEvent,
+    SessionOptions,
 };
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAckProperties, Packet, PubRel, Publish, SubAck, SubscribeReasonCode,
+    ConnAckProperties, Packet, PubRel, Publish, RetainForwardRule, SubAck, SubscribeReasonCode,
 };
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::receiver::{Receiver, wants};
 use crate::scripted::{Scripted, publish};
-use crate::support::{Client, soon};
+use crate::support::Client;
 
 const BURST: u16 = 1_060;
-
-/// A session that wants everything at least once.
-struct Receiver {
-    session: DeviceSession,
-    events: mpsc::Receiver<DeviceEvent>,
-    tasks: JoinSet<()>,
-}
-
-impl Receiver {
-    fn start(broker: &Scripted) -> Self {
-        Self::start_with(broker, &["plant/#"])
-    }
-
-    fn start_with(broker: &Scripted, filters: &[&str]) -> Self {
-        let options = DeviceOptions {
-            endpoint: broker.endpoint(),
-            identity: Scripted::identity(),
-            former: None,
-        };
-        let subscriptions = filters.iter().map(|filter| DeviceSubscription {
-            filter: filter.parse().unwrap(),
-            at_least_once: true,
-            retained: Retained::First,
-        });
-        let wants = DeviceWants {
-            subscriptions: subscriptions.collect(),
-            expiry_s: 3_600,
-            will: None,
-        };
-        let (sender, events) = mpsc::channel(64);
-        let stop = CancellationToken::new();
-        let (session, task) = DeviceSession::start(options, wants, sender, stop);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(task);
-        Self {
-            session,
-            events,
-            tasks,
-        }
-    }
-
-    async fn event(&mut self) -> DeviceEvent {
-        let event = soon("an event", self.events.recv()).await;
-        event.expect("the session goes on")
-    }
-
-    async fn message(&mut self) -> DeviceMessage {
-        loop {
-            if let DeviceEvent::Message(message) = self.event().await {
-                return message;
-            }
-        }
-    }
-
-    async fn end(mut self) {
-        self.session.close();
-        drop(self.events);
-        soon("the end of the session", self.tasks.join_next()).await;
-    }
-}
 
 fn burst(numbers: std::ops::RangeInclusive<u16>) -> Vec<Packet> {
     let numbers = numbers.map(|number| publish("plant/1/t", number, number.to_string()));
@@ -281,7 +218,9 @@ async fn what_a_broker_says_that_it_does_not_take_is_not_sent() {
     let mut number = 0;
     while problems.len() < 3 {
         match receiver.event().await {
-            DeviceEvent::Connected { connection, terms } => {
+            DeviceEvent::Connected {
+                connection, terms, ..
+            } => {
                 assert!(!terms.retains && !terms.acknowledges);
                 number = connection;
             }
@@ -311,6 +250,73 @@ async fn what_a_broker_says_that_it_does_not_take_is_not_sent() {
         matches!(&packet, Packet::Publish(message) if !message.retain && message.pkid == 0),
         "{packet:?}"
     );
+    receiver.end().await;
+}
+
+/// More than rumqttc is handed at a time.
+#[tokio::test]
+async fn messages_of_qos_0_that_were_published_before_the_session_closes_are_sent() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start(&broker);
+    let mut connection = broker.subscriber(false).await;
+    let number = loop {
+        if let DeviceEvent::Connected { connection, .. } = receiver.event().await {
+            break connection;
+        }
+    };
+    for token in 0..30 {
+        let message = publish_of(false);
+        receiver.session.publish(number, token, message).unwrap();
+    }
+    receiver.session.close();
+    for _ in 0..30 {
+        let packet = connection.packet().await;
+        assert!(matches!(packet, Packet::Publish(_)), "{packet:?}");
+    }
+    connection.left().await;
+    receiver.ended().await;
+}
+
+#[tokio::test]
+async fn a_filter_is_subscribed_again_for_somebody_who_has_not_had_what_is_retained() {
+    let broker = Scripted::start().await;
+    let receiver = Receiver::start(&broker);
+    let (_, mut connection) = broker.client().await;
+    connection.greet(true, None).await;
+    let rule = |receivers: &[u64]| {
+        let mut wants = wants(&["plant/#"]);
+        wants.subscriptions[0].receivers = receivers.iter().copied().collect();
+        receiver.session.want(wants);
+    };
+    let first = connection.subscribed().await;
+    let new = RetainForwardRule::OnNewSubscribe;
+    assert_eq!(first.filters[0].retain_forward_rule, new);
+    for receivers in [&[1, 2][..], &[2, 3]] {
+        rule(receivers);
+        let again = connection.subscribed().await;
+        let every = RetainForwardRule::OnEverySubscribe;
+        assert_eq!(again.filters[0].retain_forward_rule, every);
+    }
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_begins_clean_does_so_once() {
+    let broker = Scripted::start().await;
+    let options = DeviceOptions {
+        endpoint: broker.endpoint(),
+        identity: Scripted::identity(),
+        former: None,
+        begins_clean: true,
+    };
+    let receiver = Receiver::start_as(options, wants(&[]));
+    for (is_answered, is_clean) in [(false, true), (true, true), (true, false)] {
+        let (connect, mut connection) = broker.client().await;
+        assert_eq!(connect.clean_start, is_clean);
+        if is_answered {
+            connection.greet(!is_clean, None).await;
+        }
+    }
     receiver.end().await;
 }
 

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod clients;
+mod receiver;
 mod scripted;
 mod support;
 
 mod broker;
 mod devices;
+mod former;
 mod floods;
 mod hostile;
 mod identity;

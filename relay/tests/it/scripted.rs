@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use haar_relay::{Credentials, Endpoint, Identity};
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet,
-    PingResp, Publish, SubAck, SubscribeReasonCode,
+    ConnAck, ConnAckProperties, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode,
+    Packet, PingResp, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 use rumqttc::v5::mqttbytes::{Error, QoS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,8 +35,12 @@ impl Scripted {
     }
 
     pub(crate) fn identity() -> Identity {
+        Self::identity_of("one")
+    }
+
+    pub(crate) fn identity_of(client_id: &str) -> Identity {
         Identity {
-            client_id: "one".to_owned(),
+            client_id: client_id.to_owned(),
             credentials: Credentials::Anonymous,
         }
     }
@@ -45,28 +49,19 @@ impl Scripted {
     pub(crate) async fn subscriber(&self, session_present: bool) -> Connection {
         let (_, mut connection) = self.client().await;
         connection.greet(session_present, None).await;
-        let Packet::Subscribe(subscribe) = connection.packet().await else {
-            panic!("no SUBSCRIBE");
-        };
-        let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
-        let answer = SubAck {
-            pkid: subscribe.pkid,
-            return_codes: vec![granted; subscribe.filters.len()],
-            properties: None,
-        };
-        connection.send(&[Packet::SubAck(answer)]).await;
+        connection.subscribed().await;
         connection
     }
 
-    /// The next client and its id, not greeted yet.
-    pub(crate) async fn client(&self) -> (String, Connection) {
+    /// The next client and what it says of itself, not greeted yet.
+    pub(crate) async fn client(&self) -> (Connect, Connection) {
         let (stream, _) = soon("a client", self.listener.accept()).await.unwrap();
         let mut connection = Connection {
             stream,
             read: BytesMut::new(),
         };
         match connection.packet().await {
-            Packet::Connect(connect, ..) => (connect.client_id, connection),
+            Packet::Connect(connect, ..) => (connect, connection),
             other => panic!("no CONNECT: {other:?}"),
         }
     }
@@ -111,6 +106,40 @@ impl Connection {
                 Err(error) => panic!("not a packet: {error}"),
             }
         }
+    }
+
+    /// Grants the subscription that comes next.
+    pub(crate) async fn subscribed(&mut self) -> Subscribe {
+        let Packet::Subscribe(subscribe) = self.packet().await else {
+            panic!("no SUBSCRIBE");
+        };
+        let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
+        let answer = SubAck {
+            pkid: subscribe.pkid,
+            return_codes: vec![granted; subscribe.filters.len()],
+            properties: None,
+        };
+        self.send(&[Packet::SubAck(answer)]).await;
+        subscribe
+    }
+
+    /// Withdraws the subscription of which the next packet says so.
+    pub(crate) async fn unsubscribed(&mut self) {
+        let Packet::Unsubscribe(unsubscribe) = self.packet().await else {
+            panic!("no UNSUBSCRIBE");
+        };
+        let answer = UnsubAck {
+            pkid: unsubscribe.pkid,
+            reasons: vec![UnsubAckReason::Success; unsubscribe.filters.len()],
+            properties: None,
+        };
+        self.send(&[Packet::UnsubAck(answer)]).await;
+    }
+
+    /// The client says goodbye next.
+    pub(crate) async fn left(mut self) {
+        let last = self.packet().await;
+        assert!(matches!(last, Packet::Disconnect(_)), "{last:?}");
     }
 
     /// The packet id of the next packet, which acknowledges a message.

@@ -29,7 +29,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
     let mut pairs = vec![
         ("Node", node.name.to_string()),
         ("Id", node.id.to_string()),
-        ("State", get::node_state(node)),
+        ("State", get::node_cell(node)),
         ("Health", get::health(&node.health, now)),
         ("Last seen", seen),
         ("Last status", reported),
@@ -175,7 +175,7 @@ pub(super) fn described(detail: &NodeDetail) -> String {
     if detail.device_properties_dropped > 0 {
         let count = detail.device_properties_dropped;
         let text = format!(
-            "{count} user properties of devices' messages: more than 64, or named `mqtt-…`"
+            "{count} user properties of devices' messages: names with `mqtt-` are the agent's own"
         );
         pairs.push(("Dropped", text));
     }

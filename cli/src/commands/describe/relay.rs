@@ -1,4 +1,4 @@
-//! A relay as `haar describe` shows it: what it is, and the state of each session that a node is to
+//! A relay as `haar describe` shows it: what it is, and the state of each session that a node should
 //! have with it.
 
 use haar_protocol::relay::RelaySort;
@@ -50,7 +50,7 @@ pub(super) fn described(detail: &RelayDetail) -> String {
     format!("{}\n{table}", facts(&pairs))
 }
 
-/// What is known of a session: a node that is offline may have said something that is over.
+/// What is known of a session. The last report of an offline node may be out of date.
 pub(in crate::commands) fn session(session: &RelaySession, now_ms: u64) -> String {
     match (&session.status, session.node_online) {
         (None, true) => "not reported yet".to_owned(),
@@ -65,7 +65,7 @@ pub(in crate::commands) fn session(session: &RelaySession, now_ms: u64) -> Strin
     }
 }
 
-/// The state of a session as its node says.
+/// The state of a session as its node reports it.
 pub(super) fn state(status: &RelayStatus, now_ms: u64) -> String {
     let since = status.since_ms.map_or_else(String::new, |since| {
         format!(" for {}", output::age(now_ms, since))

@@ -16,17 +16,20 @@ const COUNTED_APART_MS: u64 = 60_000;
 const COUNTED_OLD_MS: u64 = 10 * 60_000;
 
 /// One end of a route with where it is: the nodes with instances, or the relay that has the topic.
-fn end(route: &Route, end: &str, nodes: &[Name]) -> String {
+pub(in crate::commands) fn end(route: &Route, end: &str, nodes: &[Name]) -> String {
+    const SHOWN: usize = 3;
     match &route.relay {
         Some(relay) if end.starts_with("mqtt:") => {
             format!("{} (relay {relay})", output::printable(end))
         }
+        _ if nodes.len() > SHOWN => format!("{end} ({} nodes)", nodes.len()),
         _ => format!("{end} ({})", names(nodes)),
     }
 }
 
-pub(super) fn routes(routes: &[Route], now: u64) -> String {
+pub(super) fn routes(routes: &[Route], now: u64, wide: bool, none: &str) -> String {
     let mut table = Table::new(&[
+        "ID",
         "APPLICATION",
         "FROM",
         "TO",
@@ -41,6 +44,7 @@ pub(super) fn routes(routes: &[Route], now: u64) -> String {
     ]);
     for route in routes {
         table.row([
+            route.id.to_string(),
             route.application.to_string(),
             end(route, &route.from, &route.from_nodes),
             end(route, &route.to, &route.to_nodes),
@@ -57,7 +61,10 @@ pub(super) fn routes(routes: &[Route], now: u64) -> String {
             route.content_type.to_string(),
         ]);
     }
-    let table = table.render("No routes.");
+    if !wide {
+        table.drop_first();
+    }
+    let table = table.render(none);
     match route_problems(routes) + &count_remarks(routes, now) {
         remarks if remarks.is_empty() => table,
         remarks => format!("{table}\n{remarks}"),
@@ -86,13 +93,7 @@ fn extremes(route: &Route) -> Option<[(&Name, &Counted); 2]> {
 
 /// For how long the counters of a route have counted: `3 d`, or `12 s to 3 d`.
 pub(in crate::commands) fn counted_by_all(route: &Route, now: u64) -> String {
-    let Some(extremes) = extremes(route) else {
-        return "-".into();
-    };
-    match extremes.map(|(_, counted)| output::age(now, counted.since_ms)) {
-        [shortest, longest] if shortest == longest => shortest,
-        [shortest, longest] => format!("{shortest} to {longest}"),
-    }
+    output::ages(now, route.counted.values().map(|counted| counted.since_ms))
 }
 
 /// Which numbers of routes do not add up, and why: a line for each reason.
@@ -171,6 +172,6 @@ mod tests {
             route(json!({ "edge-1": counted(9_000, 8_000) }), &["edge-2"]),
             route(json!({}), &[]),
         ];
-        insta::assert_snapshot!(routes(&all, NOW_MS));
+        insta::assert_snapshot!(routes(&all, NOW_MS, false, "No routes."));
     }
 }

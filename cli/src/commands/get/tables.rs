@@ -1,7 +1,6 @@
 //! What a site has, for people: one table for each kind, and below it what is worth a remark.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use haar_protocol::ids::Name;
 use haar_protocol::relay::{RelayInfo, RelayRole, RelaySort};
@@ -9,10 +8,11 @@ use haar_protocol::rest::{
     Application, Event, Health, HealthState, Microservice, Module, Node, TrustedPublisher,
 };
 
+use super::long::{self, Remarks};
 use super::routes::counted;
 use crate::output::{self, Table};
 
-pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
+pub(super) fn nodes(nodes: &[Node], now: u64, wide: bool, all_remarks: bool, none: &str) -> String {
     let mut table = Table::new(&[
         "NAME",
         "STATE",
@@ -23,11 +23,14 @@ pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
         "AGENT",
         "TARGET",
     ]);
-    let mut remarks = String::new();
-    for node in nodes {
-        table.row([
+    if wide {
+        table = table.with(&["ID", "GIVES", "INSTANCES", "STORAGE", "CLOCK"]);
+    }
+    let mut remarks = Remarks::new(all_remarks);
+    for node in long::worst_first(nodes, |node| &node.health) {
+        let mut cells = vec![
             node.name.to_string(),
-            node_state(node),
+            node_cell(node),
             node.last_seen_ms
                 .map_or_else(|| "never".into(), |seen| output::age(now, seen)),
             labels(&node.labels),
@@ -36,13 +39,26 @@ pub(super) fn nodes(nodes: &[Node], now: u64) -> String {
                 .map_or_else(|| "?".into(), output::bytes),
             output::printable(&node.agent_version),
             output::printable(&node.target),
-        ]);
-        remark(&mut remarks, &node.name, &node.health, now);
+        ];
+        if wide {
+            cells.extend([
+                node.id.to_string(),
+                output::bytes(node.budget.memory.0),
+                node.budget.microservices.to_string(),
+                match node.budget.storage.0 {
+                    u64::MAX => "unbounded".to_owned(),
+                    storage => output::bytes(storage),
+                },
+                node.clock_skew_ms
+                    .map_or_else(|| "?".into(), |skew| format!("{skew:+} ms")),
+            ]);
+        }
+        table.row(cells);
+        remarks.add(&node.name, &node.health, now);
     }
-    with_remarks(
-        table.render("No nodes. Let one join: `haar node token`."),
-        &remarks,
-    )
+    let summary = long::summary("nodes", nodes.iter().map(|node| &node.health));
+    let table = summary + &table.render(none);
+    remarks.below(table, "`haar get nodes --problems`")
 }
 
 /// Whether a relay has a connection to a node, and how it does where that is not all.
@@ -55,15 +71,13 @@ pub(crate) fn node_state(node: &Node) -> String {
     }
 }
 
-/// What is wrong with something, on a line of its own below a table; nothing where all is well.
-fn remark(remarks: &mut String, what: &impl std::fmt::Display, health: &Health, now: u64) {
-    if let Some(reason) = &health.reason {
-        let since = since(health, now).map_or_else(String::new, |since| format!(" ({since})"));
-        let _ = writeln!(remarks, "{what}: {}{since}", output::printable(reason)); // never fails
-    }
-    if let Some(hint) = &health.hint {
-        let _ = writeln!(remarks, "  Hint: {}", output::printable(hint));
-    }
+/// The same in its colour.
+pub(in crate::commands) fn node_cell(node: &Node) -> String {
+    let state = match node.online {
+        true => node.health.state,
+        false => HealthState::Failed,
+    };
+    output::colored(node_state(node), state)
 }
 
 /// Since when something is as it is.
@@ -93,10 +107,15 @@ pub(in crate::commands) fn health(health: &Health, now: u64) -> String {
     let parts = [since(health, now), rests, reason, hint]
         .into_iter()
         .flatten();
-    std::iter::once(health.state.to_string())
+    std::iter::once(health_cell(health))
         .chain(parts)
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+/// The state of something in its colour.
+pub(in crate::commands) fn health_cell(health: &Health) -> String {
+    output::colored(health.state, health.state)
 }
 
 /// `3`, or `2 of 3` while the node has not applied the newest.
@@ -134,23 +153,27 @@ pub(super) fn modules(modules: &[Module], now: u64) -> String {
     table.render("No modules. Push one: `haar push FILE`.")
 }
 
-pub(super) fn applications(applications: &[Application], now: u64) -> String {
+pub(super) fn applications(
+    applications: &[Application],
+    now: u64,
+    all_remarks: bool,
+    none: &str,
+) -> String {
     let mut table = Table::new(&["NAME", "REVISION", "HEALTH", "RUNNING", "APPLIED"]);
-    let mut remarks = String::new();
-    for application in applications {
+    let mut remarks = Remarks::new(all_remarks);
+    for application in long::worst_first(applications, |one| &one.health) {
         table.row([
             application.name.to_string(),
             application.revision.to_string(),
-            application.health.state.to_string(),
+            health_cell(&application.health),
             running(application),
             output::age(now, application.applied_ms),
         ]);
-        remark(&mut remarks, &application.name, &application.health, now);
+        remarks.add(&application.name, &application.health, now);
     }
-    with_remarks(
-        table.render("No applications. Apply one: `haar apply -f FILE`."),
-        &remarks,
-    )
+    let healths = applications.iter().map(|one| &one.health);
+    let table = long::summary("applications", healths) + &table.render(none);
+    remarks.below(table, "`haar get applications --problems`")
 }
 
 /// How many instances run, and of how many nothing is known or which have no place.
@@ -178,8 +201,13 @@ pub(in crate::commands) fn with_remarks(table: String, remarks: &str) -> String 
     }
 }
 
-/// Instances as a table.
-pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u64) -> String {
+/// Instances as a table, those first that are not as they should be.
+pub(in crate::commands) fn instances(
+    microservices: &[Microservice],
+    now: u64,
+    all_remarks: bool,
+    none: &str,
+) -> String {
     let mut table = Table::new(&[
         "MICROSERVICE",
         "NODE",
@@ -193,7 +221,7 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
         "COUNTED",
         "MEMORY",
     ]);
-    for microservice in microservices {
+    for microservice in long::worst_first(microservices, |one| &one.health) {
         let status = microservice.status.as_ref();
         let number = |value: fn(&haar_protocol::status::MicroserviceStatus) -> u64| {
             status.map_or_else(|| "-".into(), |status| value(status).to_string())
@@ -201,7 +229,7 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
         table.row([
             microservice.name.to_string(),
             microservice.node.to_string(),
-            state(microservice),
+            state_cell(microservice),
             since_age(microservice, now),
             output::printable(&microservice.module_label),
             number(|status| status.calls),
@@ -212,18 +240,22 @@ pub(in crate::commands) fn microservices(microservices: &[Microservice], now: u6
             status.map_or_else(|| "-".into(), |status| output::bytes(status.memory_bytes)),
         ]);
     }
-    let table = table.render("No microservices. Apply an application: `haar apply -f FILE`.");
-    with_remarks(table, &remarks(microservices, now))
+    remarks(microservices, now, all_remarks, &table.render(none))
 }
 
-/// What is wrong with instances, a line or two for each.
-pub(in crate::commands) fn remarks(microservices: &[Microservice], now: u64) -> String {
-    let mut remarks = String::new();
-    for one in microservices {
-        let what = format!("{} on {}", one.name, one.node);
-        remark(&mut remarks, &what, &one.health, now);
+/// A table of instances with the summary above it and the remarks below it.
+pub(in crate::commands) fn remarks(
+    microservices: &[Microservice],
+    now: u64,
+    all_remarks: bool,
+    table: &str,
+) -> String {
+    let mut remarks = Remarks::new(all_remarks);
+    for one in long::worst_first(microservices, |one| &one.health) {
+        remarks.add(&format!("{} on {}", one.name, one.node), &one.health, now);
     }
-    remarks
+    let summary = long::summary("instances", microservices.iter().map(|one| &one.health));
+    remarks.below(summary + table, "`haar get instances --problems`")
 }
 
 /// The instances of these applications that are in no table of instances: they have no place.
@@ -254,6 +286,11 @@ pub(crate) fn state(microservice: &Microservice) -> String {
     }
 }
 
+/// The same in the colour of its health.
+pub(in crate::commands) fn state_cell(microservice: &Microservice) -> String {
+    output::colored(state(microservice), microservice.health.state)
+}
+
 pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
     let mut table = Table::new(&["NAME", "FINGERPRINT", "TRUSTED"]);
     for publisher in publishers {
@@ -266,7 +303,7 @@ pub(super) fn publishers(publishers: &[TrustedPublisher], now: u64) -> String {
     table.render("No publishers: no module runs. Trust one: `haar publisher trust NAME KEY.pub`.")
 }
 
-pub(super) fn relays(relays: &[RelayInfo]) -> String {
+pub(super) fn relays(relays: &[RelayInfo], now: u64, all_remarks: bool, none: &str) -> String {
     let mut table = Table::new(&[
         "NAME",
         "HEALTH",
@@ -277,11 +314,11 @@ pub(super) fn relays(relays: &[RelayInfo]) -> String {
         "CONTROLLER",
         "CONNECTED NODES",
     ]);
-    let mut remarks = String::new();
-    for relay in relays {
+    let mut remarks = Remarks::new(all_remarks);
+    for relay in long::worst_first(relays, |relay| &relay.health) {
         table.row([
             relay.name.to_string(),
-            relay.health.state.to_string(),
+            health_cell(&relay.health),
             relay_place(relay),
             relay
                 .url
@@ -298,9 +335,11 @@ pub(super) fn relays(relays: &[RelayInfo]) -> String {
                 ),
             },
         ]);
-        remark(&mut remarks, &relay.name, &relay.health, output::now_ms());
+        remarks.add(&relay.name, &relay.health, now);
     }
-    with_remarks(table.render("No relays."), &remarks)
+    let table =
+        long::summary("relays", relays.iter().map(|relay| &relay.health)) + &table.render(none);
+    remarks.below(table, "`haar get relays --problems`")
 }
 
 /// Where a relay is.

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// A relay of the site, or the address of any broker: mqtts://HOST:PORT, or mqtt:// on this machine
     #[arg(value_name = "NAME|URL")]
     broker: String,
-    /// Try nothing, and say how this node fares with the relay, as it reports itself
+    /// Run no trial; show what this node reports of its own session with the relay
     #[arg(long, value_name = "NAME", conflicts_with_all = ["ca", "user", "password_file", "client_certificate"])]
     node: Option<Name>,
     /// The certificate of the broker's authority, or the broker's own, in PEM; for a URL
@@ -93,24 +93,25 @@ fn report(options: &Options, broker: &str, findings: &[RelayFinding]) -> Result<
     ))
 }
 
-/// How a node fares with a relay of the site. What a broker does with messages is the same from
-/// everywhere; whether it is reached, and as whom, is not.
+/// The state of a node's sessions with a relay of the site. A broker treats messages the same from
+/// everywhere; whether a node reaches it, and as which user, differs.
 fn of_node(arguments: &Arguments, options: &Options, node: &Name) -> Result<Vec<RelayFinding>> {
     let name = relay_name(arguments)?;
     let client = Client::of(options)?;
     let detail: RelayDetail = client.parse(&client.get_text(&format!("relays/{name}"))?)?;
     let sessions = detail.sessions.iter().filter(|one| &one.node == node);
     let findings: Vec<RelayFinding> = sessions.map(finding).collect();
-    match findings.is_empty() {
-        false => Ok(findings),
-        true => Err(CommandError::not_found(
-            "no_session",
-            format!("node `{node}` has nothing to do with relay `{name}`"),
-        )
-        .hinted(format!(
-            "`haar describe relay {name}` lists the nodes that need it."
-        ))),
+    if !findings.is_empty() {
+        return Ok(findings);
     }
+    client.check_names(None, None, Some(node))?;
+    Err(CommandError::not_found(
+        "no_session",
+        format!("node `{node}` has nothing to do with relay `{name}`"),
+    )
+    .hinted(format!(
+        "`haar describe relay {name}` lists the nodes that need it."
+    )))
 }
 
 fn finding(session: &RelaySession) -> RelayFinding {
@@ -131,7 +132,7 @@ fn relay_name(arguments: &Arguments) -> Result<Name> {
     name.map_err(|error: haar_protocol::ids::InvalidId| CommandError::usage(error.0))
 }
 
-/// The address alone is known, and what the command line says.
+/// A broker of which only the address and the command line are known.
 fn by_address(arguments: &Arguments) -> Result<RelayTrial> {
     let url: RelayUrl = arguments
         .broker
@@ -154,7 +155,7 @@ fn by_address(arguments: &Arguments) -> Result<RelayTrial> {
     })
 }
 
-/// A relay of the site, with the users that the site has made for this.
+/// A relay of the site, with the users that the site generated for the check.
 fn of_site(arguments: &Arguments, options: &Options) -> Result<RelayTrial> {
     let name = relay_name(arguments)?;
     let client = Client::of(options)?;
@@ -220,7 +221,7 @@ fn read_pem(file: &Path) -> Result<String> {
     files::read_text(file)
 }
 
-/// What tells this check from others.
+/// A random name that distinguishes this check from others.
 fn random_name() -> Result<String> {
     let random = getrandom::u64().map_err(|error| {
         CommandError::failure(format!("the machine has no random numbers: {error}"))

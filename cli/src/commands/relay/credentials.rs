@@ -1,4 +1,4 @@
-//! `haar relay credentials`: what a broker that is not ours must know of the site.
+//! `haar relay credentials`: users, rules and certificates for a broker that is not ours.
 
 use std::fmt::Write as _;
 use std::io;
@@ -215,8 +215,8 @@ fn password_line(user: &RelayUser, salt: &[u8]) -> String {
 /// without a user keep what they had, but for what is Haar's own.
 fn acl(credentials: &RelayCredentials) -> String {
     let mut text = format!(
-        "# Written by `haar relay credentials {}`; it is written anew each time.\n\
-         # Clients without a user, where the broker lets any in:\n\
+        "# Written by `haar relay credentials {}`, which replaces it each time.\n\
+         # Clients without a user, if the broker lets them in:\n\
          topic readwrite #\n\
          topic read $SYS/#\n\
          topic readwrite $haar-check/#\n\

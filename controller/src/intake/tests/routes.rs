@@ -17,6 +17,7 @@ fn route(problem: Option<&str>) -> RouteStatus {
         dropped: 0,
         waiting: 0,
         problem: problem.map(str::to_owned),
+        problem_after_s: None,
     }
 }
 

@@ -114,7 +114,10 @@ impl Fixture {
     }
 
     async fn events(&self, kind: &str) -> usize {
-        let events = self.database.read(|sql| db::events::tail(sql, 1_000)).await;
+        let events = self
+            .database
+            .read(|sql| db::events::tail(sql, 0, 1_000))
+            .await;
         let events = events.unwrap().into_iter();
         events.filter(|event| event.kind == kind).count()
     }

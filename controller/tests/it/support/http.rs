@@ -173,9 +173,21 @@ impl Client {
 
     /// The stream of server-sent events at `path`.
     pub(crate) fn stream(&self, path: &str) -> impl std::io::BufRead + use<> {
+        self.stream_after(path, None)
+    }
+
+    /// That stream behind the event with this id.
+    pub(crate) fn stream_after(
+        &self,
+        path: &str,
+        last: Option<&str>,
+    ) -> impl std::io::BufRead + use<> {
         let mut request = Request::builder()
             .method("GET")
             .uri(format!("{}{path}", self.base));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }

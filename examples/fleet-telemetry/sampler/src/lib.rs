@@ -4,6 +4,7 @@
 //! | key | meaning | default |
 //! | --- | --- | --- |
 //! | `interval_ms` | time between two readings | 1000 |
+//! | `spike.NODE` | each new value has the sampler on that node publish four readings of a node in trouble, marked `spike`: a drill for the detector | none |
 
 mod rates;
 
@@ -12,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use fleet_types::{Reading, rounded};
 use haar_guest::system::{self, ProcessorTime, SystemError};
-use haar_guest::{Microservice, Tick, config, json, log, timers};
+use haar_guest::{Microservice, Tick, config, json, log, node, timers};
 use rates::Traffic;
 
 const TIMER: &str = "sample";
+/// How long a spike is: short enough that the detector's mean hardly follows it.
+const SPIKE_READINGS: u32 = 4;
 
 /// The sampler. Rates need two samples, so it keeps what the last one counted.
 #[derive(Debug, Default)]
@@ -23,22 +26,36 @@ pub struct Sampler {
     cpu_time: Option<ProcessorTime>,
     traffic: Option<(Traffic, Instant)>,
     lacking: BTreeSet<&'static str>,
+    /// The value of `spike.NODE` for this node.
+    spike: Option<String>,
+    /// Readings of the spike that are still to come.
+    spike_left: u32,
 }
 
 impl Microservice for Sampler {
     fn start(&mut self) -> Result<(), String> {
         self.configuration_changed()?;
+        self.spike_left = 0; // an old order: an instance that starts again does not repeat it
         self.sample(Instant::now());
         Ok(())
     }
 
     fn configuration_changed(&mut self) -> Result<(), String> {
+        let spike = config::get(&format!("spike.{}", node::facts().name))?;
+        if spike != self.spike {
+            self.spike_left = spike.as_ref().map_or(0, |_| SPIKE_READINGS);
+            self.spike = spike;
+        }
         let interval_ms = config::parse("interval_ms")?.unwrap_or(1_000);
         Ok(timers::every(TIMER, Duration::from_millis(interval_ms))?)
     }
 
     fn tick(&mut self, _tick: Tick) -> Result<(), String> {
-        let reading = self.sample(Instant::now());
+        let mut reading = self.sample(Instant::now());
+        if self.spike_left > 0 {
+            self.spike_left -= 1;
+            reading = in_trouble(reading);
+        }
         json::publish("readings", &reading)?;
         Ok(())
     }
@@ -65,6 +82,7 @@ impl Sampler {
                     .map(|one| (one.sensor, one.celsius))
                     .collect()
             }),
+            spike: false,
         }
     }
 
@@ -92,6 +110,17 @@ impl Sampler {
                 None
             }
         }
+    }
+}
+
+/// The reading as if eight more processes wanted to run, and as many again as do. The processors
+/// may be busy already; the load of a busy node stands out nevertheless.
+fn in_trouble(reading: Reading) -> Reading {
+    Reading {
+        load: Some(rounded(2.0 * reading.load.unwrap_or_default() + 8.0)),
+        cpu_percent: Some(100.0),
+        spike: true,
+        ..reading
     }
 }
 
@@ -189,6 +218,29 @@ mod tests {
             harness.timers()[TIMER],
             Timer::Every(Duration::from_millis(250))
         );
+    }
+
+    #[test]
+    fn a_new_order_for_this_node_makes_one_spike_and_an_old_one_makes_none() {
+        let mut harness = Harness::<Sampler>::new().configure("spike.node-1", "1");
+        harness.set_measurements(measurements(100));
+        harness.start().unwrap();
+        let spikes = |harness: &mut Harness<Sampler>| -> Vec<bool> {
+            (0..6).map(|_| reading(harness).spike).collect()
+        };
+        assert_eq!(spikes(&mut harness), [false; 6]);
+
+        harness.reconfigure("spike.node-1", "2").unwrap();
+        let first = reading(&mut harness);
+        assert_eq!((first.load, first.cpu_percent), (Some(9.22), Some(100.0)));
+        assert_eq!(
+            spikes(&mut harness),
+            [true, true, true, false, false, false]
+        );
+
+        harness.reconfigure("spike.node-2", "1").unwrap();
+        harness.reconfigure("interval_ms", "250").unwrap();
+        assert_eq!(spikes(&mut harness), [false; 6]);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Reading {
     /// Temperatures by the name of their zone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub temperatures_celsius: BTreeMap<String, f64>,
+    /// Load and processor are those of a spike that somebody ordered, not measured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub spike: bool,
 }
 
 impl Reading {

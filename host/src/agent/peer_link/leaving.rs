@@ -10,7 +10,7 @@ use haar_link::sender::{Acknowledged, Want};
 use super::{STORE_PAUSE, Work, finished};
 use crate::agent::connection::fresh_epoch;
 use crate::bus::logs::{LinkPlan, OutgoingStream};
-use crate::bus::message::{Message, count};
+use crate::bus::message::{self, EXPIRY_HEADER, count};
 use crate::bus::peer::Outbound;
 use crate::store::Store;
 use crate::store::ages::AgeClock;
@@ -33,7 +33,14 @@ pub(super) struct Read {
 /// Messages of one stream that leave in a frame.
 struct Sent {
     want: Want,
-    logged: Vec<Logged>,
+    logged: Vec<Leaves>,
+}
+
+/// A message that leaves.
+struct Leaves {
+    logged: Logged,
+    /// What its expiry header says then: the other node counts from there.
+    left_s: Option<String>,
 }
 
 impl Sent {
@@ -43,7 +50,7 @@ impl Sent {
             epoch: self.want.epoch,
             base: self.want.base,
             after: self.want.after,
-            messages: self.logged.iter().map(|one| wire(&one.message)).collect(),
+            messages: self.logged.iter().map(wire).collect(),
         }
     }
 }
@@ -304,7 +311,8 @@ fn send(
         logged,
         read_to,
     } = read;
-    let logged = without_expired(stream, logged, ages);
+    let now_ms = ages.now_ms();
+    let logged = without_expired(stream, logged, now_ms);
     let sent: Vec<(u64, u64)> = logged
         .iter()
         .map(|one| (one.message.sequence, size(one)))
@@ -313,6 +321,8 @@ fn send(
         stream.reader.advance(base);
     }
     let is_nothing = want.bytes > 0 && logged.is_empty();
+    let logged = logged.into_iter().map(|one| leaves(one, now_ms));
+    let logged = logged.collect();
     (!is_nothing).then_some(Sent { want, logged })
 }
 
@@ -325,32 +335,40 @@ fn size(logged: &Logged) -> u64 {
 }
 
 /// Leaves out what is too old to be sent, and counts it the first time.
-fn without_expired(
-    stream: &OutgoingStream,
-    mut logged: Vec<Logged>,
-    ages: &AgeClock,
-) -> Vec<Logged> {
-    if let Some(expiry_ms) = stream.expiry_ms {
-        let now_ms = ages.now_ms();
-        logged.retain(|one| {
-            let is_expired = one.is_older(expiry_ms, now_ms);
-            if is_expired && stream.reader.expired(one.position) {
-                count(&stream.counters.dropped);
-            }
-            !is_expired
-        });
-    }
+fn without_expired(stream: &OutgoingStream, mut logged: Vec<Logged>, now_ms: u64) -> Vec<Logged> {
+    logged.retain(|one| {
+        let is_expired = message::is_expired(one, stream.expiry_ms, now_ms);
+        if is_expired && stream.reader.expired(one.position) {
+            count(&stream.counters.dropped);
+        }
+        !is_expired
+    });
     logged
 }
 
-fn wire(message: &Message) -> Wire<'_> {
+fn leaves(logged: Logged, now_ms: u64) -> Leaves {
+    let waited_ms = now_ms.saturating_sub(logged.stored_ms);
+    let left_s = message::left_s(&logged.message.headers, waited_ms);
+    Leaves {
+        logged,
+        left_s: left_s.map(|seconds| seconds.to_string()),
+    }
+}
+
+fn wire(leaves: &Leaves) -> Wire<'_> {
+    let message = &leaves.logged.message;
     let headers = message.headers.iter();
+    let headers = headers.map(|(name, value)| match &leaves.left_s {
+        Some(left_s) if name == EXPIRY_HEADER => (name.as_str(), left_s.as_str()),
+        _ => (name.as_str(), value.as_str()),
+    });
     Wire {
         sequence: message.sequence,
         published_ms: message.published_ms,
-        headers: headers
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect(),
+        headers: headers.collect(),
         body: &message.body,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,3 +131,14 @@ async fn what_its_only_consumer_has_passed_is_not_held_in_memory() {
     bases.store(&store).await.unwrap();
     assert_eq!(held(4), None);
 }
+
+/// The rest of a damaged database.
+#[tokio::test]
+async fn a_log_whose_last_messages_are_lost_has_nothing_more() {
+    let (_directory, store, stream) = scene().await;
+    stream.reader.log.committed(8, [], None, 0);
+    assert_eq!(take(&stream, &store, 10).await.len(), 5);
+    assert!(stream.is_ready(Instant::now()), "it is not known yet");
+    assert_eq!(take(&stream, &store, 10).await.len(), 0);
+    assert!(!stream.is_ready(Instant::now()));
+}

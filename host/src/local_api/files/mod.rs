@@ -57,17 +57,20 @@ const LISTED_ENTRIES_MAX: usize = 20_000;
 pub struct Files {
     /// The granted directories, in the order of the grants.
     roots: Vec<Root>,
-    /// Which directories stood at their paths when they were opened, but for its own.
+    /// The granted directories, each with what was found at its path when it was opened.
     seen: Vec<(Granted, Option<Identity>)>,
     /// The thread that waits for disks.
     thread: Arc<FileThread>,
+    /// Looks at the directories again, on a thread of their own: a directory that does not answer holds up
+    /// no file operation.
+    looks: Arc<FileThread>,
     /// The account of each descriptor, by the number of its resource.
     descriptors: HashMap<u32, Option<Arc<Account>>>,
     /// How many entries each open listing holds, by the number of its resource.
     listings: HashMap<u32, usize>,
 }
 
-/// Which directory it is, by the numbers of its file system and of itself.
+/// Identifies a directory: the numbers of its file system and of its inode.
 type Identity = (u64, u64);
 
 /// A granted directory that is open.
@@ -90,7 +93,7 @@ pub struct Granted {
     pub quota: Option<u64>,
     /// The instance runs without it where there is none.
     pub is_optional: bool,
-    /// A directory at which nothing is mounted is none.
+    /// A directory at which nothing is mounted counts as absent.
     pub is_mount: bool,
     /// True for the microservice's own, which is made when there is none.
     pub is_private: bool,
@@ -144,7 +147,7 @@ impl Files {
         for granted in directories {
             let host = granted.host.display().to_string();
             let (open, policy) = (granted.clone(), Arc::clone(policy));
-            // Looking at what was opened may wait for a file server, too.
+            // Checking what was opened may wait for a file server, too.
             let opened = thread.call("open", &host, move || Ok(open_allowed(&open, &policy)));
             let opened = opened.await??;
             if !granted.is_private {
@@ -187,40 +190,50 @@ impl Files {
             roots,
             seen,
             thread,
+            looks: Arc::default(),
             descriptors: HashMap::new(),
             listings: HashMap::new(),
         })
     }
 
-    /// True when it has directories that may be made, mounted or removed meanwhile.
+    /// True when it has directories that may be created, mounted or removed while it runs.
     pub fn may_change(&self) -> bool {
         !self.seen.is_empty()
     }
 
-    /// What has become of a directory since it was opened, for people; none when all are as they were.
-    /// Whoever began with a directory goes on in it when another one is mounted above it, and sees no
-    /// directory that is made later: it has to begin again. What can't be found out has not changed.
-    pub async fn changed(&self, policy: &Arc<Policy>) -> Option<String> {
-        for (granted, before) in &self.seen {
-            let host = granted.host.display().to_string();
-            let (open, policy) = (granted.clone(), Arc::clone(policy));
-            let look = move || Ok(open_allowed(&open, &policy));
-            let now = match self.thread.call("open", &host, look).await.ok()? {
-                Ok(opened) => opened.map(|(_, identity)| identity),
-                Err(error) if error.is::<Refusal>() || is_absent(&error) => None,
-                Err(_) => continue,
-            };
-            let what = what(granted);
-            match (before, now) {
-                (None, Some(_)) => return Some(format!("the {what} {host} is there now")),
-                (Some(_), None) => return Some(format!("the {what} {host} can't be had any more")),
-                (Some(before), Some(now)) if *before != now => {
-                    return Some(format!("another {what} is at {host} now"));
+    /// Compares the directories with what was opened. Returns the first change, for people; none when
+    /// nothing has changed, or when that can't be found out.
+    pub fn look(&self, policy: Arc<Policy>) -> impl Future<Output = Option<String>> + use<> {
+        let (seen, thread) = (self.seen.clone(), Arc::clone(&self.looks));
+        async move {
+            for (granted, before) in seen {
+                let host = granted.host.display().to_string();
+                let (open, policy) = (granted.clone(), Arc::clone(&policy));
+                let open = move || Ok(open_allowed(&open, &policy));
+                let now = match thread.call("open", &host, open).await.ok()? {
+                    Ok(opened) => opened.map(|(_, identity)| identity),
+                    Err(error) if error.is::<Refusal>() || is_absent(&error) => None,
+                    Err(_) => continue,
+                };
+                let what = what(&granted);
+                match (before, now) {
+                    (None, Some(_)) => return Some(format!("the {what} {host} is there now")),
+                    (Some(_), None) => {
+                        return Some(format!("the {what} {host} can't be opened any more"));
+                    }
+                    (Some(before), Some(now)) if before != now => {
+                        return Some(format!("another {what} is at {host} now"));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
+            None
         }
-        None
+    }
+
+    /// The directory at which a look waits, for people.
+    pub fn unfinished_look(&self) -> Option<String> {
+        self.looks.unfinished()
     }
 
     /// The file operation that was begun and has not ended, for people.
@@ -243,14 +256,14 @@ fn what(granted: &Granted) -> &'static str {
     }
 }
 
-/// Nothing is mounted at a directory where something must be.
+/// Nothing is mounted at a directory with `mount: required`.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "nothing is mounted at the granted directory {0} of this node, and the grant says `mount: required`: it starts when something is"
 )]
 struct NotMounted(String);
 
-/// True for an error that says that a directory is not there.
+/// True for an error that says that a directory does not exist, or that nothing is mounted there.
 fn is_absent(error: &anyhow::Error) -> bool {
     let is_not_found = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     error.is::<NotMounted>() || error.downcast_ref().is_some_and(is_not_found)

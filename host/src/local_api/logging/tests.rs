@@ -70,10 +70,26 @@ fn more_bytes_than_allowed_are_dropped_and_counted_by_whole_lines() {
     assert_eq!((lines[0].len(), lines[2].len()), (600, 399));
     let gap = "lines are missing here, 1: more than `log_lines_per_second` or `log_bytes_per_second` allows";
     assert_eq!(lines[1], gap);
+    // However slow the machine is, less than a second has passed.
+    logger.gate().said = Some(Instant::now() + Duration::from_secs(3_600));
     logger.write(Level::Info, Stream::Log, "", &"d".repeat(2_000));
     logger.write(Level::Info, Stream::Log, "", "");
     assert_eq!(taken(&logs), [""], "said once in a second");
     assert_eq!((logger.dropped(), counters.exceeded.snapshot().log), (2, 2));
+}
+
+#[test]
+fn lines_that_were_kept_out_last_are_reported_when_the_instance_ends() {
+    let (logger, logs, _) = logger(|spec| spec.limits.log_lines_per_second = 0);
+    for _ in 0..3 {
+        logger.write(Level::Info, Stream::Log, "", "too much");
+    }
+    assert_eq!(taken(&logs), Vec::<String>::new());
+    logger.end_instance();
+    logger.end_instance();
+    let lines = logs.take(usize::MAX, usize::MAX);
+    let gaps: Vec<_> = lines.iter().map(|line| line.gap.unwrap().lines).collect();
+    assert_eq!(gaps, [Some(3)], "once");
 }
 
 #[test]
@@ -115,7 +131,10 @@ fn what_the_agent_says_of_single_messages_keeps_to_the_rates_whatever_the_level(
         spec.log_level = Level::Critical;
         spec.limits.log_lines_per_second = 2;
     });
-    for number in 0..5 {
+    logger.about_message(Level::Warn, "message 0");
+    logger.about_message(Level::Warn, "message 1");
+    logger.follow(&spec(|spec| spec.limits.log_lines_per_second = 0));
+    for number in 2..5 {
         logger.about_message(Level::Warn, &format!("message {number}"));
     }
     logger.agent(Level::Warn, "always");

@@ -33,6 +33,21 @@ pub struct Measurements {
     pub(super) network: Part<Vec<NetworkInterface>>,
     pub(super) disks: Part<Storage>,
     pub(super) temperatures: Part<Vec<Temperature>>,
+    /// The agent's own question.
+    free_bytes: Part<u64>,
+}
+
+impl Measurements {
+    /// Bytes that an unprivileged process may still write to the file system of the data directory. Like a
+    /// guest's question it waits no longer than a second: none when the disk does not answer.
+    pub async fn free_bytes(&self, data: &Path) -> Option<u64> {
+        let data = data.to_owned();
+        let read = move || {
+            let space = rustix::fs::statvfs(&data)?;
+            Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        };
+        self.free_bytes.read(read).await.ok().as_deref().copied()
+    }
 }
 
 /// What was read, and when.

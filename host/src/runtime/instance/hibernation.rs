@@ -48,6 +48,7 @@ pub(super) async fn wait(
     configuration: &BTreeMap<String, String>,
     handles: bool,
 ) -> Option<Option<DueTick>> {
+    setup.logger.end_instance();
     let counters = &setup.counters;
     count(&counters.hibernations);
     counters.memory_bytes.store(0, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use haar_protocol::assignment::Microservice;
 use haar_protocol::limits::{Limits, RetryPolicy};
 use haar_protocol::log::Level;
 use haar_protocol::text;
+use tokio::time::Instant;
 
 use super::{End, Exit, Instance};
 use crate::local_api::state::State;
@@ -68,6 +69,7 @@ impl Instance<'_> {
         }
         state.configuration = orders.configuration;
         let refusal = self.guest.configuration_changed().await?.err();
+        self.idle_since = Instant::now();
         let refusal = refusal.map(|reason| {
             let reason = text::paragraph(&reason, REFUSAL_BYTES_MAX);
             format!("`configuration-changed` returned an error: {reason}")

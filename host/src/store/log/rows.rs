@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::batches::Batches;
 use super::index::{Index, Indexed};
-use super::{Advance, Consumer, Dropped, LogId, LogName, OpenLog, POSITION_BITS, WantedLog, runs};
+use super::{Advance, Consumer, Dropped, LogId, OpenLog, POSITION_BITS, WantedLog, runs};
 use crate::store::owners::{ensure as owner_id, find};
 use crate::store::{integer, natural, past};
 
@@ -76,10 +76,7 @@ pub(super) fn open(
 ) -> anyhow::Result<OpenLog> {
     let index = batches.index(connection)?;
     let owner = owner_id(connection, &wanted.owner)?;
-    let is_own = match wanted.name {
-        LogName::Outlet(_) | LogName::Topic { .. } => true,
-        LogName::Arrival { .. } => false,
-    };
+    let is_own = wanted.name.is_own();
     let epoch = if is_own { epoch } else { 0 };
     let is_made = connection
         .prepare_cached(

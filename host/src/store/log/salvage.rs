@@ -79,13 +79,55 @@ fn tell(connection: &Connection, found: &Found) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Brings logs in line with the messages that are there. The newest ones of an outlet may be missing,
-/// and others have seen their sequences: so its log becomes another one, whose messages are all new.
-/// Returns how many messages that somebody needs are there, and how many are missing at least.
+/// Moves what waits in logs of this node to positions above `numbers`, one log after the other.
+fn number_above(connection: &Connection, numbers: u64) -> rusqlite::Result<()> {
+    if numbers == 0 {
+        return Ok(()); // it is not known what they have reached
+    }
+    let mut own = connection.prepare(
+        "SELECT id, head, (SELECT coalesce(min(base), head) FROM consumer WHERE log = id)
+         FROM log WHERE name NOT LIKE 'arrival %'",
+    )?;
+    let own = own.query_map([], |row| {
+        let number = |index| row.get(index).map(natural);
+        Ok((LogId(row.get(0)?), number(1)?, number(2)?))
+    })?;
+    for (log, head, base) in own.collect::<Result<Vec<_>, _>>()? {
+        // Nobody needs what is up to the base. Everything moves by no less than there is beyond it, so no
+        // two messages meet on their way.
+        let by = integer(numbers.max(head) - base);
+        connection.execute(
+            "DELETE FROM logged WHERE key > ?1 AND key <= ?2",
+            (log.key(0), log.key(base)),
+        )?;
+        connection.execute(
+            "UPDATE logged SET key = key + ?3, sequence = sequence + ?3 WHERE key > ?1 AND key < ?2",
+            (log.key(0), LogId(log.0 + 1).key(0), by),
+        )?;
+        connection.execute(
+            "UPDATE consumer SET base = base + ?2 WHERE log = ?1",
+            (log.0, by),
+        )?;
+        connection.execute(
+            "UPDATE log SET head = head + ?2, sequence = sequence + ?2 WHERE id = ?1",
+            (log.0, by),
+        )?;
+    }
+    Ok(())
+}
+
+/// Brings logs in line with the messages that are there. The newest ones of an outlet may be missing, and
+/// others have seen their sequences: so its log becomes another one, whose messages are all new and numbered
+/// above `numbers`, which no message has reached. Returns how many messages that somebody needs are there,
+/// and how many are missing at least.
 ///
 /// # Errors
 /// When the database can't be written.
-pub(in crate::store) fn settle(connection: &Connection, now_ms: u64) -> anyhow::Result<(u64, u64)> {
+pub(in crate::store) fn settle(
+    connection: &Connection,
+    now_ms: u64,
+    numbers: u64,
+) -> anyhow::Result<(u64, u64)> {
     connection.execute(
         "DELETE FROM logged WHERE key >> ?1 NOT IN (SELECT id FROM log)",
         [POSITION_BITS],
@@ -106,6 +148,7 @@ pub(in crate::store) fn settle(connection: &Connection, now_ms: u64) -> anyhow::
         "DELETE FROM run WHERE log IN (SELECT id FROM log WHERE name NOT LIKE 'arrival %')",
         [],
     )?;
+    number_above(connection, numbers)?;
     let (wanted, there): (i64, i64) = connection.query_row(
         "SELECT coalesce(sum(head - base), 0), coalesce(sum(there), 0) FROM
          (SELECT head, base,

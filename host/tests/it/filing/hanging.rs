@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use haar_protocol::grants::Access;
+use haar_protocol::log::LogLine;
 use haar_protocol::quantity::Millis;
 use haar_protocol::status::FailureCause;
 
@@ -21,7 +23,6 @@ struct DeadServer {
 impl DeadServer {
     /// None where this process may not mount anything.
     fn mount(folder: &Path) -> Option<Self> {
-        std::fs::create_dir(folder).unwrap();
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let server = device.ok()?;
         let options = "fd=0,rootmode=40000,user_id=0,group_id=0";
@@ -51,7 +52,9 @@ impl Drop for DeadServer {
 async fn a_file_server_that_never_answers_holds_up_only_those_who_ask_it() {
     const HANGING: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
     let tree = tempfile::tempdir().unwrap();
-    let Some(_server) = DeadServer::mount(&tree.path().join("dead")) else {
+    let dead = tree.path().join("dead");
+    std::fs::create_dir(&dead).unwrap();
+    let Some(_server) = DeadServer::mount(&dead) else {
         eprintln!("nothing can be mounted here: not tried");
         return;
     };
@@ -85,5 +88,39 @@ async fn a_file_server_that_never_answers_holds_up_only_those_who_ask_it() {
         .await
         .unwrap();
     assert_eq!(office.ask("neighbour", "/data/file").await.unwrap(), "text");
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_granted_directory_that_no_longer_answers_is_reported_and_holds_up_nothing_else() {
+    let granted = tempfile::tempdir().unwrap();
+    let pause = Duration::from_millis(100);
+    let mut office = Office::looking(&["files"], pause, |spec| {
+        with_private_directory(spec);
+        let grant = directory(granted.path(), "/granted", Access::ReadOnly);
+        spec.grants.directories.push(grant);
+    })
+    .await;
+    let Some(server) = DeadServer::mount(granted.path()) else {
+        eprintln!("nothing can be mounted here: not tried");
+        return office.close().await;
+    };
+    let place = granted.path().display();
+    let start = format!("a granted directory does not answer: `open` of `{place}`, for ");
+    let reported = |line: &LogLine| line.text.starts_with(&start);
+    office.site.line(&office.node.id, reported).await;
+    // With the instance that it had before, and on its own thread for files.
+    office.ask("files", "write /data/file text").await.unwrap();
+    assert_eq!(office.ask("files", "/data/file").await.unwrap(), "text");
+    let lines = office.site.lines(&office.node.id);
+    assert_eq!(lines.iter().filter(|line| reported(line)).count(), 1);
+
+    // What it waits for is over, and the next look goes on from there.
+    drop(server);
+    std::fs::remove_dir(granted.path()).unwrap();
+    let gone = format!("the directory {place} can't be opened any more");
+    let told = |line: &LogLine| line.text.starts_with(&gone);
+    office.site.line(&office.node.id, told).await;
+    std::fs::create_dir(granted.path()).unwrap();
     office.close().await;
 }

@@ -2,13 +2,14 @@
 //! gone.
 
 use haar_protocol::assignment::{Assignment, TopicEnd, TopicTarget};
+use haar_protocol::log::LogLine;
 use haar_protocol::mqtt::Retained;
 use haar_protocol::relay::{NodeCredentials, device_user};
 
 use super::outlets::{echoing, to};
-use super::{READINGS, listening, reading, says, scene, texts, topic_route};
+use super::{READINGS, driver, from, listening, reading, says, scene, texts, topic_route};
 use crate::mosquitto::Mosquitto;
-use crate::node::Node;
+use crate::node::{Node, microservice};
 use crate::site::Site;
 use crate::supervised;
 
@@ -89,6 +90,43 @@ async fn a_route_without_retained_messages_gets_none() {
     reading(&broker, "21").await;
     site.line(&node.id, |line| says(line, "21")).await;
     assert_eq!(texts(&site, &node), ["21"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_that_join_a_filter_get_what_is_retained_as_each_of_them_says() {
+    let site = Site::start().await;
+    let broker = Mosquitto::start().await;
+    state(&broker, "1", "on").await;
+    let mut node = Node::enrol(&site, "one");
+    let access = broker.access(NodeCredentials::Anonymous);
+    let mut assignment = listening(&node, &site, access, READINGS);
+    let module = driver(&node, &site);
+    let inlets = ["in", "joining", "first", "deaf"];
+    assignment.microservices = vec![microservice("driver", module, &["out"], &inlets)];
+    node.start();
+    site.assign(&assignment).await;
+    site.line(&node.id, |line| says(line, "on")).await;
+    for (inlet, retained) in [
+        ("joining", None),
+        ("first", Some(Retained::First)),
+        ("deaf", Some(Retained::None)),
+    ] {
+        let mut route = topic_route(from(READINGS), "driver", inlet);
+        route.retained = retained;
+        assignment.topics.push(route);
+    }
+    assignment.number = 2;
+    site.assign(&assignment).await;
+    broker.subscribed(&node.id, 2).await;
+    reading(&broker, "21").await;
+    for inlet in inlets {
+        let inlet = format!("\"inlet\":\"{inlet}\"");
+        let is_heard = |line: &LogLine| says(line, "21") && line.text.contains(&inlet);
+        site.line(&node.id, is_heard).await;
+    }
+    let texts = texts(&site, &node);
+    assert_eq!(texts.iter().filter(|text| *text == "on").count(), 3);
     node.stop().await;
 }
 

@@ -1,8 +1,9 @@
 //! Sessions with brokers: how many, whose, and for how long the broker keeps them.
 
 use haar_protocol::relay::{NodeCredentials, device_user, former_device_user};
+use haar_protocol::status::Status;
 
-use super::{READINGS, driver, from, listening, reading, says, texts, topic_route};
+use super::{READINGS, driver, from, listening, reading, says, scene, texts, topic_route};
 use crate::mosquitto::Mosquitto;
 use crate::node::{Node, microservice};
 use crate::site::Site;
@@ -91,6 +92,43 @@ async fn what_a_broker_kept_for_an_agent_of_an_earlier_release_is_taken_over_in_
     site.line(&node.id, |line| says(line, "60")).await;
     let expected: Vec<String> = (0..=60).map(|number| number.to_string()).collect();
     assert_eq!(texts(&site, &node), expected);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_needed_again_before_it_has_forgotten_a_session_begins_another_one() {
+    let (site, mut broker, mut node, mut assignment) = scene(READINGS).await;
+    broker.stop();
+    let applied = |number: u64| move |status: &Status| status.applied == number;
+    let brokers = assignment.brokers.clone();
+    assignment.number = 2;
+    assignment.topics.clear();
+    assignment.brokers.clear();
+    site.assign(&assignment).await;
+    site.status(&node.id, applied(2)).await;
+    assignment.number = 3;
+    assignment.topics = vec![topic_route(from("hall/#"), "driver", "in")];
+    assignment.brokers = brokers;
+    site.assign(&assignment).await;
+    site.status(&node.id, applied(3)).await;
+    broker.start_again().await;
+    broker.subscribed(&node.id, 1).await;
+    let user = device_user(&node.id, &"plant".parse().unwrap());
+    let clean = format!("as {user} (p5, c1");
+    broker.logged(1, |line| line.contains(&clean)).await;
+    reading(&broker, "unheard").await;
+    broker
+        .publish(&["-q", "1", "-t", "hall/door", "-m", "heard"])
+        .await;
+    site.line(&node.id, |line| says(line, "heard")).await;
+    assert_eq!(texts(&site, &node), ["heard"]);
+    let log = broker.log();
+    let is_one = |line: &String| line.contains(&format!("Sending PUBLISH to {user}"));
+    assert_eq!(
+        log.iter().filter(|line| is_one(line)).count(),
+        1,
+        "{log:#?}"
+    );
     node.stop().await;
 }
 

@@ -53,8 +53,7 @@ async fn where_nothing_is_retained_messages_are_sent_all_the_same_and_the_route_
     let connections = log.iter().filter(|line| line.contains("p5, c0"));
     let own = format!("{}.devices.plant", node.id);
     let connections = connections.filter(|line| line.contains(&own)).count();
-    // One looked for a former session.
-    assert!(connections <= 2, "{log:#?}");
+    assert_eq!(connections, 1, "{log:#?}");
     node.stop().await;
 }
 

@@ -1,0 +1,179 @@
+//! The numbers of messages: none is given twice by an outlet of this node, and none goes back, however the
+//! agent ends and whatever becomes of its database
+//! ([decision 023](../../../docs/decisions/023-what-is-deleted-is-gone.md)). The control loop asks before it
+//! opens logs, with every status, and at its end.
+//!
+//! ```text
+//! outlet with a log      the log's head + 1; a new log begins above all that the outlet may have given
+//! outlet without a log   1 … given … reserved: after a crash the next start goes on above these
+//! bound                  above all numbers of the node, in the database and in a file: a database whose
+//!                        bound is below that of the file is an older copy, and its logs know too little
+//! ```
+
+use std::time::Duration;
+
+use haar_protocol::assignment::Assignment;
+use haar_protocol::status::Overflow;
+use tokio::time::Instant;
+
+use super::connection::fresh_epoch;
+use crate::bus::logs;
+use crate::bus::registry::Registry;
+use crate::store::Store;
+use crate::store::log::WantedLog;
+
+/// How many numbers are kept ahead of those that were given.
+const AHEAD: u64 = 1 << 21;
+
+/// How often is looked whether more must be kept: no outlet gives half of those in this time.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the control loop knows of them.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// Outlets without logs may give numbers up to here; none before that is known.
+    reserved: Option<u64>,
+    /// No message of the node has a number above this; 0 before this start has stored one.
+    bound: u64,
+    /// What the registry knows of the numbers whose logs are gone.
+    retired: u64,
+    /// When it is looked next whether more must be kept.
+    look: Option<Instant>,
+}
+
+impl Numbers {
+    /// Opens the logs of the durable routes of an assignment, and takes them into use. Outlets go on above the
+    /// numbers that they have given. Returns what was discarded on this node, with what is now.
+    ///
+    /// # Errors
+    /// When the database can't be read or written. Then outlets without logs go on above all numbers of the
+    /// node, as far as these are known.
+    pub(super) async fn open_logs(
+        &mut self,
+        store: &Store,
+        registry: &mut Registry,
+        assignment: &Assignment,
+    ) -> anyhow::Result<Overflow> {
+        let opened = self.open_wanted(store, registry, assignment).await;
+        if opened.is_err() {
+            self.lost(store, registry);
+        }
+        let mut microservices = assignment.microservices.iter();
+        let has_outlets = microservices.any(|one| !one.outlets.is_empty());
+        if has_outlets || !assignment.topics.is_empty() {
+            self.reserve(store, registry).await;
+        }
+        opened
+    }
+
+    async fn open_wanted(
+        &mut self,
+        store: &Store,
+        registry: &mut Registry,
+        assignment: &Assignment,
+    ) -> anyhow::Result<Overflow> {
+        let wanted = logs::wanted(assignment);
+        self.begin(store, registry, &wanted).await?;
+        // What is handled is not counted among what goes with a route.
+        registry.logs.bases().store(store).await?;
+        let owners = assignment.microservices.iter();
+        let owners = owners.map(|one| one.name.clone()).collect();
+        let opened = store
+            .open_logs(owners, wanted.clone(), fresh_epoch())
+            .await?;
+        registry.logs.follow(wanted, opened, assignment);
+        let past = store.past(0, None).await?;
+        self.follow_retired(registry, past.retired);
+        Ok(past.discarded)
+    }
+
+    /// Has outlets that get a log only now go on above the numbers that they have given.
+    async fn begin(
+        &mut self,
+        store: &Store,
+        registry: &mut Registry,
+        wanted: &[WantedLog],
+    ) -> anyhow::Result<()> {
+        let past = store.past(0, None).await?;
+        if self.reserved.is_none() {
+            // What the last start has given is not known exactly.
+            registry.begin_above(past.reserved.max(past.retired));
+            (self.reserved, self.retired) = (Some(past.reserved), past.retired);
+        }
+        self.follow_retired(registry, past.retired);
+        if let Some(given) = registry.highest_before(wanted, AHEAD)
+            && given > past.retired
+        {
+            self.retired = store.past(given, None).await?.retired;
+        }
+        Ok(())
+    }
+
+    /// Logs were opened, and others forgotten: what outlets give without a log is above these.
+    fn follow_retired(&mut self, registry: &mut Registry, retired: u64) {
+        if retired > self.retired {
+            self.retired = retired;
+            registry.floor = registry.floor.max(retired);
+        }
+    }
+
+    /// Logs could not be opened: outlets that go on without one begin above all numbers of the node.
+    fn lost(&self, store: &Store, registry: &mut Registry) {
+        let bound = self.bound.max(store.numbers_in_file().unwrap_or(0));
+        match self.reserved {
+            // What they have given since the start may be anything.
+            None => registry.begin_above(bound),
+            Some(_) => registry.floor = registry.floor.max(bound),
+        }
+    }
+
+    /// When to [`reserve`](Self::reserve) again.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.look
+    }
+
+    /// Keeps numbers ahead of those that were given. What can't be kept is tried again with the next look.
+    pub(super) async fn reserve(&mut self, store: &Store, registry: &Registry) {
+        self.look = registry
+            .gives_numbers()
+            .then(|| Instant::now() + LOOK_PAUSE);
+        let Some(reserved) = self.reserved else {
+            return; // what the last start has reserved is not known, and must not become less
+        };
+        let (given, highest) = (registry.highest_number(), registry.highest_of_all());
+        if given + AHEAD / 2 > reserved {
+            match store.past(0, Some(given + AHEAD)).await {
+                Ok(_) => self.reserved = Some(given + AHEAD),
+                Err(error) => return complain(store, &error),
+            }
+        }
+        if highest + AHEAD / 2 > self.bound {
+            self.raise_bound(store, highest).await;
+        }
+    }
+
+    /// Also at each start and each end of the agent, so that an older copy of the database is recognised.
+    async fn raise_bound(&mut self, store: &Store, highest: u64) {
+        match store.bound_numbers(highest + AHEAD).await {
+            Ok(bound) => self.bound = bound,
+            Err(error) => complain(store, &error),
+        }
+    }
+
+    /// Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
+    pub(super) async fn end(&mut self, store: &Store, registry: &Registry) {
+        if self.bound > 0 {
+            let _ = store.past(0, Some(registry.highest_number())).await;
+            self.raise_bound(store, registry.highest_of_all()).await;
+        }
+    }
+}
+
+fn complain(store: &Store, error: &anyhow::Error) {
+    if !store.is_known_to_fail() {
+        tracing::error!("numbers of messages can't be reserved: {error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Sessions for devices that take over what a broker keeps for an agent of an earlier release.
+
+use std::time::Duration;
+
+use haar_relay::FORMER_SILENCE;
+use rumqttc::v5::mqttbytes::v5::Connect;
+
+use crate::receiver::Receiver;
+use crate::scripted::{Connection, Scripted, publish};
+
+const FORMER: &str = "former";
+/// Nothing is said within this time, but while a message waits to be acknowledged.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// The next client, greeted.
+async fn greeted(broker: &Scripted, session_present: bool) -> (Connect, Connection) {
+    let (connect, mut connection) = broker.client().await;
+    connection.greet(session_present, None).await;
+    (connect, connection)
+}
+
+fn expiry_s(connect: &Connect) -> Option<u32> {
+    connect.properties.as_ref()?.session_expiry_interval
+}
+
+/// Until the former session is drained: its connection, on which there is one message.
+async fn draining(broker: &Scripted) -> Connection {
+    let (connect, looking) = greeted(broker, true).await;
+    assert_eq!(connect.client_id, FORMER);
+    // A cut in this state loses nothing.
+    assert_eq!(
+        (connect.clean_start, expiry_s(&connect)),
+        (false, Some(3_600))
+    );
+    drop(looking);
+    let (connect, mut preparing) = greeted(broker, true).await;
+    assert_eq!(connect.client_id, "one");
+    preparing.send(&[publish("plant/1/t", 1, "new")]).await;
+    preparing.subscribed().await;
+    preparing.left().await; // without an acknowledgement
+    let (connect, mut draining) = greeted(broker, true).await;
+    assert_eq!(connect.client_id, FORMER);
+    assert_eq!(
+        (connect.clean_start, expiry_s(&connect)),
+        (false, Some(3_600))
+    );
+    draining.send(&[publish("plant/1/t", 1, "1")]).await;
+    draining.unsubscribed().await;
+    draining
+}
+
+async fn forgotten(broker: &Scripted, client_id: &str) {
+    let (connect, connection) = greeted(broker, false).await;
+    assert_eq!(connect.client_id, client_id);
+    assert_eq!((connect.clean_start, expiry_s(&connect)), (true, Some(0)));
+    connection.left().await;
+}
+
+#[tokio::test]
+async fn a_former_session_is_forgotten_when_all_that_waits_in_it_is_acknowledged() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start_after(&broker, FORMER, SHORT);
+    let mut former = draining(&broker).await;
+    let mut last = receiver.message().await;
+    for number in 2..=40 {
+        let next = publish("plant/1/t", number, number.to_string());
+        former.send(&[next]).await;
+        let message = receiver.message().await;
+        assert_eq!(message.payload, number.to_string());
+        receiver.session.acknowledge(last.receipt.unwrap());
+        assert_eq!(former.acknowledged().await, number - 1);
+        last = message;
+    }
+    receiver.session.acknowledge(last.receipt.unwrap());
+    assert_eq!(former.acknowledged().await, 40);
+    former.left().await;
+    forgotten(&broker, FORMER).await;
+    let (connect, mut own) = greeted(&broker, true).await;
+    assert_eq!(
+        (connect.client_id.as_str(), connect.clean_start),
+        ("one", false)
+    );
+    own.send(&[publish("plant/1/t", 1, "new")]).await;
+    assert_eq!(receiver.message().await.payload, "new");
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_former_session_that_is_cut_off_is_drained_further() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start_after(&broker, FORMER, SHORT);
+    let former = draining(&broker).await;
+    assert_eq!(receiver.message().await.payload, "1");
+    drop(former); // not acknowledged
+    let (connect, mut former) = greeted(&broker, true).await;
+    assert_eq!(
+        (connect.client_id.as_str(), connect.clean_start),
+        (FORMER, false)
+    );
+    former.send(&[publish("plant/1/t", 1, "1")]).await;
+    former.unsubscribed().await;
+    let message = receiver.message().await;
+    receiver.session.acknowledge(message.receipt.unwrap());
+    assert_eq!(former.acknowledged().await, 1);
+    former.left().await;
+    forgotten(&broker, FORMER).await;
+    receiver.end().await;
+}
+
+/// Looking began one.
+#[tokio::test]
+async fn where_there_is_no_former_session_none_is_left() {
+    let broker = Scripted::start().await;
+    let receiver = Receiver::start_after(&broker, FORMER, FORMER_SILENCE);
+    drop(greeted(&broker, false).await);
+    forgotten(&broker, FORMER).await;
+    let (connect, mut own) = greeted(&broker, false).await;
+    assert_eq!(connect.client_id, "one");
+    own.subscribed().await;
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_end_the_broker_did_not_answer_is_not_taken_for_forgotten() {
+    let broker = Scripted::start().await;
+    let receiver = Receiver::start_after(&broker, FORMER, FORMER_SILENCE);
+    let former = draining(&broker).await;
+    receiver.session.forget();
+    former.left().await;
+    drop(broker.client().await); // the former one, unanswered
+    forgotten(&broker, "one").await;
+    forgotten(&broker, FORMER).await;
+    receiver.ended().await;
+}

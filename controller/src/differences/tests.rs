@@ -1,3 +1,5 @@
+//! What people are told about the difference of two manifests.
+
 use haar_protocol::manifest::{self, Document};
 
 use super::*;

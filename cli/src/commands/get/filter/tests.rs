@@ -1,3 +1,5 @@
+//! Which things of each kind a filter shows.
+
 use clap::Parser as _;
 use serde_json::json;
 

@@ -22,18 +22,38 @@ fail() {
   tail -n 20 "$work/controller.txt" >&2 2>/dev/null || true
   exit 1
 }
-# Runs a command in the system.
-inside() { nsenter --target "$leader" --mount --uts --ipc --pid --root --wd -- "$@"; }
-# Asks every fifth of a second whether a command succeeds, a minute long.
-until_true() {
-  local what=$1
+# Runs a command in the system, for so many seconds at most. `timeout` has a process group of its own,
+# and ends with it what `nsenter` has started there.
+enter() {
+  local seconds=$1
   shift
-  for _ in $(seq 300); do
+  timeout --kill-after=5 "$seconds" \
+    nsenter --target "$leader" --mount --uts --ipc --pid --root --wd -- "$@" </dev/null
+}
+inside() { enter 120 "$@"; }
+# The same for what only looks at something.
+ask() { enter 10 "$@"; }
+# Asks every fifth of a second whether a command succeeds, a minute long. It must have a bound of its
+# own: `timeout` runs no functions.
+until_true() {
+  local what=$1 end=$((SECONDS + 60))
+  shift
+  while [ $SECONDS -lt $end ]; do
     if "$@" >/dev/null 2>&1; then return; fi
     sleep 0.2
   done
   fail "$what"
 }
+# Waits for the end of a child of ours, for so many seconds. Fails when it goes on.
+ended() {
+  local child=$1 end=$((SECONDS + $2))
+  while kill -0 "$child" 2>/dev/null; do
+    if [ $SECONDS -ge $end ]; then return 1; fi
+    sleep 0.2
+  done
+}
+# Runs `haar`, whose own waits are shorter.
+site() { timeout --kill-after=5 180 "$haar" "$@" </dev/null; }
 expect() {
   local what=$1 wanted=$2
   shift 2
@@ -41,7 +61,7 @@ expect() {
   seen=$("$@" 2>&1) || true
   [ "$seen" = "$wanted" ] || fail "$what: \`$wanted\` was expected, and \`$seen\` seen"
 }
-property() { inside systemctl show haar-agent --value --property "$1"; }
+property() { ask systemctl show haar-agent --value --property "$1"; }
 in_state() { [ "$(property ActiveState)" = "$1" ]; }
 # Writes name and version 1.0.0 into a component, in two custom sections, as `haar build` does.
 named() {
@@ -65,17 +85,19 @@ open(out, "wb").write(open(component, "rb").read() + sections)
 PYTHON
 }
 
+# The first process of the container.
+first_process() { awk '{print $1}' "/proc/$container/task/$container/children" 2>/dev/null || true; }
 boot() {
+  local state end=$((SECONDS + 90))
   # No machine is registered: there may be no systemd outside of the container.
   systemd-nspawn --quiet --directory "$root" --boot --register=no --keep-unit --machine haar-check \
     --console=pipe </dev/null >>"$work/console.txt" 2>&1 &
   container=$!
-  for _ in $(seq 300); do
-    if ! kill -0 "$container" 2>/dev/null; then break; fi
-    leader=$(awk '{print $1}' "/proc/$container/task/$container/children" 2>/dev/null) || true
+  while [ $SECONDS -lt $end ] && kill -0 "$container" 2>/dev/null; do
+    leader=$(first_process)
     if [ -n "$leader" ]; then
       # It says so by its exit code, too, when a unit of Debian's has failed: that is not our matter.
-      state=$(inside systemctl is-system-running 2>/dev/null) || true
+      state=$(ask systemctl is-system-running 2>/dev/null) || true
       case $state in running | degraded) return ;; esac
     fi
     sleep 0.2
@@ -86,24 +108,30 @@ boot() {
 # As when the power goes: nobody is asked.
 cut_power() {
   kill -KILL "$leader"
-  wait "$container" 2>/dev/null || true
   leader=''
+  ended "$container" 20 || fail "the container goes on without its first process"
+  container=''
 }
 start_controller() {
   "$haar" controller run --data "$work/site" --listen 127.0.0.1:0 --relay-listen 127.0.0.1:0 \
     >>"$work/controller.txt" 2>&1 &
   controller=$!
-  until_true "the controller did not start" "$haar" get nodes
+  until_true "the controller did not start" timeout --kill-after=5 10 "$haar" get nodes
 }
 stop_controller() {
   kill "$controller"
-  wait "$controller" 2>/dev/null || true
+  ended "$controller" 20 || fail "the controller does not end"
   controller=''
 }
 finish() {
-  [ -z "$controller" ] || kill "$controller" 2>/dev/null || true
-  [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
-  wait
+  local child
+  # The container may have a first process that never came up, and was not our leader.
+  if [ -n "$container" ]; then leader=${leader:-$(first_process)}; fi
+  if [ -n "$leader" ]; then kill -KILL "$leader" 2>/dev/null || true; fi
+  for child in $container $controller; do kill "$child" 2>/dev/null || true; done
+  for child in $container $controller; do
+    ended "$child" 10 || kill -KILL "$child" 2>/dev/null || true
+  done
   rm -rf "$work"
 }
 trap finish EXIT
@@ -111,7 +139,7 @@ trap finish EXIT
 if [ ! -d "$debian" ]; then
   say "a small Debian, by debootstrap"
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sed -n 1p)
-  debootstrap --variant=minbase --include=systemd,adduser bookworm "$debian" "$mirror" \
+  timeout --kill-after=30 420 debootstrap --variant=minbase --include=systemd,adduser bookworm "$debian" "$mirror" \
     >"$work/debootstrap.txt" 2>&1 || { tail -n 20 "$work/debootstrap.txt" >&2; exit 1; }
 fi
 cp -a "$debian" "$root"
@@ -133,7 +161,7 @@ inside grep -qx '\[policy\]' /etc/haar/agent.toml || fail "the settings do not e
 expect "a node that is not enrolled does not run" inactive property ActiveState
 
 say "enrolling, as the package says"
-token=$("$haar" node token --output json | sed -n 's/.*"token": *"\([^"]*\)".*/\1/p')
+token=$(site node token --output json | sed -n 's/.*"token": *"\([^"]*\)".*/\1/p')
 if inside haar-agent enrol "$token" 2>"$work/refused.txt"; then fail "root may enrol into the service's directory"; fi
 grep -q 'enrol as that user' "$work/refused.txt" || fail "root is refused without the reason: $(cat "$work/refused.txt")"
 inside runuser -u haar -- haar-agent enrol "$token" --name gateway --memory 24MiB | tee "$work/enrolled.txt"
@@ -142,12 +170,12 @@ inside systemctl start haar-agent
 in_state active || fail "systemctl start came back, and the service is not active"
 
 say "a microservice that another one tells something every 100 ms"
-"$haar" --quiet key new "$work/team" >/dev/null 2>&1
-"$haar" publisher trust team "$work/team.pub" >/dev/null
+site --quiet key new "$work/team" >/dev/null 2>&1
+site publisher trust team "$work/team.pub" >/dev/null
 for module in source journal; do
   named "$components/$module.wasm" "$module" "$work/$module.wasm"
-  "$haar" sign "$work/$module.wasm" --key "$work/team.key" >/dev/null
-  "$haar" push "$work/$module.wasm" >/dev/null
+  site sign "$work/$module.wasm" --key "$work/team.key" >/dev/null
+  site push "$work/$module.wasm" >/dev/null
 done
 cat >"$work/app.yaml" <<'YAML'
 api_version: haar/v1
@@ -169,10 +197,10 @@ microservices:
 routes:
   - { from: source.out, to: journal.in }
 YAML
-"$haar" apply -f "$work/app.yaml" >/dev/null
+site apply -f "$work/app.yaml" >/dev/null
 
 # Bytes in the microservice's own file, or 0 before there is one.
-written() { inside find /var/lib/haar -name journal -type f -printf '%s' | grep . || echo 0; }
+written() { ask find /var/lib/haar -name journal -type f -printf '%s' | grep . || echo 0; }
 more_than() { [ "$(written)" -gt "$1" ]; }
 # The messages go on: five entries of 40 bytes, of which a start is one.
 handles() { until_true "$1: no message is handled" more_than $(($(written) + 5 * 40)); }

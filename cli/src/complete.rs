@@ -3,7 +3,7 @@
 //! anything, is silent about what fails, and gives the site a second.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, Command, CommandFactory as _, ValueHint};
 use haar_protocol::rest::List;
@@ -12,10 +12,11 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::commands::Arguments;
 use crate::config::Options;
-use crate::kinds::{Kind, WITH_KIND, known};
+use crate::kinds::Kind;
 use crate::output;
+use crate::place::Place;
 
-/// A person waits for each of these.
+/// A person waits, for all questions together.
 const TIME: Duration = Duration::from_secs(1);
 
 /// What may stand there.
@@ -38,13 +39,18 @@ pub(crate) struct Candidate {
 pub(crate) fn complete(words: &[String]) -> Found {
     let mut command = Arguments::command();
     command.build();
+    let end = Instant::now() + TIME;
     find(&command, words, &|kind| {
-        names(kind, words).unwrap_or_default()
+        let left = end.saturating_duration_since(Instant::now());
+        names(kind, words, left).unwrap_or_default()
     })
 }
 
-/// What the things of a kind are called in the site that `words` works in.
-fn names(kind: Kind, words: &[String]) -> Option<Vec<String>> {
+/// What the things of a kind are called in the site that `words` works in, when it says so within `time`.
+fn names(kind: Kind, words: &[String], time: Duration) -> Option<Vec<String>> {
+    if time.is_zero() {
+        return None;
+    }
     let context = words.iter().enumerate().find_map(|(index, word)| {
         let next = || words.get(index + 1).map(String::as_str);
         let file = match word.strip_prefix("--context")? {
@@ -58,7 +64,7 @@ fn names(kind: Kind, words: &[String]) -> Option<Vec<String>> {
         quiet: true,
         ..Options::default()
     };
-    let client = Client::within(TIME, &options).ok()?;
+    let client = Client::within(time, &options).ok()?;
     let list: List<Value> = client.get(kind.path()).ok()?;
     let names = list
         .items
@@ -70,29 +76,11 @@ fn names(kind: Kind, words: &[String]) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// How far the words before the last one have come.
-struct Place<'c> {
-    command: &'c Command,
-    /// The commands, such as `describe` and `node`.
-    path: Vec<&'c str>,
-    positionals: Vec<&'c str>,
-    /// The option whose value comes next.
-    option: Option<&'c Arg>,
-    /// Behind `--`.
-    is_escaped: bool,
-}
-
 fn find(root: &Command, words: &[String], names: &dyn Fn(Kind) -> Vec<String>) -> Found {
     let Some((typed, before)) = words.split_last() else {
         return Found::Words(Vec::new());
     };
-    let mut place = Place {
-        command: root,
-        path: Vec::new(),
-        positionals: Vec::new(),
-        option: None,
-        is_escaped: false,
-    };
+    let mut place = Place::begin(root);
     for word in before {
         place.pass(word);
     }
@@ -110,8 +98,7 @@ fn find(root: &Command, words: &[String], names: &dyn Fn(Kind) -> Vec<String>) -
     }
     // KIND/NAME is KIND NAME.
     if let Some((kind, name)) = typed.split_once('/')
-        && WITH_KIND.contains(&place.path.concat().as_str())
-        && place.positionals.is_empty()
+        && place.wants_kind()
         && Kind::of(kind).is_some()
     {
         let mut apart = before.to_vec();
@@ -140,54 +127,6 @@ fn before_each(begin: &str, found: Found) -> Found {
 }
 
 impl<'c> Place<'c> {
-    /// Goes on behind a word.
-    fn pass(&mut self, word: &'c str) {
-        let word = match self.path.as_slice() {
-            [command] if WITH_KIND.contains(command) && self.positionals.is_empty() => {
-                known(command, word)
-            }
-            _ => word,
-        };
-        if self.option.take().is_some() {
-            return;
-        }
-        if !self.is_escaped && word == "--" {
-            self.is_escaped = true;
-        } else if !self.is_escaped && word.len() > 1 && word.starts_with('-') {
-            self.option = self.waiting(word);
-        } else if self.positionals.is_empty()
-            && let Some(command) = self.command.find_subcommand(word)
-        {
-            self.command = command;
-            self.path.push(command.get_name());
-        } else {
-            self.positionals.push(word);
-        }
-    }
-
-    /// The option in `word` whose value is the next word.
-    fn waiting(&self, word: &str) -> Option<&'c Arg> {
-        if word.starts_with("--") {
-            return self.named(word).filter(|option| takes_value(option));
-        }
-        // Behind the first short option that takes a value, its value follows.
-        let mut letters = word.chars().skip(1);
-        let of = |letter: char| {
-            let is_it = |option: &&Arg| option.get_short() == Some(letter);
-            self.command.get_arguments().find(is_it)
-        };
-        let option = letters.find_map(|letter| of(letter).filter(|option| takes_value(option)))?;
-        letters.next().is_none().then_some(option)
-    }
-
-    /// The option that is called so, with its dashes.
-    fn named(&self, long: &str) -> Option<&'c Arg> {
-        let name = long.strip_prefix("--")?;
-        self.command
-            .get_arguments()
-            .find(|option| option.get_long() == Some(name))
-    }
-
     fn options(&self, typed: &str) -> Vec<Candidate> {
         let shown = self
             .command
@@ -276,10 +215,6 @@ impl<'c> Place<'c> {
                 .collect(),
         }
     }
-}
-
-fn takes_value(option: &Arg) -> bool {
-    option.get_action().takes_values()
 }
 
 /// A word that begins as it is typed, and the first line of what it is.

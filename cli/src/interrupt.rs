@@ -3,6 +3,7 @@
 //! signal always ends the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::error::{CommandError, Exit, Result};
@@ -15,6 +16,9 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// How often waiting code looks whether it should stop.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
+
+/// How long a terminal may take to be as it was before we end.
+const GIVE_BACK: Duration = Duration::from_millis(500);
 
 /// Begins to listen for signals. Called once, by `main`.
 pub(crate) fn listen() -> Result<()> {
@@ -76,10 +80,18 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn end() {
-    terminal::give_back();
-    let terminal = console::Term::stderr();
-    if terminal.is_term() {
-        let _ = terminal.show_cursor(); // a spinner may have hidden it
+    let (done, is_done) = mpsc::sync_channel(1);
+    // A terminal that takes nothing holds whoever writes to it: we end all the same.
+    let put_in_order = std::thread::Builder::new().spawn(move || {
+        terminal::give_back();
+        let terminal = console::Term::stderr();
+        if terminal.is_term() {
+            let _ = terminal.show_cursor(); // a spinner may have hidden it
+        }
+        let _ = done.send(());
+    });
+    if put_in_order.is_ok() {
+        let _ = is_done.recv_timeout(GIVE_BACK);
     }
     std::process::exit(i32::from(Exit::Interrupted as u8));
 }

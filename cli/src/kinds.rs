@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::place::Place;
+
 /// Commands that take KIND NAME, and KIND/NAME as well.
 pub(crate) const WITH_KIND: [&str; 3] = ["get", "describe", "delete"];
 /// The fewest digits by which a digest is named.
@@ -115,45 +117,46 @@ impl Kind {
 /// A command line with each form of a kind as its command knows it: `KIND/NAME` is `KIND NAME`, and
 /// `describe` and `delete` have a command for the singular. Further names may repeat the kind.
 pub(crate) fn apart(line: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let commands = <crate::commands::Arguments as clap::CommandFactory>::command();
-    let mut words: Vec<OsString> = line.into_iter().collect();
-    let is_command = |word: &OsString| commands.find_subcommand(word).is_some();
-    // An option of every command may stand before it, with its value.
-    let Some(at) = words.iter().skip(1).position(is_command).map(|at| at + 1) else {
-        return words;
-    };
-    let command = words[at].to_str().unwrap_or_default().to_owned();
-    if !WITH_KIND.contains(&command.as_str()) {
+    let words: Vec<OsString> = line.into_iter().collect();
+    if !words
+        .iter()
+        .any(|word| WITH_KIND.iter().any(|one| word == one))
+    {
         return words;
     }
+    let mut root = <crate::commands::Arguments as clap::CommandFactory>::command();
+    root.build();
+    let mut place = Place::begin(&root);
+    let mut apart: Vec<OsString> = words.iter().take(1).cloned().collect();
+    // The kind, when it came with a name.
     let mut kind = None;
-    let mut index = at;
-    while let Some(word) = words.get(index + 1).cloned() {
-        index += 1;
-        let word = word.to_str().unwrap_or_default();
+    for whole in words.iter().skip(1) {
+        let word = whole.to_str().unwrap_or_default();
         let (begin, name) = match word.split_once('/') {
             Some((begin, name)) => (begin, Some(name)),
             None => (word, None),
         };
-        let this = Kind::of(begin);
-        match (kind, this, name) {
-            // The kind; alone, what follows are names.
-            (None, Some(this), _) => {
-                kind = Some(this);
-                words[index] = known(&command, begin).into();
-                match name {
-                    Some(name) => {
-                        index += 1;
-                        words.insert(index, name.into());
-                    }
-                    None => return words,
+        let this = Kind::of(begin).filter(|_| place.is_plain(word));
+        match (this, name) {
+            (Some(_), name) if place.wants_kind() => {
+                let begin = known(place.path[0], begin);
+                kind = name.and(this);
+                for word in std::iter::once(begin).chain(name) {
+                    place.pass(word);
+                    apart.push(word.into());
                 }
             }
-            (Some(_), Some(_), Some(name)) if this == kind => words[index] = name.into(),
-            _ => {}
+            (Some(_), Some(name)) if this == kind => {
+                place.pass(name);
+                apart.push(name.into());
+            }
+            _ => {
+                place.pass(word);
+                apart.push(whole.clone());
+            }
         }
     }
-    words
+    apart
 }
 
 /// The word by which a command knows a kind.
@@ -191,6 +194,17 @@ mod tests {
             ("haar get ms app/echo", "haar get ms app/echo"),
             ("haar get nothing/edge", "haar get nothing/edge"),
             ("haar logs node/edge", "haar logs node/edge"),
+            // A value of an option is no word of the command.
+            (
+                "haar get --context node/site.toml nodes",
+                "haar get --context node/site.toml nodes",
+            ),
+            (
+                "haar delete node/edge --context node/b.toml -y",
+                "haar delete node edge --context node/b.toml -y",
+            ),
+            ("haar get -l no/de no/a", "haar get -l no/de no a"),
+            ("haar get node/a -- node/b", "haar get node a -- node/b"),
             (
                 "haar complete -- get node/edge",
                 "haar complete -- get node/edge",

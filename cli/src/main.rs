@@ -20,6 +20,7 @@ mod files;
 mod interrupt;
 mod kinds;
 mod output;
+mod place;
 mod progress;
 mod terminal;
 

@@ -95,7 +95,7 @@ pub(crate) enum Followed<'a> {
 }
 
 /// Follows log lines until `stop` says so, giving each to `on`. `filter` is the query of
-/// `GET /logs` without `tail` and `follow`. Only the first connection may fail.
+/// `GET /logs` without `tail` and `follow`. The first connection may fail; after it, only a refusal ends it.
 pub(crate) fn follow_logs(
     client: &Client,
     filter: &str,
@@ -115,7 +115,7 @@ pub(crate) fn follow_logs(
                 let mut stream = io::BufReader::new(stream);
                 read_lines(&mut stream, &mut last, stop, on, &mut pause)?
             }
-            Err(error) if !connected_once || error.exit != Exit::Unreachable => return Err(error),
+            Err(error) if !connected_once || !may_pass(error.exit) => return Err(error),
             Err(error) => error.message,
         };
         if stop() {
@@ -128,6 +128,11 @@ pub(crate) fn follow_logs(
         interrupt::sleep(pause)?;
     }
     Ok(())
+}
+
+/// True for what a site says while it starts, or a proxy before it: it may serve again after a while.
+fn may_pass(exit: Exit) -> bool {
+    matches!(exit, Exit::Unreachable | Exit::Failure)
 }
 
 /// Reads one connection to its end; why it ended.

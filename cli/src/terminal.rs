@@ -179,8 +179,10 @@ mod keys {
 
         pub(super) fn put_back(&self) {
             if let Some(before) = &self.0 {
+                let stdin = io::stdin();
+                let _ = termios::tcsetattr(&stdin, OptionalActions::Now, before);
                 // What was typed and not read is no command for the shell.
-                let _ = termios::tcsetattr(io::stdin(), OptionalActions::Flush, before);
+                let _ = termios::tcflush(&stdin, QueueSelector::IFlush);
             }
         }
     }

@@ -1,17 +1,25 @@
 //! A broker that others make, as a process of ours on a port of loopback.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::interrupt;
+use crate::{child, interrupt};
 
 /// Where brokers and neighbourhood relays of the suite are: the site issues no certificate for an address
 /// of its controller, and every controller of the suite is at 127.0.0.1.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// How long a broker may take to listen.
+const READY_TIME: Duration = Duration::from_secs(60);
+/// How long one connection to it may take to be made: one that is frozen answers none.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// How long it may take to end in order, before it is killed.
+const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// A port there that nobody uses. The system hands out others first.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
@@ -64,11 +72,19 @@ impl Broker {
             .spawn()
             .with_context(|| format!("can't start {}", self.program.display()))?;
         let child = self.child.insert(child);
-        while TcpStream::connect((HOST, self.port)).is_err() {
+        let address = SocketAddr::from((HOST, self.port));
+        let end = Instant::now() + READY_TIME;
+        while TcpStream::connect_timeout(&address, CONNECT_TIME).is_err() {
+            let said = || std::fs::read_to_string(&path).unwrap_or_default();
+            let program = self.program.display();
             if let Some(status) = child.try_wait()? {
-                let said = std::fs::read_to_string(&path).unwrap_or_default();
-                bail!("{} ended with {status}: {said}", self.program.display());
+                bail!("{program} ended with {status}: {}", said());
             }
+            ensure!(
+                Instant::now() < end,
+                "{program} does not listen at {address}: {}",
+                said()
+            );
             interrupt::pause()?;
         }
         Ok(())
@@ -87,7 +103,8 @@ impl Broker {
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.signal("-TERM")?;
         if let Some(mut child) = self.child.take() {
-            child.wait()?;
+            let program = self.program.display().to_string();
+            child::wait(&mut child, &program, STOP_TIME)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! by themselves then, because their standard input closes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +13,9 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// How often waiting code looks again.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Signals that come so close together are one: `timeout` tells its child, and then the child's group.
+const SAME: Duration = Duration::from_millis(300);
 
 /// Begins to listen. Called once.
 pub(crate) fn listen() -> anyhow::Result<()> {
@@ -31,12 +34,14 @@ pub(crate) fn listen() -> anyhow::Result<()> {
         .name("signals".into())
         .spawn(move || {
             runtime.block_on(async {
+                let mut first: Option<Instant> = None;
                 loop {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
-                    if REQUESTED.swap(true, Ordering::SeqCst) {
+                    REQUESTED.store(true, Ordering::SeqCst);
+                    if first.get_or_insert_with(Instant::now).elapsed() > SAME {
                         std::process::exit(130);
                     }
                 }

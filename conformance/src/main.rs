@@ -7,6 +7,7 @@ mod case;
 mod cases;
 
 mod programs;
+mod child;
 mod process;
 mod processors;
 mod rest;

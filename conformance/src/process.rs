@@ -21,6 +21,8 @@ use crate::programs::Program;
 const READY_TIME: Duration = Duration::from_secs(60);
 /// How long it may take to end in order, before it is killed.
 const STOP_TIME: Duration = Duration::from_secs(20);
+/// How long its standard output may stay open when it has ended: whatever holds it does not hold us.
+const READER_TIME: Duration = Duration::from_secs(5);
 /// Lines of its log that are told when something went wrong.
 const TAIL_LINES: usize = 15;
 
@@ -152,7 +154,10 @@ impl Process {
             }
         };
         if let Some(reader) = self.reader.take() {
-            let _ = reader.join(); // it can't panic, and has nothing to say
+            let end = Instant::now() + READER_TIME;
+            while !reader.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         in_order
     }

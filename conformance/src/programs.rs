@@ -3,13 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+
+use crate::child;
 
 /// The package of the agent.
 const AGENT: &str = "haar-host";
 /// What the agent is built with.
 const AGENT_FEATURES: [&str; 2] = ["compiler", "neighbourhood-relay"];
+
+/// How long cargo may take.
+const BUILD_TIME: Duration = Duration::from_secs(40 * 60);
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
@@ -142,7 +148,9 @@ fn build(packages: &[&str]) -> anyhow::Result<PathBuf> {
         cargo.arg("--release");
     }
     eprintln!("building {} with cargo ...", packages.join(", "));
-    let status = cargo.status().context("can't start cargo")?;
+    // In our process group: Ctrl-C reaches it, too.
+    let mut cargo = cargo.spawn().context("can't start cargo")?;
+    let status = child::wait(&mut cargo, "cargo build", BUILD_TIME)?;
     if !status.success() {
         bail!("cargo could not build {}", packages.join(", "));
     }

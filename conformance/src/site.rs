@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use haar_conformance_artifacts::{self as artifacts, Guest};
 use serde_json::Value;
 
+use crate::child;
 use crate::modules;
 use crate::process::Process;
 use crate::programs::{Program, Programs};
@@ -17,6 +18,9 @@ use crate::rest::Client;
 
 /// How often agents send a status: often, so that cases need not wait.
 const STATUS_INTERVAL: &str = "200ms";
+
+/// How long a command may take: longer than the longest `--wait` of a case.
+const COMMAND_TIME: Duration = Duration::from_secs(300);
 
 /// Compilers get a minute by default, and what is refused after ten seconds is refused then.
 const CONTROLLER_SETTINGS: &str = "compile = { time = \"10s\" }\n";
@@ -148,16 +152,14 @@ impl Site {
     }
 
     fn command(&self, program: &Program, arguments: &[&str]) -> anyhow::Result<Output> {
-        let output = program
-            .command()
+        let mut command = program.command();
+        command
             .args(arguments)
             .current_dir(&self.folder)
             .env("HAAR_CONTEXT", context(&self.folder))
             .env("HOME", &self.folder)
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("can't start {program}"))?;
+            .env("NO_COLOR", "1");
+        let output = child::output(&mut command, COMMAND_TIME)?;
         Ok(Output {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -2,6 +2,7 @@
 //! there, and data. Pure: compares the site as it was, with what nodes last reported, with what would
 //! be. `change` tells it before it changes anything.
 
+mod brokers;
 mod outgrown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +30,13 @@ pub(crate) fn between(before: &View, after: &Fleet, now_ms: u64) -> Vec<Loss> {
         after,
         now_ms,
     };
-    [change.stops(), change.messages(), change.data()]
-        .into_iter()
-        .flat_map(cut)
-        .collect()
+    let losses = [
+        change.stops(),
+        change.messages(),
+        change.left_at_brokers(),
+        change.data(),
+    ];
+    losses.into_iter().flat_map(cut).collect()
 }
 
 /// The first of them; the last one says how many more there are.

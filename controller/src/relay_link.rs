@@ -47,6 +47,7 @@ use crate::failure::Failure;
 use crate::site::Site;
 use adoption::Adoption;
 use external::{Externals, Sessions};
+use leaving::Leaving;
 pub(crate) use leaving::{DeviceSession, device_sessions};
 use presence::Presence;
 use reports::{Reports, Shared};
@@ -255,12 +256,12 @@ async fn keep_broker(
     database: Database,
     stop: CancellationToken,
 ) {
-    let mut ending = JoinSet::new();
+    let mut leaving = Leaving::new(database, stop.clone());
     loop {
         let revocation = tokio::select! {
             () = stop.cancelled() => break,
             revocation = asked.recv() => revocation,
-            Some(_) = ending.join_next() => continue,
+            Some(()) = leaving.next_done() => continue,
         };
         let Some(revocation) = revocation else {
             stop.cancelled().await;
@@ -269,10 +270,12 @@ async fn keep_broker(
         if let Err(error) = broker.revoke(&revocation.node).await {
             tracing::warn!(node = %revocation.node, %error, "the relay could not forget a revoked node");
         }
-        for session in revocation.sessions {
-            ending.spawn(session.end_or_tell(revocation.name.clone(), database.clone()));
-        }
+        leaving.end(&revocation.node, &revocation.name, revocation.sessions);
         let _ = revocation.done.send(()); // the request has given up waiting: that is fine
     }
+    while let Ok(revocation) = asked.try_recv() {
+        leaving.end(&revocation.node, &revocation.name, revocation.sessions);
+    }
+    leaving.close().await;
     broker.shutdown().await;
 }

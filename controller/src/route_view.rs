@@ -1,6 +1,8 @@
 //! A route as people see it: each pair of its ends, over which relays its messages can pass there, what
 //! the nodes have counted, and how it does. Pure.
 
+mod pairs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_protocol::assignment::MicroserviceName;
@@ -17,8 +19,10 @@ use crate::db::statuses::StatusRow;
 use crate::health::{self, PairFacts};
 use crate::overview::{self, View};
 use crate::plan;
+use pairs::Pairs;
 
-/// Everything about a route; none when there is none with this id.
+/// Everything about a route; none when there is none with this id. Takes long where it has very many
+/// pairs.
 pub(crate) fn route(view: &View, id: RouteId) -> Option<RouteDetail> {
     let route = view.routes(None).into_iter().find(|route| route.id == id)?;
     let manifest = &view.fleet.applications.get(&route.application)?.manifest;
@@ -33,7 +37,7 @@ pub(crate) fn route(view: &View, id: RouteId) -> Option<RouteDetail> {
         nodes: view
             .nodes
             .iter()
-            .map(|row| (&row.name, (row, view.statuses.get(&row.id))))
+            .map(|row| (&row.name, At::new(view, row)))
             .collect(),
         reported: reported(view, id),
         instances: instances
@@ -47,18 +51,22 @@ pub(crate) fn route(view: &View, id: RouteId) -> Option<RouteDetail> {
         None => route.relay.iter().cloned().collect(),
     };
     let to = at(&planned.to, &route.to_nodes);
-    let pairs: Vec<RoutePair> = at(&planned.from, &route.from_nodes)
-        .iter()
-        .flat_map(|from| to.iter().map(|to| scene.pair([from, to])))
-        .collect();
+    let mut pairs = Pairs::default();
+    for from in &at(&planned.from, &route.from_nodes) {
+        for to in &to {
+            pairs.add(scene.pair([from, to]));
+        }
+    }
     let unplaced = view.unplaced(&route.application);
     let of_ends: Vec<&Unplaced> = unplaced.iter().filter(|one| scene.has(one)).collect();
-    let healths: Vec<_> = pairs.iter().map(|pair| &pair.health).collect();
+    let health = pairs.health.clone().of_route(&of_ends);
+    let (pairs, pairs_omitted) = pairs.told();
     Some(RouteDetail {
-        health: health::route(&healths, &of_ends),
+        health,
         backlogs: scene.backlogs(&route),
         receivers: scene.receivers(&route),
         pairs,
+        pairs_omitted,
         route,
     })
 }
@@ -76,12 +84,31 @@ fn reported(view: &View, id: RouteId) -> BTreeMap<(&Name, &Name), &RouteStatus> 
     found
 }
 
+/// A node, with what all of its pairs have in common.
+struct At<'v> {
+    row: &'v NodeRow,
+    status: Option<&'v StatusRow>,
+    /// The relays to which it attaches, the most preferred first.
+    relays: Vec<&'v Name>,
+}
+
+impl<'v> At<'v> {
+    fn new(view: &'v View, row: &'v NodeRow) -> Self {
+        let relays = plan::attached_relays(&view.fleet.relays, &row.name, &row.labels);
+        Self {
+            row,
+            status: view.statuses.get(&row.id),
+            relays: relays.into_iter().map(|relay| &relay.name).collect(),
+        }
+    }
+}
+
 /// A route with everything that its pairs are looked up in.
 struct Scene<'v> {
     view: &'v View,
     /// Where it begins and ends.
     ends: [&'v RouteEnd; 2],
-    nodes: BTreeMap<&'v Name, (&'v NodeRow, Option<&'v StatusRow>)>,
+    nodes: BTreeMap<&'v Name, At<'v>>,
     reported: BTreeMap<(&'v Name, &'v Name), &'v RouteStatus>,
     instances: BTreeMap<(&'v Name, &'v Name), &'v Microservice>,
 }
@@ -138,7 +165,7 @@ impl Scene<'_> {
 
     fn report(&self, node: &Name, other: &Name) -> Option<RouteReport> {
         let route = self.reported.get(&(node, other))?;
-        let row = self.nodes.get(node)?.1?;
+        let row = self.nodes.get(node)?.status?;
         let since_ms = |after_s| overview::counted(row, after_s).since_ms;
         Some(RouteReport {
             counted: overview::counted(row, route.counted_after_s),
@@ -187,26 +214,19 @@ impl Scene<'_> {
 
     /// The relays to which all these nodes attach, the most preferred first.
     fn shared(&self, nodes: &BTreeSet<&Name>) -> Vec<&Name> {
-        let relays = &self.view.fleet.relays;
-        let rows = nodes
+        let mut lists = nodes
             .iter()
-            .filter_map(|node| Some(self.nodes.get(node)?.0));
-        let mut lists = rows.map(|row| plan::attached_relays(relays, &row.name, &row.labels));
-        let first: Vec<&Name> = lists
-            .next()
-            .into_iter()
-            .flatten()
-            .map(|relay| &relay.name)
-            .collect();
+            .filter_map(|node| Some(&self.nodes.get(node)?.relays));
+        let first: Vec<&Name> = lists.next().cloned().unwrap_or_default();
         lists.fold(first, |mut shared, theirs| {
-            shared.retain(|name| theirs.iter().any(|relay| relay.name == **name));
+            shared.retain(|name| theirs.contains(name));
             shared
         })
     }
 
     /// What a node last said of a session with a relay.
     fn session(&self, node: &Name, relay: &Name, for_devices: bool) -> Option<&RelayStatus> {
-        let status = &self.nodes.get(node)?.1?.status;
+        let status = &self.nodes.get(node)?.status?.status;
         let said = match for_devices {
             true => &status.brokers,
             false => &status.relays,
@@ -217,7 +237,7 @@ impl Scene<'_> {
     fn told_away(&self, node: &Name, status: &RelayStatus) -> (String, Option<u64>) {
         let why = status.reason.as_ref();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        let row = self.nodes.get(node).map(|(row, _)| self.view.facts(row));
+        let row = self.nodes.get(node).map(|at| self.view.facts(at.row));
         let since_ms = row
             .zip(status.since_ms)
             .and_then(|(facts, since_ms)| facts.by_our_clock(since_ms));
@@ -238,7 +258,7 @@ impl Scene<'_> {
         };
         let nodes = route.from_nodes.iter();
         let found = nodes.filter_map(|node| {
-            let status = &self.nodes.get(node)?.1?.status;
+            let status = &self.nodes.get(node)?.status?.status;
             let mut logs = status.backlogs.iter();
             let log = logs.find(|log| log.name == name && log.outlet == port.port)?;
             Some((node.clone(), log.clone()))

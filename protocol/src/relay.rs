@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InvalidId, Name, NodeId, SiteId};
 use crate::keys::PublicKey;
-use crate::rest::Difference;
+use crate::rest::{Difference, Loss};
 use crate::secret::SealedText;
 
 pub use info::RelayInfo;
@@ -158,6 +158,9 @@ pub struct RelayApplied {
     /// In what the relay differs from what was applied before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
+    /// What stops or is lost with it; only told of a dry run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
     /// Numbers of the new assignments, by node.
     pub assignments: BTreeMap<Name, u64>,
 }

@@ -25,7 +25,7 @@
 //! DELETE /api/v1/publishers/{name}/keys/{key}?dry_run=&careful=
 //! GET    /api/v1/relays                       List<RelayInfo>
 //! GET    /api/v1/relays/{name}                RelayDetail
-//! PUT    /api/v1/relays/{name}?dry_run=       the manifest in YAML -> RelayApplied
+//! PUT    /api/v1/relays/{name}?dry_run=&careful=   the manifest in YAML -> RelayApplied
 //! DELETE /api/v1/relays/{name}?dry_run=&careful=
 //! GET    /api/v1/relays/{name}/trial          RelayTrial: what it takes to try a broker
 //! GET    /api/v1/relays/{name}/credentials?certificate=   RelayCredentials
@@ -43,7 +43,7 @@
 //! DELETE /api/v1/applications/{name}?dry_run=&careful=&keep_data=
 //! GET    /api/v1/microservices?application=   List<Microservice>: one entry for every instance, desired and reported
 //! GET    /api/v1/routes?application=          List<Route>
-//! GET    /api/v1/routes/{route}               RouteDetail: each pair of its ends
+//! GET    /api/v1/routes/{route}               RouteDetail: each pair of its ends, the worst of very many
 //! GET    /api/v1/logs?application=&microservice=&node=&tail=&since_ms=&follow=   List<LogEntry>, or server-sent events with follow=true; Last-Event-ID is honoured
 //! GET    /api/v1/events?tail=&since_ms=&follow=         List<Event>, or server-sent events with follow=true
 //! ```
@@ -84,7 +84,9 @@ pub use nodes::{
     Enrolment, EnrolmentRequest, LinkKeyRotation, Node, NodeDetail, Token, TokenRequest,
 };
 pub use relays::{Grade, RelayDetail, RelayFinding, RelaySession, RelayTrial};
-pub use routes::{RouteDetail, RoutePair, RouteReceiver, RouteRelay, RouteReport};
+pub use routes::{
+    ROUTE_PAIRS_TOLD_MAX, RouteDetail, RoutePair, RouteReceiver, RouteRelay, RouteReport,
+};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,7 +38,7 @@ pub use budget::Held;
 use driver::Driver;
 pub use forget::end_session;
 pub use former::FORMER_SILENCE;
-use former::Phase;
+use former::{Accepted, Phase};
 pub use message::{DeviceMessage, DevicePublish, MessageProperties, Outcome, Receipt};
 
 /// For how many seconds Haar asks brokers to keep a session of which nobody says anything: a day.
@@ -135,6 +135,8 @@ pub enum DeviceEvent {
         connection: u64,
         /// True when the broker had kept no session: what it sends is the first of this one.
         is_new_session: bool,
+        /// True when it is there to take what the broker has kept for an agent of an earlier release.
+        drains_former: bool,
         /// What the broker allows on it.
         terms: DeviceTerms,
     },
@@ -236,6 +238,7 @@ impl DeviceSession {
         let driver = Driver {
             options,
             phase,
+            accepted: Accepted::default(),
             is_clean,
             events,
             submitted,

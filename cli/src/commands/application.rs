@@ -1,5 +1,7 @@
 //! `haar apply` and `haar schema`: manifests of applications and relays.
 
+mod relay;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,7 @@ use std::time::Duration;
 use haar_protocol::ids::Name;
 use haar_protocol::manifest::{self, Document, MANIFEST_BYTES_MAX, Manifest};
 use haar_protocol::quantity::Millis;
-use haar_protocol::relay::RelayApplied;
-use haar_protocol::rest::{Application, ApplyResult, Change, Difference, Unplaced};
+use haar_protocol::rest::{Application, ApplyResult, Change, Difference, Loss, Unplaced};
 
 use crate::client::Client;
 use crate::config::Options;
@@ -69,7 +70,7 @@ pub(crate) fn apply(arguments: &ApplyArguments, options: &Options) -> Result<()>
     let (text, document) = read(file)?;
     let manifest = match document {
         Document::Application(manifest) => manifest,
-        Document::Relay(relay) => return apply_relay(arguments, options, &text, &relay.name),
+        Document::Relay(relay) => return relay::apply(arguments, options, &text, &relay.name),
     };
     let warnings = manifest::warnings(&manifest);
     for warning in &warnings {
@@ -156,33 +157,6 @@ pub(crate) fn schema(arguments: &SchemaArguments) -> Result<()> {
     })
 }
 
-fn apply_relay(
-    arguments: &ApplyArguments,
-    options: &Options,
-    text: &str,
-    name: &Name,
-) -> Result<()> {
-    let client = Client::of(options)?;
-    let path = format!("relays/{name}?dry_run={}", arguments.consent.dry_run);
-    let answer = client.put_manifest(&path, text)?;
-    if options.is_json() {
-        return output::answer(&answer);
-    }
-    let applied: RelayApplied = client.parse(&answer)?;
-    output::line(match (applied.dry_run, applied.changed) {
-        (true, true) => format!("The relay {name} would change."),
-        (_, false) => format!("The relay {name} is unchanged."),
-        (false, true) => format!(
-            "Applied the relay {name}; nodes that are told: {}. See how it fares: `haar get relays`.",
-            applied.assignments.len()
-        ),
-    })?;
-    match applied.dry_run {
-        true => output::text(&differences(&applied.differences)),
-        false => Ok(()),
-    }
-}
-
 /// Reads and checks the manifest of an application.
 pub(crate) fn read_application(file: &Path) -> Result<(String, Manifest)> {
     match read(file)? {
@@ -260,15 +234,19 @@ fn describe(result: &ApplyResult) -> String {
             first(&nodes),
         ]);
     }
-    let losses: String = result
-        .losses
-        .iter()
-        .map(|loss| format!("Would happen: {}\n", output::printable(&loss.message)))
-        .collect();
     format!(
-        "{heading}\n{differences}{}{losses}",
-        table.render("It runs nowhere: no node matches.")
+        "{heading}\n{differences}{}{}",
+        table.render("It runs nowhere: no node matches."),
+        losses(&result.losses)
     )
+}
+
+/// What would stop or be lost, a line for each.
+fn losses(losses: &[Loss]) -> String {
+    let lines = losses
+        .iter()
+        .map(|loss| format!("Would happen: {}\n", output::printable(&loss.message)));
+    lines.collect()
 }
 
 /// Names, the first of many.

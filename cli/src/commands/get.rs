@@ -35,6 +35,8 @@ pub(super) use tables::{
 };
 pub(crate) use tables::{labels, node_state, state};
 
+/// More events than a site keeps: one that is named may be any of them.
+const EVENTS_ALL: u32 = 1_000_000;
 const REFRESH: Duration = Duration::from_secs(2);
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -113,9 +115,9 @@ impl Arguments {
             (Some(application), _) => format!("{path}?application={application}"),
             (None, Kind::Events) => {
                 let since = client.since(self.since)?;
-                let tail = self
-                    .tail
-                    .map_or_else(String::new, |tail| format!("tail={tail}"));
+                let all = (!self.names.is_empty()).then_some(EVENTS_ALL);
+                let tail = self.tail.or(all);
+                let tail = tail.map_or_else(String::new, |tail| format!("tail={tail}"));
                 format!("{path}?{since}{tail}")
             }
             (None, _) => path.to_owned(),

@@ -7,6 +7,7 @@ use haar_host::store::dead_letters::DeadLetter;
 use haar_protocol::assignment::MicroserviceName;
 use serde_json::Value;
 
+use crate::program::join_within;
 use crate::system::{System, run};
 
 const VICTIM: &str = "
@@ -64,7 +65,9 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     system.eventually("get microservices --output json", |answer| run(answer, 1));
     system.kill("agent");
     for body in ["hello", "again"] {
-        put_aside(&system.place.path("agent"), body);
+        let data = system.place.path("agent");
+        let thread = std::thread::spawn(move || put_aside(&data, body));
+        join_within("a dead letter is stored", thread);
     }
     system.start_agent();
     let listed = |count: usize| {

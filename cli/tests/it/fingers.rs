@@ -6,6 +6,7 @@ use std::process::Command;
 use haar_conformance_artifacts as artifacts;
 use serde_json::Value;
 
+use crate::program::{COMMAND, output_within};
 use crate::system::{System, run};
 
 const APP: &str = "
@@ -43,13 +44,12 @@ fn completed(system: &System, line: &str) -> Vec<String> {
         _haar "$HAAR" "$typed"
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
-    let output = Command::new("bash")
-        .args(["-c", script, "bash", line])
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script, "bash", line])
         .env("HAAR", env!("CARGO_BIN_EXE_haar"))
         .env("HAAR_CONTEXT", system.place.path("site/context.toml"))
-        .current_dir(system.place.folder())
-        .output()
-        .unwrap();
+        .current_dir(system.place.folder());
+    let output = output_within(&mut bash, COMMAND);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
     let text = String::from_utf8(output.stdout).unwrap();
     text.split_whitespace().map(str::to_owned).collect()

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::program::{COMMAND, output_within};
 
 /// What the program did.
 pub(crate) struct Output {
@@ -70,8 +73,12 @@ impl Workplace {
         self.output(command)
     }
 
-    pub(crate) fn output(&self, mut command: Command) -> Output {
-        let output = command.output().unwrap();
+    pub(crate) fn output(&self, command: Command) -> Output {
+        self.output_within(command, COMMAND)
+    }
+
+    pub(crate) fn output_within(&self, mut command: Command, limit: Duration) -> Output {
+        let output = output_within(&mut command, limit);
         Output {
             code: output.status.code().unwrap_or(-1),
             stdout: self.tidy(&output.stdout),

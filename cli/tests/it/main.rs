@@ -4,6 +4,7 @@
 
 mod haar;
 mod modules;
+mod program;
 
 mod build;
 mod command_line;

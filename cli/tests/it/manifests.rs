@@ -1,9 +1,9 @@
 //! Manifests are checked before the site is asked.
 
-use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::haar::Workplace;
+use crate::program::{COMMAND, Program};
 
 const BAD: &str = "api_version: haar/v1
 kind: Application
@@ -26,20 +26,11 @@ fn errors_say_where_in_the_file() {
 #[test]
 fn a_manifest_may_come_from_standard_input() {
     let workplace = Workplace::new();
-    let mut child = workplace
-        .command()
-        .args(["apply", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(BAD.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut command = workplace.command();
+    command.args(["apply", "-f", "-"]).stdin(Stdio::piped());
+    let mut apply = Program::start(&mut command);
+    apply.feed(BAD);
+    let output = apply.output_within(COMMAND);
     assert_eq!(output.status.code(), Some(3));
     assert!(
         String::from_utf8(output.stderr)

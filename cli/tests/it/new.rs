@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::haar::Workplace;
+use crate::program::{BUILD, output_within};
 
 /// Where tests build: kept from run to run, because a build takes long.
 fn target_folder() -> String {
@@ -38,12 +39,11 @@ fn a_new_project_tests_and_builds_with_nothing_but_the_binary() {
         );
     }
 
-    let tests = Command::new(env!("CARGO"))
-        .args(["test", "--quiet"])
+    let mut test = Command::new(env!("CARGO"));
+    test.args(["test", "--quiet"])
         .current_dir(&project)
-        .env("CARGO_TARGET_DIR", target_folder())
-        .output()
-        .unwrap();
+        .env("CARGO_TARGET_DIR", target_folder());
+    let tests = output_within(&mut test, BUILD);
     assert!(
         tests.status.success(),
         "{}{}",
@@ -55,7 +55,7 @@ fn a_new_project_tests_and_builds_with_nothing_but_the_binary() {
     build
         .args(["build", "my-filter", "--output", "json", "--quiet"])
         .env("CARGO_TARGET_DIR", target_folder());
-    let built = workplace.output(build).ok().json();
+    let built = workplace.output_within(build, BUILD).ok().json();
     assert_eq!(built["name"], "my-filter");
     assert_eq!(built["version"], "0.1.0");
     assert!(

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use crate::haar::Workplace;
+use crate::program::join_within;
 
 /// Any certificate will do where nothing gets as far as checking it: this one is of a CA that
 /// signs nothing.
@@ -93,7 +94,7 @@ fn something_else_that_listens_is_told() {
     });
     context(&workplace, &format!("https://127.0.0.1:{port}"));
     let refused = workplace.haar("get nodes --context context.toml");
-    server.join().unwrap();
+    join_within("`haar` connects and is answered", server);
     assert_eq!(refused.code, 5);
     assert!(
         refused.stderr.contains("does not speak TLS"),

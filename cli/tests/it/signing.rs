@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::module::{self, Signatures};
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::haar::Workplace;
 use crate::modules;
+use crate::program::{COMMAND, DEADLINE, join_within, output_within};
 
 /// A place with the keys `one`, `two` and `three`, always the same.
 fn workplace() -> Workplace {
@@ -214,8 +216,8 @@ fn links_are_followed_and_stay() {
 fn what_is_not_a_regular_file_is_written_into() {
     let workplace = workplace();
     let fifo = workplace.path("fifo");
-    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
-    assert!(made.unwrap().success());
+    let made = output_within(Command::new("mkfifo").arg(&fifo), DEADLINE);
+    assert!(made.status.success(), "{made:?}");
     let reader = {
         let fifo = fifo.clone();
         std::thread::spawn(move || {
@@ -228,13 +230,13 @@ fn what_is_not_a_regular_file_is_written_into() {
         })
     };
     workplace.haar("sign m.wasm --key one.key --out fifo").ok();
-    let signed = reader.join().unwrap();
+    let signed = join_within("what is signed arrives", reader);
     assert_eq!(Signatures::of(&signed).unwrap().count(), 1);
     assert!(!fifo.metadata().unwrap().is_file());
 
     let mut command = workplace.command();
     command.args(["key", "export", "one.pub", "--out", "/dev/stdout"]);
-    let written = command.output().unwrap();
+    let written = output_within(&mut command, COMMAND);
     let key = SecretKey::from_seed([1; 32]).public();
     assert_eq!(written.stdout, key.to_wasmsign2());
     symlink("/dev/full", workplace.path("full")).unwrap();

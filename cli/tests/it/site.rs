@@ -1,18 +1,18 @@
 //! Commands against a real controller, which is this same binary.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::haar::{Output, Workplace};
 use crate::modules;
+use crate::program::{DEADLINE, Program};
 
 /// A controller that runs until it is dropped.
 struct Site {
     workplace: Workplace,
-    controller: Child,
+    controller: Program,
     context: PathBuf,
 }
 
@@ -36,16 +36,8 @@ impl Site {
             "--announce",
             "--stop-on-stdin-close",
         ]);
-        let mut controller = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(controller.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap();
+        let mut controller = Program::start(command.stdin(Stdio::piped()));
+        let ready = controller.announcement();
         let context = workplace.folder().join(ready["context"].as_str().unwrap());
         Self {
             workplace,
@@ -79,8 +71,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        drop(self.controller.stdin.take());
-        let _ = self.controller.wait();
+        self.controller.stop();
     }
 }
 
@@ -248,15 +239,8 @@ fn ctrl_c_ends_a_command_that_goes_on_with_its_own_exit_code() {
     command
         .env("HAAR_CONTEXT", &site.context)
         .args(["get", "nodes", "--watch"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut first)
-        .unwrap();
-    let id = child.id().to_string();
-    let kill = std::process::Command::new("kill")
-        .args(["-INT", &id])
-        .status();
-    assert!(kill.unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut watching = Program::start(&mut command);
+    watching.line();
+    watching.signal("-INT");
+    assert_eq!(watching.output_within(DEADLINE).status.code(), Some(130));
 }

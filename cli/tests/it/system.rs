@@ -1,23 +1,20 @@
 //! The whole system as processes on loopback: a controller with its relay, agents, and `haar`
 //! in a person's hands. What is deployed are the conformance guests.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Instant;
 
 use haar_conformance_artifacts as artifacts;
 use serde_json::Value;
 
 use crate::haar::{Output, Workplace};
 use crate::modules;
-
-/// How long something may take to come true; generous, because machines are shared.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::program::{DEADLINE, Program};
 
 /// A site with one agent, `one`.
 pub(crate) struct System {
     pub(crate) place: Workplace,
-    children: Vec<(&'static str, Child)>,
+    children: Vec<(&'static str, Program)>,
 }
 
 impl System {
@@ -35,22 +32,15 @@ impl System {
     }
 
     fn child(&mut self, label: &'static str, line: &str) -> Value {
-        let mut child = self
-            .place
-            .command()
+        let mut command = self.place.command();
+        command
             .args(line.split_whitespace())
             .args(["--announce", "--stop-on-stdin-close"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut said)
-            .unwrap();
+            .stdin(Stdio::piped());
+        let mut child = Program::start(&mut command);
+        let said = child.announcement();
         self.children.push((label, child));
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{line} said {said:?}: {error}"))
+        said
     }
 
     fn start_controller(&mut self) {
@@ -74,8 +64,7 @@ impl System {
             .position(|(other, _)| *other == label)
             .unwrap();
         let (_, mut child) = self.children.remove(index);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
     }
 
     pub(crate) fn haar(&self, line: &str) -> Output {
@@ -123,8 +112,7 @@ impl System {
 impl Drop for System {
     fn drop(&mut self) {
         while let Some((_, mut child)) = self.children.pop() {
-            drop(child.stdin.take());
-            let _ = child.wait();
+            child.stop();
         }
     }
 }

@@ -1,19 +1,20 @@
 //! `haar up`: a site that starts, stops in order, resumes, and leaves nothing behind.
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::haar::Workplace;
+use crate::program::{COMMAND, DEADLINE, Program, output_within};
 
-/// A site that `haar up` runs.
+/// A site that `haar up` runs. When it is dropped, it is killed; its children end when their standard
+/// input closes.
 struct Up<'a> {
     workplace: &'a Workplace,
-    child: Child,
+    program: Program,
     ready: Value,
 }
 
@@ -29,35 +30,18 @@ impl<'a> Up<'a> {
                 "up", "--data", "site", "--name", "plant", "--output", "json", "--quiet",
             ])
             .args(["--listen", "127.0.0.1:0", "--relay-listen", "127.0.0.1:0"]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let Ok(ready) = serde_json::from_str(&line) else {
-            let mut stderr = String::new();
-            child
-                .stderr
-                .take()
-                .unwrap()
-                .read_to_string(&mut stderr)
-                .unwrap();
-            panic!("not ready: {line}{stderr}");
-        };
+        let mut program = Program::start(&mut command);
+        let ready = program.announcement();
         Self {
             workplace,
-            child,
+            program,
             ready,
         }
     }
 
     /// Waits until the site lists its node as connected.
     fn wait_online(&self) -> Value {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + DEADLINE;
         loop {
             let nodes = self.workplace.haar("get nodes --output json").ok().json();
             if nodes["items"][0]["online"] == true {
@@ -70,30 +54,15 @@ impl<'a> Up<'a> {
 
     /// Sends SIGINT to `haar up` alone and waits for its end.
     fn interrupt(mut self) -> (Option<i32>, String) {
-        let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-INT", &id])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let mut stderr = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut stderr)
-            .unwrap();
-        (self.child.wait().unwrap().code(), stderr)
+        self.program.signal("-INT");
+        self.end()
     }
-}
 
-impl Drop for Up<'_> {
-    fn drop(&mut self) {
-        // Its children end when their stdin closes, so killing the parent is enough.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// How it ends, and what it says on standard error.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let output = self.program.output_within(DEADLINE);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), stderr)
     }
 }
 
@@ -131,7 +100,8 @@ fn nobody_else_reads_what_a_site_keeps_whatever_the_umask_is() {
     let up = Up::run(&workplace, workplace.command_under("000"));
     up.wait_online();
     let mut key = workplace.command_under("000");
-    assert!(key.args(["key", "new", "team"]).status().unwrap().success());
+    let made = output_within(key.args(["key", "new", "team"]), COMMAND);
+    assert!(made.status.success(), "{made:?}");
     let (code, stderr) = up.interrupt();
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     let mut found = Vec::new();
@@ -186,31 +156,16 @@ fn children_do_not_outlive_a_parent_that_is_killed() {
 #[test]
 fn a_child_that_dies_ends_everything_with_its_last_words() {
     let workplace = Workplace::new();
-    let up = Up::start(&workplace);
+    let mut up = Up::start(&workplace);
     up.wait_online();
     let folder = workplace.folder().canonicalize().unwrap();
     let pattern = format!("agent run --data {}", folder.display());
-    let found = Command::new("pgrep")
-        .args(["-f", &pattern])
-        .output()
-        .unwrap();
+    let found = output_within(Command::new("pgrep").args(["-f", &pattern]), DEADLINE);
     let id = String::from_utf8(found.stdout).unwrap();
-    assert!(
-        Command::new("kill")
-            .args(["-KILL", id.trim()])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let mut up = up;
-    let mut stderr = String::new();
-    up.child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut stderr)
-        .unwrap();
-    assert_eq!(up.child.wait().unwrap().code(), Some(1));
+    let killed = output_within(Command::new("kill").args(["-KILL", id.trim()]), DEADLINE);
+    assert!(killed.status.success(), "{killed:?}");
+    let (code, stderr) = up.end();
+    assert_eq!(code, Some(1));
     assert!(stderr.contains(r#""code":"child_died""#), "{stderr}");
     assert_eq!(processes(&workplace), Vec::<String>::new());
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::haar::{Output, Workplace};
 use crate::modules;
+use crate::program::join_within;
 
 const PART_BYTES: usize = 1 << 20;
 
@@ -158,7 +159,7 @@ fn push(cuts: Vec<usize>, arrived_before: usize) -> (Output, Server) {
         .unwrap()
         .write_all(b"END\r\n\r\n")
         .unwrap();
-    let server = server.join().unwrap();
+    let server = join_within("the server ends", server);
     if output.code == 0 {
         assert_eq!(server.arrived, content);
     }

@@ -1,5 +1,7 @@
 //! A node whose directory was copied, so that two agents run with its identity.
 
+use std::process::Command;
+
 use anyhow::{Context as _, ensure};
 use haar_conformance_artifacts::Guest;
 use haar_protocol::rest::{Event, List};
@@ -7,6 +9,7 @@ use serde_json::json;
 
 use crate::application::Application;
 use crate::case::{Case, Node};
+use crate::child;
 use crate::scene::Scene;
 use crate::site::Agent;
 
@@ -49,12 +52,9 @@ fn copied(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         data: scene.site.data("copied-sender-again"),
         process: None,
     };
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .args([&sender.data, &copy.data])
-        .status()
-        .context("can't start cp")?;
-    ensure!(copied.success(), "cp ended with {copied}");
+    let mut copying = Command::new("cp");
+    copying.arg("-a").args([&sender.data, &copy.data]);
+    child::run(&mut copying, child::SHORT)?;
     // Both publish under the same sequences. Which of them is served changes; neither loses any.
     scene.site.start_agent(&mut sender)?;
     scene.site.start_agent(&mut copy)?;

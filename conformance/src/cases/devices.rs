@@ -13,9 +13,9 @@ use super::relays::apply;
 use crate::application::TYPE;
 use crate::broker::{Broker, HOST, free_port};
 use crate::case::{Case, Node};
-use crate::mosquitto;
 use crate::scene::Scene;
 use crate::world::witness::{Seen, Witness};
+use crate::{child, mosquitto};
 
 pub(super) static CASES: &[&Case] = &[&ARRIVES, &BURSTS];
 
@@ -62,9 +62,7 @@ impl Plant {
     /// Publishes as a device does: what `mosquitto_pub` is to be told.
     fn publish(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let mut device = mosquitto::open_tool("mosquitto_pub", &self.broker)?;
-        let status = device.args(arguments).status()?;
-        ensure!(status.success(), "mosquitto_pub ended with {status}");
-        Ok(())
+        child::run(device.args(arguments), child::SHORT)
     }
 
     /// Publishes numbers, as fast as it can.
@@ -82,7 +80,7 @@ impl Plant {
             writeln!(lines, "{number}")?;
         }
         drop(lines);
-        let status = device.wait()?;
+        let status = child::wait(&mut device, "mosquitto_pub", child::SHORT)?;
         ensure!(status.success(), "mosquitto_pub ended with {status}");
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::ensure;
 use haar_conformance_artifacts::{self as artifacts, Guest};
@@ -10,11 +11,14 @@ use haar_protocol::status::State;
 use serde_json::{Value, json};
 
 use crate::case::{Case, Node, Skipped};
+use crate::child;
 use crate::scene::Scene;
 use crate::talk::{SUBJECT, Talk};
-use crate::world::tools::{Tools, run};
+use crate::world::tools::Tools;
 
 const NODE: Node = Node::OWN;
+/// How long a compiler may take.
+const BUILD_TIME: Duration = Duration::from_secs(600);
 /// The sources, with instructions for regenerating the bindings.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/languages");
 const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
@@ -133,6 +137,11 @@ fn built(
 /// Skips the case when a toolchain can't be installed.
 fn had<T>(toolchain: anyhow::Result<T>) -> anyhow::Result<T> {
     toolchain.map_err(|why| Skipped::because(format!("{why:#}")))
+}
+
+/// Runs a step of a build.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    child::run(command, BUILD_TIME)
 }
 
 /// Zig compiles, and the linker of Rust's target makes a component, with the C library that Rust has

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use crate::application::Application;
 use crate::broker::{Broker, HOST, free_port};
 use crate::case::{Case, Node};
-use crate::mosquitto;
 use crate::scene::Scene;
 use crate::site::{Agent, Output};
 use crate::soak::account::compare;
 use crate::soak::journals::{Published, received};
+use crate::{child, mosquitto};
 
 /// Messages that must get through before anything else happens.
 const SOME: u64 = 200;
@@ -296,7 +296,7 @@ fn rights(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         let mut saying = mosquitto::tool("mosquitto_pub", &broker, &third, &password)?;
         saying.args(["-i", &third, "-q", "1", "-t", topic, "-m", "forged"]);
         saying.stdout(Stdio::null()).stderr(Stdio::null());
-        saying.status().context("starting mosquitto_pub").map(drop)
+        child::status(&mut saying, child::SHORT).map(drop) // it may be refused
     };
     let refused = |scene: &Scene<'_>| -> anyhow::Result<u64> {
         let node = scene

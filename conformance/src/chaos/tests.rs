@@ -32,9 +32,19 @@ impl Ends {
 
 fn connect(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(proxy.address()).unwrap();
-    let (relay, _) = listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let end = std::time::Instant::now() + DEADLINE;
+    let relay = loop {
+        match listener.accept() {
+            Ok((relay, _)) => break relay,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        assert!(std::time::Instant::now() < end, "nobody connected");
+        std::thread::yield_now();
+    };
     for end in [&client, &relay] {
         end.set_read_timeout(Some(DEADLINE)).unwrap();
+        end.set_write_timeout(Some(DEADLINE)).unwrap();
     }
     (client, relay)
 }

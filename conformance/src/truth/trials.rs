@@ -19,8 +19,6 @@ use crate::interrupt;
 use crate::site::{Agent, Site};
 
 const APPLICATION: &str = "truth";
-/// The path in Debian.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 /// How far behind a wrong clock is: beyond the tolerance of every relay.
 const BEHIND: &str = "-2h";
 /// The size of a disk that is filled.
@@ -183,13 +181,13 @@ impl<'s> Trials<'s> {
     }
 
     fn wrong_clock(&mut self) -> anyhow::Result<()> {
-        if !Path::new(FAKETIME).exists() {
-            self.skip(format!("a wrong clock needs faketime ({FAKETIME})"));
+        let Some(library) = faketime() else {
+            self.skip("a wrong clock needs faketime (Debian: apt-get install faketime)".into());
             return Ok(());
-        }
+        };
         self.two.kill()?;
         self.gone("two", Some(Cause::Clock));
-        let preload = format!("LD_PRELOAD={FAKETIME}");
+        let preload = format!("LD_PRELOAD={}", library.display());
         let behind = format!("FAKETIME={BEHIND}");
         let words = ["env", &preload, &behind, "DONT_FAKE_MONOTONIC=1"];
         self.site.start_agent_under(&mut self.two, &words)?;
@@ -335,6 +333,19 @@ impl<'s> Trials<'s> {
         println!("{skipped}");
         self.skipped.push(skipped);
     }
+}
+
+/// The library of faketime for the machine on which we run, where Debian and others have it.
+fn faketime() -> Option<PathBuf> {
+    let debian = match std::env::consts::ARCH {
+        "arm" => "/usr/lib/arm-linux-gnueabihf".to_owned(),
+        machine => format!("/usr/lib/{machine}-linux-gnu"),
+    };
+    let folders = [debian.as_str(), "/usr/lib64", "/usr/lib"];
+    let mut files = folders
+        .iter()
+        .map(|folder| Path::new(folder).join("faketime/libfaketime.so.1"));
+    files.find(|file| file.exists())
 }
 
 fn signal(agent: &Agent, signal: &str) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::devices::Protocol;
 use super::tools::Tools;
 use crate::broker::{Broker, HOST, free_port};
-use crate::mosquitto;
+use crate::{child, mosquitto};
 
 /// A broker that others make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -102,8 +102,7 @@ fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
         Kind::Mosquitto => "-h",
         Kind::Rmqtt | Kind::Rumqttd => "--version",
     };
-    let output = Command::new(program).arg(option).output();
-    let output = output.with_context(|| format!("can't start {}", program.display()))?;
+    let output = child::output(Command::new(program).arg(option), child::SHORT)?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = said.lines().next().unwrap_or_default();
     // RMQTT writes `rmqtt/0.24.0-BUILD`.

@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
 use super::devices::{Protocol, Publish};
 use super::tools::Tools;
-use crate::{interrupt, mosquitto};
+use crate::{child, interrupt, mosquitto};
 
 /// How long a client may take for what it publishes.
 const DEADLINE: Duration = Duration::from_secs(240);
+/// How long a client may take to subscribe.
+const READY_TIME: Duration = Duration::from_secs(60);
 
 /// A client that others make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -192,23 +194,9 @@ impl Client {
 }
 
 fn wait(mut child: Child, kind: Kind) -> anyhow::Result<()> {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            ensure!(status.success(), "{} ended with {status}", kind.name());
-            return Ok(());
-        }
-        let late = anyhow::anyhow!("{} does not end", kind.name());
-        let waited = match Instant::now() < end {
-            true => interrupt::pause(),
-            false => Err(late),
-        };
-        if let Err(error) = waited {
-            let _ = child.kill(); // it has ended already, then
-            let _ = child.wait();
-            return Err(error);
-        }
-    }
+    let status = child::wait(&mut child, kind.name(), DEADLINE)?;
+    ensure!(status.success(), "{} ended with {status}", kind.name());
+    Ok(())
 }
 
 /// A client that listens. It ends with this value.
@@ -220,6 +208,7 @@ pub(super) struct Listener {
 
 impl Listener {
     fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let end = Instant::now() + READY_TIME;
         loop {
             let said = std::fs::read(&self.output)?;
             let said = String::from_utf8_lossy(&said);
@@ -231,7 +220,10 @@ impl Listener {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("{} ended with {status}: {said}", self.kind.name());
+                bail!("{} ended with {status}: {said}", self.kind.name());
+            }
+            if Instant::now() >= end {
+                bail!("{} does not subscribe: {said}", self.kind.name());
             }
             interrupt::pause()?;
         }

@@ -3,7 +3,7 @@
 //! else that goes wrong is new, and fails.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -174,7 +174,7 @@ impl Useless {
 /// Whether a broker takes a subscription: false when it says no, or ends the connection. By hand, because
 /// clients hide which of both it was, and connect again.
 fn subscribes(port: u16, topic: &str) -> anyhow::Result<bool> {
-    let mut stream = TcpStream::connect((HOST, port))?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((HOST, port)), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let text = |text: &str| -> anyhow::Result<Vec<u8>> {
         let length = u16::try_from(text.len())?.to_be_bytes();

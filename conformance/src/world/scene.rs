@@ -222,6 +222,7 @@ impl Stage<'_, '_> {
 
     /// Waits until the witness sees nothing more.
     pub(super) fn wait_quiet(&self, witness: &mut Witness) -> anyhow::Result<()> {
+        let end = Instant::now() + DEADLINE;
         let (mut count, mut since) = (witness.seen()?.len(), Instant::now());
         while since.elapsed() < QUIET {
             interrupt::pause()?;
@@ -229,6 +230,10 @@ impl Stage<'_, '_> {
             if now != count {
                 (count, since) = (now, Instant::now());
             }
+            ensure!(
+                Instant::now() < end,
+                "messages come again and again: {count} until now"
+            );
         }
         Ok(())
     }

@@ -4,11 +4,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::broker::Kind;
-use crate::mosquitto;
+use crate::{child, mosquitto};
 
 const PAHO: &str = "2.1.0";
 const MQTT_JS: &str = "5.16.0";
@@ -17,6 +18,11 @@ const COMPONENTIZE_PY: &str = "0.25.1";
 const COMPONENTIZE_JS: &str = "0.23.0";
 const RMQTT: &str = "0.24.0";
 const RUMQTTD: &str = "0.20.0";
+
+/// How long one step of an installation from a registry may take.
+const INSTALL_TIME: Duration = Duration::from_secs(10 * 60);
+/// The same for one that cargo compiles.
+const BUILD_TIME: Duration = Duration::from_secs(30 * 60);
 
 /// Where things are installed.
 pub(crate) struct Tools {
@@ -70,11 +76,14 @@ impl Tools {
 
     /// Where Rust has its linkers, and the C library of its target wasm32-wasip2.
     pub(crate) fn wasip2(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
-        let said = Command::new("rustc")
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["--print", "sysroot", "--print", "host-tuple"])
-            .output()
-            .context("rustc is needed")?;
+        let mut rustc = Command::new("rustc");
+        rustc.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "--print",
+            "sysroot",
+            "--print",
+            "host-tuple",
+        ]);
+        let said = child::output(&mut rustc, INSTALL_TIME).context("rustc is needed")?;
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         let (sysroot, host) = said.trim().split_once('\n').unwrap_or_default();
         let rustlib = Path::new(sysroot).join("lib/rustlib");
@@ -110,13 +119,16 @@ impl Tools {
         let folder = self.folder.join(format!("{package}-{version}"));
         let done = folder.join("installed");
         if !done.exists() {
-            run(Command::new("python3").args(["-m", "venv"]).arg(&folder)).context(
+            let mut venv = Command::new("python3");
+            venv.args(["-m", "venv"]).arg(&folder);
+            child::run(&mut venv, INSTALL_TIME).context(
                 "python3 with its module venv is needed (Debian: apt-get install python3-venv)",
             )?;
-            run(Command::new(folder.join("bin/python"))
-                .args(["-m", "pip", "install", "--quiet"])
+            let mut pip = Command::new(folder.join("bin/python"));
+            pip.args(["-m", "pip", "install", "--quiet"])
                 .args(["--disable-pip-version-check"])
-                .arg(format!("{package}=={version}")))?;
+                .arg(format!("{package}=={version}"));
+            child::run(&mut pip, INSTALL_TIME)?;
             std::fs::write(done, "")?;
         }
         Ok(folder)
@@ -129,11 +141,12 @@ impl Tools {
         let done = folder.join("installed");
         if !done.exists() {
             std::fs::create_dir_all(&folder)?;
-            run(Command::new("npm")
-                .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
                 .arg(&folder)
-                .arg(format!("{package}@{version}")))
-            .context("Node.js with npm is needed (Debian: apt-get install nodejs npm)")?;
+                .arg(format!("{package}@{version}"));
+            child::run(&mut npm, INSTALL_TIME)
+                .context("Node.js with npm is needed (Debian: apt-get install nodejs npm)")?;
             std::fs::write(done, "")?;
         }
         Ok(folder)
@@ -144,23 +157,14 @@ impl Tools {
         let program = folder.join("bin").join(package);
         if !program.exists() {
             eprintln!("building {package} {version} with cargo: some minutes ...");
-            run(Command::new("cargo")
+            let mut cargo = Command::new("cargo");
+            cargo
                 .args(["install", package, "--version", version, "--quiet"])
                 .args(more)
                 .arg("--root")
-                .arg(&folder))?;
+                .arg(&folder);
+            child::run(&mut cargo, BUILD_TIME)?;
         }
         Ok(program)
     }
-}
-
-/// Runs a command to its end.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.status();
-    let status = status.with_context(|| format!("can't start {program}"))?;
-    if !status.success() {
-        bail!("{program} ended with {status}");
-    }
-    Ok(())
 }

@@ -9,10 +9,12 @@ use serde::Deserialize;
 
 use super::App;
 use super::answers::{Answer, Parameters, json};
-use super::following::{Numbered, TAIL_MAX, follow};
+use super::following::{Behind, Numbered, follow};
 use crate::db;
 
 const TAIL: u32 = 100;
+/// All that the site keeps: so many of people, and so many of nodes.
+const TAIL_MAX: u32 = 2 * db::events::EVENTS_MAX;
 
 /// How many, since when, and whether to go on.
 #[derive(Deserialize)]
@@ -48,6 +50,7 @@ pub(super) async fn list(
         None,
         tail,
         feed,
+        Behind::IsTold,
         move |event: &Event| Some(number(event.clone())),
         app.stop.clone(),
     ))

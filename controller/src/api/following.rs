@@ -1,6 +1,6 @@
 //! Server-sent events: first the newest entries from the database, then each new one as it is
-//! committed. Nobody waits for a slow follower: it is told how many entries it missed. The id of each
-//! event is the number of its entry, so that a follower can go on behind the last one it got.
+//! committed. Nobody waits for a follower that is too slow ([`Behind`]). The id of each event is the number
+//! of its entry, so that a follower can go on behind the last one it got.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,6 +26,16 @@ pub(super) struct Numbered<T> {
     pub(super) entry: T,
 }
 
+/// What becomes of a follower that was so slow that the feed has entries no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// It is told how many entries it missed.
+    IsTold,
+    /// Its stream ends: it comes again with the number of its last entry, and gets what the database has.
+    /// How many of the missed entries were for it, nobody knows.
+    ComesAgain,
+}
+
 /// The number of the last entry that a follower got before its connection was cut.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     headers.get("last-event-id")?.to_str().ok()?.parse().ok()
@@ -49,6 +59,7 @@ pub(super) fn follow<S, T>(
     opening: Option<Event>,
     tail: Vec<Numbered<T>>,
     feed: broadcast::Receiver<Arc<S>>,
+    behind: Behind,
     pick: impl Fn(&S) -> Option<Numbered<T>> + Send + 'static,
     stop: CancellationToken,
 ) -> Response
@@ -57,7 +68,11 @@ where
     T: Serialize + Send + 'static,
 {
     let last = tail.last().map_or(0, |numbered| numbered.id);
-    let news = BroadcastStream::new(feed).filter_map(move |received| {
+    let news = BroadcastStream::new(feed).take_while(move |received| {
+        let goes_on = received.is_ok() || behind == Behind::IsTold;
+        std::future::ready(goes_on)
+    });
+    let news = news.filter_map(move |received| {
         let event = match received {
             Ok(value) => pick(&value)
                 .filter(|numbered| numbered.id > last)

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::answers::{Answer, Parameters, json};
-use super::following::{Numbered, TAIL_MAX, follow, lag, last_event_id, position};
+use super::following::{Behind, Numbered, TAIL_MAX, follow, lag, last_event_id, position};
 use crate::db::logs::{Filter, Found};
 use crate::{change, db};
 
@@ -98,5 +98,6 @@ pub(super) async fn list(
             entry: line.entry.clone(),
         })
     };
-    Ok(follow(opening, tail, feed, pick, app.stop.clone()))
+    let behind = Behind::ComesAgain;
+    Ok(follow(opening, tail, feed, behind, pick, app.stop.clone()))
 }

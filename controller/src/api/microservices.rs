@@ -59,10 +59,13 @@ pub(super) async fn route(
     Named(id): Named<RouteId>,
 ) -> Answer<Json<RouteDetail>> {
     let site = Arc::clone(&app.site);
-    let found = app
+    let view = app
         .database
-        .read(move |sql| Ok(route_view::route(&change::load_view(sql, &site)?, id)))
+        .read(move |sql| change::load_view(sql, &site))
         .await?;
+    // Pair by pair, of which there may be very many: beside the database.
+    let viewing = tokio::task::spawn_blocking(move || route_view::route(&view, id));
+    let found = viewing.await.map_err(Failure::internal)?;
     found.map(Json).ok_or_else(|| {
         let message = format!("there is no route `{id}`");
         Failure::new(Kind::NotFound, "unknown_route", message)

@@ -174,7 +174,7 @@ fn routes() -> Vec<Route> {
         row("DELETE", "/applications/{name}",      People, &["dry_run", "careful", "keep_data"], none(), json::<rest::Preview>(), "Deletes an application", || delete(applications::remove)),
         row("GET",    "/microservices",            People, &["application"], none(), json::<rest::List<rest::Microservice>>(), "Instances, desired and reported", || get(microservices::list)),
         row("GET",    "/routes",                   People, &["application"], none(), json::<rest::List<rest::Route>>(), "Routes with their counters", || get(microservices::routes)),
-        row("GET",    "/routes/{route}",           People, &[], none(), json::<rest::RouteDetail>(), "A route, and each pair of its ends", || get(microservices::route)),
+        row("GET",    "/routes/{route}",           People, &[], none(), json::<rest::RouteDetail>(), "A route, and the pairs of its ends, the worst of very many", || get(microservices::route)),
         row("GET",    "/logs",                     People, &["application", "microservice", "node", "tail", "since_ms", "follow"], none(), json::<rest::List<rest::LogEntry>>(), "Log lines; server-sent events with follow=true", || get(logs::list)),
         row("GET",    "/events",                   People, &["tail", "since_ms", "follow"], none(), json::<rest::List<rest::Event>>(), "What happened; server-sent events with follow=true", || get(events::list)),
     ]

@@ -67,15 +67,17 @@ pub(super) async fn apply(
     let work = move |write: &db::Write<'_>| {
         let care = query.care(Care::LoseNothing);
         let apply = || change::apply_relay(write, &site, relay);
-        change::careful(write, &site, care, apply).map(|(applied, _)| applied)
+        change::careful(write, &site, care, apply)
     };
     if !query.dry_run {
-        return app.database.write(work).await.map(Json);
+        let (result, _) = app.database.write(work).await?;
+        return Ok(Json(result));
     }
-    let result = app.database.rehearse(work).await?;
+    let (result, losses) = app.database.rehearse(work).await?;
     Ok(Json(RelayApplied {
         dry_run: true,
         assignments: Default::default(),
+        losses,
         ..result
     }))
 }

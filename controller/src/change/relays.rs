@@ -65,6 +65,7 @@ pub(crate) fn apply_relay(
         changed: !is_same,
         dry_run: false,
         differences,
+        losses: Vec::new(),
         assignments: replanned.assignments,
     })
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use crate::failure::Failure;
 
 /// How many events are kept of each origin.
-pub(crate) const EVENTS_MAX: i64 = 10_000;
+pub(crate) const EVENTS_MAX: u32 = 10_000;
 /// Longer texts are cut; some of them come from nodes.
 const TEXT_CHARACTERS_MAX: usize = 1_000;
 
@@ -99,7 +99,7 @@ mod tests {
         add(Origin::Person, "node_revoked");
         trim(&transaction).unwrap();
         let events = tail(&transaction, 0, 20_000).unwrap();
-        assert_eq!(events.len(), usize::try_from(EVENTS_MAX).unwrap() + 2);
+        assert_eq!(events.len(), EVENTS_MAX as usize + 2);
         assert_eq!(events[0].kind, "publisher_trusted");
         assert_eq!(events[1].id, 52, "the oldest of the nodes went first");
         assert_eq!(events.last().unwrap().kind, "node_revoked");

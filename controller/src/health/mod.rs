@@ -24,7 +24,7 @@ pub(crate) use application::application;
 pub(crate) use instance::{Instance, Wanted, instance};
 pub(crate) use node::{NodeFacts, is_heard, node};
 pub(crate) use relay::{RelayFacts, relay};
-pub(crate) use route::{PairFacts, pair, route};
+pub(crate) use route::{PairFacts, PairsHealth, pair};
 pub(crate) use site::site;
 
 use haar_protocol::text::duration;

@@ -58,48 +58,74 @@ pub(crate) fn pair(facts: &PairFacts<'_>) -> Health {
     }
 }
 
-/// The health of a route with these pairs, of whose microservices something may have no place.
-pub(crate) fn route(pairs: &[&Health], unplaced: &[&Unplaced]) -> Health {
-    let mut count: HealthCount = pairs.iter().map(|pair| pair.state).collect();
-    for one in unplaced {
-        count.add(HealthState::Failed, one.instances.max(1));
-    }
-    let age_ms = pairs.iter().filter_map(|pair| pair.age_ms).max();
-    let parts = pairs.iter().filter(|pair| !pair.is_healthy());
-    let mut parts: Vec<Health> = parts.map(|pair| (*pair).clone()).collect();
-    parts.extend(unplaced.iter().map(|one| {
-        let (name, reason) = (&one.microservice, &one.reason);
-        let reason = format!("`{name}` without a place: {reason}");
-        Health {
-            since_ms: Some(one.since_ms),
-            hint: one.hint.clone(),
-            ..Health::because(HealthState::Failed, Cause::Unplaced, reason)
+/// The health of a route's pairs, added up one by one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PairsHealth {
+    count: HealthCount,
+    age_ms: Option<u64>,
+    since_ms: Option<u64>,
+    /// How many parts are not healthy.
+    ill: usize,
+    /// Of these the worst, and the one for which it is so the longest.
+    worst: Option<Health>,
+}
+
+impl PairsHealth {
+    pub(crate) fn add(&mut self, pair: &Health) {
+        self.count.add(pair.state, 1);
+        self.age_ms = self.age_ms.max(pair.age_ms);
+        self.since_ms = self.since_ms.max(pair.since_ms);
+        if !pair.is_healthy() {
+            self.add_ill(pair);
         }
-    }));
-    parts.sort_by_key(|part| (Reverse(part.state.severity()), part.since_ms));
-    let Some(first) = parts.first() else {
-        return match pairs.is_empty() {
-            true => {
-                let reason = "one of its ends has no instance";
-                Health::because(HealthState::Failed, Cause::Unplaced, reason)
-            }
-            false => Health {
-                since_ms: pairs.iter().filter_map(|pair| pair.since_ms).max(),
-                age_ms,
-                ..Health::new(HealthState::Healthy)
-            },
+    }
+
+    fn add_ill(&mut self, part: &Health) {
+        let rank = |part: &Health| (Reverse(part.state.severity()), part.since_ms);
+        self.ill += 1;
+        let worst = self.worst.as_ref();
+        if worst.is_none_or(|worst| rank(part) < rank(worst)) {
+            self.worst = Some(part.clone());
+        }
+    }
+
+    /// The health of the route with these pairs, of whose microservices something may have no place.
+    pub(crate) fn of_route(mut self, unplaced: &[&Unplaced]) -> Health {
+        let has_pairs = self.count.all() > 0;
+        for one in unplaced {
+            let (name, reason) = (&one.microservice, &one.reason);
+            let reason = format!("`{name}` without a place: {reason}");
+            self.count.add(HealthState::Failed, one.instances.max(1));
+            self.add_ill(&Health {
+                since_ms: Some(one.since_ms),
+                hint: one.hint.clone(),
+                ..Health::because(HealthState::Failed, Cause::Unplaced, reason)
+            });
+        }
+        let Some(first) = self.worst else {
+            return match has_pairs {
+                false => {
+                    let reason = "one of its ends has no instance";
+                    Health::because(HealthState::Failed, Cause::Unplaced, reason)
+                }
+                true => Health {
+                    since_ms: self.since_ms,
+                    age_ms: self.age_ms,
+                    ..Health::new(HealthState::Healthy)
+                },
+            };
         };
-    };
-    let reason = first.reason.as_deref().unwrap_or("no reason is known");
-    let more = match parts.len() - 1 {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    Health {
-        state: state(&count),
-        reason: Some(format!("{reason}{more}")),
-        age_ms,
-        ..first.clone()
+        let reason = first.reason.as_deref().unwrap_or("no reason is known");
+        let more = match self.ill - 1 {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        Health {
+            state: state(&self.count),
+            reason: Some(format!("{reason}{more}")),
+            age_ms: self.age_ms,
+            ..first
+        }
     }
 }
 
@@ -180,6 +206,14 @@ mod tests {
             ..facts([well, well], &all[1..])
         });
         assert!(good.is_healthy());
+    }
+
+    fn route(pairs: &[&Health], unplaced: &[&Unplaced]) -> Health {
+        let mut sum = PairsHealth::default();
+        for pair in pairs {
+            sum.add(pair);
+        }
+        sum.of_route(unplaced)
     }
 
     #[test]

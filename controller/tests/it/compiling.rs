@@ -1,9 +1,12 @@
 //! The controller compiles modules for nodes: once for each engine and target, signed by the site.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use haar_controller::controller::Controller;
 use haar_engine::artifact::Expected;
 use haar_engine::configuration;
 use haar_protocol::ids::Digest;
@@ -11,12 +14,13 @@ use haar_protocol::keys::PublicKey;
 use haar_protocol::module::Publishers;
 use haar_protocol::rest::{List, ModuleCode};
 use haar_protocol::status::{EngineStatus, Status};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::support::device::Device;
 use crate::support::http::Reply;
 use crate::support::modules::recipe;
 use crate::support::site::{TestSite, arguments, publisher};
-use crate::support::wait::until;
+use crate::support::wait::{TestRuntime, until};
 
 fn code_path(digest: &Digest, target: &str, engine: &str) -> String {
     format!("/modules/{digest}/code/{target}?engine={engine}")
@@ -215,7 +219,7 @@ fn a_compiler_that_somebody_kills_is_started_again_while_the_node_waits() {
 fn what_is_being_compiled_is_listed_with_how_far_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let gate = folder.path().join("gate");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
+    rustix::fs::mkfifoat(CWD, &gate, Mode::RWXU).unwrap();
     let first = format!("read go < {}", gate.display());
     let (site, digest) = with_other_compiler(folder.path(), &first);
     let engine = other_engine();
@@ -227,7 +231,12 @@ fn what_is_being_compiled_is_listed_with_how_far_it_is() {
             let progress = list(&site, &digest).pop()?.progress?;
             progress.starts_with("compiling for ").then_some(())
         });
-        std::fs::write(&gate, "go\n").unwrap();
+        // Without a reader this fails; it would wait for one otherwise.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = until("the compiler waits for the gate", || {
+            rustix::fs::open(&gate, flags, Mode::empty()).ok()
+        });
+        File::from(opened).write_all(b"go\n").unwrap();
         let reply = asks.join().unwrap();
         unpacked(&reply, &digest, "x86_64-linux", &engine, site.key);
     });
@@ -256,8 +265,8 @@ fn a_program_that_is_no_compiler_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let mut arguments = arguments(folder.path());
     arguments.compilers = vec!["/bin/true".into()];
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let started = runtime.block_on(haar_controller::controller::Controller::start(&arguments));
+    let runtime = TestRuntime::new();
+    let started = runtime.finish("it is refused", Controller::start(&arguments));
     let text = format!("{:#}", started.err().unwrap());
     assert!(text.contains("/bin/true is no compiler"), "{text}");
 }

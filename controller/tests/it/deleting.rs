@@ -1,8 +1,7 @@
 //! Deleting and revoking.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use haar_protocol::ids::Digest;
 use haar_protocol::relay::device_user;
@@ -10,8 +9,9 @@ use haar_relay::{DisconnectReason, SessionEvent};
 
 use crate::support::device::{Device, post, token};
 use crate::support::modules::{content_path, recipe};
+use crate::support::program::{Program, output_within};
 use crate::support::site::TestSite;
-use crate::support::wait::until;
+use crate::support::wait::{DEADLINE, until};
 
 const APPLICATION: &str = "api_version: haar/v1\nkind: Application\nname: app\nmicroservices:\n- {name: one, module: sampler@1.0.0, place: {labels: {}, count: 1}}\n";
 
@@ -106,16 +106,6 @@ fn a_revoked_device_that_may_come_back_gets_a_higher_number() {
     });
 }
 
-/// Ends with the test.
-struct Mosquitto(Child);
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_session_of_a_revoked_node_at_a_broker_of_devices_is_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -127,18 +117,10 @@ fn the_session_of_a_revoked_node_at_a_broker_of_devices_is_ended() {
         format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\nlog_type all\n");
     std::fs::write(&configuration, text).unwrap();
     let mut command = Command::new("mosquitto");
-    command.arg("-c").arg(&configuration).stderr(Stdio::piped());
+    command.arg("-c").arg(&configuration);
     let missing = "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto";
-    let mut broker = Mosquitto(command.spawn().expect(missing));
-    let mut log = BufReader::new(broker.0.stderr.take().unwrap()).lines();
-    let mut logged = |text: &str| {
-        let found = log
-            .by_ref()
-            .map(Result::unwrap)
-            .any(|line| line.contains(text));
-        assert!(found, "{text}");
-    };
-    logged(" running");
+    let mut broker = Program::start(&mut command).expect(missing);
+    broker.logs(" running");
 
     let site = TestSite::with_publisher();
     site.push(&recipe("sampler", "1.0.0"));
@@ -150,12 +132,11 @@ fn the_session_of_a_revoked_node_at_a_broker_of_devices_is_ended() {
     site.apply("app", "api_version: haar/v1\nkind: Application\nname: app\nmicroservices:\n- {name: one, module: sampler@1.0.0, place: {node: gw}, inlets: {in: text/plain}}\nroutes:\n- {from: \"mqtt:plant/#\", to: one.in, relay: plant}\n");
     let user = device_user(&device.id, &"plant".parse().unwrap());
     let session = format!("-p {port} -c -i {user} -V 5 -x 3600 -q 1 -t plant/# -E");
-    let subscribed = Command::new("mosquitto_sub")
-        .args(session.split(' '))
-        .status();
-    assert!(subscribed.unwrap().success());
-    logged(&format!("Client {user} disconnected"));
+    let mut subscribe = Command::new("mosquitto_sub");
+    let subscribed = output_within(subscribe.args(session.split(' ')), DEADLINE);
+    assert!(subscribed.status.success(), "{subscribed:?}");
+    broker.logs(&format!("Client {user} disconnected"));
     site.client.delete("/nodes/gw").done();
-    logged(&format!("as {user} (p5, c1"));
-    logged(&format!("Client {user} disconnected"));
+    broker.logs(&format!("as {user} (p5, c1"));
+    broker.logs(&format!("Client {user} disconnected"));
 }

@@ -328,7 +328,7 @@ fn refused_connection(site: &TestSite, device: &Device, key: &SecretKey, issued_
     };
     let (_session, task) = Session::start(options, events, stop.clone());
     site.runtime.spawn(task);
-    let event = site.runtime.block_on(received.recv());
+    let event = site.runtime.finish("it is refused", received.recv());
     assert!(
         matches!(event, Some(haar_relay::SessionEvent::Disconnected { .. })),
         "{event:?}"

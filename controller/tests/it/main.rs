@@ -27,6 +27,7 @@ mod process;
 mod pushing;
 mod naming;
 mod relays;
+mod relays_losing;
 mod reporting;
 mod restarting;
 mod rotating;

@@ -1,14 +1,15 @@
 //! The program itself: announcing, stopping, further people.
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use haar_protocol::context::Context;
 use haar_protocol::rest::Token;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::http::Client;
+use crate::support::program::{Program, output_within};
+use crate::support::wait::DEADLINE;
 
 fn program(directory: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_haar-controller"));
@@ -16,11 +17,8 @@ fn program(directory: &std::path::Path, arguments: &[&str]) -> Command {
         .args(arguments)
         .arg("--data")
         .arg(directory)
-        .env("HAAR_LOG", "warn");
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .env("HAAR_LOG", "warn")
+        .stdin(Stdio::piped());
     command
 }
 
@@ -34,33 +32,19 @@ const RUN: [&str; 7] = [
     "--stop-on-stdin-close",
 ];
 
-fn ready(child: &mut Child) -> serde_json::Value {
-    let mut line = String::new();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    out.read_line(&mut line).unwrap();
-    child.stdout = Some(out.into_inner());
-    serde_json::from_str(&line).unwrap_or_else(|_| {
-        let mut errors = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut errors)
-            .unwrap();
-        panic!("`{line}` {errors}")
-    })
+/// Closes its standard input; what it says on standard error until its end.
+fn stopped(child: &mut Program) -> String {
+    child.close_stdin();
+    String::from_utf8(child.output_within(DEADLINE).stderr).unwrap()
 }
 
 #[test]
 fn a_log_that_nobody_watches_has_no_colours() {
     let directory = tempfile::tempdir().unwrap();
-    let mut child = program(&directory.path().join("site"), &RUN)
-        .env("HAAR_LOG", "info")
-        .spawn()
-        .unwrap();
-    ready(&mut child);
-    drop(child.stdin.take());
-    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    let mut command = program(&directory.path().join("site"), &RUN);
+    let mut child = Program::start(command.env("HAAR_LOG", "info")).unwrap();
+    child.announcement();
+    let said = stopped(&mut child);
     assert!(said.contains("the controller is ready"), "{said}");
     assert!(!said.contains('\u{1b}'), "{said}");
 }
@@ -69,8 +53,8 @@ fn a_log_that_nobody_watches_has_no_colours() {
 fn it_announces_itself_and_stops_when_standard_input_closes() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("site");
-    let mut child = program(&data, &RUN).spawn().unwrap();
-    let line = ready(&mut child);
+    let mut child = Program::start(&mut program(&data, &RUN)).unwrap();
+    let line = child.announcement();
     assert_eq!(line["event"], "ready");
     assert!(
         line["relay"]
@@ -89,7 +73,7 @@ fn it_announces_itself_and_stops_when_standard_input_closes() {
         )
     );
 
-    let further = program(&data, &["access-token", "anna"]).output().unwrap();
+    let further = output_within(&mut program(&data, &["access-token", "anna"]), DEADLINE);
     assert!(
         further.status.success(),
         "{}",
@@ -106,34 +90,28 @@ fn it_announces_itself_and_stops_when_standard_input_closes() {
         assert_eq!(client.get("/nodes").status, 200);
     }
 
-    let second = program(&data, &RUN).output().unwrap();
+    let second = output_within(&mut program(&data, &RUN), DEADLINE);
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another controller"));
 
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+    child.close_stdin();
+    assert!(child.output_within(DEADLINE).status.success());
 }
 
 #[test]
 fn a_signal_stops_it_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    let mut child = program(directory.path(), &RUN).spawn().unwrap();
-    ready(&mut child);
-    let killed = Command::new("kill")
-        .arg("-TERM")
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
-    assert!(killed.success());
-    assert!(child.wait().unwrap().success());
+    let mut child = Program::start(&mut program(directory.path(), &RUN)).unwrap();
+    child.announcement();
+    child.signal("-TERM");
+    assert!(child.output_within(DEADLINE).status.success());
 }
 
 #[test]
 fn a_token_for_a_person_needs_a_site() {
     let directory = tempfile::tempdir().unwrap();
-    let output = program(directory.path(), &["access-token", "anna"])
-        .output()
-        .unwrap();
+    let mut command = program(directory.path(), &["access-token", "anna"]);
+    let output = output_within(&mut command, DEADLINE);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no site"));
 }
@@ -156,19 +134,17 @@ fn crowd(url: &str, count: u16) -> Vec<Socket> {
 fn a_crowd_of_connections_leaves_descriptors_for_the_database() {
     haar_relay::raise_descriptor_limit();
     let directory = tempfile::tempdir().unwrap();
-    let mut child = Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\""])
         .arg(env!("CARGO_BIN_EXE_haar-controller"))
         .args(RUN)
         .arg("--data")
         .arg(directory.path().join("site"))
         .env("HAAR_LOG", "warn")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let line = ready(&mut child);
+        .stdin(Stdio::piped());
+    let mut child = Program::start(&mut command).unwrap();
+    let line = child.announcement();
     let context = std::fs::read_to_string(line["context"].as_str().unwrap()).unwrap();
     let context: Context = toml::from_str(&context).unwrap();
     let crowds = [
@@ -182,8 +158,7 @@ fn a_crowd_of_connections_leaves_descriptors_for_the_database() {
         let _: Token = token.ok();
     }
     drop(crowds);
-    drop(child.stdin.take());
-    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    let said = stopped(&mut child);
     assert!(said.contains("LimitNOFILE"), "{said}");
     assert!(!said.contains("Too many open files"), "{said}");
 }

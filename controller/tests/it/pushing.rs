@@ -10,7 +10,7 @@ use haar_protocol::rest::{Module, UploadState};
 use crate::support::device::Device;
 use crate::support::modules::{content_path, recipe};
 use crate::support::site::{TestSite, publisher};
-use crate::support::wait::until;
+use crate::support::wait::{connect, until};
 
 /// Nothing of a refused file may be left.
 pub(crate) fn assert_store_is_empty(site: &TestSite) {
@@ -161,8 +161,7 @@ fn raw(
     .with_no_client_auth();
     let connection =
         rustls::ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
-    let mut stream =
-        rustls::StreamOwned::new(connection, std::net::TcpStream::connect(address).unwrap());
+    let mut stream = rustls::StreamOwned::new(connection, connect(address));
     stream.write_all(text).unwrap();
     stream
 }

@@ -328,6 +328,10 @@ fn a_follower_goes_on_behind_the_line_that_it_got_last() {
     let (site, device) = logging_site();
     let link = device.connect(&site);
     link.publish(log(&device, vec![line(1, "one"), line(2, "two")]));
+    until("both lines are there", || {
+        let stored = site.client.get("/logs?application=app");
+        (stored.ok::<List<LogEntry>>().items.len() == 2).then_some(())
+    });
     let path = "/logs?application=app&follow=true";
     let mut stream = site.client.stream(path).lines().map(Result::unwrap);
     let first = stream.find(|line| line.starts_with("id:")).unwrap();

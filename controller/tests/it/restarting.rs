@@ -5,6 +5,7 @@ use haar_controller::controller::Controller;
 use crate::support::device::Device;
 use crate::support::modules::{content_path, recipe};
 use crate::support::site::{TestSite, arguments};
+use crate::support::wait::TestRuntime;
 
 const APPLICATION: &str = "api_version: haar/v1\nkind: Application\nname: app\nmicroservices:\n- {name: one, module: sampler@1.0.0, place: {node: gw}}\n";
 
@@ -43,18 +44,14 @@ fn start(
     directory: &std::path::Path,
     change: impl FnOnce(&mut haar_controller::cli::RunArguments),
 ) -> Result<Controller, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = TestRuntime::new();
     let mut arguments = arguments(directory);
     change(&mut arguments);
     let result = runtime
-        .block_on(Controller::start(&arguments))
+        .finish("it starts or not", Controller::start(&arguments))
         .map_err(|error| format!("{error:#}"));
     if let Ok(controller) = result {
-        runtime.block_on(controller.stop());
+        runtime.finish("it stops", controller.stop());
         return Err("it started".into());
     }
     result

@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::{Failure, Operation};
 
+/// How long a test waits until a sync waits.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// A sector is written as a whole, or not.
 const SECTOR_BYTES: usize = 512;
 
@@ -79,7 +82,10 @@ pub(crate) fn stall(directory: &Path, is_stalled: bool) {
 /// Waits until a sync of the disk waits.
 pub(crate) fn until_stalled() {
     let stalled = STALLED.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(STALLS.wait_while(stalled, |(_, waiting)| *waiting == 0));
+    let nobody = |(_, waiting): &mut (BTreeSet<PathBuf>, usize)| *waiting == 0;
+    let waited = STALLS.wait_timeout_while(stalled, DEADLINE, nobody);
+    let (stalled, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    assert!(stalled.1 > 0, "nobody waits for the disk");
 }
 
 /// Waits while syncs of the disk that a file is on do.

@@ -72,7 +72,10 @@ impl Node {
         slot.logger.follow(spec);
         if let Some(running) = slot.running.as_mut() {
             change(Arc::make_mut(&mut running.spec));
-            let orders = Orders::of(&running.spec);
+            let orders = Orders {
+                unverified: slot.unverified,
+                ..Orders::of(&running.spec)
+            };
             running.orders.send_replace(orders);
         }
     }

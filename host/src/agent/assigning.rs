@@ -24,6 +24,24 @@ use crate::store::owners::Lives;
 #[derive(Debug, Default)]
 pub(super) struct Held(Vec<MicroserviceName>);
 
+/// An assignment, as far as it can come into force.
+struct Begun {
+    now: Assignment,
+    held: Held,
+    /// Why what is held waits, if not for an instance.
+    problem: Option<anyhow::Error>,
+}
+
+impl Begun {
+    fn of(assignment: &Assignment, held: Held, problem: Option<anyhow::Error>) -> Self {
+        Self {
+            now: without(assignment.clone(), &held.0),
+            held,
+            problem,
+        }
+    }
+}
+
 /// The assignment as if these had been deleted.
 pub(super) fn without(mut assignment: Assignment, names: &[MicroserviceName]) -> Assignment {
     let node = assignment.node.clone();
@@ -57,25 +75,23 @@ impl Agent {
         }
         match accept::accept(&envelope, &self.node.allegiance, None) {
             Ok(Verdict::Accept(assignment)) => {
-                let begun = self.begin_lives(&assignment).await;
-                let (held, problem) = match begun {
-                    Ok(held) => (held, None),
-                    Err(error) => (self.strangers(&assignment).await, Some(error)),
+                let begun = match self.begin(&assignment).await {
+                    Ok(begun) => begun,
+                    // Whose data are there is not known: all that have lives wait.
+                    Err(error) => {
+                        let lives = Lives::of(&assignment).assigned.into_iter();
+                        let held = Held(lives.map(|(name, _)| name).collect());
+                        Begun::of(&assignment, held, Some(error))
+                    }
                 };
-                let (number, assignment) = (assignment.number, without(*assignment, &held.0));
                 // A disk that is full must not keep the node from running what needs none.
-                if let Err(error) = self.open_logs(&assignment).await {
+                if let Err(error) = self.open_logs(&begun.now).await {
                     tracing::error!(
                         "durable routes wait: their logs can't be opened: {error:#}; tried again with every status"
                     );
                     self.lacks_logs = true;
                 }
-                self.assigned(assignment, &envelope, held).await;
-                if let Some(error) = problem.filter(|_| !self.is_without_store()) {
-                    self.lives_not_begun(number, &error);
-                    self.ending
-                        .get_or_insert_with(|| (envelope.into(), Held::default()));
-                }
+                self.enter(begun, &envelope).await;
             }
             Ok(Verdict::Same) => {}
             Err(refusal) => self
@@ -109,7 +125,7 @@ impl Agent {
             Ok(Verdict::Accept(assignment)) => {
                 // Stored before acted on: a power cut now must not bring the old one back.
                 match self.store_assignment(&assignment, envelope).await {
-                    Ok((now, held)) => self.assigned(now, envelope, held).await,
+                    Ok(begun) => self.enter(begun, envelope).await,
                     Err(error) => {
                         // A full disk may have room again: tried with the next status.
                         self.unstored = Some(Bytes::copy_from_slice(envelope));
@@ -133,43 +149,55 @@ impl Agent {
         &mut self,
         assignment: &Assignment,
         envelope: &[u8],
-    ) -> anyhow::Result<(Assignment, Held)> {
+    ) -> anyhow::Result<Begun> {
         let envelope = envelope.to_vec();
         self.store
             .set_assignment(assignment.number, envelope)
             .await?;
-        let held = match self.begin_lives(assignment).await {
-            Err(_) if self.is_without_store() => Held::default(),
-            held => held?,
-        };
-        let now = without(assignment.clone(), &held.0);
-        if let Err(error) = self.open_logs(&now).await {
+        let begun = self.begin(assignment).await?;
+        if let Err(error) = self.open_logs(&begun.now).await {
             if !self.is_without_store() {
                 return Err(error);
             }
             self.lacks_logs = true;
         }
-        Ok((now, held))
+        Ok(begun)
+    }
+
+    /// Begins the lives of an assignment. Those that can't begin wait: what they find is not theirs. The rest
+    /// of it runs.
+    ///
+    /// # Errors
+    /// When it can't be found out which these are.
+    async fn begin(&mut self, assignment: &Assignment) -> anyhow::Result<Begun> {
+        let (held, problem) = match self.begin_lives(assignment).await {
+            Ok(held) => (held, None),
+            Err(_) if self.is_without_store() => (Held::default(), None),
+            Err(error) => {
+                let strangers = self.store.strangers(Lives::of(assignment)).await?;
+                (Held(strangers), Some(error))
+            }
+        };
+        Ok(Begun::of(assignment, held, problem))
+    }
+
+    /// Puts it in force, as far as it is not. What could not begin is tried again with every status.
+    async fn enter(&mut self, begun: Begun, envelope: &[u8]) {
+        let number = begun.now.number;
+        let is_new = self.node.assignment() != Some(&begun.now);
+        if is_new || begun.problem.is_none() {
+            self.assigned(begun.now, envelope, begun.held).await;
+        }
+        if let Some(error) = begun.problem {
+            self.lives_not_begun(number, &error);
+            self.ending
+                .get_or_insert_with(|| (Bytes::copy_from_slice(envelope), Held::default()));
+        }
     }
 
     /// True for an agent whose database can't be used at all: what needs none runs.
     fn is_without_store(&self) -> bool {
         matches!(*self.store.health().borrow(), Health::Absent(_))
-    }
-
-    /// The microservices of an assignment whose lives could not begin, and that must not run before they
-    /// have: all of which that is not known.
-    async fn strangers(&self, assignment: &Assignment) -> Held {
-        if self.is_without_store() {
-            return Held::default();
-        }
-        let lives = Lives::of(assignment);
-        let all = lives
-            .assigned
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect();
-        Held(self.store.strangers(lives).await.unwrap_or(all))
     }
 
     /// Reports an assignment in force of which a part may have to wait because data can't be deleted.
@@ -220,7 +248,7 @@ impl Agent {
             return; // it has been opened before, with the same key
         };
         match self.store_assignment(&assignment, &envelope).await {
-            Ok((now, held)) => self.assigned(now, &envelope, held).await,
+            Ok(begun) => self.enter(begun, &envelope).await,
             Err(error) => {
                 self.lives_not_begun(assignment.number, &error);
                 self.ending = Some((envelope, Held::default())); // tried again with the next status

@@ -106,7 +106,8 @@ impl Intake {
 
     /// The broker has taken a subscription.
     pub(super) fn subscribed(&mut self, plan: &BrokerPlan, filter: &TopicFilter) {
-        self.states.subscribed(plan, filter);
+        let waits = self.waiting.iter().any(|one| one.receipt.is_some());
+        self.states.subscribed(plan, filter, waits);
     }
 
     /// Takes no more messages: what is not acknowledged comes again in the next session.

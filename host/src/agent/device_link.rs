@@ -186,6 +186,7 @@ impl DeviceLink {
         if self.connection.take().is_some() {
             self.health.set(false, None);
         }
+        self.health.takes_over(false);
         self.intake.begin(plan);
         self.output.begin(plan);
     }
@@ -204,8 +205,10 @@ impl DeviceLink {
             DeviceEvent::Connected {
                 connection,
                 is_new_session,
+                drains_former,
                 terms,
             } => {
+                self.health.takes_over(drains_former);
                 self.health.set(true, None);
                 self.intake.connected(is_new_session);
                 tracing::info!(relay = %self.relay, "connected to the broker of devices");

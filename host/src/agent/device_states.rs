@@ -26,6 +26,9 @@ pub(super) struct States {
     fresh: HashSet<u64>,
     /// Those that were, on this connection.
     due: HashSet<u64>,
+    /// Those that were on an earlier one: the rest of what the broker retains for them is in its
+    /// session, and comes on this one.
+    owed: HashSet<u64>,
 }
 
 impl States {
@@ -38,7 +41,9 @@ impl States {
             .map(IncomingTopic::number)
             .collect();
         self.fresh.extend(receivers.difference(&self.receivers));
-        self.fresh.retain(|route| receivers.contains(route));
+        for some in [&mut self.fresh, &mut self.due, &mut self.owed] {
+            some.retain(|route| receivers.contains(route));
+        }
         self.last.retain(|route, _| receivers.contains(route));
         self.receivers = receivers;
     }
@@ -48,16 +53,21 @@ impl States {
         self.fresh.extend(&self.receivers);
     }
 
-    /// The broker has taken a subscription: it sends what it retains on this connection.
-    pub(super) fn subscribed(&mut self, plan: &BrokerPlan, filter: &TopicFilter) {
+    /// The broker has taken a subscription: it sends what it retains from now on. The session asks for
+    /// that when the broker has sent what it had kept: then nothing is owed, unless something still
+    /// waits, and more behind it.
+    pub(super) fn subscribed(&mut self, plan: &BrokerPlan, filter: &TopicFilter, waits: bool) {
         let routes = plan.incoming.iter();
         for route in routes.filter(|route| &route.filter == filter) {
             self.due.extend(self.fresh.take(&route.number()));
+            if !waits {
+                self.owed.remove(&route.number());
+            }
         }
     }
 
     pub(super) fn disconnected(&mut self) {
-        self.due.clear();
+        self.owed.extend(self.due.drain());
     }
 
     /// Notes a message. True when it is news to the route: it was published now, or the broker
@@ -72,7 +82,10 @@ impl States {
         let number = route.number();
         let is_wanted = match route.retained {
             Retained::EachConnection => true,
-            Retained::First => self.fresh.contains(&number) || self.due.contains(&number),
+            Retained::First => {
+                let mut all = [&self.fresh, &self.due, &self.owed].into_iter();
+                all.any(|some| some.contains(&number))
+            }
             Retained::None | Retained::ClearOnDelete => false,
         };
         if is_retained && !is_wanted {
@@ -184,10 +197,10 @@ mod tests {
             let news = routes.map(|route| states.is_news(route, "mode", true, payload));
             news.collect::<Vec<_>>()
         };
-        states.subscribed(&now, &all[0].filter);
+        states.subscribed(&now, &all[0].filter, false);
         assert_eq!(news(&mut states, b"on"), [false, true, true]);
         states.disconnected();
-        states.subscribed(&now, &all[0].filter);
+        states.subscribed(&now, &all[0].filter, false);
         assert_eq!(news(&mut states, b"off"), [false, false, true]);
         states.disconnected();
         states.began();
@@ -195,6 +208,30 @@ mod tests {
         for route in &all {
             assert!(states.is_news(route, "mode", false, b"on"));
         }
+    }
+
+    #[test]
+    fn what_is_retained_comes_to_its_end_on_later_connections() {
+        let first = route(1, Retained::First);
+        let now = plan(std::slice::from_ref(&first));
+        let mut states = States::default();
+        states.follow(&now);
+        states.began();
+        states.subscribed(&now, &first.filter, false);
+        assert!(states.is_news(&first, "1", true, b"on"));
+        // The broker has more for it, and the session goes on.
+        for (topic, waits) in [("2", true), ("3", false)] {
+            states.disconnected();
+            assert!(states.is_news(&first, topic, true, b"on"), "{topic}");
+            states.subscribed(&now, &first.filter, waits);
+            assert_eq!(states.is_news(&first, "4", true, topic.as_bytes()), waits);
+        }
+        states.disconnected();
+        assert!(!states.is_news(&first, "5", true, b"on"), "it has had all");
+        // One that comes back has had nothing.
+        states.follow(&plan(&[]));
+        states.follow(&now);
+        assert!(states.is_news(&first, "5", true, b"on"));
     }
 
     #[test]

@@ -11,11 +11,8 @@ use super::Event;
 use super::node::Effect;
 use super::run::Agent;
 use super::slot::Running;
-use crate::local_api::files::thread::FileThread;
 use crate::local_api::state::State;
-use crate::modules::{PrepareError, Trust};
-use crate::policy::Policy;
-use crate::runtime::instance::{OPENING_MAX, Orders, Setup};
+use crate::runtime::instance::{Orders, Setup};
 
 impl Agent {
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
@@ -41,37 +38,6 @@ impl Agent {
                 }
             }
         }
-    }
-
-    fn prepare(&mut self, spec: Arc<Microservice>) {
-        let Some(assignment) = self.node.assignment() else {
-            return; // nothing is wanted without one
-        };
-        let Some(thread) = self.node.grant_thread(&spec.name) else {
-            return;
-        };
-        let trust = Trust::of(assignment, &spec.module);
-        let policy = Arc::clone(&self.options.policy);
-        let (modules, runtime) = (Arc::clone(&self.modules), Arc::clone(&self.runtime));
-        let (events, permits) = (self.events.clone(), Arc::clone(&self.preparing));
-        self.work.spawn(async move {
-            let outcome = match check_grants(&spec, policy, &thread).await {
-                Ok(()) => {
-                    let _permit = permits.acquire().await;
-                    let wanted = Arc::clone(&spec);
-                    let prepare = move || modules.prepare(&wanted, trust, &runtime);
-                    let prepared = tokio::task::spawn_blocking(prepare).await;
-                    prepared.unwrap_or_else(|panic| {
-                        Err(PrepareError::Refused(format!(
-                            "loading the module failed badly: {panic}"
-                        )))
-                    })
-                }
-                Err(error) => Err(error),
-            };
-            // The control loop has ended: nobody is interested.
-            let _ = events.send(Event::Prepared(spec, outcome)).await;
-        });
     }
 
     fn launch(&mut self, spec: Arc<Microservice>, pre: InstancePre<State>) {
@@ -113,31 +79,5 @@ impl Agent {
             abort,
             started: None,
         });
-    }
-}
-
-/// Whether the policy allows what the microservice is granted. Before its module is fetched, and apart
-/// from the preparation of others: nobody waits for a file server of which only this one has files.
-async fn check_grants(
-    spec: &Arc<Microservice>,
-    policy: Arc<Policy>,
-    thread: &Arc<FileThread>,
-) -> Result<(), PrepareError> {
-    if spec.grants.directories.is_empty() {
-        return Ok(());
-    }
-    let late = || PrepareError::NotYet("one of its granted directories does not answer".to_owned());
-    if thread.hangs() {
-        return Err(late());
-    }
-    let granted = Arc::clone(spec);
-    let check = move || Ok(policy.check_grants(&granted.grants));
-    match tokio::time::timeout(OPENING_MAX, thread.call("open", "", check)).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(refusal))) => Err(PrepareError::Refused(refusal.to_string())),
-        Ok(Err(error)) => Err(PrepareError::NotYet(format!(
-            "its granted directories can't be checked: {error}"
-        ))),
-        Err(_) => Err(late()),
     }
 }

@@ -37,6 +37,7 @@ mod clock;
 pub mod run;
 mod assigning;
 mod effects;
+mod preparing;
 pub mod ending;
 
 use std::sync::Arc;

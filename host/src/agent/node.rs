@@ -191,7 +191,7 @@ impl Node {
         };
         slot.failures = 0;
         slot.waiting = None;
-        slot.unverified = false;
+        slot.trust();
         slot.last = Some((Arc::clone(spec), pre.clone()));
         match &slot.running {
             None => vec![Effect::Start(Arc::clone(spec), pre)],
@@ -272,7 +272,12 @@ impl Node {
             return Vec::new();
         }
         let reason = match exit {
-            Exit::Stopped => return self.reconcile(now_ms), // wanted again by now
+            Exit::Stopped => {
+                // It is wanted again by now, or must be looked at before it begins again.
+                let reason = slot.reason.take();
+                slot.show(Phase::Preparing, reason.as_deref(), now_ms);
+                return self.reconcile(now_ms);
+            }
             Exit::Refused(reason) => {
                 slot.refuse(&running.spec, reason, now_ms);
                 return self.reconcile(now_ms); // other grants may be wanted by now

@@ -9,13 +9,20 @@
 //! bound                  above all numbers of the node, in the database and in a file: a database whose
 //!                        bound is below that of the file is an older copy, and its logs know too little
 //! ```
+//!
+//! Where the database can't be written, the file alone is raised: the next start takes the database for an older
+//! copy then, and goes on above what this one has given.
+
+mod file;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use haar_protocol::assignment::Assignment;
 use haar_protocol::status::Overflow;
 use tokio::time::Instant;
 
+use self::file::NumbersFile;
 use super::connection::fresh_epoch;
 use crate::bus::logs;
 use crate::bus::registry::Registry;
@@ -33,12 +40,20 @@ const LOOK_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Numbers {
     /// Outlets without logs may give numbers up to here; none before that is known.
     reserved: Option<u64>,
-    /// No message of the node has a number above this; 0 before this start has stored one.
+    /// No message of the node has a number above this, as the database has it; 0 before this start has stored
+    /// one.
     bound: u64,
     /// What the registry knows of the numbers whose logs are gone.
     retired: u64,
+    /// Outlets that go on without their logs begin above this; none while logs can be opened.
+    lost: Option<u64>,
+    file: NumbersFile,
+    /// The node has outlets, or routes from topics.
+    gives: bool,
     /// When it is looked next whether more must be kept.
     look: Option<Instant>,
+    /// It was logged that the database keeps no numbers.
+    has_complained: bool,
 }
 
 impl Numbers {
@@ -55,14 +70,14 @@ impl Numbers {
         assignment: &Assignment,
     ) -> anyhow::Result<Overflow> {
         let opened = self.open_wanted(store, registry, assignment).await;
-        if opened.is_err() {
-            self.lost(store, registry);
+        match &opened {
+            Ok(_) => self.lost = None,
+            Err(_) => self.lose(store, registry).await,
         }
         let mut microservices = assignment.microservices.iter();
         let has_outlets = microservices.any(|one| !one.outlets.is_empty());
-        if has_outlets || !assignment.topics.is_empty() {
-            self.reserve(store, registry).await;
-        }
+        self.gives = has_outlets || !assignment.topics.is_empty();
+        self.reserve(store, registry).await;
         opened
     }
 
@@ -118,12 +133,19 @@ impl Numbers {
     }
 
     /// Logs could not be opened: outlets that go on without one begin above all numbers of the node.
-    fn lost(&self, store: &Store, registry: &mut Registry) {
-        let bound = self.bound.max(store.numbers_in_file().unwrap_or(0));
-        match self.reserved {
+    async fn lose(&mut self, store: &Store, registry: &mut Registry) {
+        let known = self.bound.max(store.numbers_in_file());
+        let in_use = registry.logs.highest_head();
+        let above = self.lost.unwrap_or(known).max(in_use);
+        self.lost = Some(above);
+        if self.reserved.is_none() {
             // What they have given since the start may be anything.
-            None => registry.begin_above(bound),
-            Some(_) => registry.floor = registry.floor.max(bound),
+            registry.begin_above(above);
+        } else if self.keep(store, above, above).await {
+            registry.floor = registry.floor.max(above);
+        } else {
+            // The next start goes on above what is reserved: so do these, or more would be given again.
+            registry.floor = registry.floor.max(in_use);
         }
     }
 
@@ -132,46 +154,82 @@ impl Numbers {
         self.look
     }
 
-    /// Keeps numbers ahead of those that were given. What can't be kept is tried again with the next look.
+    /// Keeps numbers ahead of those that were given. What can't be kept is tried again with a later look.
     pub(super) async fn reserve(&mut self, store: &Store, registry: &Registry) {
-        self.look = registry
-            .gives_numbers()
-            .then(|| Instant::now() + LOOK_PAUSE);
-        let Some(reserved) = self.reserved else {
-            return; // what the last start has reserved is not known, and must not become less
-        };
-        let (given, highest) = (registry.highest_number(), registry.highest_of_all());
-        if given + AHEAD / 2 > reserved {
-            match store.past(0, Some(given + AHEAD)).await {
-                Ok(_) => self.reserved = Some(given + AHEAD),
-                Err(error) => return complain(store, &error),
-            }
-        }
-        if highest + AHEAD / 2 > self.bound {
-            self.raise_bound(store, highest).await;
+        self.look = self.gives.then(|| Instant::now() + LOOK_PAUSE);
+        if self.gives {
+            let (given, highest) = (registry.highest_number(), registry.highest_of_all());
+            self.keep(store, given, highest).await;
         }
     }
 
-    /// Also at each start and each end of the agent, so that an older copy of the database is recognised.
-    async fn raise_bound(&mut self, store: &Store, highest: u64) {
-        match store.bound_numbers(highest + AHEAD).await {
-            Ok(bound) => self.bound = bound,
-            Err(error) => complain(store, &error),
+    /// Has the next start go on above numbers that were given without a log, and above the highest of all.
+    /// False when nothing keeps them.
+    async fn keep(&mut self, store: &Store, given: u64, highest: u64) -> bool {
+        match self.keep_in_database(store, given, highest).await {
+            Ok(()) => {
+                self.has_complained = false;
+                self.file.is_ahead = false;
+                self.file.write(store, self.bound).await;
+                true
+            }
+            Err(error) => {
+                self.complain(store, &error);
+                let in_file = store.numbers_in_file();
+                if !self.file.is_ahead || highest + AHEAD / 2 > in_file {
+                    let bound = highest.max(in_file) + AHEAD;
+                    let is_raised = self.file.write(store, bound).await;
+                    self.file.is_ahead |= is_raised;
+                }
+                self.file.is_ahead && highest <= store.numbers_in_file()
+            }
         }
+    }
+
+    async fn keep_in_database(
+        &mut self,
+        store: &Store,
+        given: u64,
+        highest: u64,
+    ) -> anyhow::Result<()> {
+        // It must not become less.
+        let reserved = self.reserved;
+        let reserved = reserved.context("what the last start has reserved is not known")?;
+        if given + AHEAD / 2 > reserved {
+            store.past(0, Some(given + AHEAD)).await?;
+            self.reserved = Some(given + AHEAD);
+        }
+        if self.file.is_ahead || highest + AHEAD / 2 > self.bound {
+            self.raise_bound(store, highest).await?;
+        }
+        Ok(())
+    }
+
+    /// Also at each start and each end of the agent, so that an older copy of the database is recognised.
+    async fn raise_bound(&mut self, store: &Store, highest: u64) -> anyhow::Result<()> {
+        let bound = (highest + AHEAD).max(store.numbers_in_file());
+        self.bound = store.bound_numbers(bound).await?;
+        Ok(())
     }
 
     /// Nobody publishes any more: the next start goes on from here. What can't be kept is skipped.
     pub(super) async fn end(&mut self, store: &Store, registry: &Registry) {
         if self.bound > 0 {
             let _ = store.past(0, Some(registry.highest_number())).await;
-            self.raise_bound(store, registry.highest_of_all()).await;
+            match self.raise_bound(store, registry.highest_of_all()).await {
+                Ok(()) => {
+                    self.file.write(store, self.bound).await;
+                }
+                Err(error) => self.complain(store, &error),
+            }
         }
     }
-}
 
-fn complain(store: &Store, error: &anyhow::Error) {
-    if !store.is_known_to_fail() {
-        tracing::error!("numbers of messages can't be reserved: {error:#}");
+    fn complain(&mut self, store: &Store, error: &anyhow::Error) {
+        if !self.has_complained && !store.is_known_to_fail() {
+            tracing::error!("numbers of messages can't be reserved: {error:#}; logged once");
+            self.has_complained = true;
+        }
     }
 }
 

@@ -219,6 +219,20 @@ impl Slot {
         self.preparing = None;
         self.ready = None;
         self.last = None;
+        if let Some(running) = &self.running {
+            running
+                .orders
+                .send_modify(|orders| orders.unverified = true);
+        }
+    }
+
+    /// Its module was verified with the trust that there is now.
+    pub fn trust(&mut self) {
+        self.unverified = false;
+        if let Some(running) = &self.running {
+            let trust = |orders: &mut Orders| std::mem::take(&mut orders.unverified);
+            running.orders.send_if_modified(trust);
+        }
     }
 
     /// A change that was refused is not wanted any more, and what ran before it goes on: nothing is left

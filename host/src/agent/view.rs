@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use haar_protocol::assignment::{Assignment, MicroserviceName};
+use haar_protocol::assignment::{Assignment, Microservice, MicroserviceName};
 use haar_protocol::status::{MicroserviceStatus, RefusedAssignment};
 use tokio::time::Instant;
 
 use super::node::Node;
+use super::preparing::Order;
 use super::slot::Slot;
 use crate::accept::InForce;
 use crate::local_api::files::thread::FileThread;
@@ -63,10 +64,10 @@ impl Node {
         })
     }
 
-    /// Where the grants of a microservice are checked.
-    pub fn grant_thread(&self, name: &MicroserviceName) -> Option<Arc<FileThread>> {
-        let slot = self.slots.get(name)?;
-        Some(Arc::clone(&slot.grant_thread))
+    /// Where the grants of a microservice are checked, and in which order with its module.
+    pub(super) fn order(&self, spec: &Microservice) -> Option<(Arc<FileThread>, Order)> {
+        let slot = self.slots.get(&spec.name)?;
+        Some((Arc::clone(&slot.grant_thread), slot.order(spec)))
     }
 
     /// Ends an instance that does not listen. Its end comes as [`Node::exited`].

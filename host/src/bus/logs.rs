@@ -275,7 +275,7 @@ impl Logs {
     }
 
     /// The highest number of a message in a log to which this node appends.
-    pub(super) fn highest_head(&self) -> u64 {
+    pub fn highest_head(&self) -> u64 {
         let own = self.logs.iter().filter(|((_, name), _)| name.is_own());
         own.map(|(_, log)| log.head()).max().unwrap_or(0)
     }

@@ -113,11 +113,6 @@ impl Registry {
         Arc::clone(sequence.or_insert_with(|| Arc::new(AtomicU64::new(floor))))
     }
 
-    /// True when there are outlets, or live routes from topics.
-    pub fn gives_numbers(&self) -> bool {
-        !self.sequences.is_empty() || !self.topic_sequences.is_empty()
-    }
-
     /// The highest number that was given without a log.
     pub fn highest_number(&self) -> u64 {
         let outlets = self.sequences.values().chain(self.topic_sequences.values());

@@ -36,6 +36,8 @@ struct State {
     ready: VecDeque<Delivery>,
     /// Position of the last one that was read.
     read_to: u64,
+    /// After the first of these nothing is there any more, up to the second.
+    lost: Option<(u64, u64)>,
     /// The first of those that are ready waits for another attempt until then.
     paused_until: Option<Instant>,
 }
@@ -52,6 +54,7 @@ impl Stream {
                 delivered_before: head,
                 ready: VecDeque::new(),
                 read_to: base,
+                lost: None,
                 paused_until: None,
             }),
         }
@@ -73,6 +76,7 @@ impl Stream {
             state.delivered_before = state.delivered_before.max(state.read_to);
             state.ready.clear();
             state.read_to = base;
+            state.lost = None;
             state.paused_until = None;
         }
     }
@@ -137,6 +141,8 @@ impl Stream {
             let delivered_before = state.delivered_before;
             if messages.is_empty() {
                 state.read_to = state.read_to.max(head); // the last ones are lost: nothing comes up to here
+                state.lost = Some((read_to, head));
+                self.pass_lost(&mut state);
             }
             for logged in messages {
                 state.read_to = logged.position;
@@ -169,6 +175,15 @@ impl Stream {
     /// The message at `position` is done with: handled, or given up.
     pub fn done(&self, position: u64) {
         self.reader.advance(position);
+        self.pass_lost(&mut self.state());
+    }
+
+    /// What is lost waits for nobody, once all before it is done with.
+    fn pass_lost(&self, state: &mut State) {
+        let base = self.reader.base();
+        if let Some((_, upto)) = state.lost.take_if(|(after, _)| *after <= base) {
+            self.reader.advance(upto);
+        }
     }
 
     /// Messages come back that were taken and are not done with, in their order. The first one waits

@@ -55,7 +55,7 @@ pub const OPENING_MAX: Duration = Duration::from_secs(30);
 /// How an instance ended.
 #[derive(Debug)]
 pub enum Exit {
-    /// It was asked to.
+    /// It was asked to, or has to be verified before it begins again.
     Stopped,
     /// It could not be started as it is: a granted directory is not there.
     NotStartable(String),
@@ -111,6 +111,9 @@ async fn live(mut setup: Setup, share: Arc<Share>) -> Exit {
     key_value::count_bytes(&setup.spec, &setup.surroundings.store, &setup.counters).await;
     let (mut tick, mut is_told) = (None, false);
     loop {
+        if setup.orders.borrow().unverified {
+            return Exit::Stopped;
+        }
         let since = &setup.counters.hibernating_since_ms;
         since.store(0, Ordering::Relaxed);
         let mut orders = setup.orders.clone();

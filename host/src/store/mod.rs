@@ -23,6 +23,7 @@ pub mod log;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,7 +32,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use ages::AgeClock;
-use essentials::Essentials;
+use essentials::{Essentials, MESSAGE_NUMBERS};
 use health::{Busy, Trouble};
 use log::batches::{Batches, Room};
 use thread::{Database, Done, QUEUE_REQUESTS, Request};
@@ -48,6 +49,8 @@ pub struct Store {
     timed: timers::Owners,
     ages: AgeClock,
     essentials: Essentials,
+    /// What the file has: nobody reads it again while the disk may not answer.
+    numbers_in_file: Arc<AtomicU64>,
     health: watch::Receiver<Health>,
     damage: Option<Arc<StoreDamage>>,
     busy: Busy,
@@ -161,6 +164,8 @@ impl Store {
         health: Health,
         serve: impl FnOnce(mpsc::Receiver<Request>, &watch::Sender<Health>) + Send + 'static,
     ) -> anyhow::Result<(Self, StoreThread)> {
+        let essentials = Essentials::new(data);
+        let numbers = essentials.number(MESSAGE_NUMBERS).unwrap_or(0);
         let (requests, queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
         let (healths, health) = watch::channel(health);
         let thread = std::thread::Builder::new()
@@ -176,7 +181,8 @@ impl Store {
             requests,
             timed,
             ages,
-            essentials: Essentials::new(data),
+            essentials,
+            numbers_in_file: Arc::new(AtomicU64::new(numbers)),
             health,
             damage: damage.map(Arc::new),
             busy: Busy::default(),

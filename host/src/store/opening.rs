@@ -1,6 +1,6 @@
 //! How the database is opened: checked before anything in it is believed, and set aside when it is
 //! damaged. What can be read of a damaged file is copied into a fresh one ([`salvage`](super::salvage)),
-//! which takes its place only when it is complete.
+//! which takes its place only when it is complete. A sound one that is an older copy is changed in place.
 //!
 //! ```text
 //! agent.db  damaged ─ salvaged into ─► agent.db.part ─ complete ─► agent.db.ready
@@ -46,23 +46,48 @@ fn with_suffix(data: &Path, suffix: &str) -> PathBuf {
     data.join(format!("agent.db{suffix}"))
 }
 
-/// Opens the database, and makes it when there is none. A damaged one is set aside.
+/// Opens the database, and makes it when there is none. A damaged one is set aside; a sound one that is older
+/// than the node itself is brought up to it, whole.
 ///
 /// # Errors
 /// When the file can't be opened, or is not ours, or of a newer release: then it is left as it is.
 pub(super) fn open(data: &Path) -> anyhow::Result<Connection> {
     finish_setting_aside(data)?;
-    let path = path(data);
-    let damage = match open_sound(&path) {
-        Ok(connection) => match note_loss(data, &connection)? {
-            None => return Ok(connection),
-            Some(older) => older,
-        },
-        Err(error) if Fault::of(&error) == Some(Fault::Damage) => format!("{error:#}"),
-        Err(error) => return Err(error),
-    };
-    set_aside(data, &damage)?;
-    open_sound(&path)
+    match open_current(data) {
+        Err(error) if Fault::of(&error) == Some(Fault::Damage) => {
+            set_aside(data, &format!("{error:#}"))?;
+            open_sound(&path(data))
+        }
+        other => other,
+    }
+}
+
+/// Opens the database and checks it. Reports one that is gone; one that is an older copy goes on above all
+/// that messages have been numbered since.
+fn open_current(data: &Path) -> anyhow::Result<Connection> {
+    let mut connection = open_sound(&path(data))?;
+    let numbers = Essentials::new(data).number(MESSAGE_NUMBERS).unwrap_or(0);
+    if is_new(&connection)? {
+        note_loss(data, &connection)?;
+        past::skip(&connection, numbers)?;
+    } else if past::bound(&connection)? < numbers {
+        tracing::warn!(
+            "{} is an older copy of the database: what waits in its logs is numbered again",
+            path(data).display()
+        );
+        catch_up(&mut connection, numbers)
+            .with_context(|| format!("can't use {}", path(data).display()))?;
+    }
+    Ok(connection)
+}
+
+/// The logs of an older copy do not know which numbers messages have had since: what waits in them becomes
+/// new messages above `numbers`. All or nothing, in the file itself.
+fn catch_up(connection: &mut Connection, numbers: u64) -> anyhow::Result<()> {
+    let transaction = connection.transaction()?;
+    log::salvage::number_again(&transaction, now_ms(), numbers)?;
+    past::skip(&transaction, numbers)?;
+    Ok(transaction.commit()?)
 }
 
 /// Opens a database and checks it.
@@ -111,20 +136,21 @@ fn expect_ok(connection: &Connection, check: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Reports a database that is gone: a node that has had an assignment has had a database. Returns what is
-/// wrong with one that is an older copy: its logs do not know which numbers messages have had since.
-fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<Option<String>> {
-    let essentials = Essentials::new(data);
-    let numbers = essentials.number(MESSAGE_NUMBERS).unwrap_or(0);
-    let is_new = connection
+/// True when nothing was stored in it yet.
+fn is_new(connection: &Connection) -> anyhow::Result<bool> {
+    let found = connection
         .query_row(
             "SELECT 1 FROM counter UNION ALL SELECT 1 FROM assignment LIMIT 1",
             [],
             |_| Ok(()),
         )
-        .optional()?
-        .is_none();
-    if is_new && essentials.has_assignment() && damage(connection)?.is_none() {
+        .optional()?;
+    Ok(found.is_none())
+}
+
+/// Reports a database that is gone: a node that has had an assignment has had a database.
+fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<()> {
+    if Essentials::new(data).has_assignment() && damage(connection)?.is_none() {
         let damage = StoreDamage {
             found_ms: now_ms(),
             reason: "the file was missing or empty".to_owned(),
@@ -134,11 +160,7 @@ fn note_loss(data: &Path, connection: &Connection) -> anyhow::Result<Option<Stri
         tracing::error!("{}: {}", path(data).display(), damage.reason);
         write_damage(connection, &damage)?;
     }
-    if is_new {
-        past::skip(connection, numbers)?;
-    }
-    let is_older = past::bound(connection)? < numbers;
-    Ok(is_older.then(|| "it is an older copy of the database".to_owned()))
+    Ok(())
 }
 
 /// Sets the database aside and replaces it by a new one, with everything that could be read.

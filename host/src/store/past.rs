@@ -8,8 +8,10 @@
 //!           1 …… bound              any outlet may have given these; grows with each start and end
 //! ```
 //!
-//! The bound stands in a file as well, never a higher one than in the database: where it is higher, this is an
-//! older copy of the database ([`super::opening`]).
+//! The bound stands in a file as well. A higher one than in the database is there when this is an older copy of
+//! the database, or when the last start could not write it ([`super::opening`]).
+
+use std::sync::atomic::Ordering;
 
 use haar_protocol::status::Overflow;
 use rusqlite::Connection;
@@ -60,26 +62,37 @@ impl Store {
 }
 
 impl Store {
-    /// Notes that no message of this node has a number above `highest`, or above one more than what was noted
-    /// last. Returns what was noted.
+    /// Notes in the database that no message of this node has a number above `highest`, or above one more than
+    /// what was noted last. Returns what was noted.
     ///
     /// # Errors
-    /// When the database or the file can't be written.
+    /// When the database can't be written.
     pub async fn bound_numbers(&self, highest: u64) -> anyhow::Result<u64> {
-        let noted = self.run(move |connection| {
+        self.run(move |connection| {
             let noted = highest.max(bound(connection)? + 1);
             ages::put(connection, BOUND, Some(integer(noted)))?;
             Ok(noted)
-        });
-        let (noted, essentials) = (noted.await?, self.essentials.clone());
-        tokio::task::spawn_blocking(move || essentials.set_number(MESSAGE_NUMBERS, noted))
-            .await??;
-        Ok(noted)
+        })
+        .await
     }
 
-    /// The bound that the file has; none where that is not known.
-    pub fn numbers_in_file(&self) -> Option<u64> {
-        self.essentials.number(MESSAGE_NUMBERS)
+    /// Notes it in the file. Where that has more than the database, the next start takes the database for an
+    /// older copy, and goes on above `highest`.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub async fn bound_numbers_in_file(&self, highest: u64) -> anyhow::Result<()> {
+        let essentials = self.essentials.clone();
+        let write = move || essentials.set_number(MESSAGE_NUMBERS, highest);
+        tokio::task::spawn_blocking(write).await??;
+        self.numbers_in_file.store(highest, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The bound that the file has, as it was read when the store was opened, or written since; 0 where that
+    /// is not known.
+    pub fn numbers_in_file(&self) -> u64 {
+        self.numbers_in_file.load(Ordering::Relaxed)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
 use haar_engine::compiler::{CompileLimits, Program};
@@ -16,6 +17,9 @@ use haar_protocol::quantity::{ByteSize, Millis};
 
 use crate::node::{Node, microservice};
 use crate::site::Site;
+
+/// How long a child may take to say that it has begun.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The agent's real binary as the compiler.
 fn child(memory: ByteSize, time: Millis) -> Compiler {
@@ -216,13 +220,23 @@ async fn a_module_is_not_refused_because_its_code_can_not_be_written() {
     assert!(bench.prepare(&[component]).await[0].is_ok());
 }
 
+/// A child that would go on for minutes.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A machine without memory ends the compiler, and not the agent that waits for it.
 #[test]
 fn the_child_is_the_first_that_a_kernel_without_memory_ends() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("in");
     std::fs::write(&input, artifacts::compile_bomb()).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_haar-agent"))
+    let child = Command::new(env!("CARGO_BIN_EXE_haar-agent"))
         .args([
             "compile-module",
             "--memory",
@@ -236,13 +250,14 @@ fn the_child_is_the_first_that_a_kernel_without_memory_ends() {
         .arg(folder.path().join("out"))
         .spawn()
         .unwrap();
-    let score = format!("/proc/{}/oom_score_adj", child.id());
+    let mut child = Killed(child);
+    let score = format!("/proc/{}/oom_score_adj", child.0.id());
+    let deadline = Instant::now() + DEADLINE;
     while std::fs::read_to_string(&score).unwrap().trim() != "1000" {
-        assert_eq!(child.try_wait().unwrap(), None, "it compiles for minutes");
-        std::thread::yield_now();
+        assert_eq!(child.0.try_wait().unwrap(), None, "it compiles for minutes");
+        assert!(Instant::now() < deadline, "it never said so");
+        std::thread::sleep(Duration::from_millis(5));
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 fn compile(input: &Path, output: &Path) -> Output {

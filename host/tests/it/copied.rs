@@ -138,5 +138,6 @@ async fn at_mosquitto_the_one_that_is_not_served_hears_why_and_goes_on_when_the_
     stop_copy.cancel();
     while next(&mut events).await != SessionEvent::Connected {}
     stop.cancel();
-    tasks.join_all().await;
+    let ended = tokio::time::timeout(DEADLINE, tasks.join_all()).await;
+    assert!(ended.is_ok(), "the sessions do not end");
 }

@@ -131,7 +131,8 @@ impl Driver {
         let (session, task) = Session::start(options, events, CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(task);
-        assert_eq!(received.recv().await, Some(SessionEvent::Connected));
+        let first = tokio::time::timeout(DEADLINE, received.recv()).await;
+        assert_eq!(first.unwrap(), Some(SessionEvent::Connected));
         let ends = Arc::new(LinkEnds {
             site: site.id(),
             node: node.id.clone(),

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use haar_conformance_artifacts as artifacts;
 use haar_engine::artifact::{self, Origin, PIECE_BYTES};
@@ -25,7 +26,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::node::microservice;
-use crate::site::Tls;
+use crate::site::{DEADLINE, Tls};
 
 /// What the controller does with one request.
 #[derive(Debug, Clone)]
@@ -85,6 +86,11 @@ impl Scripted {
 
     /// Where each request wanted to begin. All of them were for code.
     fn offsets(self) -> Vec<usize> {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.thread.is_finished() {
+            assert!(Instant::now() < deadline, "there were fewer requests");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.thread.join().unwrap();
         let asked = self.asked.lock().unwrap();
         assert!(asked.iter().all(|(path, _)| path.contains("/code/")));

@@ -204,6 +204,10 @@ async fn what_waited_for_a_life_without_an_instance_does_not_reach_the_next_one(
     scene.node.stop().await;
 }
 
+/// What a full disk refuses to those who end a life.
+const FULL: &str = "CREATE TRIGGER full BEFORE UPDATE OF application ON owner
+                    BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+
 /// The disk is full when a node that is back learns of another life.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_that_can_not_begin_does_not_run_on_the_data_of_the_one_before() {
@@ -220,18 +224,9 @@ async fn a_life_that_can_not_begin_does_not_run_on_the_data_of_the_one_before() 
     let envelope = signed::seal(&scene.assignment, &scene.site.key).unwrap();
     std::fs::write(data.join("assignment"), envelope).unwrap();
     let database = rusqlite::Connection::open(data.join("agent.db")).unwrap();
-    let full = "CREATE TRIGGER full BEFORE UPDATE OF application ON owner
-                BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
-    database.execute_batch(full).unwrap();
+    database.execute_batch(FULL).unwrap();
     scene.node.start();
-    let waits = |status: &Status| {
-        let beside = of(status, "beside");
-        let reason = status.refused.as_ref().map(|refused| &*refused.reason);
-        status.applied == 2
-            && beside.is_some_and(|beside| beside.state == State::Running)
-            && reason.is_some_and(|reason| reason.contains("the disk is full"))
-    };
-    let status = scene.site.status(&scene.node.id, waits).await;
+    let status = scene.site.status(&scene.node.id, waits_beside(2)).await;
     assert_eq!(of(&status, "it"), None);
 
     database.execute_batch("DROP TRIGGER full").unwrap();
@@ -242,4 +237,47 @@ async fn a_life_that_can_not_begin_does_not_run_on_the_data_of_the_one_before() 
         .status(&scene.node.id, |status| status.refused.is_none())
         .await;
     scene.node.stop().await;
+}
+
+/// The same of a node that is there, and has nothing of the next life to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_can_not_begin_does_not_keep_the_rest_of_an_assignment_from_running() {
+    let mut scene = Scene::start().await;
+    assert_eq!(scene.tell("set colour grey").await, "done");
+    let microservices = std::mem::take(&mut scene.assignment.microservices);
+    let routes = std::mem::take(&mut scene.assignment.routes);
+    scene.assignment.number = 2;
+    scene.site.assign(&scene.assignment).await;
+    let gone = |status: &Status| status.applied == 2 && status.microservices.is_empty();
+    scene.site.status(&scene.node.id, gone).await;
+
+    let database = scene.node.data.path().join("agent.db");
+    let database = rusqlite::Connection::open(database).unwrap();
+    database.execute_batch(FULL).unwrap();
+    let mut beside = microservices[0].clone();
+    beside.name = name("beside");
+    scene.assignment.microservices = microservices;
+    scene.assignment.microservices.push(beside);
+    scene.assignment.routes = routes;
+    scene.assignment.lives = Some([(name("it").to_string(), 17)].into());
+    scene.assignment.number = 3;
+    scene.site.assign(&scene.assignment).await;
+    let status = scene.site.status(&scene.node.id, waits_beside(3)).await;
+    assert_eq!(of(&status, "it"), None);
+
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    scene.runs(3).await;
+    assert_eq!(scene.tell("get colour").await, "none");
+    scene.node.stop().await;
+}
+
+/// Of an assignment in force the microservice `beside` runs, and the status says why the other waits.
+fn waits_beside(applied: u64) -> impl Fn(&Status) -> bool {
+    move |status| {
+        let beside = of(status, "beside");
+        let reason = status.refused.as_ref().map(|refused| &*refused.reason);
+        status.applied == applied
+            && beside.is_some_and(|beside| beside.state == State::Running)
+            && reason.is_some_and(|reason| reason.contains("the disk is full"))
+    }
 }

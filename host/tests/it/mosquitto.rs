@@ -1,10 +1,12 @@
 //! A Mosquitto of the test's own on loopback, and the tools that come with it as devices.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use haar_protocol::ids::NodeId;
 use haar_protocol::relay::{NodeCredentials, RelayAccess, RelayRole, device_user};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 
@@ -12,6 +14,9 @@ use crate::site::DEADLINE;
 
 const MISSING: &str =
     "Mosquitto is missing: apt-get install -y --no-install-recommends mosquitto mosquitto-clients";
+
+/// How long a tool may run that does not end by itself.
+const TOOL_DEADLINE: Duration = Duration::from_secs(2 * DEADLINE.as_secs());
 
 /// A port that the system gives to nobody as long as this socket is there. Whoever asks for it by its
 /// number and with `SO_REUSEADDR` (as servers do) may listen there, because this socket does not.
@@ -90,7 +95,15 @@ impl Mosquitto {
         let id = child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &id]).status().unwrap();
         assert!(told.success());
-        child.wait().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the broker does not end: {:#?}", self.log.borrow());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// What it has logged since it was started last.
@@ -154,17 +167,8 @@ impl Mosquitto {
 
     /// `mosquitto_pub` with these arguments and these lines as its input.
     pub async fn publish_lines(&self, arguments: &[&str], lines: String) {
-        let mut command = self.command("mosquitto_pub");
-        command.args(arguments).stdin(Stdio::piped());
-        let ran = tokio::task::spawn_blocking(move || {
-            let mut child = command.spawn().expect(MISSING);
-            let mut input = child.stdin.take().unwrap();
-            input.write_all(lines.as_bytes()).unwrap();
-            drop(input);
-            child.wait().unwrap()
-        });
-        let status = ran.await.unwrap();
-        assert!(status.success(), "{status}");
+        let output = self.run("mosquitto_pub", arguments, lines).await;
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// What `mosquitto_sub` with these arguments prints.
@@ -175,21 +179,37 @@ impl Mosquitto {
     }
 
     async fn tool(&self, name: &'static str, arguments: &[&str]) -> Output {
-        let mut command = self.command(name);
         let wait = DEADLINE.as_secs().to_string();
-        if name != "mosquitto_pub" {
-            command.args(["-W", &wait]);
-        }
-        command.args(arguments);
-        let ran = tokio::task::spawn_blocking(move || command.output());
-        ran.await.unwrap().expect(MISSING)
+        let wait = ["-W", &wait];
+        let arguments = match name {
+            "mosquitto_pub" => arguments.to_vec(),
+            _ => [&wait[..], arguments].concat(),
+        };
+        self.run(name, &arguments, String::new()).await
     }
 
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(name);
+    /// Runs a tool with this input to its end. One that does not end is killed, and the test fails.
+    async fn run(&self, name: &str, arguments: &[&str], input: String) -> Output {
         let port = self.port.to_string();
-        command.args(["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5"]);
-        command
+        let mut child = tokio::process::Command::new(name)
+            .args(["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect(MISSING);
+        let mut stdin = child.stdin.take().unwrap();
+        let write = async move {
+            // Why a tool does not take its input it says itself.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        };
+        let ran = async { tokio::join!(write, child.wait_with_output()).1 };
+        match tokio::time::timeout(TOOL_DEADLINE, ran).await {
+            Ok(output) => output.unwrap(),
+            Err(_) => panic!("{name} does not end: {arguments:?}"),
+        }
     }
 }
 

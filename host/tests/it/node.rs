@@ -32,6 +32,9 @@ use crate::site::Site;
 /// The type of every port in these tests.
 pub const TYPE: &str = "application/octet-stream";
 
+/// An agent that takes longer to end hangs: its own end is bounded by less.
+const STOP_MAX: Duration = Duration::from_secs(60);
+
 static SEEDS: AtomicU8 = AtomicU8::new(10);
 
 /// One node.
@@ -179,8 +182,15 @@ impl Node {
     pub async fn stop(&mut self) -> Option<Ended> {
         let (stop, thread) = self.running.take()?;
         stop.cancel();
-        let ended = tokio::task::spawn_blocking(|| thread.join().unwrap()).await;
-        Some(ended.unwrap())
+        let mut often = tokio::time::interval(Duration::from_millis(2));
+        let ended = async {
+            while !thread.is_finished() {
+                often.tick().await;
+            }
+        };
+        let ended = tokio::time::timeout(STOP_MAX, ended).await;
+        assert!(ended.is_ok(), "the agent does not end");
+        Some(thread.join().unwrap())
     }
 
     /// Signs a module and puts it where the agent keeps fetched ones. Returns what an assignment

@@ -143,3 +143,66 @@ async fn a_module_that_can_not_be_verified_again_does_not_start_again() {
     assert_eq!(of(&status, "victim").unwrap().failures, 1);
     node.stop().await;
 }
+
+/// The same of one that hibernates: what comes for it waits until it is verified.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_hibernates_and_can_not_be_verified_again_does_not_wake() {
+    let site = Site::start().await;
+    let (mut node, other) = (Node::enrol(&site, "one"), Node::enrol(&site, "other"));
+    let component = artifacts::read(artifacts::QUIET);
+    let quiet = node.install(&component, &site.publisher);
+    let mut sleeper = microservice("sleeper", quiet, &[], &["in"]);
+    sleeper.limits.hibernate_after = Some(Millis(50));
+    let mut assignment = node.assignment(&site, 1);
+    assignment.microservices = vec![sleeper];
+    assignment.routes = vec![route(
+        other.port("driver", "out"),
+        node.port("sleeper", "in"),
+    )];
+    assignment.peers = vec![other.peer()];
+    node.start();
+    site.assign(&assignment).await;
+    let is =
+        |status: &Status, state: State| of(status, "sleeper").is_some_and(|one| one.state == state);
+    let sleeps = |status: &Status| is(status, State::Hibernating);
+    site.status(&node.id, sleeps).await;
+    let driver = Driver::connect(&site, &other).await;
+
+    for folder in ["modules", "compiled"] {
+        let folder = node.data.path().join(folder);
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+    }
+    assignment.number = 2;
+    let trusted = assignment.publishers[0].key;
+    assignment.publishers[0].key = SecretKey::from_seed([44; 32]).public();
+    site.assign(&assignment).await;
+    let is_looked_at = |status: &Status| {
+        let sleeper = of(status, "sleeper");
+        sleeps(status) && sleeper.is_some_and(|one| one.reason.is_some())
+    };
+    let before = site.status(&node.id, is_looked_at).await;
+    let calls = |status: &Status| of(status, "sleeper").unwrap().calls;
+
+    {
+        let waits = |status: &Status| is(status, State::Preparing);
+        let waits = site.status(&node.id, waits);
+        tokio::pin!(waits);
+        let status = loop {
+            driver.send(&node, assignment.routes[0].id, "hello").await;
+            let soon = tokio::time::timeout(Duration::from_secs(1), &mut waits).await;
+            if let Ok(status) = soon {
+                break status;
+            }
+        };
+        assert_eq!(calls(&status), calls(&before), "nothing of it has run");
+    }
+
+    node.install(&component, &site.publisher);
+    assignment.number = 3;
+    assignment.publishers[0].key = trusted;
+    site.assign(&assignment).await;
+    let handles = |status: &Status| calls(status) > calls(&before);
+    site.status(&node.id, handles).await;
+    node.stop().await;
+}

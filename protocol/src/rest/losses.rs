@@ -18,11 +18,11 @@ pub struct Preview {
 pub struct Loss {
     /// What kind of thing it is.
     pub kind: LossKind,
-    /// The microservice, or the route as `FROM -> TO`.
+    /// The microservice, the route as `FROM -> TO`, or the relay.
     pub subject: String,
     /// The nodes where that happens.
     pub nodes: Vec<Name>,
-    /// Instances, messages, or bytes; as far as the nodes have reported them.
+    /// Instances, messages, or bytes; as far as the nodes have reported them. 0 where nobody knows.
     pub count: u64,
     /// When the oldest report that this rests on was received: milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub struct Loss {
 pub enum LossKind {
     /// Instances stop.
     Stop,
-    /// Messages that wait on a durable route are lost.
+    /// Messages that wait on a durable route, or at a broker for one, are lost.
     Messages,
     /// What is stored for a microservice is lost.
     Data,

@@ -8,6 +8,9 @@ use super::{Counted, Health, Route};
 use crate::ids::Name;
 use crate::status::BacklogStatus;
 
+/// Pairs of a route that are told; of more only the worst.
+pub const ROUTE_PAIRS_TOLD_MAX: usize = 1_000;
+
 /// Everything about a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -17,8 +20,11 @@ pub struct RouteDetail {
     pub route: Route,
     /// How it does.
     pub health: Health,
-    /// Its pairs of ends, by name.
+    /// Its pairs of ends, by name; of more than 1,000 only the worst.
     pub pairs: Vec<RoutePair>,
+    /// How many more pairs it has. None of them does worse than those in `pairs`.
+    #[serde(default)]
+    pub pairs_omitted: u64,
     /// The logs of its outlet, by node, if it is durable. Other routes of the outlet wait in them too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub backlogs: BTreeMap<Name, BacklogStatus>,

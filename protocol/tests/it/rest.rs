@@ -357,6 +357,7 @@ fn bodies_about_applications_keep_their_form() {
                     },
                 )]),
             }],
+            pairs_omitted: 0,
             backlogs: BTreeMap::from([(name("gateway-02"), backlog_status())]),
             receivers: BTreeMap::from([(
                 name("gateway-03"),

@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::former::{Course, Phase};
+use super::former::{Accepted, Course, Phase};
 use super::open::{Open, at, last_will};
 use super::poller::{Note, Poller, Terms};
 use super::steps::Step;
@@ -35,6 +35,8 @@ const ACKNOWLEDGING_MAX: usize = 16;
 pub(super) struct Driver {
     pub(super) options: DeviceOptions,
     pub(super) phase: Phase,
+    /// Whom the broker has accepted up to now.
+    pub(super) accepted: Accepted,
     /// The session begins in place of one that the broker may keep.
     pub(super) is_clean: bool,
     pub(super) events: mpsc::Sender<DeviceEvent>,
@@ -185,7 +187,7 @@ impl Driver {
             self.go_on(&open, &reason).await;
         }
         match open.disconnecting {
-            _ if !phase.is_announced() && self.phase != phase => Ending::Unannounced,
+            _ if phase.passes_to(self.phase) => Ending::Unannounced,
             true => Ending::Again,
             false => Ending::Failed(reason),
         }
@@ -204,7 +206,8 @@ impl Driver {
                 session_present, ..
             }) => Course::Answered { session_present },
         };
-        let next = phase.after(course);
+        self.accepted.note(phase, course);
+        let next = phase.after(course, self.accepted);
         // Where there was no former session, looking for one began one.
         if next == Phase::Own && course != Course::Refused && phase.is_former() {
             if self.closing.is_cancelled() {

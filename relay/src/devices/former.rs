@@ -6,11 +6,17 @@
 //! ```text
 //!            it is there           subscribed, takes nothing          silent
 //!   looking ────────────► preparing ────────────────► draining ─────────────► own
-//!      │ none, refused        │ refused                  │ refused            ▲ ▲
-//!      └──────────────────────┼──────────────────────────┴────────────────────┘ │ refused
-//!                             └───────────────► as before ◄─────────────────────┘
+//!    │  └───────────────►  │  ▲  │                                           ▲  │
+//!    │      refused        │  │  └─────► as before ◄─────────────────────────┼──┘
+//!    │                     │  │ refused      │                               │ refused
+//!    │                     │  └──────────────┘ the next connection           │
+//!    └─────────────────────┴─────────────────────────────────────────────────┘
+//!     none, or refused where the present identity was accepted
 //! ```
-//! As before: for brokers that know the former users only.
+//! As before: for brokers that know the former users only. A broker may refuse for a moment whom it
+//! knows: its password file is half written, what it asks for users is away. So what one refusal
+//! means is read from what the broker has accepted in this run: see [`Accepted`]. One that refuses
+//! both knows nobody, and is asked again.
 
 use tokio::time::Duration;
 
@@ -59,63 +65,183 @@ impl Phase {
         !matches!(self, Phase::Looking | Phase::Preparing)
     }
 
-    /// What the next connection is for.
-    pub(super) fn after(self, course: Course) -> Phase {
+    /// What the next connection is for, by what the broker has accepted up to now.
+    pub(super) fn after(self, course: Course, accepted: Accepted) -> Phase {
         match (self, course) {
-            (Phase::Looking, Course::Answered { session_present }) => match session_present {
-                true => Phase::Preparing,
-                false => Phase::Own,
+            (
+                Phase::Looking,
+                Course::Answered {
+                    session_present: true,
+                },
+            ) => Phase::Preparing,
+            (Phase::Looking, Course::Answered { .. }) => Phase::Own,
+            // A broker that does not know the former users accepts the present identity: then it is
+            // looked for once more.
+            (Phase::Looking, Course::Refused) => match accepted.own {
+                true => Phase::Own,
+                false => Phase::Preparing,
             },
-            (Phase::Preparing, Course::Done) => Phase::Draining,
-            (Phase::Draining, Course::Done)
-            | (Phase::Looking | Phase::Draining | Phase::Before, Course::Refused) => Phase::Own,
-            (Phase::Preparing | Phase::Own, Course::Refused) => Phase::Before,
+            (Phase::Preparing, Course::Done) => match accepted.former {
+                true => Phase::Draining,
+                false => Phase::Looking,
+            },
+            (Phase::Preparing | Phase::Own, Course::Refused) if accepted.own => self,
+            (Phase::Preparing | Phase::Own, Course::Refused) if accepted.former => Phase::Before,
+            (Phase::Preparing, Course::Refused) => Phase::Looking,
+            (Phase::Draining, Course::Done) => Phase::Own,
+            // The broker may know the present identity by now.
+            (Phase::Before, _) => Phase::Preparing,
             (phase, _) => phase,
+        }
+    }
+
+    /// True when the next connection follows at once, and the session's owner does not hear of the
+    /// end of this one.
+    pub(super) fn passes_to(self, next: Phase) -> bool {
+        let is_again = (self, next) == (Phase::Preparing, Phase::Looking);
+        !self.is_announced() && next != self && !is_again
+    }
+}
+
+/// Which identities the broker has accepted in this run. It accepts them again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// The present one.
+    pub(super) own: bool,
+    /// That of agents before.
+    pub(super) former: bool,
+}
+
+impl Accepted {
+    /// Notes what a connection has led to.
+    pub(super) fn note(&mut self, phase: Phase, course: Course) {
+        match (phase, course) {
+            // It may know the present identity only by now.
+            (Phase::Before, Course::Refused) => self.former = false,
+            (_, Course::Refused) => {}
+            (phase, _) if phase.is_former() => self.former = true,
+            _ => self.own = true,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Phase::{Before, Draining, Looking, Own, Preparing};
     use super::*;
 
-    const ALL: [Phase; 5] = [
-        Phase::Looking,
-        Phase::Preparing,
-        Phase::Draining,
-        Phase::Own,
-        Phase::Before,
-    ];
+    const REFUSED: Course = Course::Refused;
+    const NONE: Course = Course::Answered {
+        session_present: false,
+    };
+    const THERE: Course = Course::Answered {
+        session_present: true,
+    };
+    const DONE: Course = Course::Done;
 
-    #[test]
-    fn a_former_session_is_drained_after_the_present_one_has_subscribed() {
-        let mut phase = Phase::Looking.after(Course::Answered {
-            session_present: true,
-        });
-        assert_eq!(phase, Phase::Preparing);
-        for expected in [Phase::Draining, Phase::Own, Phase::Own] {
-            phase = phase.after(Course::Done);
-            assert_eq!(phase, expected);
-        }
-        let none = Course::Answered {
-            session_present: false,
-        };
-        assert_eq!(Phase::Looking.after(none), Phase::Own);
-        for phase in &ALL[1..] {
-            assert_eq!(phase.after(none), *phase);
+    /// Goes through the connections of a run: what each leads to, and the phase after it.
+    fn run(connections: &[(Course, Phase)]) {
+        let (mut phase, mut accepted) = (Looking, Accepted::default());
+        for (number, (course, expected)) in connections.iter().enumerate() {
+            accepted.note(phase, *course);
+            phase = phase.after(*course, accepted);
+            assert_eq!(phase, *expected, "after connection {number}");
         }
     }
 
     #[test]
+    fn a_former_session_is_drained_after_the_present_one_has_subscribed() {
+        run(&[
+            (THERE, Preparing),
+            (NONE, Preparing), // cut off
+            (DONE, Draining),
+            (THERE, Draining), // cut off
+            (DONE, Own),
+            (THERE, Own),
+        ]);
+        run(&[(NONE, Own), (NONE, Own), (THERE, Own)]);
+    }
+
+    #[test]
+    fn a_refusal_for_a_moment_does_not_change_who_connects() {
+        run(&[
+            (NONE, Own),
+            (NONE, Own),
+            (REFUSED, Own),
+            (REFUSED, Own),
+            (THERE, Own),
+        ]);
+        run(&[
+            (THERE, Preparing),
+            (NONE, Preparing),
+            (REFUSED, Preparing),
+            (REFUSED, Preparing),
+            (DONE, Draining),
+            (REFUSED, Draining),
+            (REFUSED, Draining),
+            (DONE, Own),
+            (REFUSED, Own),
+        ]);
+    }
+
+    #[test]
+    fn a_broker_that_refuses_everybody_is_asked_until_it_knows_somebody() {
+        run(&[
+            (REFUSED, Preparing),
+            (REFUSED, Looking),
+            (REFUSED, Preparing),
+            (DONE, Looking),
+            (THERE, Preparing),
+            (DONE, Draining),
+            (DONE, Own),
+        ]);
+        run(&[
+            (REFUSED, Preparing),
+            (REFUSED, Looking),
+            (THERE, Preparing),
+            (DONE, Draining),
+        ]);
+    }
+
+    #[test]
+    fn at_a_broker_with_the_present_users_only_nothing_is_taken_over() {
+        run(&[
+            (REFUSED, Preparing),
+            (DONE, Looking),
+            (REFUSED, Own),
+            (THERE, Own),
+        ]);
+    }
+
+    #[test]
     fn a_broker_with_the_former_users_serves_the_session_as_before() {
-        let refused = ALL.map(|phase| phase.after(Course::Refused));
-        let expected = [
-            Phase::Own,
-            Phase::Before,
-            Phase::Own,
-            Phase::Before,
-            Phase::Own,
-        ];
-        assert_eq!(refused, expected);
+        run(&[
+            (NONE, Own),
+            (REFUSED, Before),
+            (NONE, Preparing),
+            (REFUSED, Before),
+            (THERE, Preparing),
+            // It has the present ones, too.
+            (DONE, Draining),
+            (DONE, Own),
+        ]);
+        run(&[
+            (THERE, Preparing),
+            (REFUSED, Before),
+            (THERE, Preparing),
+            (REFUSED, Before),
+            // It has the present ones instead.
+            (REFUSED, Preparing),
+            (DONE, Looking),
+            (REFUSED, Own),
+        ]);
+    }
+
+    #[test]
+    fn a_broker_that_refuses_everybody_is_not_asked_without_a_pause() {
+        assert!(Looking.passes_to(Preparing) && Preparing.passes_to(Draining));
+        assert!(Preparing.passes_to(Before) && Looking.passes_to(Own));
+        assert!(!Preparing.passes_to(Looking) && !Preparing.passes_to(Preparing));
+        assert!(!Before.passes_to(Preparing) && !Draining.passes_to(Own));
     }
 }

@@ -107,6 +107,7 @@ impl Poller {
                     self.emit(DeviceEvent::Connected {
                         connection: self.connection,
                         is_new_session: !terms.session_present,
+                        drains_former: self.phase == Phase::Draining,
                         terms: terms.told,
                     })
                     .await;

@@ -19,6 +19,20 @@ async fn greeted(broker: &Scripted, session_present: bool) -> (Connect, Connecti
     (connect, connection)
 }
 
+/// The next client, which is this one, greeted.
+async fn greeted_as(broker: &Scripted, client_id: &str, session_present: bool) -> Connection {
+    let (connect, connection) = greeted(broker, session_present).await;
+    assert_eq!(connect.client_id, client_id);
+    connection
+}
+
+/// The next client, which is this one, refused.
+async fn refused(broker: &Scripted, client_id: &str) {
+    let (connect, connection) = broker.client().await;
+    assert_eq!(connect.client_id, client_id);
+    connection.refuse().await;
+}
+
 fn expiry_s(connect: &Connect) -> Option<u32> {
     connect.properties.as_ref()?.session_expiry_interval
 }
@@ -131,4 +145,76 @@ async fn a_session_whose_end_the_broker_did_not_answer_is_not_taken_for_forgotte
     forgotten(&broker, "one").await;
     forgotten(&broker, FORMER).await;
     receiver.ended().await;
+}
+
+/// Its password file is half written, for example.
+#[tokio::test]
+async fn a_broker_that_refuses_for_a_moment_finds_the_same_client_afterwards() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start_after(&broker, FORMER, FORMER_SILENCE);
+    drop(greeted(&broker, false).await);
+    forgotten(&broker, FORMER).await;
+    let mut own = greeted_as(&broker, "one", false).await;
+    own.subscribed().await;
+    drop(own);
+    for _ in 0..3 {
+        refused(&broker, "one").await;
+    }
+    let mut own = greeted_as(&broker, "one", true).await;
+    own.send(&[publish("plant/1/t", 1, "kept")]).await;
+    assert_eq!(receiver.message().await.payload, "kept");
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_former_session_that_is_refused_for_a_moment_is_drained_afterwards() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start_after(&broker, FORMER, SHORT);
+    // At first nobody is known.
+    for client_id in [FORMER, "one", FORMER] {
+        refused(&broker, client_id).await;
+    }
+    let mut preparing = greeted_as(&broker, "one", false).await;
+    preparing.subscribed().await;
+    preparing.left().await;
+    let former = draining(&broker).await;
+    assert_eq!(receiver.message().await.payload, "1");
+    drop(former); // not acknowledged
+    for _ in 0..2 {
+        refused(&broker, FORMER).await;
+    }
+    let mut former = greeted_as(&broker, FORMER, true).await;
+    former.send(&[publish("plant/1/t", 1, "1")]).await;
+    former.unsubscribed().await;
+    let message = receiver.message().await;
+    receiver.session.acknowledge(message.receipt.unwrap());
+    assert_eq!(former.acknowledged().await, 1);
+    former.left().await;
+    forgotten(&broker, FORMER).await;
+    greeted_as(&broker, "one", true).await;
+    receiver.end().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_knows_the_former_user_only_is_asked_for_the_present_one_each_time() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start_after(&broker, FORMER, SHORT);
+    drop(greeted_as(&broker, FORMER, true).await);
+    for number in 1..=2 {
+        refused(&broker, "one").await;
+        let mut before = greeted_as(&broker, FORMER, false).await;
+        before.subscribed().await;
+        before.send(&[publish("plant/1/t", number, "1")]).await;
+        let message = receiver.message().await;
+        receiver.session.acknowledge(message.receipt.unwrap());
+        assert_eq!(before.acknowledged().await, number);
+    }
+    let mut preparing = greeted_as(&broker, "one", false).await;
+    preparing.subscribed().await;
+    preparing.left().await;
+    let mut former = greeted_as(&broker, FORMER, true).await;
+    former.unsubscribed().await;
+    former.left().await;
+    forgotten(&broker, FORMER).await;
+    receiver.end().await;
 }

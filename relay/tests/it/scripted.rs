@@ -87,6 +87,16 @@ impl Connection {
         self.send(&[Packet::ConnAck(answer)]).await;
     }
 
+    /// Refuses the client, and ends the connection.
+    pub(crate) async fn refuse(mut self) {
+        let answer = ConnAck {
+            session_present: false,
+            code: ConnectReturnCode::NotAuthorized,
+            properties: None,
+        };
+        self.send(&[Packet::ConnAck(answer)]).await;
+    }
+
     /// The next packet. Pings are answered in passing.
     pub(crate) async fn packet(&mut self) -> Packet {
         loop {
@@ -155,7 +165,8 @@ impl Connection {
         for packet in packets {
             packet.write(&mut bytes, Some(PACKET_BYTES)).unwrap();
         }
-        self.stream.write_all(&bytes).await.unwrap();
+        let written = self.stream.write_all(&bytes);
+        soon("the client reads", written).await.unwrap();
     }
 }
 

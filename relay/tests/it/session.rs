@@ -227,9 +227,11 @@ async fn of_two_processes_with_one_identity_the_other_goes_on_when_one_stops() {
     let (_session, task) = Session::start_with(options, short, events, stop.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
-    assert_eq!(received.recv().await, Some(SessionEvent::Connected));
+    let first = soon("a connection", received.recv()).await;
+    assert_eq!(first, Some(SessionEvent::Connected));
     let mut copy = site.connect_node(&site.one).await;
-    let Some(SessionEvent::Disconnected { reason }) = received.recv().await else {
+    let next = soon("an interruption", received.recv()).await;
+    let Some(SessionEvent::Disconnected { reason }) = next else {
         panic!("it was not interrupted");
     };
     assert!(reason.is_takeover(), "{reason}");
@@ -238,7 +240,7 @@ async fn of_two_processes_with_one_identity_the_other_goes_on_when_one_stops() {
     let again = async { while received.recv().await != Some(SessionEvent::Connected) {} };
     soon("it goes on", again).await;
     stop.cancel();
-    tasks.join_all().await;
+    soon("the end of the session", tasks.join_all()).await;
 }
 
 #[tokio::test]

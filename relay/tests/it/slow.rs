@@ -70,7 +70,11 @@ async fn flood(site: &Site, quality: QoS) {
 
 /// The bytes that the relay had for a client that now reads everything: until one more message,
 /// which it gets at once when nothing else waits.
-async fn bytes_that_waited(site: &Site, mut sleeper: TlsStream<TcpStream>) -> usize {
+async fn bytes_that_waited(site: &Site, sleeper: TlsStream<TcpStream>) -> usize {
+    soon("the end of what waited", read_all(site, sleeper)).await
+}
+
+async fn read_all(site: &Site, mut sleeper: TlsStream<TcpStream>) -> usize {
     let node = site.raw_node(&site.one).await;
     let mut total = 0;
     let mut buffer = vec![0; 1 << 20];

@@ -1,6 +1,6 @@
 # Completes command lines of haar in bash.
 _haar() {
-    local line="${COMP_LINE:0:COMP_POINT}" typed part found IFS=$' \t\n'
+    local line="${COMP_LINE:0:COMP_POINT}" typed part found candidate IFS=$' \t\n'
     # The words as haar gets them: completion's own words end at : = @ as well.
     local -a words
     read -ra words <<< "$line"
@@ -11,9 +11,10 @@ _haar() {
         compopt -o default 2> /dev/null
         return
     fi
-    IFS=$'\n'
-    COMPREPLY=($found)
-    COMPREPLY=("${COMPREPLY[@]%%$'\t'*}")
+    # Line by line: the shell would take signs in the explanations for patterns of files.
+    while IFS= read -r candidate; do
+        [ -n "$candidate" ] && COMPREPLY+=("${candidate%%$'\t'*}")
+    done <<< "$found"
     # Bash replaces only the last of its own words.
     part="${typed%"$2"}"
     COMPREPLY=("${COMPREPLY[@]#"$part"}")

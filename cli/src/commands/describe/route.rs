@@ -194,11 +194,20 @@ fn pairs_table(detail: &RouteDetail, now: u64, wide: bool) -> (String, Remarks) 
         remarks.add(&what, &pair.health, now);
     }
     let mut table = table.render("No messages can pass: one of its ends has no instance.");
-    if pairs.len() > shown {
-        let more = pairs.len() - shown;
-        table += &format!("And {more} more pairs: `--output wide` shows all of them.\n");
-    }
+    table += &more(pairs.len(), shown, detail.pairs_omitted);
     (table, remarks)
+}
+
+/// How many pairs are not in the table, of which the site has told so many and left out the others.
+fn more(told: usize, shown: usize, omitted: u64) -> String {
+    let left = told.saturating_sub(shown) as u64;
+    let more = left.saturating_add(omitted);
+    match (left, omitted) {
+        (0, 0) => String::new(),
+        (0, _) => format!("And {more} more pairs, none of which does worse.\n"),
+        (_, 0) => format!("And {more} more pairs: `--output wide` shows all of them.\n"),
+        _ => format!("And {more} more pairs: `--output wide` shows the {told} worst of all.\n"),
+    }
 }
 
 /// The relays between two ends, with what is wrong with each.
@@ -232,6 +241,23 @@ mod tests {
                 "hub": { "since_ms": NOW_MS - 95_000, "until_ms": NOW_MS - 1_000 },
             },
         })
+    }
+
+    #[test]
+    fn pairs_that_are_not_shown_are_counted_also_where_the_site_does_not_tell_them() {
+        assert_eq!(more(7, 50, 0), "");
+        assert_eq!(
+            more(60, 50, 0),
+            "And 10 more pairs: `--output wide` shows all of them.\n"
+        );
+        assert_eq!(
+            more(1_000, 50, 9_000),
+            "And 9950 more pairs: `--output wide` shows the 1000 worst of all.\n"
+        );
+        assert_eq!(
+            more(1_000, 1_000, 9_000),
+            "And 9000 more pairs, none of which does worse.\n"
+        );
     }
 
     #[test]

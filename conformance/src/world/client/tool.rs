@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use super::Heard;
 use crate::broker::HOST;
+use crate::child;
 use crate::world::devices::{Protocol, Publish, unhex};
 
 /// What starts `mosquitto_pub` for messages that differ in their bodies only: one, or lines of text. `input`
@@ -129,7 +130,7 @@ fn properties(command: &mut Command, message: &Publish) {
 }
 
 pub(super) fn version(program: &Path) -> anyhow::Result<String> {
-    let output = Command::new(program).arg("--version").output()?;
+    let output = child::output(Command::new(program).arg("--version"), child::SHORT)?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = said.split_whitespace().nth(2);
     Ok(version.context("mosquitto_pub says no version")?.to_owned())

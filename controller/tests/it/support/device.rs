@@ -1,7 +1,7 @@
 //! A device: a key, an enrolment, and a real session with the site's relay.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use haar_protocol::assignment::Assignment;
 use haar_protocol::ids::{NodeId, SiteId};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::http::{Client, Reply};
 use super::site::TestSite;
+use super::wait::DEADLINE;
 
 pub(crate) fn now_ms() -> u64 {
     u64::try_from(
@@ -230,7 +231,7 @@ impl Link {
                 }
             }
         };
-        let timed = async { tokio::time::timeout(Duration::from_secs(30), wait).await };
+        let timed = async { tokio::time::timeout(DEADLINE, wait).await };
         self.handle
             .block_on(timed)
             .unwrap_or_else(|_| panic!("waited too long: {what}"))
@@ -257,7 +258,10 @@ impl Link {
     }
 
     pub(crate) fn publish(&self, message: Outgoing) {
-        self.handle.block_on(self.session.publish(message)).unwrap();
+        let publish = self.session.publish(message);
+        let timed = async { tokio::time::timeout(DEADLINE, publish).await };
+        let published = self.handle.block_on(timed);
+        published.expect("there is room in the queue").unwrap();
     }
 }
 

@@ -1,7 +1,9 @@
-//! What tests share: a site that runs, its HTTP client, devices that join it, modules to push.
+//! What tests share: a site that runs, its HTTP client, devices that join it, modules to push,
+//! programs to run.
 
 pub(crate) mod device;
 pub(crate) mod http;
 pub(crate) mod modules;
+pub(crate) mod program;
 pub(crate) mod site;
 pub(crate) mod wait;

@@ -8,10 +8,10 @@ use haar_protocol::ids::SiteId;
 use haar_protocol::keys::{PublicKey, SecretKey};
 use haar_protocol::rest::{ApplyResult, PublisherRequest, SiteInfo};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 use super::http::{Client, Reply};
 use super::modules::{Recipe, content_path};
+use super::wait::TestRuntime;
 
 /// The publisher that [`TestSite::with_publisher`] trusts.
 pub(crate) fn publisher() -> SecretKey {
@@ -19,7 +19,7 @@ pub(crate) fn publisher() -> SecretKey {
 }
 
 pub(crate) struct TestSite {
-    pub(crate) runtime: Runtime,
+    pub(crate) runtime: TestRuntime,
     pub(crate) directory: TempDir,
     controller: Option<Controller>,
     pub(crate) client: Client,
@@ -52,18 +52,14 @@ impl TestSite {
     /// Starts one with other arguments.
     pub(crate) fn start_with(change: impl FnOnce(&mut RunArguments)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = TestRuntime::new();
         let mut arguments = arguments(directory.path());
         change(&mut arguments);
-        let controller = runtime.block_on(Controller::start(&arguments)).unwrap();
-        Self::of(runtime, directory, controller)
+        let started = runtime.finish("the controller starts", Controller::start(&arguments));
+        Self::of(runtime, directory, started.unwrap())
     }
 
-    fn of(runtime: Runtime, directory: TempDir, controller: Controller) -> Self {
+    fn of(runtime: TestRuntime, directory: TempDir, controller: Controller) -> Self {
         let context: Context =
             toml::from_str(&std::fs::read_to_string(controller.context()).unwrap()).unwrap();
         let bearer = format!("Bearer {}", context.token);
@@ -126,7 +122,10 @@ impl TestSite {
     /// Stops the controller in order.
     pub(crate) fn stop(&mut self) {
         if let Some(controller) = self.controller.take() {
-            self.runtime.block_on(controller.stop());
+            let has_stopped = self.runtime.within(controller.stop()).is_some();
+            // A test that is failing already says why.
+            let is_failing = std::thread::panicking();
+            assert!(has_stopped || is_failing, "the controller does not stop");
         }
     }
 
@@ -138,9 +137,9 @@ impl TestSite {
             ref directory,
             ..
         } = self;
-        let controller = runtime
-            .block_on(Controller::start(&arguments(directory.path())))
-            .unwrap();
+        let arguments = arguments(directory.path());
+        let started = runtime.finish("the controller starts again", Controller::start(&arguments));
+        let controller = started.unwrap();
         let context: Context =
             toml::from_str(&std::fs::read_to_string(controller.context()).unwrap()).unwrap();
         let bearer = format!("Bearer {}", context.token);

@@ -1,5 +1,6 @@
 //! Outlets that come, go, change and publish, on a node whose agent and database fail in every order.
 
+mod failing;
 mod wanted;
 
 use std::path::Path;
@@ -62,19 +63,24 @@ struct Node {
 }
 
 impl Node {
+    fn new(routes: [Option<Delivery>; 2]) -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            copy: None,
+            wanted: Wanted {
+                life: Some(0),
+                routes,
+            },
+            last: [0; 2],
+        }
+    }
+
     fn path(&self) -> &Path {
         self.directory.path()
     }
 
     async fn start(&self) -> Running {
-        let (store, thread) = Store::open(self.path()).unwrap();
-        let mut running = Running {
-            store,
-            thread,
-            registry: Registry::default(),
-            numbers: Numbers::default(),
-            bus: Bus::default(),
-        };
+        let mut running = Running::with(Store::open(self.path()).unwrap());
         running.assign(&self.wanted).await;
         running
     }
@@ -131,17 +137,31 @@ impl Node {
 }
 
 impl Running {
+    fn with((store, thread): (Store, StoreThread)) -> Self {
+        Self {
+            store,
+            thread,
+            registry: Registry::default(),
+            numbers: Numbers::default(),
+            bus: Bus::default(),
+        }
+    }
+
     async fn assign(&mut self, wanted: &Wanted) -> Overflow {
-        let assignment = wanted.assignment();
-        let lives = Lives::of(&assignment);
+        let lives = Lives::of(&wanted.assignment());
         let over = self.store.follow_lives(lives.clone(), vec![]).await;
         let over = over.unwrap();
         self.store.follow_lives(lives, over).await.unwrap();
+        self.open(wanted).await.unwrap()
+    }
+
+    async fn open(&mut self, wanted: &Wanted) -> anyhow::Result<Overflow> {
+        let assignment = wanted.assignment();
         let (store, registry) = (&self.store, &mut self.registry);
         let opened = self.numbers.open_logs(store, registry, &assignment).await;
         let table = self.registry.compile(&assignment);
         self.bus.set_table(table);
-        opened.unwrap()
+        opened
     }
 
     async fn end(mut self, in_order: bool) {
@@ -155,15 +175,7 @@ impl Running {
 }
 
 async fn play(steps: Vec<Step>) {
-    let mut node = Node {
-        directory: tempfile::tempdir().unwrap(),
-        copy: None,
-        wanted: Wanted {
-            life: Some(0),
-            routes: [Some(Delivery::Durable), Some(Delivery::Live)],
-        },
-        last: [0; 2],
-    };
+    let mut node = Node::new([Some(Delivery::Durable), Some(Delivery::Live)]);
     let mut running = node.start().await;
     for step in steps {
         match step {
@@ -214,15 +226,7 @@ proptest! {
 
 #[tokio::test]
 async fn what_was_handled_does_not_go_with_its_route() {
-    let mut node = Node {
-        directory: tempfile::tempdir().unwrap(),
-        copy: None,
-        wanted: Wanted {
-            life: Some(0),
-            routes: [Some(Delivery::Durable), None],
-        },
-        last: [0; 2],
-    };
+    let mut node = Node::new([Some(Delivery::Durable), None]);
     let mut running = node.start().await;
     node.publish(&running, 0, 10).await;
     let mut cache = PortCache::default();

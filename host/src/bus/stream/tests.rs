@@ -142,3 +142,25 @@ async fn a_log_whose_last_messages_are_lost_has_nothing_more() {
     assert_eq!(take(&stream, &store, 10).await.len(), 0);
     assert!(!stream.is_ready(Instant::now()));
 }
+
+#[tokio::test]
+async fn what_is_lost_of_a_log_does_not_wait() {
+    for done_before in [true, false] {
+        let (_directory, store, stream) = scene().await;
+        stream.reader.log.committed(8, [], None, 0);
+        let batch = take(&stream, &store, 10).await;
+        if done_before {
+            (1..=5).for_each(|position| stream.done(position));
+            assert_eq!(stream.len(), 2);
+        }
+        assert_eq!(take(&stream, &store, 10).await.len(), 0);
+        if !done_before {
+            assert_eq!(stream.len(), 7, "what was taken is not done with");
+            (1..=5).for_each(|position| stream.done(position));
+        }
+        assert!(stream.is_empty());
+        drop(batch);
+        stream.begin();
+        assert!(!stream.is_ready(Instant::now()));
+    }
+}

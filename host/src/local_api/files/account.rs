@@ -3,6 +3,7 @@
 //! second.
 
 use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -225,7 +226,9 @@ impl Account {
             book.is_walking = true;
         }
         let account = Arc::clone(self);
-        self.opening.thread.begin_call(move || account.walk());
+        if let Err(error) = self.opening.thread.begin_call(move || account.walk()) {
+            self.note(Err(error));
+        }
     }
 
     fn walk(&self) {
@@ -236,6 +239,11 @@ impl Account {
         };
         let usage = walk::usage(&self.opening.root, &open);
         drop(open);
+        self.note(usage);
+    }
+
+    /// Writes down what a walk has found.
+    fn note(&self, usage: io::Result<u64>) {
         let mut book = self.book();
         match usage {
             Ok(bytes) => book.ledger.end_walk(bytes),

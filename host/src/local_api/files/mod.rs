@@ -370,7 +370,7 @@ impl Drop for Resources {
     fn drop(&mut self) {
         let table = std::mem::take(&mut self.table);
         if self.thread.is_in_use() {
-            self.thread.begin_call(move || drop(table));
+            let _ = self.thread.begin_call(move || drop(table)); // dropped all the same
         }
     }
 }

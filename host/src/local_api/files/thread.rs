@@ -3,18 +3,22 @@
 //! holds this thread and nothing else. It is started with the first operation and ends when it is idle.
 //!
 //! wasmtime-wasi hands what blocks to the runtime in whose context it is polled: here to a runtime that
-//! has no tasks and one blocking thread.
+//! has no tasks and one blocking thread. Where the system gives no thread, tokio panics; what is handed over
+//! here is answered with an error.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use haar_protocol::text;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Bytes of the thread's stack: what runs there does not recurse.
@@ -25,9 +29,11 @@ const HANGS_AFTER: Duration = Duration::from_secs(1);
 const PATH_BYTES_MAX: usize = 200;
 
 /// See the head of this file. One for each microservice, over all its instances.
-#[derive(Default)]
 pub struct FileThread {
     runtime: OnceLock<Runtime>,
+    stack_bytes: usize,
+    /// How many threads there are: one or none.
+    threads: Arc<AtomicUsize>,
     /// Taken for a moment, by the instance's task and by the control loop.
     current: Mutex<Current>,
     freed: Notify,
@@ -48,6 +54,12 @@ struct Operation {
     since: Instant,
 }
 
+impl Default for FileThread {
+    fn default() -> Self {
+        Self::with_stack(STACK_BYTES)
+    }
+}
+
 impl fmt::Debug for FileThread {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("FileThread").finish_non_exhaustive()
@@ -55,6 +67,16 @@ impl fmt::Debug for FileThread {
 }
 
 impl FileThread {
+    fn with_stack(stack_bytes: usize) -> Self {
+        Self {
+            runtime: OnceLock::new(),
+            stack_bytes,
+            threads: Arc::default(),
+            current: Mutex::default(),
+            freed: Notify::new(),
+        }
+    }
+
     /// Polls an operation of wasmtime-wasi so that what blocks in it does so on this thread. `what` and
     /// `path` name it for people.
     pub async fn run<F: Future>(
@@ -76,6 +98,9 @@ impl FileThread {
     }
 
     /// Runs what blocks on this thread.
+    ///
+    /// # Errors
+    /// Those of `f`; also when there can be no thread.
     pub async fn call<T: Send + 'static>(
         self: &Arc<Self>,
         what: &'static str,
@@ -83,14 +108,35 @@ impl FileThread {
         f: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let under_way = self.begin(what, path);
-        let outcome = self.handle().spawn_blocking(f).await;
+        let outcome = match self.spawn(f) {
+            Ok(handed_over) => handed_over.await.map_err(io::Error::other).flatten(),
+            Err(error) => Err(error),
+        };
         under_way.end();
-        outcome.map_err(io::Error::other)?
+        outcome
     }
 
     /// Runs what blocks on this thread, and waits for nothing.
-    pub fn begin_call(&self, f: impl FnOnce() + Send + 'static) {
-        self.handle().spawn_blocking(f);
+    ///
+    /// # Errors
+    /// When there can be no thread: then it is dropped.
+    pub fn begin_call(&self, f: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.spawn(f).map(drop)
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<T>> {
+        let handle = self.handle();
+        if self.threads.load(Ordering::Relaxed) == 0 {
+            // One that does nothing says whether there can be one, and why not.
+            let probe = std::thread::Builder::new().stack_size(self.stack_bytes);
+            probe.spawn(|| {})?;
+        }
+        // It may have taken the last one.
+        catch_unwind(AssertUnwindSafe(|| handle.spawn_blocking(f)))
+            .map_err(|_| io::Error::other("the system gives no thread"))
     }
 
     /// Calls what may hand something to this thread and does not wait itself.
@@ -160,10 +206,17 @@ impl FileThread {
 
     fn handle(&self) -> &Handle {
         let runtime = self.runtime.get_or_init(|| {
+            let (started, ended) = (Arc::clone(&self.threads), Arc::clone(&self.threads));
             Builder::new_current_thread()
                 .max_blocking_threads(1)
-                .thread_stack_size(STACK_BYTES)
+                .thread_stack_size(self.stack_bytes)
                 .thread_name("haar-files")
+                .on_thread_start(move || {
+                    started.fetch_add(1, Ordering::Relaxed);
+                })
+                .on_thread_stop(move || {
+                    ended.fetch_sub(1, Ordering::Relaxed);
+                })
                 .build()
                 .expect("a runtime without drivers asks the system for nothing")
         });
@@ -202,11 +255,14 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if !self.has_ended {
             let (behind, number) = (Arc::downgrade(&self.thread), self.number);
-            self.thread.begin_call(move || {
+            let behind = move || {
                 if let Some(thread) = behind.upgrade() {
                     thread.end(number);
                 }
-            });
+            };
+            if self.thread.begin_call(behind).is_err() {
+                self.thread.end(number); // there is no thread that could be at it
+            }
         }
     }
 }
@@ -245,11 +301,26 @@ mod tests {
     async fn a_microservice_that_goes_waits_for_no_thread() {
         let thread = Arc::<FileThread>::default();
         let (held, ended) = sync_channel::<()>(0);
-        thread.begin_call(move || {
+        let begun = thread.begin_call(move || {
             let _ = ended.recv(); // until the test has ended
         });
+        begun.unwrap();
         drop(thread);
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn where_the_system_gives_no_thread_there_is_an_error_and_nothing_hangs() {
+        // No system has room for its stack.
+        let thread = Arc::new(FileThread::with_stack(1 << (usize::BITS - 16)));
+        for _ in 0..2 {
+            let called = thread.call("open", "a", || Ok(7)).await;
+            assert!(called.is_err(), "{called:?}");
+            assert!(thread.begin_call(|| {}).is_err());
+        }
+        assert_eq!(thread.unfinished(), None);
+        drop(thread.begin("read", "b")); // given up
+        thread.until_free().await;
     }
 
     #[tokio::test]

@@ -254,7 +254,7 @@ impl HostDescriptor for FilesView<'_> {
         self.files.descriptors.remove(&fd.rep());
         let descriptor = self.inner.table.delete(fd)?;
         // Closing may wait for a file server that has not yet got everything.
-        self.thread().begin_call(move || drop(descriptor));
+        let _ = self.thread().begin_call(move || drop(descriptor)); // closed all the same
         Ok(())
     }
 

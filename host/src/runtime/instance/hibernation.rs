@@ -10,7 +10,8 @@
 //!
 //! For the guest it is an orderly stop, and a start like any other: what it wants to have again it keeps
 //! in its key-value store. Its timers stay set, those that are not kept in the store too, and tick when
-//! they are due. It does not hibernate while messages wait for another attempt.
+//! they are due. It does not hibernate while messages wait for another attempt. One whose module has to be
+//! verified again ends instead of waking up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

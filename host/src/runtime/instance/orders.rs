@@ -30,6 +30,9 @@ pub struct Orders {
     pub retry: RetryPolicy,
     /// To finish: one last call, no longer than this.
     pub stop: Option<Duration>,
+    /// Others are trusted than when its module was verified: what runs goes on, and no other instance begins
+    /// before it is verified again.
+    pub unverified: bool,
 }
 
 impl Orders {
@@ -40,6 +43,7 @@ impl Orders {
             limits: spec.limits.clone(),
             retry: spec.retry.clone(),
             stop: None,
+            unverified: false,
         }
     }
 }

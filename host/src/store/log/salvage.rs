@@ -1,11 +1,14 @@
 //! Recovers logs from a damaged database. The messages of each batch are filed one by one, so that a
 //! missing batch does not make the batches after it unusable; then the rows of the logs are brought in
-//! line with the messages that are there.
+//! line with the messages that are there. The same for the logs of a sound database that is an older copy.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::batch::{self, Found, Section};
+use super::batches::{Batches, Room};
 use super::{LogId, POSITION_BITS, filed};
+use crate::store::ages::AgeClock;
+use crate::store::health::Damage;
 use crate::store::salvage::is_taken;
 use crate::store::{integer, natural};
 
@@ -160,4 +163,30 @@ pub(in crate::store) fn settle(
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     Ok((natural(there), natural(wanted - there)))
+}
+
+/// Files everything that waits in batches, and [settles](settle) the logs of a database that is whole and an
+/// older copy: nothing of it is lost.
+///
+/// # Errors
+/// When the database can't be read or written. What does not go together is damage.
+pub(in crate::store) fn number_again(
+    connection: &Connection,
+    now_ms: u64,
+    numbers: u64,
+) -> anyhow::Result<()> {
+    let ages = AgeClock::new();
+    ages.resume(connection)?;
+    let room = Room {
+        batches_bytes: 0, // all of them are too large
+        ..Room::default()
+    };
+    match Batches::new(room, ages).make_room(connection) {
+        Err(error) if !error.is::<rusqlite::Error>() => {
+            return Err(Damage(format!("{error:#}")).into());
+        }
+        filed => filed?,
+    }
+    settle(connection, now_ms, numbers)?;
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Databases damaged in every way that a card has: the store opens, works, says what became of it, and
 //! has what could be read.
 
+mod older;
+
 use haar_protocol::assignment::MicroserviceName;
 
 use super::super::key_value::Bucket;

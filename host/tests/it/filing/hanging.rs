@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use haar_protocol::grants::Access;
+use haar_protocol::keys::SecretKey;
 use haar_protocol::log::LogLine;
 use haar_protocol::quantity::Millis;
-use haar_protocol::status::FailureCause;
+use haar_protocol::status::{FailureCause, State, Status};
 
 use super::office::Office;
 use super::{directory, with_private_directory};
@@ -17,8 +19,11 @@ use crate::node::of;
 /// A file system (FUSE) whose server answers nothing, not even its first question.
 struct DeadServer {
     folder: PathBuf,
-    _server: File,
+    server: Option<File>,
 }
+
+/// How long unmounting may take.
+const UNMOUNT_MAX: Duration = Duration::from_secs(30);
 
 impl DeadServer {
     /// None where this process may not mount anything.
@@ -34,17 +39,22 @@ impl DeadServer {
         let is_mounted = mounted.is_ok_and(|mounted| mounted.status.success());
         is_mounted.then(|| Self {
             folder: folder.to_owned(),
-            _server: server,
+            server: Some(server),
         })
     }
 }
 
 impl Drop for DeadServer {
     fn drop(&mut self) {
-        let _ = Command::new("umount")
-            .arg("--lazy")
-            .arg(&self.folder)
-            .output(); // or the test has failed before
+        // The kernel answers for a server that is gone: nothing that has asked it waits any more.
+        self.server.take();
+        let mut unmount = Command::new("umount");
+        unmount.arg("--lazy").arg(&self.folder);
+        let (done, is_done) = sync_channel(1);
+        std::thread::spawn(move || {
+            let _ = done.send(unmount.output()); // or the test has ended
+        });
+        let _ = is_done.recv_timeout(UNMOUNT_MAX); // or the test has failed before
     }
 }
 
@@ -72,9 +82,8 @@ async fn a_file_server_that_never_answers_holds_up_only_those_who_ask_it() {
         office.tell(name, "/shared/dead/file").await;
     }
     for name in HANGING {
-        let has_failed = |status: &haar_protocol::status::Status| {
-            of(status, name).is_some_and(|one| one.last_failure.is_some())
-        };
+        let has_failed =
+            |status: &Status| of(status, name).is_some_and(|one| one.last_failure.is_some());
         let status = office.site.status(&office.node.id, has_failed).await;
         let failure = of(&status, name).unwrap().last_failure.clone().unwrap();
         assert_eq!(failure.cause, FailureCause::Deadline);
@@ -122,5 +131,26 @@ async fn a_granted_directory_that_no_longer_answers_is_reported_and_holds_up_not
     let told = |line: &LogLine| line.text.starts_with(&gone);
     office.site.line(&office.node.id, told).await;
     std::fs::create_dir(granted.path()).unwrap();
+    office.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_trusted_no_more_stops_although_its_directory_does_not_answer() {
+    let granted = tempfile::tempdir().unwrap();
+    let mut office = Office::open(&["files"], |spec| {
+        spec.grants.directories = vec![directory(granted.path(), "/granted", Access::ReadOnly)];
+    })
+    .await;
+    let Some(server) = DeadServer::mount(granted.path()) else {
+        eprintln!("nothing can be mounted here: not tried");
+        return office.close().await;
+    };
+    office.assignment.number += 1;
+    office.assignment.publishers[0].key = SecretKey::from_seed([44; 32]).public();
+    office.site.assign(&office.assignment).await;
+    let refused =
+        |status: &Status| of(status, "files").is_some_and(|one| one.state == State::Refused);
+    office.site.status(&office.node.id, refused).await;
+    drop(server);
     office.close().await;
 }

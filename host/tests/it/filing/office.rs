@@ -1,6 +1,7 @@
 //! A node on whose files microservices work as a test tells them, in words of the guest `files`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use haar_conformance_artifacts as artifacts;
@@ -120,5 +121,14 @@ impl Office {
 
     pub(super) async fn close(mut self) {
         self.node.stop().await;
+    }
+}
+
+/// Tells others that it is over, also when a test fails: they would go on for ever.
+pub(super) struct Told<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -115,13 +115,18 @@ impl Arguments {
             (Some(application), _) => format!("{path}?application={application}"),
             (None, Kind::Events) => {
                 let since = client.since(self.since)?;
-                let all = (!self.names.is_empty()).then_some(EVENTS_ALL);
-                let tail = self.tail.or(all);
+                let tail = self.event_tail();
                 let tail = tail.map_or_else(String::new, |tail| format!("tail={tail}"));
                 format!("{path}?{since}{tail}")
             }
             (None, _) => path.to_owned(),
         })
+    }
+
+    /// So many events are looked at; as many as the site says when there is none.
+    fn event_tail(&self) -> Option<u32> {
+        let all = (!self.names.is_empty()).then_some(EVENTS_ALL);
+        self.tail.or(all)
     }
 
     fn show(&self, client: &Client, answer: &str, options: &Options) -> Result<()> {
@@ -206,5 +211,31 @@ impl Arguments {
             }
             Kind::Events => tables::events(&client.parse::<List<Event>>(answer)?.items),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn an_event_is_looked_for_among_all() {
+        for (line, tail) in [
+            ("get events", None),
+            ("get events --tail 5", Some(5)),
+            ("get event 12", Some(EVENTS_ALL)),
+            ("get event 12 --tail 5", Some(5)),
+        ] {
+            let line = Line::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(line.arguments.event_tail(), tail);
+        }
     }
 }

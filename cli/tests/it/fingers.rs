@@ -37,6 +37,8 @@ fn names(answer: &Value) -> Vec<&str> {
 /// What the script for bash offers at the end of a line.
 fn completed(system: &System, line: &str) -> Vec<String> {
     let script = r#"
+        # What people have set must not matter.
+        shopt -s nullglob
         source <("$HAAR" completions bash)
         COMP_LINE="$1" COMP_POINT="${#1}"
         # Readline's words end at these.
@@ -156,6 +158,8 @@ fn bash_completes_names_of_what_the_site_has() {
         ("haar get nodes --output=js", "json"),
         ("haar delete publisher t", "team"),
         ("haar get nodes nothing", ""),
+        // Its explanation has signs of a pattern of files.
+        ("haar get events --tai", "--tail"),
     ] {
         assert_eq!(completed(&system, line).join(" "), expected, "{line}");
     }

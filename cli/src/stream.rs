@@ -106,6 +106,8 @@ pub(crate) fn follow_logs(
     let mut last = None;
     let mut pause = Duration::ZERO;
     let mut connected_once = false;
+    // Why there is no connection is told once, until there is one.
+    let mut said = String::new();
     while !stop() {
         let tail = last.map_or(tail, |_| OVERLAP_LINES);
         let path = format!("logs?{filter}tail={tail}&follow=true");
@@ -121,8 +123,11 @@ pub(crate) fn follow_logs(
         if stop() {
             return Ok(());
         }
-        if !pause.is_zero() {
+        if pause.is_zero() {
+            said = String::new();
+        } else if said != cut {
             on(Followed::Cut(&cut))?;
+            said = cut;
         }
         pause = (pause * 2).clamp(Duration::from_millis(250), PAUSE_MAX);
         interrupt::sleep(pause)?;

@@ -4,6 +4,7 @@
 
 mod claims;
 mod checker;
+mod disk;
 mod trials;
 
 use std::path::PathBuf;

@@ -1,7 +1,5 @@
 //! What is done to the site, one trial after the other, and what it says of itself all the while.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::checker::{NOTICED_MS, SETTLED_MS, Truth, World, check, check_applied};
 use super::claims::{self, now_ms};
+use super::disk::Disk;
 use crate::application::Application;
 use crate::case::Skipped;
 use crate::chaos::Proxy;
@@ -21,8 +20,6 @@ use crate::site::{Agent, Site};
 const APPLICATION: &str = "truth";
 /// How far behind a wrong clock is: beyond the tolerance of every relay.
 const BEHIND: &str = "-2h";
-/// The size of a disk that is filled.
-const DISK: &str = "size=64m";
 /// How long the last round waits before it reports false words.
 const PATIENCE_MS: u64 = 90_000;
 /// How many lines an agent may log while its disk is full.
@@ -358,46 +355,4 @@ fn signal(agent: &Agent, signal: &str) -> anyhow::Result<()> {
 
 fn lines(log: &Path) -> anyhow::Result<usize> {
     Ok(std::fs::read_to_string(log)?.lines().count())
-}
-
-/// A small file system in memory.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None` without the right to mount.
-    fn mount(path: &Path) -> anyhow::Result<Option<Self>> {
-        std::fs::create_dir_all(path)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", DISK, "tmpfs"])
-            .arg(path)
-            .stderr(std::process::Stdio::null())
-            .status();
-        Ok(mounted
-            .is_ok_and(|status| status.success())
-            .then(|| Self(path.to_owned())))
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Fills the remaining space.
-    fn fill(&self) -> anyhow::Result<()> {
-        let mut file = File::create(self.filler())?;
-        let block = vec![1; 64 << 10];
-        while file.write_all(&block).is_ok() {}
-        while file.write_all(&block[..512]).is_ok() {}
-        Ok(())
-    }
-
-    fn free(&self) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(self.filler())?)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: a process with an open file keeps it until it ends.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

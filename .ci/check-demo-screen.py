@@ -146,7 +146,7 @@ def spike_and_quit():
     with Terminal(24, 80) as demo:
         demo.wait_page()
         demo.press(b"s")
-        is_alert = re.compile(r"^! .* ago  sensor +load is ", re.MULTILINE)
+        is_alert = re.compile(r"^! .* (ago|now)  sensor +(.*; )?load is ", re.MULTILINE)
         demo.wait("an alert", lambda: is_alert.search(demo.text()))
         # The sampler has a new configuration, and is not counted until its node has said so.
         parts = ["5 of 5 run", "NODE", "MICROSERVICE", "ROUTE", "[s] spike", "█"]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::graph::graph;
 use super::super::spike::{Shown, State};
-use super::super::watch::{NodeView, View};
+use super::super::watch::{Message, NodeView, View};
 use super::super::words;
 use super::look::Look;
 use super::{NAME_MOST, rate, running};
@@ -16,6 +16,9 @@ use crate::output;
 
 /// Columns of numbers.
 const NUMBER: usize = 9;
+
+/// Alerts of one node that are as close as that are told in one row, in milliseconds.
+const TOGETHER_MS: u64 = 1_000;
 
 /// What the blocks are made of.
 pub(super) struct Page<'a> {
@@ -79,7 +82,7 @@ impl Page<'_> {
         if alerts.latest.is_empty() {
             lines.push(self.look.paint(Style::new().dim(), "   none yet"));
         }
-        for message in alerts.latest.iter().rev().take(rows) {
+        for (message, texts) in together(alerts.latest.iter().rev(), rows) {
             let age = match self.view.now_ms.saturating_sub(message.time_ms) / 1_000 {
                 0 => "now".to_owned(),
                 seconds => format!("{} ago", output::duration(seconds * 1_000)),
@@ -92,7 +95,7 @@ impl Page<'_> {
             let text = format!(
                 "{} {}",
                 self.look.pad(&node, self.node_columns),
-                words::alert(&message.value)
+                texts.join("; ")
             );
             lines.push(format!(
                 "{sign} {age:>NUMBER$}  {}",
@@ -310,4 +313,29 @@ impl Page<'_> {
             .find(|alert| is_about(alert))
             .is_some_and(words::is_left)
     }
+}
+
+/// The first rows of alerts, with their words. What a node says within a second is one row, so that a
+/// machine on which everything becomes unusual at once pushes nothing off the page.
+fn together<'m>(
+    alerts: impl Iterator<Item = &'m Message>,
+    rows: usize,
+) -> Vec<(&'m Message, Vec<String>)> {
+    let mut found: Vec<(&Message, Vec<String>)> = Vec::new();
+    for alert in alerts {
+        let key = |one: &Message| {
+            let node = words::text(&one.value, "node").to_owned();
+            (node, words::is_left(&one.value))
+        };
+        let is_with = |one: &Message| {
+            key(one) == key(alert) && one.time_ms.abs_diff(alert.time_ms) <= TOGETHER_MS
+        };
+        let text = words::alert(&alert.value);
+        match found.iter().position(|(first, _)| is_with(first)) {
+            Some(row) => found[row].1.push(text),
+            None if found.len() < rows => found.push((alert, vec![text])),
+            None => {}
+        }
+    }
+    found
 }

@@ -180,6 +180,32 @@ fn a_page_of_80_columns_and_24_rows_has_everything() {
 }
 
 #[test]
+fn an_alert_stays_on_the_page_when_everything_is_unusual_at_once() {
+    let mut view = fleet(0);
+    for (node, quantity) in [
+        ("sensor", "load"),
+        ("sensor", "cpu_percent"),
+        ("gateway", "cpu_percent"),
+        ("recorder", "cpu_percent"),
+    ] {
+        let alert =
+            json!({"node": node, "quantity": quantity, "change": "left", "value": 90, "mean": 10});
+        view.recorded.alerts.add(node.into(), 99_500, alert);
+    }
+    let page = drawn(&view, READY, 80, 24, PLAIN);
+    let rows = page.lines().filter_map(|line| line.strip_prefix("|!"));
+    let rows: Vec<&str> = rows.map(|row| row.trim_end_matches(['|', ' '])).collect();
+    assert_eq!(
+        rows,
+        [
+            "       now  recorder cpu is 90 %, usually 10 %",
+            "       now  gateway  cpu is 90 %, usually 10 %",
+            "       now  sensor   cpu is 90 %, usually 10 %; load is 90, usually 10",
+        ]
+    );
+}
+
+#[test]
 fn a_small_page_has_what_matters_most_and_a_large_one_uses_the_room() {
     insta::assert_snapshot!("60", drawn(&fleet(2), READY, 60, 20, PLAIN));
     insta::assert_snapshot!("120", drawn(&fleet(9), READY, 120, 40, PLAIN));

@@ -81,7 +81,7 @@ pub(crate) fn check() -> Result<()> {
 
 fn end() {
     let (done, is_done) = mpsc::sync_channel(1);
-    // A terminal that takes nothing holds whoever writes to it: we end all the same.
+    // A stalled terminal blocks whoever writes to it. The process exits anyway.
     let put_in_order = std::thread::Builder::new().spawn(move || {
         terminal::give_back();
         let terminal = console::Term::stderr();

@@ -36,7 +36,7 @@ impl<'c> Place<'c> {
             && self.positionals.is_empty()
     }
 
-    /// True when `word` would be neither an option nor the value of one, and may be read in other words.
+    /// Returns true when `word` is neither an option nor an option's value, so that it may be rewritten.
     pub(crate) fn is_plain(&self, word: &str) -> bool {
         self.option.is_none() && !self.is_escaped && !is_option(word)
     }

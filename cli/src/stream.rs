@@ -106,7 +106,7 @@ pub(crate) fn follow_logs(
     let mut last = None;
     let mut pause = Duration::ZERO;
     let mut connected_once = false;
-    // Why there is no connection is told once, until there is one.
+    // Each reason is reported once until the connection is back.
     let mut said = String::new();
     while !stop() {
         let tail = last.map_or(tail, |_| OVERLAP_LINES);

@@ -25,7 +25,7 @@ const OF_THIS_TREE: [&str; 3] = [
 
 /// Compare rates with another commit's, in turns
 ///
-/// Builds both from nothing the first time: that takes half an hour on two cores.
+/// Builds both from nothing the first time, which takes most of an hour on two cores.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The commit to compare with

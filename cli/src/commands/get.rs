@@ -123,7 +123,7 @@ impl Arguments {
         })
     }
 
-    /// So many events are looked at; as many as the site says when there is none.
+    /// How many events to ask for; none leaves it to the site.
     fn event_tail(&self) -> Option<u32> {
         let all = (!self.names.is_empty()).then_some(EVENTS_ALL);
         self.tail.or(all)

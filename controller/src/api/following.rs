@@ -26,13 +26,13 @@ pub(super) struct Numbered<T> {
     pub(super) entry: T,
 }
 
-/// What becomes of a follower that was so slow that the feed has entries no more.
+/// What happens to a follower that fell so far behind that the feed has dropped entries for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behind {
     /// It is told how many entries it missed.
     IsTold,
-    /// Its stream ends: it comes again with the number of its last entry, and gets what the database has.
-    /// How many of the missed entries were for it, nobody knows.
+    /// Its stream ends. It connects again with the number of its last entry and gets the rest from the
+    /// database. How many of the dropped entries were for it is not known.
     ComesAgain,
 }
 

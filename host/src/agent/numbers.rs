@@ -10,8 +10,8 @@
 //!                        bound is below that of the file is an older copy, and its logs know too little
 //! ```
 //!
-//! Where the database can't be written, the file alone is raised: the next start takes the database for an older
-//! copy then, and goes on above what this one has given.
+//! When the database can't be written, only the file is raised. The next start then takes the database for an
+//! older copy, and goes on above what this one has given.
 
 mod file;
 

@@ -17,7 +17,7 @@ use crate::output;
 /// Columns of numbers.
 const NUMBER: usize = 9;
 
-/// Alerts of one node that are as close as that are told in one row, in milliseconds.
+/// Alerts of one node within this time share a row, in milliseconds.
 const TOGETHER_MS: u64 = 1_000;
 
 /// What the blocks are made of.

@@ -1,5 +1,6 @@
-//! Programs that tests run. What they print is read at once, so that no pipe fills, and every wait
-//! for them ends: after its time the program is killed, and the test says what it had printed.
+//! Programs that tests of `haar` and of the controller run. What they print is read at once, so that
+//! no pipe fills, and every wait for them ends: after its time the program is killed, and the test says
+//! what it had printed.
 
 use std::io::{ErrorKind, Read, Write as _};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -77,15 +78,19 @@ impl Pipe {
         waited.unwrap().0
     }
 
-    /// The next line, if it comes.
-    fn line(&self) -> Option<String> {
+    /// The next line that contains `text`, if it comes.
+    fn line_with(&self, text: &str) -> Option<String> {
         let end = Instant::now() + DEADLINE;
-        let mut heard = self.wait(end, |heard| heard.has_ended || heard.line().is_some());
-        let length = heard.line()?;
-        let line = &heard.bytes[heard.given..heard.given + length];
-        let line = String::from_utf8_lossy(line).into_owned();
-        heard.given += length;
-        Some(line)
+        loop {
+            let mut heard = self.wait(end, |heard| heard.has_ended || heard.line().is_some());
+            let length = heard.line()?;
+            let line = &heard.bytes[heard.given..heard.given + length];
+            let line = String::from_utf8_lossy(line).into_owned();
+            heard.given += length;
+            if line.contains(text) {
+                return Some(line);
+            }
+        }
     }
 
     /// What has come, and whether that is all.
@@ -108,7 +113,7 @@ impl Program {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+            .unwrap_or_else(|error| panic!("can't start {command:?}: {error}; is it installed?"));
         Self {
             command: format!("{command:?}"),
             stdout: Pipe::read(child.stdout.take().unwrap()),
@@ -119,8 +124,15 @@ impl Program {
 
     /// Its next line on standard output.
     pub(crate) fn line(&mut self) -> String {
-        let line = self.stdout.line();
+        let line = self.stdout.line_with("");
         line.unwrap_or_else(|| self.fail("it printed no further line"))
+    }
+
+    /// Waits for the next line on standard error that contains `text`.
+    pub(crate) fn logs(&mut self, text: &str) {
+        if self.stderr.line_with(text).is_none() {
+            self.fail(&format!("it did not log {text:?}"));
+        }
     }
 
     /// The line with which it says that it is ready.
@@ -161,9 +173,14 @@ impl Program {
         }
     }
 
-    /// Closes its standard input and waits for its end, as parents do that stop it in order.
-    pub(crate) fn stop(&mut self) {
+    /// Closes its standard input, as parents do that stop it in order.
+    pub(crate) fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
+    }
+
+    /// The same, and waits for its end.
+    pub(crate) fn stop(&mut self) {
+        self.close_stdin();
         let has_ended = self.wait(Instant::now() + DEADLINE).is_some();
         if std::thread::panicking() {
             self.kill();

@@ -1,6 +1,6 @@
 //! Power cuts and no network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use haar_conformance_artifacts::Guest;
@@ -28,17 +28,24 @@ fn without_network(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.site.kill_controller()?;
     scene.kill_agent()?;
     std::fs::remove_file(&seen)?;
+    start_offline(scene, &seen, before)?;
+    Ok(())
+}
+
+/// Starts the agent, waits until it has written a file, and only then starts the controller. Returns what
+/// the controller says of the node after the status with this sequence.
+fn start_offline(scene: &mut Scene<'_>, seen: &Path, status: u64) -> anyhow::Result<NodeDetail> {
     scene.start_agent()?;
-    scene.wait_for_file(&seen, "")?;
+    scene.wait_for_file(seen, "")?;
     scene.site.ensure_controller()?;
     let node = scene.wait_until("it is back", |node| {
-        node.node.online && node.status_sequence > before
+        node.node.online && node.status_sequence > status
     })?;
     ensure!(
         node.node.applied == node.node.assignment,
         "it has something else"
     );
-    Ok(())
+    Ok(node)
 }
 
 /// Runs a microservice whose message at its start makes another one write a file. Returns the file.
@@ -94,16 +101,7 @@ fn damaged(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         let mut bytes = std::fs::read(&database)?;
         damage(&mut bytes);
         std::fs::write(&database, bytes)?;
-        scene.start_agent()?;
-        scene.wait_for_file(&seen, "")?;
-        scene.site.ensure_controller()?;
-        let node = scene.wait_until("it is back", |node| {
-            node.node.online && node.status_sequence > before
-        })?;
-        ensure!(
-            node.node.applied == node.node.assignment,
-            "it has something else"
-        );
+        let node = start_offline(scene, &seen, before)?;
         let store = node.node.store.unwrap_or_default();
         ensure!(
             store.problem.is_none() && store.damage.is_some(),

@@ -42,7 +42,7 @@ fn stopped(child: &mut Program) -> String {
 fn a_log_that_nobody_watches_has_no_colours() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = program(&directory.path().join("site"), &RUN);
-    let mut child = Program::start(command.env("HAAR_LOG", "info")).unwrap();
+    let mut child = Program::start(command.env("HAAR_LOG", "info"));
     child.announcement();
     let said = stopped(&mut child);
     assert!(said.contains("the controller is ready"), "{said}");
@@ -53,7 +53,7 @@ fn a_log_that_nobody_watches_has_no_colours() {
 fn it_announces_itself_and_stops_when_standard_input_closes() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("site");
-    let mut child = Program::start(&mut program(&data, &RUN)).unwrap();
+    let mut child = Program::start(&mut program(&data, &RUN));
     let line = child.announcement();
     assert_eq!(line["event"], "ready");
     assert!(
@@ -101,7 +101,7 @@ fn it_announces_itself_and_stops_when_standard_input_closes() {
 #[test]
 fn a_signal_stops_it_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    let mut child = Program::start(&mut program(directory.path(), &RUN)).unwrap();
+    let mut child = Program::start(&mut program(directory.path(), &RUN));
     child.announcement();
     child.signal("-TERM");
     assert!(child.output_within(DEADLINE).status.success());
@@ -143,7 +143,7 @@ fn a_crowd_of_connections_leaves_descriptors_for_the_database() {
         .arg(directory.path().join("site"))
         .env("HAAR_LOG", "warn")
         .stdin(Stdio::piped());
-    let mut child = Program::start(&mut command).unwrap();
+    let mut child = Program::start(&mut command);
     let line = child.announcement();
     let context = std::fs::read_to_string(line["context"].as_str().unwrap()).unwrap();
     let context: Context = toml::from_str(&context).unwrap();

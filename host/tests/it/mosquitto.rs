@@ -1,6 +1,7 @@
 //! A Mosquitto of the test's own on loopback, and the tools that come with it as devices.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,17 @@ pub struct Mosquitto {
     log: watch::Sender<Vec<String>>,
 }
 
+/// Writes the file `passwords` that a broker's configuration may name.
+pub fn write_passwords(folder: &Path, users: &[(&str, &str)]) {
+    let file = folder.join("passwords");
+    std::fs::write(&file, "").unwrap();
+    for (user, password) in users {
+        let mut tool = Command::new("mosquitto_passwd");
+        let tool = tool.arg("-b").arg(&file).args([user, password]);
+        assert!(tool.status().unwrap().success());
+    }
+}
+
 impl Mosquitto {
     /// One that lets everybody in.
     pub async fn start() -> Self {
@@ -45,7 +57,7 @@ impl Mosquitto {
     }
 
     /// One with more of a configuration, and files that it names.
-    pub async fn start_with(configuration: &str, prepare: impl FnOnce(&std::path::Path)) -> Self {
+    pub async fn start_with(configuration: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
         let (reserved, port) = reserved_port();

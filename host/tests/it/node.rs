@@ -2,6 +2,7 @@
 //! for it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -202,10 +203,24 @@ impl Node {
 
     pub fn install_as_is(&self, file: &[u8]) -> Digest {
         let digest = Digest::of(file);
-        let folder = self.data.path().join("modules");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("{}.wasm", digest.to_hex())), file).unwrap();
+        std::fs::create_dir_all(self.data.path().join("modules")).unwrap();
+        std::fs::write(self.module_file(digest), file).unwrap();
         digest
+    }
+
+    fn module_file(&self, module: Digest) -> PathBuf {
+        let name = format!("modules/{}.wasm", module.to_hex());
+        self.data.path().join(name)
+    }
+
+    /// Puts a module where the agent does not look for it.
+    pub fn put_aside(&self, module: Digest) {
+        std::fs::rename(self.module_file(module), self.data.path().join("aside")).unwrap();
+    }
+
+    /// Puts it back.
+    pub fn put_back(&self, module: Digest) {
+        std::fs::rename(self.data.path().join("aside"), self.module_file(module)).unwrap();
     }
 
     /// An assignment of nothing.

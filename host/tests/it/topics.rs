@@ -170,13 +170,8 @@ async fn what_was_not_stored_is_not_acknowledged_and_comes_again() {
     let mut assignment = listening(&node, &site, access, READINGS);
     assignment.topics[0].backlog.size = ByteSize(4 << 10);
     // Nobody handles anything: the module is not there.
-    let digest = assignment.microservices[0].module;
-    let module = format!("modules/{}.wasm", digest.to_hex());
-    let (module, aside) = (
-        node.data.path().join(module),
-        node.data.path().join("aside"),
-    );
-    std::fs::rename(&module, &aside).unwrap();
+    let module = assignment.microservices[0].module;
+    node.put_aside(module);
     node.start();
     site.assign(&assignment).await;
     broker.subscribed(&node.id, 1).await;
@@ -193,7 +188,7 @@ async fn what_was_not_stored_is_not_acknowledged_and_comes_again() {
     let full = |status: &Status| status.routes.iter().any(|route| route.sent == 3);
     site.status(&node.id, full).await;
     node.stop().await;
-    std::fs::rename(&aside, &module).unwrap();
+    node.put_back(module);
     node.start();
     site.line(&node.id, |line| says(line, &long(7))).await;
     let expected: Vec<String> = (0..8).map(long).collect();

@@ -4,6 +4,11 @@
 pub(crate) mod device;
 pub(crate) mod http;
 pub(crate) mod modules;
+#[path = "../../../../cli/tests/it/program.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of `haar`; each uses a part"
+)]
 pub(crate) mod program;
 pub(crate) mod site;
 pub(crate) mod wait;

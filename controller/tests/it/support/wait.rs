@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How long something may take to come true; generous, because machines are shared.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) use super::program::DEADLINE;
 
 /// Between two looks at a condition.
-pub(crate) const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tries until `attempt` gives a value.
 pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {

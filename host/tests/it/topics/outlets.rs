@@ -7,7 +7,7 @@ use haar_protocol::relay::{NodeCredentials, RelayAccess, device_user};
 use haar_protocol::status::Status;
 
 use super::{READINGS, driver, from, reading, topic_route};
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Mosquitto, write_passwords};
 use crate::node::{Node, TYPE, configured, microservice};
 use crate::site::Site;
 
@@ -43,13 +43,7 @@ async fn what_an_outlet_publishes_reaches_devices_with_its_properties_and_is_ret
     let secret = site.key.shared_with(&node.key.public());
     let password = secret.relay_password(&"plant".parse().unwrap());
     let broker = Mosquitto::start_with(generated, |folder| {
-        let passwords = folder.join("passwords");
-        std::fs::write(&passwords, "").unwrap();
-        for (user, password) in [(user.as_str(), password.as_str()), ("device", "secret")] {
-            let mut tool = std::process::Command::new("mosquitto_passwd");
-            let tool = tool.arg("-b").arg(&passwords).args([user, password]);
-            assert!(tool.status().unwrap().success());
-        }
+        write_passwords(folder, &[(&user, &password), ("device", "secret")]);
         let acl = format!(
             "user {user}\ntopic read plant/+/temperature\ntopic write plant/echo\n\
              user device\ntopic readwrite plant/#\n"

@@ -1,8 +1,7 @@
 //! Devices that publish with QoS 0, as most do, and with QoS 2.
 
-use std::path::PathBuf;
-
 use haar_protocol::assignment::Assignment;
+use haar_protocol::ids::Digest;
 use haar_protocol::limits::WhenFull;
 use haar_protocol::manifest::Delivery;
 use haar_protocol::quantity::ByteSize;
@@ -23,7 +22,7 @@ async fn publish(broker: &Mosquitto, quality: &str, text: &str) {
 }
 
 /// A node whose microservice does not run: its module is aside.
-pub(super) async fn deaf(when_full: WhenFull) -> (Site, Mosquitto, Node, [PathBuf; 2]) {
+pub(super) async fn deaf(when_full: WhenFull) -> (Site, Mosquitto, Node, Digest) {
     let site = Site::start().await;
     let broker = Mosquitto::start().await;
     let mut node = Node::enrol(&site, "one");
@@ -31,16 +30,12 @@ pub(super) async fn deaf(when_full: WhenFull) -> (Site, Mosquitto, Node, [PathBu
     let mut assignment = listening(&node, &site, access, READINGS);
     assignment.topics[0].backlog.size = ByteSize(4 << 10);
     assignment.topics[0].backlog.when_full = when_full;
-    let file = format!(
-        "modules/{}.wasm",
-        assignment.microservices[0].module.to_hex()
-    );
-    let files = [node.data.path().join(file), node.data.path().join("aside")];
-    std::fs::rename(&files[0], &files[1]).unwrap();
+    let module = assignment.microservices[0].module;
+    node.put_aside(module);
     node.start();
     site.assign(&assignment).await;
     broker.subscribed(&node.id, 1).await;
-    (site, broker, node, files)
+    (site, broker, node, module)
 }
 
 fn long(number: u32) -> String {
@@ -56,13 +51,13 @@ pub(super) fn counts(sent: u64, dropped: u64) -> impl Fn(&Status) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_of_qos_0_is_stored_and_outlives_a_restart() {
-    let (site, broker, mut node, [module, aside]) = deaf(WhenFull::Refuse).await;
+    let (site, broker, mut node, module) = deaf(WhenFull::Refuse).await;
     for (quality, text) in [("0", "1"), ("1", "2"), ("2", "3"), ("0", "4")] {
         publish(&broker, quality, text).await;
     }
     site.status(&node.id, counts(4, 0)).await;
     node.stop().await;
-    std::fs::rename(&aside, &module).unwrap();
+    node.put_back(module);
     node.start();
     site.line(&node.id, |line| says(line, "4")).await;
     assert_eq!(texts(&site, &node), ["1", "2", "3", "4"]);
@@ -71,7 +66,7 @@ async fn a_reading_of_qos_0_is_stored_and_outlives_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_log_that_refuses_drops_and_counts_qos_0_and_keeps_qos_1_waiting() {
-    let (site, broker, mut node, [module, aside]) = deaf(WhenFull::Refuse).await;
+    let (site, broker, mut node, module) = deaf(WhenFull::Refuse).await;
     // Three fit.
     for (quality, number) in [
         ("0", 0),
@@ -86,7 +81,7 @@ async fn a_full_log_that_refuses_drops_and_counts_qos_0_and_keeps_qos_1_waiting(
     }
     site.status(&node.id, counts(3, 2)).await;
     node.stop().await;
-    std::fs::rename(&aside, &module).unwrap();
+    node.put_back(module);
     node.start();
     site.line(&node.id, |line| says(line, &long(6))).await;
     let expected: Vec<String> = [0, 1, 2, 4, 6].map(long).into();
@@ -96,13 +91,13 @@ async fn a_full_log_that_refuses_drops_and_counts_qos_0_and_keeps_qos_1_waiting(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_log_that_drops_the_oldest_takes_qos_0() {
-    let (site, broker, mut node, [module, aside]) = deaf(WhenFull::DropOldest).await;
+    let (site, broker, mut node, module) = deaf(WhenFull::DropOldest).await;
     for number in 0..5 {
         publish(&broker, "0", &long(number)).await;
     }
     site.status(&node.id, counts(5, 2)).await;
     node.stop().await;
-    std::fs::rename(&aside, &module).unwrap();
+    node.put_back(module);
     node.start();
     site.line(&node.id, |line| says(line, &long(4))).await;
     assert_eq!(texts(&site, &node), [2, 3, 4].map(long));

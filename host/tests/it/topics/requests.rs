@@ -53,7 +53,7 @@ async fn an_answer_reaches_the_device_that_has_asked_with_what_it_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_has_expired_is_counted_and_not_handled() {
-    let (site, broker, mut node, [module, aside]) = deaf(WhenFull::Refuse).await;
+    let (site, broker, mut node, module) = deaf(WhenFull::Refuse).await;
     let expiry = ["-D", "publish", "message-expiry-interval", "1"];
     broker
         .publish(&[&TOPIC[..], &expiry, &["-m", "open the valve"]].concat())
@@ -66,7 +66,7 @@ async fn a_command_that_has_expired_is_counted_and_not_handled() {
     let is_later = |status: &Status| status.sent_ms > stored.sent_ms + 1_100;
     site.status(&node.id, is_later).await;
     node.stop().await;
-    std::fs::rename(&aside, &module).unwrap();
+    node.put_back(module);
     node.start();
     let line = site
         .line(&node.id, |line| says(line, "close the valve"))

@@ -151,13 +151,8 @@ async fn retained_messages_that_wait_when_the_connection_ends_come_on_the_next_o
     assignment.topics[0].retained = Some(Retained::First);
     assignment.topics[0].backlog.size = ByteSize(4 << 10);
     // Nobody handles anything: the module is not there.
-    let digest = assignment.microservices[0].module;
-    let module = format!("modules/{}.wasm", digest.to_hex());
-    let (module, aside) = (
-        node.data.path().join(module),
-        node.data.path().join("aside"),
-    );
-    std::fs::rename(&module, &aside).unwrap();
+    let module = assignment.microservices[0].module;
+    node.put_aside(module);
     node.start();
     site.assign(&assignment).await;
     broker.subscribed(&node.id, 1).await;
@@ -169,7 +164,7 @@ async fn retained_messages_that_wait_when_the_connection_ends_come_on_the_next_o
     let words = format!("Sending PUBLISH to {}", user(&node));
     broker.logged(13, |line| line.contains(&words)).await;
     node.stop().await;
-    std::fs::rename(&aside, &module).unwrap();
+    node.put_back(module);
     node.start();
     for text in &states {
         site.line(&node.id, |line| says(line, text)).await;

@@ -4,7 +4,7 @@ use haar_protocol::relay::{NodeCredentials, device_user, former_device_user};
 use haar_protocol::status::Status;
 
 use super::{READINGS, driver, from, listening, reading, says, scene, texts, topic_route};
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Mosquitto, write_passwords};
 use crate::node::{Node, microservice};
 use crate::site::Site;
 
@@ -141,13 +141,7 @@ async fn a_broker_that_knows_the_former_users_only_serves_the_node_as_before() {
     let secret = site.key.shared_with(&node.key.public());
     let password = secret.relay_password(&"plant".parse().unwrap());
     let broker = Mosquitto::start_with(configuration, |folder| {
-        let passwords = folder.join("passwords");
-        std::fs::write(&passwords, "").unwrap();
-        for (user, password) in [(user.as_str(), password.as_str()), ("device", "secret")] {
-            let mut tool = std::process::Command::new("mosquitto_passwd");
-            let tool = tool.arg("-b").arg(&passwords).args([user, password]);
-            assert!(tool.status().unwrap().success());
-        }
+        write_passwords(folder, &[(&user, &password), ("device", "secret")]);
     })
     .await;
     let access = broker.access(NodeCredentials::Generated);

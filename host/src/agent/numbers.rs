@@ -8,10 +8,9 @@
 //! outlet without a log   1 … given … reserved: after a crash the next start goes on above these
 //! bound                  above all numbers of the node, in the database and in a file: a database whose
 //!                        bound is below that of the file is an older copy, and its logs know too little
+//! ahead                  the same of starts that could not write the database, in a file of its own: logs
+//!                        have got nothing meanwhile, and the next start has everything else go on above it
 //! ```
-//!
-//! When the database can't be written, only the file is raised. The next start then takes the database for an
-//! older copy, and goes on above what this one has given.
 
 mod file;
 
@@ -22,12 +21,12 @@ use haar_protocol::assignment::Assignment;
 use haar_protocol::status::Overflow;
 use tokio::time::Instant;
 
-use self::file::NumbersFile;
+use self::file::NumbersFiles;
 use super::connection::fresh_epoch;
 use crate::bus::logs;
 use crate::bus::registry::Registry;
-use crate::store::Store;
 use crate::store::log::WantedLog;
+use crate::store::{KeptNumber, Store};
 
 /// How many numbers are kept ahead of those that were given.
 const AHEAD: u64 = 1 << 21;
@@ -47,7 +46,7 @@ pub(super) struct Numbers {
     retired: u64,
     /// Outlets that go on without their logs begin above this; none while logs can be opened.
     lost: Option<u64>,
-    file: NumbersFile,
+    files: NumbersFiles,
     /// The node has outlets, or routes from topics.
     gives: bool,
     /// When it is looked next whether more must be kept.
@@ -109,9 +108,13 @@ impl Numbers {
         registry: &mut Registry,
         wanted: &[WantedLog],
     ) -> anyhow::Result<()> {
-        let past = store.past(0, None).await?;
+        let ahead = match self.reserved {
+            None => store.kept_number(KeptNumber::Ahead),
+            Some(_) => 0,
+        };
+        let past = store.past(ahead, None).await?;
         if self.reserved.is_none() {
-            // What the last start has given is not known exactly.
+            // What the last starts have given is not known exactly.
             registry.begin_above(past.reserved.max(past.retired));
             (self.reserved, self.retired) = (Some(past.reserved), past.retired);
         }
@@ -134,7 +137,7 @@ impl Numbers {
 
     /// Logs could not be opened: outlets that go on without one begin above all numbers of the node.
     async fn lose(&mut self, store: &Store, registry: &mut Registry) {
-        let known = self.bound.max(store.numbers_in_file());
+        let known = self.bound.max(store.highest_kept_number());
         let in_use = registry.logs.highest_head();
         let above = self.lost.unwrap_or(known).max(in_use);
         self.lost = Some(above);
@@ -169,19 +172,19 @@ impl Numbers {
         match self.keep_in_database(store, given, highest).await {
             Ok(()) => {
                 self.has_complained = false;
-                self.file.is_ahead = false;
-                self.file.write(store, self.bound).await;
+                self.files.is_ahead = false;
+                self.files.write(store, KeptNumber::Noted, self.bound).await;
                 true
             }
             Err(error) => {
                 self.complain(store, &error);
-                let in_file = store.numbers_in_file();
-                if !self.file.is_ahead || highest + AHEAD / 2 > in_file {
-                    let bound = highest.max(in_file) + AHEAD;
-                    let is_raised = self.file.write(store, bound).await;
-                    self.file.is_ahead |= is_raised;
+                let kept = store.highest_kept_number();
+                if !self.files.is_ahead || highest + AHEAD / 2 > kept {
+                    let bound = highest.max(kept) + AHEAD;
+                    let is_raised = self.files.write(store, KeptNumber::Ahead, bound).await;
+                    self.files.is_ahead |= is_raised;
                 }
-                self.file.is_ahead && highest <= store.numbers_in_file()
+                self.files.is_ahead && highest <= store.highest_kept_number()
             }
         }
     }
@@ -199,7 +202,7 @@ impl Numbers {
             store.past(0, Some(given + AHEAD)).await?;
             self.reserved = Some(given + AHEAD);
         }
-        if self.file.is_ahead || highest + AHEAD / 2 > self.bound {
+        if self.files.is_ahead || highest + AHEAD / 2 > self.bound {
             self.raise_bound(store, highest).await?;
         }
         Ok(())
@@ -207,7 +210,7 @@ impl Numbers {
 
     /// Also at each start and each end of the agent, so that an older copy of the database is recognised.
     async fn raise_bound(&mut self, store: &Store, highest: u64) -> anyhow::Result<()> {
-        let bound = (highest + AHEAD).max(store.numbers_in_file());
+        let bound = (highest + AHEAD).max(store.highest_kept_number());
         self.bound = store.bound_numbers(bound).await?;
         Ok(())
     }
@@ -218,7 +221,7 @@ impl Numbers {
             let _ = store.past(0, Some(registry.highest_number())).await;
             match self.raise_bound(store, registry.highest_of_all()).await {
                 Ok(()) => {
-                    self.file.write(store, self.bound).await;
+                    self.files.write(store, KeptNumber::Noted, self.bound).await;
                 }
                 Err(error) => self.complain(store, &error),
             }

@@ -1,10 +1,11 @@
 //! What the agent needs even when its database can't be used: its assignment, the sequence number of its
-//! next status, and a number that no message has reached, each in its own file in the data directory.
+//! next status, and numbers that no message has reached, each in its own file in the data directory.
 //!
 //! ```text
-//! assignment        the envelope, as the site signed it
-//! status-sequence   the first number that was never used, in decimal digits
-//! message-numbers   no message of the node has a number above this one, in decimal digits
+//! assignment              the envelope, as the site signed it
+//! status-sequence         the first number that was never used, in decimal digits
+//! message-numbers         no message of the node has a number above this one, as the database has noted it
+//! message-numbers-ahead   the same, of starts that could not write the database
 //! ```
 
 use std::fs::File;
@@ -15,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use rusqlite::OptionalExtension as _;
 
 use super::health::Health;
+use super::past::KeptNumber;
 use super::{Store, natural};
 use crate::identity::write_private;
 
@@ -26,7 +28,6 @@ const BYTES_MAX: u64 = 16 << 20;
 
 const ASSIGNMENT: &str = "assignment";
 const STATUS_SEQUENCE: &str = "status-sequence";
-pub(super) const MESSAGE_NUMBERS: &str = "message-numbers";
 
 /// The files.
 #[derive(Debug, Clone)]
@@ -62,8 +63,19 @@ impl Essentials {
         write_private(&self.directory.join(ASSIGNMENT), envelope)
     }
 
+    /// The number in a file of those that are above all messages; 0 where that is not known.
+    pub(super) fn message_number(&self, kept: KeptNumber) -> u64 {
+        self.number(kept.file()).unwrap_or(0)
+    }
+
+    /// No message of the node has a number above this, as far as any file knows.
+    pub(super) fn highest_message_number(&self) -> u64 {
+        let noted = self.message_number(KeptNumber::Noted);
+        noted.max(self.message_number(KeptNumber::Ahead))
+    }
+
     /// The number in the file of that name; none where that is not known.
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
+    fn number(&self, name: &str) -> Option<u64> {
         let text = self.read(name).ok()??;
         std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }

@@ -32,7 +32,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use ages::AgeClock;
-use essentials::{Essentials, MESSAGE_NUMBERS};
+use essentials::Essentials;
 use health::{Busy, Trouble};
 use log::batches::{Batches, Room};
 use thread::{Database, Done, QUEUE_REQUESTS, Request};
@@ -40,7 +40,7 @@ use thread::{Database, Done, QUEUE_REQUESTS, Request};
 pub use essentials::StatusSequence;
 pub use health::Health;
 pub use opening::set_aside;
-pub use past::Past;
+pub use past::{KeptNumber, Past};
 
 /// A handle to the database. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ pub struct Store {
     timed: timers::Owners,
     ages: AgeClock,
     essentials: Essentials,
-    /// What the file has: nobody reads it again while the disk may not answer.
-    numbers_in_file: Arc<AtomicU64>,
+    /// What each file of a [`KeptNumber`] has: nobody reads it again while the disk may not answer.
+    kept_numbers: Arc<[AtomicU64; 2]>,
     health: watch::Receiver<Health>,
     damage: Option<Arc<StoreDamage>>,
     busy: Busy,
@@ -165,7 +165,8 @@ impl Store {
         serve: impl FnOnce(mpsc::Receiver<Request>, &watch::Sender<Health>) + Send + 'static,
     ) -> anyhow::Result<(Self, StoreThread)> {
         let essentials = Essentials::new(data);
-        let numbers = essentials.number(MESSAGE_NUMBERS).unwrap_or(0);
+        let kept = [KeptNumber::Noted, KeptNumber::Ahead];
+        let kept_numbers = kept.map(|kept| essentials.message_number(kept).into());
         let (requests, queue) = mpsc::channel::<Request>(QUEUE_REQUESTS);
         let (healths, health) = watch::channel(health);
         let thread = std::thread::Builder::new()
@@ -182,7 +183,7 @@ impl Store {
             timed,
             ages,
             essentials,
-            numbers_in_file: Arc::new(AtomicU64::new(numbers)),
+            kept_numbers: Arc::new(kept_numbers),
             health,
             damage: damage.map(Arc::new),
             busy: Busy::default(),

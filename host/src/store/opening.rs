@@ -15,9 +15,10 @@ use anyhow::Context as _;
 use haar_protocol::status::StoreDamage;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::essentials::{Essentials, MESSAGE_NUMBERS};
+use super::essentials::Essentials;
 use super::health::{Damage, Fault};
-use super::{integer, log, natural, past, salvage, schema};
+use super::past::{self, KeptNumber};
+use super::{integer, log, natural, salvage, schema};
 use crate::identity::{private_file, sync_directory};
 use crate::local_api::state::now_ms;
 
@@ -66,11 +67,12 @@ pub(super) fn open(data: &Path) -> anyhow::Result<Connection> {
 /// that messages have been numbered since.
 fn open_current(data: &Path) -> anyhow::Result<Connection> {
     let mut connection = open_sound(&path(data))?;
-    let numbers = Essentials::new(data).number(MESSAGE_NUMBERS).unwrap_or(0);
+    let essentials = Essentials::new(data);
+    let numbers = essentials.highest_message_number();
     if is_new(&connection)? {
         note_loss(data, &connection)?;
         past::skip(&connection, numbers)?;
-    } else if past::bound(&connection)? < numbers {
+    } else if past::bound(&connection)? < essentials.message_number(KeptNumber::Noted) {
         tracing::warn!(
             "{} is an older copy of the database: what waits in its logs is numbered again",
             path(data).display()
@@ -187,7 +189,7 @@ pub fn set_aside(data: &Path, reason: &str) -> anyhow::Result<()> {
         Ok::<_, anyhow::Error>(fresh)
     };
     let mut connection = fresh()?;
-    let numbers = Essentials::new(data).number(MESSAGE_NUMBERS).unwrap_or(0);
+    let numbers = Essentials::new(data).highest_message_number();
     let mut damage = match salvage::copy(&path, &mut connection, numbers) {
         Ok(damage) => damage,
         Err(error) => {

@@ -2,21 +2,22 @@
 //! many messages were discarded because somebody changed or deleted what they waited for.
 //!
 //! ```text
-//! numbers   1 …… retired            nothing of these is there any more, or they were skipped
+//! numbers   1 …… retired            no new log begins at one of these
 //!           1 …… reserved           an outlet without a log may have given these; after a start, and
 //!                                   until it is told more exactly, it is taken to have given all
 //!           1 …… bound              any outlet may have given these; grows with each start and end
 //! ```
 //!
 //! The bound stands in a file as well. A higher one than in the database is there when this is an older copy of
-//! the database, or when the last start could not write it ([`super::opening`]).
+//! the database ([`super::opening`]). A start that can't write the database keeps a bound in another file. Only
+//! outlets without a log give numbers then, so that logs stay as they are, and the next start retires all
+//! numbers up to there.
 
 use std::sync::atomic::Ordering;
 
 use haar_protocol::status::Overflow;
 use rusqlite::Connection;
 
-use super::essentials::MESSAGE_NUMBERS;
 use super::{Store, ages, integer, natural};
 
 const RETIRED: &str = "numbers_retired";
@@ -76,23 +77,46 @@ impl Store {
         .await
     }
 
-    /// Notes it in the file. Where that has more than the database, the next start takes the database for an
-    /// older copy, and goes on above `highest`.
+    /// Keeps a bound in its file.
     ///
     /// # Errors
     /// When the file can't be written.
-    pub async fn bound_numbers_in_file(&self, highest: u64) -> anyhow::Result<()> {
+    pub async fn keep_number(&self, kept: KeptNumber, highest: u64) -> anyhow::Result<()> {
         let essentials = self.essentials.clone();
-        let write = move || essentials.set_number(MESSAGE_NUMBERS, highest);
+        let write = move || essentials.set_number(kept.file(), highest);
         tokio::task::spawn_blocking(write).await??;
-        self.numbers_in_file.store(highest, Ordering::Relaxed);
+        self.kept_numbers[kept as usize].store(highest, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The bound that the file has, as it was read when the store was opened, or written since; 0 where that
-    /// is not known.
-    pub fn numbers_in_file(&self) -> u64 {
-        self.numbers_in_file.load(Ordering::Relaxed)
+    /// The bound in a file, as it was read when the store was opened, or written since; 0 where that is not
+    /// known.
+    pub fn kept_number(&self, kept: KeptNumber) -> u64 {
+        self.kept_numbers[kept as usize].load(Ordering::Relaxed)
+    }
+
+    /// The higher one of both files.
+    pub fn highest_kept_number(&self) -> u64 {
+        let noted = self.kept_number(KeptNumber::Noted);
+        noted.max(self.kept_number(KeptNumber::Ahead))
+    }
+}
+
+/// Files with a number above all numbers of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptNumber {
+    /// What the database has noted: one that has noted less is an older copy.
+    Noted,
+    /// What may have been given while the database could not be written.
+    Ahead,
+}
+
+impl KeptNumber {
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            KeptNumber::Noted => "message-numbers",
+            KeptNumber::Ahead => "message-numbers-ahead",
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// What [`Store`] writes where the file belongs, before it takes its place.
-const PART: &str = "message-numbers.part";
+/// What [`Store`] writes where each file belongs, before it takes its place.
+const PARTS: [&str; 2] = ["message-numbers.part", "message-numbers-ahead.part"];
 /// Nothing new is counted, and no log is opened.
 const FULL: &str = "
     CREATE TRIGGER full_counter BEFORE INSERT ON counter
@@ -122,6 +122,28 @@ async fn numbers_do_not_go_back_after_a_start_with_a_database_that_can_not_be_wr
     running.end(true).await;
 }
 
+/// A backlog that would be numbered again would be written again, and would come twice.
+#[tokio::test]
+async fn what_waits_keeps_its_numbers_when_a_start_could_not_write_the_database() {
+    let mut node = Node::new([Some(Delivery::Live), Some(Delivery::Durable)]);
+    let running = node.start().await;
+    node.publish(&running, 1, 10).await;
+    running.end(true).await;
+    for _ in 0..2 {
+        node.execute(FULL);
+        let running = node.start_in_trouble().await;
+        node.publish(&running, 0, 10).await;
+        running.end(false).await;
+        node.execute(ROOM);
+        let running = node.start().await;
+        let waits = node.last[1];
+        node.publish(&running, 1, 10).await;
+        assert_eq!(node.last[1], waits + 10, "nothing is skipped");
+        node.publish(&running, 0, 10).await;
+        running.end(true).await;
+    }
+}
+
 #[tokio::test]
 async fn where_nothing_can_be_written_no_numbers_are_skipped_that_the_next_start_would_give() {
     let mut node = Node::new([Some(Delivery::Live), Some(Delivery::Durable)]);
@@ -129,7 +151,9 @@ async fn where_nothing_can_be_written_no_numbers_are_skipped_that_the_next_start
     node.publish(&running, 0, 10).await;
     running.end(true).await;
     node.execute(FULL);
-    std::fs::create_dir(node.path().join(PART)).unwrap();
+    for part in PARTS {
+        std::fs::create_dir(node.path().join(part)).unwrap();
+    }
     let running = node.start_in_trouble().await;
     node.publish(&running, 0, 10).await;
     assert_eq!(node.last[0], 20);
@@ -139,7 +163,7 @@ async fn where_nothing_can_be_written_no_numbers_are_skipped_that_the_next_start
 #[tokio::test]
 async fn a_file_that_can_not_be_written_costs_the_database_nothing_more() {
     let mut node = live();
-    std::fs::create_dir(node.path().join(PART)).unwrap();
+    std::fs::create_dir(node.path().join(PARTS[0])).unwrap();
     let mut running = node.start().await;
     let bound = node.bound();
     let Running {
@@ -149,16 +173,23 @@ async fn a_file_that_can_not_be_written_costs_the_database_nothing_more() {
         ..
     } = &mut running;
     for _ in 0..3 {
-        numbers.file.again = None; // its pause is over
+        numbers.files.again = None; // its pause is over
         numbers.reserve(store, registry).await;
     }
-    assert_eq!((node.bound(), store.numbers_in_file()), (bound, 0));
-    std::fs::remove_dir(node.path().join(PART)).unwrap();
+    assert_eq!(
+        (node.bound(), store.kept_number(KeptNumber::Noted)),
+        (bound, 0)
+    );
+    std::fs::remove_dir(node.path().join(PARTS[0])).unwrap();
     numbers.reserve(store, registry).await;
-    assert_eq!(store.numbers_in_file(), 0, "not before the pause is over");
-    numbers.file.again = None;
+    assert_eq!(
+        store.kept_number(KeptNumber::Noted),
+        0,
+        "not before the pause is over"
+    );
+    numbers.files.again = None;
     numbers.reserve(store, registry).await;
-    assert_eq!(store.numbers_in_file(), bound);
+    assert_eq!(store.kept_number(KeptNumber::Noted), bound);
     assert_eq!(node.in_file(), bound);
     node.publish(&running, 0, 10).await;
     running.end(true).await;

@@ -66,7 +66,9 @@ async fn an_older_copy_loses_nothing_and_numbers_what_waits_again() {
     keep_arrivals(&opened.0, &arrivals).await;
     close(opened);
     let essentials = Essentials::new(data);
-    essentials.set_number(MESSAGE_NUMBERS, NUMBERS).unwrap();
+    essentials
+        .set_number(KeptNumber::Noted.file(), NUMBERS)
+        .unwrap();
     // There is no room for a second database.
     std::fs::create_dir(with_suffix(data, ".part")).unwrap();
     for start in ["the first", "the next"] {
@@ -104,7 +106,9 @@ async fn an_older_copy_that_can_not_be_written_is_left_as_it_is() {
     connection.execute_batch(full).unwrap();
     drop(connection);
     let essentials = Essentials::new(data);
-    essentials.set_number(MESSAGE_NUMBERS, NUMBERS).unwrap();
+    essentials
+        .set_number(KeptNumber::Noted.file(), NUMBERS)
+        .unwrap();
     let error = format!("{:#}", Store::open(data).unwrap_err());
     assert!(error.contains("the disk is full"), "{error}");
     assert_eq!(set_aside_numbers(data).unwrap(), [0; 0]);

@@ -38,7 +38,7 @@ pub use budget::Held;
 use driver::Driver;
 pub use forget::end_session;
 pub use former::FORMER_SILENCE;
-use former::{Accepted, Phase};
+use former::{Answers, Phase};
 pub use message::{DeviceMessage, DevicePublish, MessageProperties, Outcome, Receipt};
 
 /// For how many seconds Haar asks brokers to keep a session of which nobody says anything: a day.
@@ -238,7 +238,7 @@ impl DeviceSession {
         let driver = Driver {
             options,
             phase,
-            accepted: Accepted::default(),
+            answers: Answers::default(),
             is_clean,
             events,
             submitted,

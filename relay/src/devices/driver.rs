@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::former::{Accepted, Course, Phase};
+use super::former::{Answers, Course, Phase};
 use super::open::{Open, at, last_will};
 use super::poller::{Note, Poller, Terms};
 use super::steps::Step;
@@ -35,8 +35,8 @@ const ACKNOWLEDGING_MAX: usize = 16;
 pub(super) struct Driver {
     pub(super) options: DeviceOptions,
     pub(super) phase: Phase,
-    /// Whom the broker has accepted up to now.
-    pub(super) accepted: Accepted,
+    /// How the broker has answered up to now.
+    pub(super) answers: Answers,
     /// The session begins in place of one that the broker may keep.
     pub(super) is_clean: bool,
     pub(super) events: mpsc::Sender<DeviceEvent>,
@@ -206,8 +206,8 @@ impl Driver {
                 session_present, ..
             }) => Course::Answered { session_present },
         };
-        self.accepted.note(phase, course);
-        let next = phase.after(course, self.accepted);
+        self.answers.note(phase, course);
+        let next = phase.after(course, self.answers);
         // Where there was no former session, looking for one began one.
         if next == Phase::Own && course != Course::Refused && phase.is_former() {
             if self.closing.is_cancelled() {
@@ -293,6 +293,7 @@ impl Driver {
                     true if self.phase.is_announced() => open.heard(self.silence()),
                     true => {}
                     false if self.phase == Phase::Draining => open.leaving.clear(),
+                    false if self.phase == Phase::Looking => {} // what is known is of another session
                     false => self.known.clear(),
                 }
                 // Looking makes no session that lasts.

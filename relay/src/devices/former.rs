@@ -6,17 +6,20 @@
 //! ```text
 //!            it is there           subscribed, takes nothing          silent
 //!   looking ────────────► preparing ────────────────► draining ─────────────► own
-//!    │  └───────────────►  │  ▲  │                                           ▲  │
-//!    │      refused        │  │  └─────► as before ◄─────────────────────────┼──┘
+//!    │  └───────────────►  │  ▲  │ ▲       refused      │                     ▲  │
+//!    │      refused        │  │  │ └────────────────────┘                     │  │
+//!    │                     │  │  └─────► as before ◄─────────────────────────┼──┘
 //!    │                     │  │ refused      │                               │ refused
+//!    │                     │  │ twice        │                               │ twice
 //!    │                     │  └──────────────┘ the next connection           │
 //!    └─────────────────────┴─────────────────────────────────────────────────┘
 //!     none, or refused where the present identity was accepted
 //! ```
 //! As before: for brokers that know the former users only. A broker may refuse for a moment whom it
 //! knows: its password file is half written, what it asks for users is away. So what one refusal
-//! means is read from what the broker has accepted in this run: see [`Accepted`]. One that refuses
-//! both knows nobody, and is asked again.
+//! means is read from what the broker has accepted and refused in this run: see [`Answers`]. One that
+//! refuses both knows nobody, and is asked again. When it refuses the former user while the session is
+//! drained, it is looked once more whether there still is one.
 
 use tokio::time::Duration;
 
@@ -65,8 +68,8 @@ impl Phase {
         !matches!(self, Phase::Looking | Phase::Preparing)
     }
 
-    /// What the next connection is for, by what the broker has accepted up to now.
-    pub(super) fn after(self, course: Course, accepted: Accepted) -> Phase {
+    /// What the next connection is for, by what the broker has answered up to now.
+    pub(super) fn after(self, course: Course, answers: Answers) -> Phase {
         match (self, course) {
             (
                 Phase::Looking,
@@ -77,17 +80,23 @@ impl Phase {
             (Phase::Looking, Course::Answered { .. }) => Phase::Own,
             // A broker that does not know the former users accepts the present identity: then it is
             // looked for once more.
-            (Phase::Looking, Course::Refused) => match accepted.own {
+            (Phase::Looking, Course::Refused) => match answers.accepts_own {
                 true => Phase::Own,
                 false => Phase::Preparing,
             },
-            (Phase::Preparing, Course::Done) => match accepted.former {
+            (Phase::Preparing, Course::Done) => match answers.accepts_former {
                 true => Phase::Draining,
                 false => Phase::Looking,
             },
-            (Phase::Preparing | Phase::Own, Course::Refused) if accepted.own => self,
-            (Phase::Preparing | Phase::Own, Course::Refused) if accepted.former => Phase::Before,
+            (Phase::Preparing | Phase::Own, Course::Refused) if answers.accepts_own => self,
+            (Phase::Preparing | Phase::Own, Course::Refused) if answers.accepts_former => {
+                match answers.refuses_own {
+                    true => Phase::Before,
+                    false => self,
+                }
+            }
             (Phase::Preparing, Course::Refused) => Phase::Looking,
+            (Phase::Draining, Course::Refused) => Phase::Preparing,
             (Phase::Draining, Course::Done) => Phase::Own,
             // The broker may know the present identity by now.
             (Phase::Before, _) => Phase::Preparing,
@@ -103,24 +112,35 @@ impl Phase {
     }
 }
 
-/// Which identities the broker has accepted in this run. It accepts them again.
+/// How the broker has answered to both identities in this run. Whom it has accepted it accepts again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Accepted {
-    /// The present one.
-    pub(super) own: bool,
-    /// That of agents before.
-    pub(super) former: bool,
+pub(super) struct Answers {
+    /// It has accepted the present one.
+    pub(super) accepts_own: bool,
+    /// It has accepted that of agents before.
+    pub(super) accepts_former: bool,
+    /// It has refused the present one with the last connection as such.
+    has_refused_own: bool,
+    /// With the last two.
+    pub(super) refuses_own: bool,
 }
 
-impl Accepted {
+impl Answers {
     /// Notes what a connection has led to.
     pub(super) fn note(&mut self, phase: Phase, course: Course) {
         match (phase, course) {
             // It may know the present identity only by now.
-            (Phase::Before, Course::Refused) => self.former = false,
-            (_, Course::Refused) => {}
-            (phase, _) if phase.is_former() => self.former = true,
-            _ => self.own = true,
+            (Phase::Before | Phase::Draining, Course::Refused) => self.accepts_former = false,
+            (Phase::Looking, Course::Refused) => {}
+            (_, Course::Refused) => {
+                self.refuses_own = self.has_refused_own;
+                self.has_refused_own = true;
+            }
+            (phase, _) if phase.is_former() => self.accepts_former = true,
+            _ => {
+                self.accepts_own = true;
+                (self.has_refused_own, self.refuses_own) = (false, false);
+            }
         }
     }
 }
@@ -141,10 +161,10 @@ mod tests {
 
     /// Goes through the connections of a run: what each leads to, and the phase after it.
     fn run(connections: &[(Course, Phase)]) {
-        let (mut phase, mut accepted) = (Looking, Accepted::default());
+        let (mut phase, mut answers) = (Looking, Answers::default());
         for (number, (course, expected)) in connections.iter().enumerate() {
-            accepted.note(phase, *course);
-            phase = phase.after(*course, accepted);
+            answers.note(phase, *course);
+            phase = phase.after(*course, answers);
             assert_eq!(phase, *expected, "after connection {number}");
         }
     }
@@ -177,8 +197,11 @@ mod tests {
             (REFUSED, Preparing),
             (REFUSED, Preparing),
             (DONE, Draining),
-            (REFUSED, Draining),
-            (REFUSED, Draining),
+            (REFUSED, Preparing),
+            (REFUSED, Preparing),
+            (DONE, Looking),
+            (THERE, Preparing),
+            (DONE, Draining),
             (DONE, Own),
             (REFUSED, Own),
         ]);
@@ -211,12 +234,28 @@ mod tests {
             (REFUSED, Own),
             (THERE, Own),
         ]);
+        // The former ones go while a session of theirs is drained.
+        run(&[
+            (THERE, Preparing),
+            (DONE, Draining),
+            (REFUSED, Preparing),
+            (DONE, Looking),
+            (REFUSED, Own),
+            (THERE, Own),
+        ]);
+    }
+
+    #[test]
+    fn one_refusal_of_the_present_identity_does_not_make_it_the_former_one() {
+        run(&[(NONE, Own), (REFUSED, Own), (THERE, Own), (REFUSED, Own)]);
+        run(&[(THERE, Preparing), (REFUSED, Preparing), (DONE, Draining)]);
     }
 
     #[test]
     fn a_broker_with_the_former_users_serves_the_session_as_before() {
         run(&[
             (NONE, Own),
+            (REFUSED, Own),
             (REFUSED, Before),
             (NONE, Preparing),
             (REFUSED, Before),
@@ -227,6 +266,7 @@ mod tests {
         ]);
         run(&[
             (THERE, Preparing),
+            (REFUSED, Preparing),
             (REFUSED, Before),
             (THERE, Preparing),
             (REFUSED, Before),
@@ -243,5 +283,6 @@ mod tests {
         assert!(Preparing.passes_to(Before) && Looking.passes_to(Own));
         assert!(!Preparing.passes_to(Looking) && !Preparing.passes_to(Preparing));
         assert!(!Before.passes_to(Preparing) && !Draining.passes_to(Own));
+        assert!(!Draining.passes_to(Preparing) && !Own.passes_to(Own));
     }
 }

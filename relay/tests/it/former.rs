@@ -63,6 +63,13 @@ async fn draining(broker: &Scripted) -> Connection {
     draining
 }
 
+/// A connection as itself that subscribes and takes nothing.
+async fn prepared(broker: &Scripted) {
+    let mut preparing = greeted_as(broker, "one", false).await;
+    preparing.subscribed().await;
+    preparing.left().await;
+}
+
 async fn forgotten(broker: &Scripted, client_id: &str) {
     let (connect, connection) = greeted(broker, false).await;
     assert_eq!(connect.client_id, client_id);
@@ -174,15 +181,15 @@ async fn a_former_session_that_is_refused_for_a_moment_is_drained_afterwards() {
     for client_id in [FORMER, "one", FORMER] {
         refused(&broker, client_id).await;
     }
-    let mut preparing = greeted_as(&broker, "one", false).await;
-    preparing.subscribed().await;
-    preparing.left().await;
+    prepared(&broker).await;
     let former = draining(&broker).await;
     assert_eq!(receiver.message().await.payload, "1");
     drop(former); // not acknowledged
-    for _ in 0..2 {
-        refused(&broker, FORMER).await;
-    }
+    refused(&broker, FORMER).await;
+    prepared(&broker).await;
+    // It is known again.
+    drop(greeted_as(&broker, FORMER, true).await);
+    prepared(&broker).await;
     let mut former = greeted_as(&broker, FORMER, true).await;
     former.send(&[publish("plant/1/t", 1, "1")]).await;
     former.unsubscribed().await;
@@ -196,10 +203,27 @@ async fn a_former_session_that_is_refused_for_a_moment_is_drained_afterwards() {
 }
 
 #[tokio::test]
+async fn a_former_user_that_goes_while_its_session_is_drained_holds_up_nobody() {
+    let broker = Scripted::start().await;
+    let mut receiver = Receiver::start_after(&broker, FORMER, SHORT);
+    let former = draining(&broker).await;
+    assert_eq!(receiver.message().await.payload, "1");
+    drop(former);
+    refused(&broker, FORMER).await;
+    prepared(&broker).await;
+    refused(&broker, FORMER).await;
+    let mut own = greeted_as(&broker, "one", true).await;
+    own.send(&[publish("plant/1/t", 1, "new")]).await;
+    assert_eq!(receiver.message().await.payload, "new");
+    receiver.end().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_knows_the_former_user_only_is_asked_for_the_present_one_each_time() {
     let broker = Scripted::start().await;
     let mut receiver = Receiver::start_after(&broker, FORMER, SHORT);
     drop(greeted_as(&broker, FORMER, true).await);
+    refused(&broker, "one").await; // once may be for a moment
     for number in 1..=2 {
         refused(&broker, "one").await;
         let mut before = greeted_as(&broker, FORMER, false).await;
@@ -209,9 +233,7 @@ async fn a_broker_that_knows_the_former_user_only_is_asked_for_the_present_one_e
         receiver.session.acknowledge(message.receipt.unwrap());
         assert_eq!(before.acknowledged().await, number);
     }
-    let mut preparing = greeted_as(&broker, "one", false).await;
-    preparing.subscribed().await;
-    preparing.left().await;
+    prepared(&broker).await;
     let mut former = greeted_as(&broker, FORMER, true).await;
     former.unsubscribed().await;
     former.left().await;

@@ -58,10 +58,10 @@ impl Agent {
         if let Some(envelope) = self.unstored.take() {
             self.assignment(&envelope).await;
         }
-        self.end_lives().await;
         if self.lacks_logs {
-            self.open_logs_again().await;
+            self.open_logs_again().await; // first: they go into the table whatever else has to wait
         }
+        self.end_lives().await;
         if self.store.is_known_to_fail() {
             // Nothing else may write for a long time: only a write shows that it works again.
             let store = self.store.clone();

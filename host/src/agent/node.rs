@@ -267,7 +267,9 @@ impl Node {
             slot.show(Phase::Preparing, None, now_ms);
             return vec![Effect::Start(spec, pre)];
         }
-        if let Some(reason) = slot.refused.as_ref().and(slot.reason.take()) {
+        if slot.refused.is_some()
+            && let Some(reason) = slot.reason.take()
+        {
             slot.show(Phase::Refused, Some(&reason), now_ms);
             return Vec::new();
         }

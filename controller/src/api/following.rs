@@ -27,13 +27,18 @@ pub(super) struct Numbered<T> {
 }
 
 /// What happens to a follower that fell so far behind that the feed has dropped entries for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Behind {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Behind<S> {
     /// It is told how many entries it missed.
     IsTold,
-    /// Its stream ends. It connects again with the number of its last entry and gets the rest from the
+    /// Its stream ends. It connects again with the number up to which it has heard and gets the rest from the
     /// database. How many of the dropped entries were for it is not known.
-    ComesAgain,
+    ComesAgain {
+        /// The number of a new entry, also of one that the follower does not want.
+        number: fn(&S) -> u64,
+        /// Up to where the tail has all that the follower wants.
+        upto: u64,
+    },
 }
 
 /// The number of the last entry that a follower got before its connection was cut.
@@ -47,9 +52,9 @@ pub(super) fn lag(missed: Option<u64>) -> Event {
     Event::default().event("lag").data(data.to_string())
 }
 
-/// Carries the number after which a follower that got nothing yet goes on. It has no data, so that nobody
-/// takes it for an entry.
-pub(super) fn position(id: u64) -> Event {
+/// Carries the number behind which a follower goes on, when its last entry has another one or it has none. It
+/// has no data, so that nobody takes it for an entry.
+fn position(id: u64) -> Event {
     Event::default().id(id.to_string())
 }
 
@@ -59,7 +64,7 @@ pub(super) fn follow<S, T>(
     opening: Option<Event>,
     tail: Vec<Numbered<T>>,
     feed: broadcast::Receiver<Arc<S>>,
-    behind: Behind,
+    behind: Behind<S>,
     pick: impl Fn(&S) -> Option<Numbered<T>> + Send + 'static,
     stop: CancellationToken,
 ) -> Response
@@ -68,21 +73,33 @@ where
     T: Serialize + Send + 'static,
 {
     let last = tail.last().map_or(0, |numbered| numbered.id);
-    let news = BroadcastStream::new(feed).take_while(move |received| {
-        let goes_on = received.is_ok() || behind == Behind::IsTold;
-        std::future::ready(goes_on)
+    let (mut heard, mut is_over) = (last, false);
+    if let Behind::ComesAgain { upto, .. } = behind {
+        heard = heard.max(upto);
+    }
+    let known = (heard > last).then(|| position(heard));
+    let news = BroadcastStream::new(feed).scan((), move |(), received| {
+        std::future::ready(match (received, &behind) {
+            _ if is_over => None,
+            (Ok(value), behind) => {
+                if let Behind::ComesAgain { number, .. } = behind {
+                    heard = heard.max(number(&value));
+                }
+                let new = pick(&value).filter(|numbered| numbered.id > last);
+                Some(new.map(encode))
+            }
+            (Err(BroadcastStreamRecvError::Lagged(missed)), Behind::IsTold) => {
+                Some(Some(lag(Some(missed))))
+            }
+            (Err(_), Behind::ComesAgain { .. }) => {
+                is_over = true;
+                Some(Some(position(heard)))
+            }
+        })
     });
-    let news = news.filter_map(move |received| {
-        let event = match received {
-            Ok(value) => pick(&value)
-                .filter(|numbered| numbered.id > last)
-                .map(encode),
-            Err(BroadcastStreamRecvError::Lagged(missed)) => Some(lag(Some(missed))),
-        };
-        std::future::ready(event)
-    });
-    let events = stream::iter(opening.into_iter().chain(tail.into_iter().map(encode)))
-        .chain(news)
+    let tail = tail.into_iter().map(encode).chain(known);
+    let events = stream::iter(opening.into_iter().chain(tail))
+        .chain(news.filter_map(std::future::ready))
         .map(Ok::<_, Infallible>)
         .take_until(stop.cancelled_owned());
     Sse::new(events)
@@ -95,5 +112,43 @@ fn encode<T: Serialize>(numbered: Numbered<T>) -> Event {
     match serde_json::to_string(&numbered.entry) {
         Ok(json) => event.data(json),
         Err(error) => event.event("error").data(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Entries are odd numbers.
+    fn odd(number: &u64) -> Option<Numbered<u64>> {
+        let (id, entry) = (*number, *number);
+        (id % 2 == 1).then_some(Numbered { id, entry })
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_gets_the_number_up_to_which_it_has_heard() {
+        let (news, feed) = broadcast::channel(2);
+        let send = |number: u64| news.send(Arc::new(number)).unwrap();
+        let tail = vec![Numbered { id: 1, entry: 1 }];
+        let behind = Behind::ComesAgain {
+            number: |number: &u64| *number,
+            upto: 2,
+        };
+        let stop = CancellationToken::new();
+        let response = follow(None, tail, feed, behind, odd, stop);
+        let mut events = response.into_body().into_data_stream();
+        send(3);
+        send(4); // heard of, and not wanted
+        for expected in ["id: 1\ndata: 1\n\n", "id: 2\n\n", "id: 3\ndata: 3\n\n"] {
+            assert_eq!(events.next().await.unwrap().unwrap(), expected);
+        }
+        assert!(events.next().now_or_never().is_none());
+        for number in 5..10 {
+            send(number);
+        }
+        assert_eq!(events.next().await.unwrap().unwrap(), "id: 4\n\n");
+        assert!(events.next().await.is_none());
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::answers::{Answer, Parameters, json};
-use super::following::{Behind, Numbered, TAIL_MAX, follow, lag, last_event_id, position};
+use super::following::{Behind, Numbered, TAIL_MAX, follow, lag, last_event_id};
 use crate::db::logs::{Filter, Found};
 use crate::{change, db};
 
@@ -77,7 +77,7 @@ pub(super) async fn list(
         })
         .await?;
     let opening = match &found {
-        Found::Whole(lines) => lines.is_empty().then(|| position(newest)),
+        Found::Whole(_) => None,
         Found::Incomplete(_) => Some(lag(None)),
         Found::Elsewhere(_) => Some(lag(None).id("0")),
     };
@@ -98,6 +98,9 @@ pub(super) async fn list(
             entry: line.entry.clone(),
         })
     };
-    let behind = Behind::ComesAgain;
+    let behind = Behind::ComesAgain {
+        number: |line: &db::logs::StoredLine| line.id,
+        upto: newest,
+    };
     Ok(follow(opening, tail, feed, behind, pick, app.stop.clone()))
 }

@@ -45,8 +45,8 @@ impl Change<'_> {
         losses
     }
 
-    /// The nodes for which a relay may keep messages: they read topics there, and were connected when
-    /// they last reported.
+    /// The nodes for which a relay may keep messages: they have read topics there. Most waits for those that
+    /// are cut off.
     fn readers(&self, relay: &Name) -> BTreeSet<&NodeId> {
         let mut readers = BTreeSet::new();
         for application in self.before.fleet.applications.values() {
@@ -63,16 +63,16 @@ impl Change<'_> {
                 };
                 let nodes = self.before.fleet.placements.get(&name);
                 let nodes = nodes.into_iter().flatten();
-                readers.extend(nodes.filter(|node| self.was_connected(node, relay)));
+                readers.extend(nodes.filter(|node| self.has_reported(node, relay)));
             }
         }
         readers
     }
 
-    fn was_connected(&self, node: &NodeId, relay: &Name) -> bool {
+    fn has_reported(&self, node: &NodeId, relay: &Name) -> bool {
         let row = self.before.statuses.get(node);
         let mut brokers = row.into_iter().flat_map(|row| &row.status.brokers);
-        brokers.any(|broker| &broker.name == relay && broker.connected)
+        brokers.any(|broker| &broker.name == relay)
     }
 }
 

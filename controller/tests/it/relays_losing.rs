@@ -59,9 +59,10 @@ fn a_relay_at_another_address_says_what_waits_at_the_broker_and_is_refused_when_
     let there = HERE.replace("127.0.0.2", "127.0.0.3");
     put("careful=true", HERE).done(); // nothing was there before
     site.apply("app", &application("durable"));
-    report(&site, &device, &link, 1, false);
-    assert!(tried(&there).losses.is_empty(), "no node is connected");
-    report(&site, &device, &link, 2, true);
+    assert!(tried(&there).losses.is_empty(), "no node has been there");
+    report(&site, &device, &link, 1, true);
+    // Its messages wait there until it is back.
+    report(&site, &device, &link, 2, false);
 
     let told = tried(&there);
     assert!(told.changed && told.dry_run);

@@ -200,10 +200,22 @@ YAML
 site apply -f "$work/app.yaml" >/dev/null
 
 # Bytes in the microservice's own file, or 0 before there is one.
-written() { ask find /var/lib/haar -name journal -type f -printf '%s' | grep . || echo 0; }
-more_than() { [ "$(written)" -gt "$1" ]; }
+written() {
+  local bytes
+  bytes=$(ask find /var/lib/haar -name journal -type f -printf '%s') || return 1
+  echo "${bytes:-0}"
+}
+more_than() {
+  local bytes
+  bytes=$(written) && [ "$bytes" -gt "$1" ]
+}
 # The messages go on: five entries of 40 bytes, of which a start is one.
-handles() { until_true "$1: no message is handled" more_than $(($(written) + 5 * 40)); }
+handles() {
+  local bytes
+  # Files come and go while `find` looks.
+  bytes=$(written) || bytes=$(written) || fail "$1: what was written can't be looked at"
+  until_true "$1: no message is handled" more_than $((bytes + 5 * 40))
+}
 handles "after the deployment"
 expect "what other users may reach" '' inside find /var/lib/haar -perm /077
 expect "it runs as" haar inside stat --format %U "/proc/$(property MainPID)"
@@ -216,7 +228,10 @@ inside systemctl restart haar-agent
 handles "before the hang"
 before=$(property MainPID)
 inside systemctl kill --signal=STOP haar-agent
-is_another() { in_state active && [ "$(property MainPID)" != "$before" ]; }
+is_another() {
+  local now
+  in_state active && now=$(property MainPID) && [ "${now:-0}" != 0 ] && [ "$now" != "$before" ]
+}
 until_true "the watchdog does not start it again" is_another
 inside journalctl --no-pager -u haar-agent >"$work/journal.txt"
 grep -q 'Watchdog timeout' "$work/journal.txt" || fail "it was not the watchdog"

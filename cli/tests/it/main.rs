@@ -4,6 +4,10 @@
 
 mod haar;
 mod modules;
+#[allow(
+    dead_code,
+    reason = "shared with the tests of the controller; each uses a part"
+)]
 mod program;
 
 mod build;

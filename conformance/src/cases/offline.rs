@@ -34,7 +34,11 @@ fn without_network(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
 /// Starts the agent, waits until it has written a file, and only then starts the controller. Returns what
 /// the controller says of the node after the status with this sequence.
-fn start_offline(scene: &mut Scene<'_>, seen: &Path, status: u64) -> anyhow::Result<NodeDetail> {
+fn start_offline(
+    scene: &mut Scene<'_>,
+    seen: &Path,
+    status: Option<u64>,
+) -> anyhow::Result<NodeDetail> {
     scene.start_agent()?;
     scene.wait_for_file(seen, "")?;
     scene.site.ensure_controller()?;

@@ -4,6 +4,8 @@
 //!
 //! Limits above the root of a cgroup namespace can't be seen from inside.
 
+pub(crate) mod pages;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -105,6 +105,8 @@ impl Workspace {
             .collect();
         if target.is_static() {
             flags.push("-Clink-arg=--icf=all".into()); // functions with the same code are one
+            // Relocations take two bits each instead of 24 bytes, where the program has any.
+            flags.push("-Clink-arg=--pack-dyn-relocs=relr".into());
         }
         // Code that occurs again and again becomes a function of its own, which takes some 35 bytes of
         // tables for unwinding: LLVM counts the instructions alone, and would do so for 4 bytes.

@@ -19,6 +19,7 @@ use super::run::Agent;
 use crate::config::Precompiled;
 use crate::identity::Membership;
 use crate::local_api::state::now_ms;
+use crate::machine::pages;
 use crate::modules::compile::Compiler;
 use crate::service_manager::DISK_IS_SLOW;
 use crate::store::Health;
@@ -75,6 +76,20 @@ impl Agent {
         }
         self.count_dead_letters().await;
         self.send_status().await;
+        self.give_pages_back();
+    }
+
+    /// After a start and after each assignment, with the first status when nothing of it is prepared any more,
+    /// and with the next one: until then links to other nodes have begun.
+    fn give_pages_back(&mut self) {
+        let number = self.node.assignment().map(|assignment| assignment.number);
+        if number != self.pages_given_back.0 {
+            self.pages_given_back = (number, 0);
+        }
+        if self.pages_given_back.1 < 2 && !self.node.is_preparing() {
+            pages::give_back();
+            self.pages_given_back.1 += 1;
+        }
     }
 
     /// A disk that does not answer must not hold up the status, which then lacks these counts.

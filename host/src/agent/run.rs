@@ -130,6 +130,8 @@ pub struct Agent {
     pub(super) store_since: Option<u64>,
     /// The least generation of its key for links that the site wants.
     pub(super) link_key_generation: u64,
+    /// After which assignment pages of the program were given back, and how often.
+    pub(super) pages_given_back: (Option<u64>, u8),
 }
 
 impl Agent {
@@ -263,6 +265,7 @@ impl Agent {
             data: data.to_owned(),
             store_since: None,
             link_key_generation: 0,
+            pages_given_back: (None, 0),
         };
         agent.keep_house();
         agent.resume().await;

@@ -44,6 +44,12 @@ impl Node {
             .is_some_and(|slot| slot.running.is_some())
     }
 
+    /// True while a module is fetched, verified, or about to take the place of another one.
+    pub fn is_preparing(&self) -> bool {
+        let mut slots = self.slots.values();
+        slots.any(|slot| slot.preparing.is_some() || slot.ready.is_some())
+    }
+
     /// Names of instances that run.
     pub fn running(&self) -> Vec<String> {
         self.slots

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! outlet with a log      the log's head + 1; a new log begins above all that the outlet may have given
-//! outlet without a log   1 … given … reserved: after a crash the next start goes on above these
+//! outlet without a log   1 … given … reserved: after a crash the next start goes on above these; above all
+//!                        logs, too, since an outlet whose log goes gives further numbers at once
 //! bound                  above all numbers of the node, in the database and in a file: a database whose
 //!                        bound is below that of the file is an older copy, and its logs know too little
 //! ahead                  the same of starts that could not write the database, in a file of its own: logs
@@ -144,7 +145,7 @@ impl Numbers {
         if self.reserved.is_none() {
             // What they have given since the start may be anything.
             registry.begin_above(above);
-        } else if self.keep(store, above, above).await {
+        } else if self.keep(store, above).await {
             registry.floor = registry.floor.max(above);
         } else {
             // The next start goes on above what is reserved: so do these, or more would be given again.
@@ -161,15 +162,14 @@ impl Numbers {
     pub(super) async fn reserve(&mut self, store: &Store, registry: &Registry) {
         self.look = self.gives.then(|| Instant::now() + LOOK_PAUSE);
         if self.gives {
-            let (given, highest) = (registry.highest_number(), registry.highest_of_all());
-            self.keep(store, given, highest).await;
+            // An outlet whose log goes with the next assignment goes on without one, above it.
+            self.keep(store, registry.highest_of_all()).await;
         }
     }
 
-    /// Has the next start go on above numbers that were given without a log, and above the highest of all.
-    /// False when nothing keeps them.
-    async fn keep(&mut self, store: &Store, given: u64, highest: u64) -> bool {
-        match self.keep_in_database(store, given, highest).await {
+    /// Has the next start go on above the highest number of all. False when nothing keeps it.
+    async fn keep(&mut self, store: &Store, highest: u64) -> bool {
+        match self.keep_in_database(store, highest).await {
             Ok(()) => {
                 self.has_complained = false;
                 self.files.is_ahead = false;
@@ -189,18 +189,13 @@ impl Numbers {
         }
     }
 
-    async fn keep_in_database(
-        &mut self,
-        store: &Store,
-        given: u64,
-        highest: u64,
-    ) -> anyhow::Result<()> {
+    async fn keep_in_database(&mut self, store: &Store, highest: u64) -> anyhow::Result<()> {
         // It must not become less.
         let reserved = self.reserved;
         let reserved = reserved.context("what the last start has reserved is not known")?;
-        if given + AHEAD / 2 > reserved {
-            store.past(0, Some(given + AHEAD)).await?;
-            self.reserved = Some(given + AHEAD);
+        if highest + AHEAD / 2 > reserved {
+            store.past(0, Some(highest + AHEAD)).await?;
+            self.reserved = Some(highest + AHEAD);
         }
         if self.files.is_ahead || highest + AHEAD / 2 > self.bound {
             self.raise_bound(store, highest).await?;

@@ -273,6 +273,17 @@ fn numbers_do_not_go_back_where_they_did() {
             Step::Restart(true, None),
             Step::Assign(wanted(Some(0), live)),
         ],
+        // Its log goes, and the agent is killed before it has looked at the numbers again.
+        vec![
+            Step::Assign(Wanted {
+                life: Some(0),
+                routes: [None, durable],
+            }),
+            Step::Assign(elsewhere()),
+            Step::Publish(1, 1),
+            Step::Restart(false, None),
+            Step::Publish(1, 1),
+        ],
         // For a day.
         vec![
             publish(),

@@ -37,7 +37,7 @@ pub(super) enum Behind<S> {
         /// The number of a new entry, also of one that the follower does not want.
         number: fn(&S) -> u64,
         /// Up to where the tail has all that the follower wants.
-        upto: u64,
+        up_to: u64,
     },
 }
 
@@ -73,17 +73,18 @@ where
     T: Serialize + Send + 'static,
 {
     let last = tail.last().map_or(0, |numbered| numbered.id);
-    let (mut heard, mut is_over) = (last, false);
-    if let Behind::ComesAgain { upto, .. } = behind {
-        heard = heard.max(upto);
-    }
+    let heard = match behind {
+        Behind::IsTold => last,
+        Behind::ComesAgain { up_to, .. } => last.max(up_to),
+    };
     let known = (heard > last).then(|| position(heard));
-    let news = BroadcastStream::new(feed).scan((), move |(), received| {
+    let begun = (heard, false);
+    let news = BroadcastStream::new(feed).scan(begun, move |(heard, is_over), received| {
         std::future::ready(match (received, &behind) {
-            _ if is_over => None,
+            _ if *is_over => None,
             (Ok(value), behind) => {
                 if let Behind::ComesAgain { number, .. } = behind {
-                    heard = heard.max(number(&value));
+                    *heard = number(&value).max(*heard);
                 }
                 let new = pick(&value).filter(|numbered| numbered.id > last);
                 Some(new.map(encode))
@@ -92,8 +93,8 @@ where
                 Some(Some(lag(Some(missed))))
             }
             (Err(_), Behind::ComesAgain { .. }) => {
-                is_over = true;
-                Some(Some(position(heard)))
+                *is_over = true;
+                Some(Some(position(*heard)))
             }
         })
     });
@@ -134,7 +135,7 @@ mod tests {
         let tail = vec![Numbered { id: 1, entry: 1 }];
         let behind = Behind::ComesAgain {
             number: |number: &u64| *number,
-            upto: 2,
+            up_to: 2,
         };
         let stop = CancellationToken::new();
         let response = follow(None, tail, feed, behind, odd, stop);

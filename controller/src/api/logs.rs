@@ -100,7 +100,7 @@ pub(super) async fn list(
     };
     let behind = Behind::ComesAgain {
         number: |line: &db::logs::StoredLine| line.id,
-        upto: newest,
+        up_to: newest,
     };
     Ok(follow(opening, tail, feed, behind, pick, app.stop.clone()))
 }

@@ -112,7 +112,8 @@ impl Phase {
     }
 }
 
-/// How the broker has answered to both identities in this run. Whom it has accepted it accepts again.
+/// How the broker has answered to both identities in this run. One that it has accepted is expected to be
+/// accepted again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Answers {
     /// It has accepted the present one.
